@@ -21,7 +21,10 @@ COMMANDS = {
     "predict": ("nnunet_cli.predict:predict", "Predict a folder of images with a trained model."),
     "evaluate": ("nnunet_cli.predict:evaluate", "Compare predicted with reference label maps."),
     "dataset verify": ("nnunet_cli.datasets:verify", "Check a raw dataset and report every problem."),
-    "dataset convert": ("nnunet_cli.datasets:convert", "Convert a dataset of the decathlon layout (4D images)."),
+    "dataset convert": (
+        "nnunet_cli.datasets:convert",
+        "Convert a dataset: decathlon, v1, v2, plain folders or DICOM to v2 or v1.",
+    ),
     "dataset list": ("nnunet_cli.datasets:list_datasets", "List the datasets of the workspace."),
     "models list": ("nnunet_cli.models:list_models", "List the trained models of the workspace."),
     "plugins list": ("nnunet_cli.plugins:list_plugins", "List every plugin and component."),

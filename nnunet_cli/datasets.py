@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +12,11 @@ from rich.table import Table
 
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.conversion import convert_decathlon, default_destination
+from nnunet_core.conversion import convert as convert_source
+from nnunet_core.conversion import default_destination, find_folders, find_source, parse_labels
 from nnunet_core.dataset import Dataset, open_dataset
+from nnunet_core.errors import UsageError
+from nnunet_core.parallel import Workers
 from nnunet_core.verification import Report
 from nnunet_core.verification import verify as verify_dataset
 
@@ -23,13 +27,14 @@ def verify(
     sheet: Annotated[Path | None, typer.Option(help="Also draw every case with its labels to this PNG.")] = None,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
+    memory_gb: o.MemoryOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Check a raw dataset: files, geometry, label values, NaN, duplicates. Exit code 1 when something must be corrected."""
     registry, report = o.registry_of(context), make_reporter(quiet=as_json)
     data = open_dataset(dataset, o.workspace_of(workspace).raw, registry)
-    with report.track("verify", len(data.training)) as tracker:
-        result = verify_dataset(data, lambda name: tracker.advance(1, name), o.processes_of(processes))
+    with o.workers_of(processes, memory_gb, report) as workers:
+        result = verify_dataset(data, workers, report)
     if as_json:
         typer.echo(result.model_dump_json(indent=1))
     else:
@@ -41,22 +46,66 @@ def verify(
 
 
 def convert(
+    context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(help="Folder of the decathlon layout: one 4D file per case.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(help="Dataset folder of the decathlon, v1 or v2 layout; or use --images and --labels."),
+    ] = None,
+    to: Annotated[str, typer.Option(help="Layout of the result: v2 (DatasetXXX_Name) or v1 (TaskXXX_Name).")] = "v2",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images CASE.ext or CASE_0000.ext, or of DICOM series.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Folder of labels CASE.ext, or DICOM SEG files; goes with --images.")
+    ] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option(help="Name of a channel of --images, in order; repeatable. CT, MRI, ...")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label of --labels, e.g. liver=1; repeatable.")
+    ] = None,
+    renumber: Annotated[
+        bool, typer.Option("--renumber", help="Map label values of --labels that are not consecutive to 0, 1, 2, ...")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Dataset folder to make; default: in the workspace's raw folder.")
     ] = None,
     dataset_id: Annotated[int | None, typer.Option("--id", help="Dataset id, when the folder name has none.")] = None,
+    name: Annotated[str | None, typer.Option(help="Dataset name, when the folder name is not it.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a dataset that exists.")] = False,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
 ) -> None:
-    """Convert a dataset of the decathlon layout: 4D images become one file per channel. The source is not changed."""
-    destination = output or default_destination(source.absolute(), o.workspace_of(workspace).raw, dataset_id)
-    report = make_reporter()
-    made = convert_decathlon(source, destination, overwrite, o.processes_of(processes), report.message)
+    """Convert a dataset to the layout of nnU-Net v2 or v1: 4D files, v1, v2, plain folders, DICOM. Sources stay as they are."""
+    registry, report = o.registry_of(context), make_reporter()
+    _check_sources(source, images, labels, bool(channel or label or renumber))
+    folder = source.absolute() if source is not None else None
+    place = functools.partial(default_destination, raw=o.workspace_of(workspace).raw, dataset_id=dataset_id, name=name)
+    with Workers(o.processes_of(processes), report=report) as workers:
+        if images is not None and labels is not None:
+            named, destination = parse_labels(label or ()), output or place(None, layout=to)
+            found = find_folders(images, labels, registry, channel or (), named, renumber, workers)
+        else:
+            found = find_source(folder or Path(), registry)
+            destination = output or place(folder, layout=to)
+        report.message(found.describe())
+        with report.track("convert", len(found.training) + len(found.test)) as tracker:
+            done = functools.partial(tracker.advance, 1)
+            made = convert_source(found, destination, to, overwrite, workers, done)
     out().print(f"{made}", soft_wrap=True)
+
+
+def _check_sources(source: Path | None, images: Path | None, labels: Path | None, described: bool) -> None:
+    """Raise UsageError unless there is either a dataset folder, or images with labels."""
+    if (source is None) == (images is None) or (images is None) != (labels is None):
+        raise UsageError(
+            "Give either a dataset folder (decathlon, v1 or v2 layout), or --images DIR with --labels DIR; "
+            f"got folder {source}, --images {images}, --labels {labels}."
+        )
+    if source is not None and described:
+        raise UsageError(
+            f"--channel, --label and --renumber go with --images; {source / 'dataset.json'} says these things."
+        )
 
 
 def list_datasets(workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,13 @@ import typer
 
 from nnunet_core.components import RUN_KINDS
 from nnunet_core.errors import UsageError
+from nnunet_core.memory import GB
+from nnunet_core.parallel import Workers, usable_cores
 from nnunet_core.registry import Registry
+from nnunet_core.reporting import Reporter
 from nnunet_core.workspace import Workspace
 
+_MOST_PROCESSES = 8
 DatasetArgument = Annotated[str, typer.Argument(help="Path, id or name of a dataset.", show_default=False)]
 WorkspaceOption = Annotated[
     Path | None,
@@ -48,6 +51,14 @@ ThreadsOption = Annotated[int, typer.Option(min=0, help="Compute threads on CPU;
 ProcessesOption = Annotated[
     int | None, typer.Option(min=1, help="Processes that prepare cases; default: one per core.")
 ]
+MemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-gb",
+        min=0.1,
+        help="Memory that the cases being prepared at once may need, estimated; default: 80 % of what is free.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -82,6 +93,14 @@ def folds_of(text: str) -> tuple[str, ...]:
 
 def processes_of(given: int | None) -> int:
     """Return the number of processes that prepare cases."""
-    return given or max(
-        1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    )
+    return given or max(1, min(_MOST_PROCESSES, usable_cores()))
+
+
+def memory_of(gigabytes: float | None) -> int | None:
+    """Return the bytes of `--memory-gb`."""
+    return None if gigabytes is None else int(gigabytes * GB)
+
+
+def workers_of(processes: int | None, memory_gb: float | None, report: Reporter) -> Workers:
+    """Return the processes that read and prepare cases; use them in a `with` block."""
+    return Workers(processes_of(processes), memory_of(memory_gb), report)

@@ -12,7 +12,7 @@ from rich.table import Table
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core import files
-from nnunet_core.dataset import find_dataset, find_format
+from nnunet_core.dataset import find_dataset, find_format, find_label_ending
 from nnunet_core.errors import UsageError
 from nnunet_core.evaluation import evaluate_folders, mean_foreground_dice
 from nnunet_core.interfaces import Runtime
@@ -79,8 +79,8 @@ def evaluate(
     )
     document = files.read_json(path)
     labels = Labels.from_dataset_json(document, path)
-    ending = str(document.get("file_ending", ".nii.gz"))
-    image_format = find_format(ending, o.registry_of(context), document.get("image_format"))
+    ending = find_label_ending(path.parent, document, o.registry_of(context))
+    image_format = find_format(ending, o.registry_of(context), document.get("label_format"))
     summary = evaluate_folders(predictions, references, labels, image_format, ending)
     target = output or predictions / "summary.json"
     files.write_json(target, summary)

@@ -51,6 +51,7 @@ def run(
     workers: o.WorkersOption = None,
     threads: o.ThreadsOption = 0,
     processes: o.ProcessesOption = None,
+    memory_gb: o.MemoryOption = None,
     seed: o.SeedOption = 12345,
     as_json: o.JsonOption = False,
 ) -> None:
@@ -80,6 +81,7 @@ def run(
         runtime=runtime,
         seed=seed,
         processes=o.processes_of(processes),
+        memory=o.memory_of(memory_gb),
         predict=predict,
         output=output,
         options=PredictionOptions(runtime=runtime, overwrite=overwrite),

@@ -27,6 +27,7 @@ def plan(
     settings: o.SetOption = None,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
+    memory_gb: o.MemoryOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Make the plans of a dataset and show them: what will be trained, and why.
@@ -37,8 +38,10 @@ def plan(
     method = choose(
         registry, variant, o.choices_of(planner=planner, network=network), parse_assignments(settings or [])
     )
-    data = open_dataset(dataset, space.raw, registry)
-    plans, path = preparation.plan(data, method, space, o.processes_of(processes), make_reporter(quiet=as_json))
+    report = make_reporter(quiet=as_json)
+    data = open_dataset(dataset, space.raw, registry, space.preprocessed)
+    with o.workers_of(processes, memory_gb, report) as pool:
+        plans, path = preparation.plan(data, method, space, pool, report)
     if as_json:
         typer.echo(plans.model_dump_json(indent=1))
     else:
@@ -57,17 +60,18 @@ def preprocess(
     configuration: o.ConfigurationOption = None,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
+    memory_gb: o.MemoryOption = None,
 ) -> None:
     """Prepare the training cases of a dataset: crop, resample, normalise, store. Finished cases are not done again."""
     registry, space, report = o.registry_of(context), o.workspace_of(workspace), make_reporter()
     choices = o.choices_of(planner=planner, preprocessor=preprocessor, network=network)
     method = choose(registry, variant, choices, parse_assignments(settings or []))
-    data = open_dataset(dataset, space.raw, registry)
-    count = o.processes_of(processes)
-    plans, _ = preparation.plan(data, method, space, count, report)
-    for name in configuration or default_configurations(plans):
-        store = preparation.prepare(data, plans.configuration(name), method, space, count, report)
-        out().print(f"{name}: {len(store.names())} cases in {store.folder}", soft_wrap=True)
+    data = open_dataset(dataset, space.raw, registry, space.preprocessed)
+    with o.workers_of(processes, memory_gb, report) as pool:
+        plans, _ = preparation.plan(data, method, space, pool, report)
+        for name in configuration or default_configurations(plans):
+            store = preparation.prepare(data, plans.configuration(name), method, space, pool, report)
+            out().print(f"{name}: {len(store.names())} cases in {store.folder}", soft_wrap=True)
 
 
 def train(
@@ -90,6 +94,7 @@ def train(
     workers: o.WorkersOption = None,
     threads: o.ThreadsOption = 0,
     processes: o.ProcessesOption = None,
+    memory_gb: o.MemoryOption = None,
     seed: o.SeedOption = 12345,
 ) -> None:
     """Train and validate folds; plans and prepared cases are made if they are missing. A stopped training goes on."""
@@ -107,14 +112,16 @@ def train(
         dataset=dataset,
         runtime=Runtime(device, precision, workers, threads),
         seed=seed,
-        processes=o.processes_of(processes),
     )
     method = choose(registry, variant, choices, parse_assignments(settings or []))
-    data = open_dataset(dataset, space.raw, registry)
+    data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     splits = load_splits(data.names, o.folds_of(folds), space.preprocessed / data.name / "splits.json")
-    plans, _ = preparation.plan(data, method, space, request.processes, report)
-    for name in configuration or default_configurations(plans):
-        experiment = prepare_experiment(request, data, method, plans, name, space, report)
+    with o.workers_of(processes, memory_gb, report) as pool:
+        plans, _ = preparation.plan(data, method, space, pool, report)
+        names = configuration or default_configurations(plans)
+        experiments = [prepare_experiment(request, data, method, plans, name, space, pool, report) for name in names]
+    for experiment in experiments:
+        name = experiment.configuration_name
         for fold, split in splits.items():
             summary = train_fold(experiment, fold, split)
             dice = selection.dice_by_name(summary, data)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ import numpy as np
 
 from nnunet_core import files
 from nnunet_core.errors import DatasetError, ImageError, StorageError, UsageError, nearest
-from nnunet_core.images import Image, lost_values, stack_channels
+from nnunet_core.images import Image, stack_channels
 from nnunet_core.interfaces import Case, ImageFormat
 from nnunet_core.labels import Labels
 from nnunet_core.registry import Registry
 from nnunet_core.settings import build
 
 _FOLDER_NAME = re.compile(r"(?:Task|Dataset)(\d+)_(.+)")
+DEFAULT_ENDING = ".nii.gz"
+#: Endings of images that labels and predictions cannot have: {ending: theirs, when dataset.json names none}.
+READ_ONLY = {".dcm": ".nii.gz", ".jpg": ".png", ".jpeg": ".png"}
+_BYTES_PER_VALUE = 12  # of an image while it is loaded or resampled: as it was, as it will be, and between
+_BYTES_PER_VOXEL = 8  # of label and masks
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
@@ -47,10 +53,13 @@ class Dataset:
         name: Folder name, for example `Task004_Hippocampus`.
         channels: Channel names, by channel index.
         labels: What label values mean.
-        ending: Of image and label files, with the leading dot.
-        image_format: Reads and writes its files.
+        ending: Of image files, with the leading dot.
+        image_format: Reads them.
+        label_ending: Of label files and predictions.
+        label_format: Reads and writes them.
         training: Training cases, sorted by name.
         document: The parsed dataset.json.
+        digests: Content digests of its files.
     """
 
     folder: Path
@@ -59,8 +68,11 @@ class Dataset:
     labels: Labels
     ending: str
     image_format: ImageFormat
+    label_ending: str
+    label_format: ImageFormat
     training: tuple[CaseFiles, ...]
     document: Mapping[str, Any]
+    digests: files.Digests = field(default_factory=files.Digests, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,14 +96,11 @@ class Dataset:
                 f"Case {case.name} has {image.array.shape[0]} channels, dataset.json declares "
                 f"{len(self.channels)}: {', '.join(self.channels)}."
             )
-        counts = {path: lost_values(path) for path in (*case.images, case.label) if path is not None}
-        counts[case.images[0]] = counts[case.images[0]] or int(np.count_nonzero(~np.isfinite(image.array)))
-        for path, count in counts.items():
-            if count:
-                raise ImageError(
-                    f"{path} holds {count} voxels that are NaN or infinite. "
-                    "Replace them with a number, for example the background intensity."
-                )
+        if not np.isfinite(image.array.sum()) and (lost := int(np.count_nonzero(~np.isfinite(image.array)))):
+            raise ImageError(
+                f"{case.images[0]} holds {lost} voxels that are NaN or infinite. "
+                "Replace them with a number, for example the background intensity."
+            )
         label = None if case.label is None else self.load_label(case.label, image, case.images[0])
         return Case(case.name, image.array, label, image.geometry)
 
@@ -102,7 +111,7 @@ class Dataset:
             ImageError: Unreadable file, more than one channel, or another grid than the image.
             DatasetError: Values that are no integers or are not declared.
         """
-        label = self.image_format.read(path)
+        label = self.label_format.read(path)
         if label.array.shape[0] != 1:
             raise ImageError(f"The label {path} has {label.array.shape[0]} channels; a label has one.")
         if image is not None and (different := image.geometry.differences(label.geometry)):
@@ -123,6 +132,22 @@ class Dataset:
             )
         return label.array[0].astype(np.int16)
 
+    def slim(self) -> Dataset:
+        """Return what loading needs, without the list of cases: cheap to send to another process."""
+        return replace(self, training=(), document={}, digests=files.Digests())
+
+    def memory(self, case: CaseFiles, spacing: Sequence[float] | None = None) -> int:
+        """Estimate the bytes that loading a case takes, and resampling it to a spacing (mm), from its header.
+
+        It is 0 when the header cannot be read: loading the case will say why.
+        """
+        try:
+            header = self.image_format.header(case.images[0])
+        except ImageError:
+            return 0
+        growth = 1.0 if spacing is None else 1 + max(1.0, math.prod(header.spacing) / math.prod(spacing))
+        return int(growth * math.prod(header.shape) * (_BYTES_PER_VALUE * len(self.channels) + _BYTES_PER_VOXEL))
+
     def digest(self) -> str:
         """Return 16 hexadecimal digits that identify dataset.json and the content of every training file."""
         return self._digest
@@ -130,8 +155,21 @@ class Dataset:
     @functools.cached_property
     def _digest(self) -> str:
         paths = [path for case in self.training for path in (*case.images, case.label) if path is not None]
-        contents = {str(path.relative_to(self.folder)): _digest(path) for path in paths}
+        contents = dict(
+            zip((str(path.relative_to(self.folder)) for path in paths), self.file_digests(paths), strict=True)
+        )
         return files.digest({"document": self.document, "files": contents})
+
+    def file_digests(self, paths: Sequence[Path]) -> list[str]:
+        """Return 16 hexadecimal digits per file that identify its content; unchanged files are not read again.
+
+        Raises:
+            ImageError: A file cannot be read.
+        """
+        try:
+            return self.digests.of(paths)
+        except OSError as error:
+            raise ImageError(f"A file of {self.name} cannot be read: {error}") from error
 
     def find_cases(self, folder: Path) -> tuple[CaseFiles, ...]:
         """List the cases of a folder of images `CASE_0000.ext`, complete with every channel, sorted by name.
@@ -178,13 +216,19 @@ def _expected_files(found: Mapping[str, Mapping[int, Path]], channels: int, imag
     """Return the number of files per case: one file holds all channels when it is an RGB image."""
     if channels > 1 and all(list(case) == [0] for case in found.values()):
         first = next(iter(found.values()))[0]
-        if image_format.read(first).array.shape[0] == channels:
+        if image_format.header(first).channels == channels:
             return 1
     return channels
 
 
-def open_dataset(reference: str, raw: Path, registry: Registry) -> Dataset:
+def open_dataset(reference: str, raw: Path, registry: Registry, preprocessed: Path | None = None) -> Dataset:
     """Open a dataset by path, by id (`4`, `004`) or by name (`Task004_Hippocampus`, `Hippocampus`) in the raw folder.
+
+    Args:
+        reference: Path, id or name.
+        raw: Where ids and names are looked up.
+        registry: Provides image formats.
+        preprocessed: Of the workspace, to remember content digests in; None reads every file again.
 
     Raises:
         UsageError: There is no such dataset, or more than one.
@@ -200,12 +244,48 @@ def open_dataset(reference: str, raw: Path, registry: Registry) -> Dataset:
         raise DatasetError(str(error)) from error
     if not isinstance(document, dict):
         raise DatasetError(f"{path} holds a {type(document).__name__}; it must hold an object.")
-    ending = str(document.get("file_ending", ".nii.gz"))
+    ending = str(document.get("file_ending", DEFAULT_ENDING))
     image_format = find_format(ending, registry, document.get("image_format"))
     channels = _channels(document, path)
-    training = _training_cases(folder, document, ending, len(channels), image_format)
-    labels = Labels.from_dataset_json(document, path)
-    return Dataset(folder, folder.name, channels, labels, ending, image_format, training, document)
+    label_ending = find_label_ending(folder, document, registry)
+    label_format = find_format(label_ending, registry, document.get("label_format"))
+    cases = _training_images(folder, document, ending, len(channels), image_format)
+    return Dataset(
+        folder=folder,
+        name=folder.name,
+        channels=channels,
+        labels=Labels.from_dataset_json(document, path),
+        ending=ending,
+        image_format=image_format,
+        label_ending=label_ending,
+        label_format=label_format,
+        training=_with_labels(cases, folder / "labelsTr", label_ending),
+        document=document,
+        digests=files.Digests(None if preprocessed is None else preprocessed / folder.name / "digests.json"),
+    )
+
+
+def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
+    """Return the ending of label files: `label_ending` of dataset.json, else that of the images, else what is there.
+
+    Raises:
+        DatasetError: labelsTr holds files of several known endings, and none is that of the images.
+    """
+    declared, images = document.get("label_ending"), str(document.get("file_ending", DEFAULT_ENDING))
+    if isinstance(declared, str):
+        return declared
+    known = {e for f in registry.components("image_format") for e in f.component.settings.get("endings", ())}
+    labels = folder / "labelsTr"
+    names = [path.name for path in labels.iterdir() if not path.name.startswith(".")] if labels.is_dir() else []
+    if not names or any(name.endswith(images) for name in names):
+        return READ_ONLY.get(images, images)
+    found = sorted({max((e for e in known if name.endswith(e)), key=len, default="") for name in names} - {""})
+    if len(found) > 1:
+        raise DatasetError(
+            f"{labels} holds files of several endings: {', '.join(found)}. Name one as 'label_ending' in "
+            f"{folder / 'dataset.json'}."
+        )
+    return found[0] if found else images
 
 
 def find_dataset(reference: str, raw: Path) -> Path:
@@ -271,18 +351,20 @@ def _channels(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     return tuple(by_index[index] for index in sorted(by_index))
 
 
-def _training_cases(
+def _training_images(
     folder: Path, document: Mapping[str, Any], ending: str, channels: int, image_format: ImageFormat
-) -> tuple[CaseFiles, ...]:
+) -> list[CaseFiles]:
     cases = find_cases(folder / "imagesTr", ending, channels, image_format)
     listed = _listed(document, ending)
-    if listed:
-        cases = _select(cases, listed, folder)
-    labelled = [CaseFiles(c.name, c.images, folder / "labelsTr" / f"{c.name}{ending}") for c in cases]
+    return _select(cases, listed, folder) if listed else cases
+
+
+def _with_labels(cases: Sequence[CaseFiles], folder: Path, ending: str) -> tuple[CaseFiles, ...]:
+    labelled = [CaseFiles(c.name, c.images, folder / f"{c.name}{ending}") for c in cases]
     missing = [case.name for case in labelled if case.label is not None and not case.label.is_file()]
     if missing:
         raise DatasetError(
-            f"{folder / 'labelsTr'} lacks the labels of {len(missing)} cases: {', '.join(missing[:10])} (CASE{ending})."
+            f"{folder} lacks the labels of {len(missing)} cases: {', '.join(missing[:10])} (CASE{ending})."
         )
     return tuple(labelled)
 
@@ -308,10 +390,3 @@ def _select(cases: Iterable[CaseFiles], listed: Sequence[str], folder: Path) -> 
             f"{', '.join(missing[:10])}."
         )
     return [by_name[name] for name in sorted(listed)]
-
-
-def _digest(path: Path) -> str:
-    try:
-        return files.file_digest(path)
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error}") from error

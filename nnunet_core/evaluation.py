@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_core import parallel
 from nnunet_core.errors import DatasetError, ImageError
+from nnunet_core.parallel import Workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +124,7 @@ def evaluate_folders(
     labels: Labels,
     image_format: ImageFormat,
     ending: str,
-    workers: int = 1,
+    workers: Workers | None = None,
     *,
     name: str = "",
     task: str = "",
@@ -137,7 +137,7 @@ def evaluate_folders(
         labels: What to evaluate.
         image_format: Reads the files.
         ending: Of the files to compare, with the leading dot; other files and hidden files are not looked at.
-        workers: Processes.
+        workers: Processes to compare cases in; None does it in this one.
         name: What was evaluated, for the document.
         task: Dataset name, for the document.
 
@@ -148,7 +148,8 @@ def evaluate_folders(
     cases = _paired(predictions, references, ending)
     evaluate = functools.partial(_evaluate_files, labels=labels, image_format=image_format)
     pairs = [(predictions / case, references / case) for case in cases]
-    return summarise(list(parallel.each(evaluate, pairs, workers)), name=name, task=task)
+    results = (workers or Workers()).each(evaluate, pairs, name=lambda pair: pair[0].name)
+    return summarise(list(results), name=name, task=task)
 
 
 def read_label_map(path: Path, image_format: ImageFormat) -> np.ndarray:

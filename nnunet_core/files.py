@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -17,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nnunet_core.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_HASHING_THREADS = 4
 _Model = TypeVar("_Model", bound="Document")
 
 
@@ -151,6 +153,57 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             state.update(block)
     return state.hexdigest()
+
+
+class Digests:
+    """Content digests of files that may be large, remembered while size and times of a file stay the same.
+
+    Args:
+        path: JSON file that keeps them from run to run, or None.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._known: dict[str, list[Any]] | None = None
+
+    def of(self, paths: Sequence[Path]) -> list[str]:
+        """Return 16 hexadecimal digits per file, or per folder for all of its files.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        known = self._known if self._known is not None else self._read()
+        before = len(known)
+        with ThreadPoolExecutor(_HASHING_THREADS) as threads:
+            rows = list(threads.map(lambda path: self._row(path, known.get(str(path))), paths))
+        changed = [known.get(str(path)) != row for path, row in zip(paths, rows, strict=True)]
+        known.update({str(path): row for path, row in zip(paths, rows, strict=True)})
+        self._known = known
+        if self._path is not None and (any(changed) or len(known) != before):
+            write_json(self._path, known)
+        return [row[-1] for row in rows]
+
+    def _read(self) -> dict[str, list[Any]]:
+        try:
+            known = read_json(self._path) if self._path is not None else {}
+        except StorageError:
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    @staticmethod
+    def _row(path: Path, known: Any) -> list[Any]:
+        parts = content_files(path)
+        stats = [part.stat() for part in parts]
+        state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]
+        if isinstance(known, list) and len(known) == 2 and known[0] == state and isinstance(known[1], str):
+            return known
+        digests = [file_digest(part) for part in parts]
+        return [state, digests[0] if path.is_file() else digest([[p.name for p in parts], digests])]
+
+
+def content_files(path: Path) -> list[Path]:
+    """Return the file itself, or the files of a folder that counts as one image, sorted."""
+    return sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
 
 
 @contextlib.contextmanager

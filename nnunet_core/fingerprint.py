@@ -47,7 +47,7 @@ class Fingerprint(Document):
         channels: Channel names, by channel index.
         foreground: Foreground label values in the order of dataset.json.
         cases: Sorted by name.
-        intensities: One per channel when any channel is CT, otherwise empty.
+        intensities: One per channel; empty when the planner does not look at them.
     """
 
     dataset_digest: str

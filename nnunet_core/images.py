@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import gzip
 import math
-import struct
-import zlib
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
+from isal import igzip
 
+from nnunet_core import nifti, nrrd
 from nnunet_core.errors import ImageError
 from nnunet_core.files import atomic_path
+from nnunet_core.memory import check_fits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
-from typing import IO
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,21 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Header:
+    """What is known of an image before its voxels are read.
+
+    Attributes:
+        shape: Voxels, axis order (z, y, x).
+        spacing: mm, axis order (z, y, x).
+        channels: Values per voxel.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    channels: int
+
+
+@dataclass(frozen=True)
 class Image:
     """An image with its geometry.
 
@@ -61,10 +77,11 @@ class Image:
     geometry: Geometry
 
 
-_NIFTI_HEADER = 352
-
 #: The spacing of the slice axis of a 2D image, in mm: no planner resamples across it (spec: dataset, section 2).
 SLICE_SPACING_2D = 999.0
+
+_LOSSY = (".jpg", ".jpeg")
+_GZIP_LEVEL = 2  # of 0..3
 
 
 class SimpleItkFormat:
@@ -73,22 +90,32 @@ class SimpleItkFormat:
     def __init__(self, endings: tuple[str, ...] = (".nii.gz",)) -> None:
         self.endings = endings
 
+    def header(self, path: Path) -> Header:
+        """Read size and geometry of one file without its voxels.
+
+        Raises:
+            ImageError: As `read`.
+        """
+        reader = _reader(path, path)
+        shape = (*reader.GetSize()[:3], 1)[:3] if reader.GetDimension() == 2 else reader.GetSize()[:3]
+        spacing = (*reader.GetSpacing(), SLICE_SPACING_2D)[:3]
+        return Header(tuple(reversed(shape)), tuple(reversed(spacing)), reader.GetNumberOfComponents())
+
     def read(self, path: Path) -> Image:
         """Read one file.
 
         Raises:
-            ImageError: The file is missing, unreadable, truncated, or has neither two nor three dimensions.
+            ImageError: The file is missing, unreadable, damaged, truncated, has neither two nor three dimensions, or would
+                fill the memory; of NIfTI files also voxels that are NaN or infinite.
         """
         if not path.is_file():
             raise ImageError(f"The image {path} does not exist.")
-        if path.name.endswith(".gz"):
-            _check_gzip(path)
-        try:
-            with _quiet_itk():
-                image = sitk.ReadImage(str(path))
-        except RuntimeError as error:
-            reason = _reason(error).rstrip(".")
-            raise ImageError(f"The image {path} cannot be read: {reason}. Replace it with an intact copy.") from error
+        checked = nifti.checked(path) if path.name.endswith(nifti.ENDINGS) else contextlib.nullcontext(path)
+        with checked as readable:
+            reader = _reader(readable, path)
+            if path.name.endswith(".nrrd"):
+                nrrd.check(path)
+            image = _execute(reader, path)
         return _to_image(image, path)
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
@@ -101,12 +128,13 @@ class SimpleItkFormat:
         if array.shape != geometry.shape:
             raise ImageError(f"{path}: the array has shape {array.shape}, its geometry {geometry.shape}.")
         ending = next((e for e in self.endings if path.name.endswith(e)), path.suffix)
+        if ending in _LOSSY:
+            raise ImageError(f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or .nii.gz.")
         image = _from_array(array, geometry)
         with atomic_path(path) as temporary:
             named = temporary.with_name(temporary.name + ending)
             try:
-                with _quiet_itk():
-                    sitk.WriteImage(image, str(named), useCompression=True)
+                _write(image, named)
                 named.replace(temporary)
             except RuntimeError as error:
                 if not _writable(temporary):
@@ -116,44 +144,57 @@ class SimpleItkFormat:
                 named.unlink(missing_ok=True)
 
 
-def _check_gzip(path: Path) -> None:
-    """Refuse a compressed NIfTI file that ends early: ITK fills what is missing with zeros and says nothing.
-
-    The last four bytes of a whole file are its uncompressed size. Where they are not (several gzip members), the whole
-    stream is read.
-
-    Raises:
-        ImageError: The file ends early or is damaged.
-    """
+def _reader(readable: Path, path: Path) -> sitk.ImageFileReader:
+    """Return a reader that has read the header of an image that fits into the memory."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(readable))
     try:
-        with gzip.open(path) as stream:
-            header = stream.read(_NIFTI_HEADER)
-            expected = _nifti_bytes(header)
-            with path.open("rb") as file:
-                file.seek(-4, 2)
-                (size,) = struct.unpack("<I", file.read(4))
-            if expected is None or size == expected % 2**32:
-                return
-            found = len(header)
-            while block := stream.read(1 << 20):
-                found += len(block)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ImageError(f"The image {path} cannot be read: it is empty, truncated or damaged ({error}).") from error
-    if found < expected:
+        with quiet_itk():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    if reader.GetDimension() not in (2, 3):
         raise ImageError(
-            f"The image {path} cannot be read: it is truncated, {found} of {expected} bytes. Copy it again."
+            f"The image {path} has {reader.GetDimension()} dimensions; cases are 2D or 3D, one file per channel. "
+            "Convert 4D files with: nnunet dataset convert"
         )
+    check_fits(path, math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * _bytes(reader.GetPixelID()))
+    return reader
 
 
-def _nifti_bytes(header: bytes) -> int | None:
-    """Return the uncompressed size that a NIfTI-1 header promises, in bytes; None for other headers."""
-    for order in "<>":
-        if len(header) == _NIFTI_HEADER and struct.unpack_from(f"{order}i", header, 0)[0] == _NIFTI_HEADER - 4:
-            count, *sizes = struct.unpack_from(f"{order}8h", header, 40)
-            (bits,) = struct.unpack_from(f"{order}h", header, 72)
-            (offset,) = struct.unpack_from(f"{order}f", header, 108)
-            return int(offset) + math.prod(max(size, 1) for size in sizes[:count]) * bits // 8
-    return None
+def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
+    try:
+        with quiet_itk():
+            return reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _bytes(pixel: int) -> int:
+    """Return the bytes of one value; the voxels of integer types without a width in their name have 8 bits."""
+    digits = "".join(character for character in sitk.GetPixelIDValueAsString(pixel) if character.isdigit())
+    return int(digits or 8) // 8
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    reason = _reason(error).rstrip(".")
+    return ImageError(f"The image {path} cannot be read: {reason}. Replace it with an intact copy.")
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    """Write a new file; .nii.gz is compressed by a library that takes a fraction of ITK's time."""
+    plain = path.with_name(path.name.removesuffix(".gz")) if path.name.endswith(".nii.gz") else path
+    try:
+        with quiet_itk():
+            sitk.WriteImage(image, str(plain), useCompression=True)
+        if plain != path:
+            with plain.open("rb") as source, path.open("wb") as file:
+                target = igzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)  # equal images make equal files
+                with target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    finally:
+        if plain != path:
+            plain.unlink(missing_ok=True)
 
 
 def _writable(path: Path) -> bool:
@@ -165,33 +206,27 @@ def _writable(path: Path) -> bool:
         return False
 
 
-def _quiet_itk() -> _Quiet:
-    return _Quiet()
-
-
-class _Quiet:
+@contextlib.contextmanager
+def quiet_itk() -> Iterator[None]:
     """Silence ITK's own warnings on stderr; errors arrive as exceptions."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
-    def __enter__(self) -> None:
-        self._before = sitk.ProcessObject.GetGlobalWarningDisplay()
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
-    def __exit__(self, *_: object) -> None:
-        sitk.ProcessObject.SetGlobalWarningDisplay(self._before)
-
-
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else "unknown reason").removeprefix("sitk::ERROR: ")
+    reason = (lines[-1] if lines else "unknown reason").removeprefix("sitk::ERROR: ")
+    if reason.startswith(("Unable to determine ImageIO", "ITK ERROR")):
+        return "it is empty, truncated, damaged or of another format than its ending says"
+    return reason
 
 
 def _to_image(image: sitk.Image, path: Path) -> Image:
     dimensions = image.GetDimension()
-    if dimensions not in (2, 3):
-        raise ImageError(
-            f"The image {path} has {dimensions} dimensions; cases are 2D or 3D, one file per channel. "
-            "Convert 4D files with: nnunet dataset convert"
-        )
     array = sitk.GetArrayFromImage(image)
     array = array[None] if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0)
     spacing, origin, direction = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
@@ -231,37 +266,6 @@ def stack_channels(images: Sequence[Image], names: Sequence[Path]) -> Image:
             )
     arrays = [image.array.astype(np.float32, copy=False) for image in images]
     return Image(np.concatenate(arrays), first.geometry)
-
-
-def lost_values(path: Path) -> int:
-    """Count the NaN and infinite voxels of a NIfTI file of floats: its reader silently turns them to 0.
-
-    Raises:
-        ImageError: The file cannot be read.
-    """
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return 0
-    try:
-        with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            return _count_lost(gzip.GzipFile(fileobj=file) if compressed else file)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ImageError(f"The image {path} cannot be read: {error}. Replace it with an intact copy.") from error
-
-
-def _count_lost(file: IO[bytes] | gzip.GzipFile) -> int:
-    header = file.read(348)
-    order = "<" if 1 <= int.from_bytes(header[40:42], "little") <= 7 else ">"
-    kind = {16: "f4", 64: "f8"}.get(int(np.frombuffer(header, f"{order}i2", 1, 70)[0]))
-    if kind is None:
-        return 0
-    file.seek(int(np.frombuffer(header, f"{order}f4", 1, 108)[0]))
-    lost = 0
-    while block := file.read(1 << 24):
-        values = np.frombuffer(block[: len(block) // 8 * 8], f"{order}{kind}")
-        lost += int(np.count_nonzero(~np.isfinite(values)))
-    return lost
 
 
 @functools.lru_cache(maxsize=16)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from nnunet_core.images import Geometry, Image
+from nnunet_core.images import Geometry, Header, Image
 from nnunet_core.labels import Labels
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from nnunet_core.dataset import Dataset
     from nnunet_core.fingerprint import Fingerprint
+    from nnunet_core.parallel import Workers
     from nnunet_core.plans import Configuration, NetworkSpec, Plans
     from nnunet_core.reporting import Reporter
     from nnunet_core.storage import PreparedStore
@@ -93,11 +94,11 @@ class Planner(Protocol):
     """Decides configurations from a dataset's fingerprint. Deterministic: equal inputs give equal plans."""
 
     def fingerprint(
-        self, dataset: Dataset, workers: int = 1, progress: Callable[[str], None] | None = None
+        self, dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None
     ) -> Fingerprint:
         """Read every training case once and describe it; must not depend on settings.
 
-        Images are read in `workers` processes; `progress` is called with the name of each finished case.
+        Images are read in the processes of `workers`; `progress` is called with the name of each finished case.
         """
         ...
 
@@ -281,6 +282,10 @@ class ImageFormat(Protocol):
     """Reads and writes one family of image files."""
 
     endings: tuple[str, ...]
+
+    def header(self, path: Path) -> Header:
+        """Read size and spacing of one file without its voxels. Raises ImageError."""
+        ...
 
     def read(self, path: Path) -> Image:
         """Read one file to (C, Z, Y, X). Raises ImageError."""

@@ -25,6 +25,7 @@ class ModelDocument(files.Document):
         channels: Channel names, in the order of the input files.
         labels: What its outputs mean.
         file_ending: Of the images that it was trained on.
+        label_ending: Of the label files that it writes.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
     """
@@ -35,6 +36,7 @@ class ModelDocument(files.Document):
     channels: tuple[str, ...]
     labels: Labels
     file_ending: str
+    label_ending: str
     configuration: Configuration
     components: dict[str, ComponentRecord]
 

@@ -147,6 +147,7 @@ class Plans(Document):
         fingerprint_digest: Identity of the fingerprint that was planned from.
         configurations: `2d`, `3d_fullres`, `3d_lowres`, `3d_cascade_fullres`, or names of the planner's own.
         skipped: {configuration: why there is none}, for people.
+        notes: What a person should know about all configurations.
     """
 
     dataset: str
@@ -154,6 +155,7 @@ class Plans(Document):
     fingerprint_digest: str
     configurations: dict[str, Configuration]
     skipped: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -147,7 +147,7 @@ def predict_folder(
         raise UsageError(f"The step size is {options.step_size}; it is a fraction of the patch in (0, 1].")
     dataset = _as_dataset(model, source, registry)
     cases = find_cases(source, dataset.ending, len(dataset.channels), dataset.image_format)
-    outputs = {case.name: output / f"{case.name}{dataset.ending}" for case in cases}
+    outputs = {case.name: output / f"{case.name}{dataset.label_ending}" for case in cases}
     _claim(output, model, options, list(outputs.values()))
     todo = [case for case in cases if not _exists(outputs[case.name], options)]
     if not todo:
@@ -176,7 +176,7 @@ def _predict_one(
         compact = probabilities.astype(np.float16)
         path = output.with_name(f"{case.name}.npz")
         files.write_with(path, lambda file: np.savez_compressed(file, probabilities=compact))
-    dataset.image_format.write(output, segmentation, geometry)
+    dataset.label_format.write(output, segmentation, geometry)
 
 
 def _exists(path: Path, options: PredictionOptions) -> bool:
@@ -220,6 +220,8 @@ def _as_dataset(model: Model, source: Path, registry: Registry) -> Dataset:
         labels=document.labels,
         ending=document.file_ending,
         image_format=find_format(document.file_ending, registry),
+        label_ending=document.label_ending,
+        label_format=find_format(document.label_ending, registry),
         training=(),
         document={},
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunet_core import locks
 from nnunet_core.dataset import Dataset
 from nnunet_core.files import digest
 from nnunet_core.fingerprint import Fingerprint
 from nnunet_core.interfaces import Planner
 from nnunet_core.method import Method
+from nnunet_core.parallel import Workers
 from nnunet_core.plans import Configuration, Plans
 from nnunet_core.preprocess import case_keys, prepare_cases
 from nnunet_core.record import component_record
@@ -19,7 +22,9 @@ from nnunet_core.storage import PreparedStore
 from nnunet_core.workspace import Workspace
 
 
-def fingerprint(dataset: Dataset, method: Method, workspace: Workspace, workers: int, report: Reporter) -> Fingerprint:
+def fingerprint(
+    dataset: Dataset, method: Method, workspace: Workspace, workers: Workers, report: Reporter
+) -> Fingerprint:
     """Return the dataset's fingerprint, computed if the stored one is missing or of other data.
 
     Planners that share the code of `fingerprint` share its result; it must not depend on settings.
@@ -30,13 +35,18 @@ def fingerprint(dataset: Dataset, method: Method, workspace: Workspace, workers:
     path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
     if path.is_file():
         return Fingerprint.read(path)
-    with report.track("fingerprint", len(dataset.training)) as tracker:
-        result = planner.fingerprint(dataset, workers, progress=lambda name: tracker.advance(1, name))
-    result.write(path)
-    return result
+    with locks.held(path.parent, f"the fingerprint of {dataset.name}", report):
+        if path.is_file():
+            return Fingerprint.read(path)
+        with report.track("fingerprint", len(dataset.training)) as tracker:
+            result = planner.fingerprint(dataset, workers, progress=lambda name: tracker.advance(1, name))
+        result.write(path)
+        return result
 
 
-def plan(dataset: Dataset, method: Method, workspace: Workspace, workers: int, report: Reporter) -> tuple[Plans, Path]:
+def plan(
+    dataset: Dataset, method: Method, workspace: Workspace, workers: Workers, report: Reporter
+) -> tuple[Plans, Path]:
     """Return the plans of the method and their file. An existing file is read as it is, so it may be edited by hand."""
     found = fingerprint(dataset, method, workspace, workers, report)
     resolved = method.components["planner"]
@@ -46,12 +56,19 @@ def plan(dataset: Dataset, method: Method, workspace: Workspace, workers: int, r
     if path.is_file():
         return Plans.read(path), path
     plans = method.build("planner").plan(dataset, found, method.build("network"))
+    for note in plans.notes:
+        report.message(note)
     plans.write(path)
     return plans, path
 
 
 def prepare(
-    dataset: Dataset, configuration: Configuration, method: Method, workspace: Workspace, workers: int, report: Reporter
+    dataset: Dataset,
+    configuration: Configuration,
+    method: Method,
+    workspace: Workspace,
+    workers: Workers,
+    report: Reporter,
 ) -> PreparedStore:
     """Return the store of prepared cases, after preparing those that are missing or stale."""
     resolved = method.preprocessor(configuration)
@@ -59,19 +76,18 @@ def prepare(
     key = digest([configuration.preprocessing_inputs(), identity])
     store = PreparedStore(workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}")
     keys = case_keys(dataset, configuration, identity)
-    todo = [name for name, case_key in keys.items() if not store.is_current(name, case_key)]
-    if todo:
+    if not _missing(store, keys):
+        return store
+    with locks.held(store.folder, f"preprocessing {dataset.name}", report):
+        todo = _missing(store, keys)  # another run may have prepared them while this one waited
         with report.track(f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)) as tracker:
-            prepare_cases(
-                dataset,
-                configuration,
-                build(resolved),
-                store,
-                keys,
-                workers=workers,
-                progress=lambda name: tracker.advance(1, name),
-            )
+            advance = lambda name: tracker.advance(1, name)  # noqa: E731
+            prepare_cases(dataset, configuration, build(resolved), store, todo, workers, advance)
     return store
+
+
+def _missing(store: PreparedStore, keys: Mapping[str, str]) -> dict[str, str]:
+    return {name: key for name, key in keys.items() if not store.is_current(name, key)}
 
 
 def describe(configuration: Configuration) -> dict[str, Any]:

@@ -2,62 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
 from nnunet_core import files
-from nnunet_core.errors import ImageError
-from nnunet_core.parallel import each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from nnunet_core.dataset import CaseFiles, Dataset
     from nnunet_core.interfaces import Preprocessor
+    from nnunet_core.parallel import Workers
     from nnunet_core.plans import Configuration
     from nnunet_core.storage import PreparedStore
 
-_TINY_BYTES = 20_000_000
 _FORMAT = 1  # of prepared cases; a change makes every stored case stale
 
 
-def case_key(
-    dataset: Dataset, case: CaseFiles, configuration: Configuration, preprocessor_identity: Mapping[str, object]
-) -> str:
-    """Return the digest of everything that a prepared case depends on.
+def case_keys(
+    dataset: Dataset, configuration: Configuration, preprocessor_identity: Mapping[str, object]
+) -> dict[str, str]:
+    """Return {name: digest of everything that a prepared case depends on} of every training case.
 
     Args:
-        dataset: Its foreground values decide the class locations.
-        case: Its files are read.
+        dataset: The content of its files, and its foreground values, which decide the class locations.
         configuration: Its preprocessing inputs count, patch size and network do not.
         preprocessor_identity: Reference and settings of the preprocessor, JSON values.
 
     Raises:
         ImageError: A file cannot be read.
     """
-    try:
-        images = [files.file_digest(path) for path in case.images]
-        label = None if case.label is None else files.file_digest(case.label)
-    except OSError as error:
-        raise ImageError(f"A file of case {case.name} cannot be read: {error}") from error
-    return files.digest(
-        {
-            "format": _FORMAT,
-            "configuration": configuration.preprocessing_inputs(),
-            "preprocessor": dict(preprocessor_identity),
-            "foreground": dataset.labels.foreground,
-            "images": images,
-            "label": label,
-        }
-    )
-
-
-def case_keys(
-    dataset: Dataset, configuration: Configuration, preprocessor_identity: Mapping[str, object]
-) -> dict[str, str]:
-    """Return {name: key} of every training case; see `case_key`."""
-    return {case.name: case_key(dataset, case, configuration, preprocessor_identity) for case in dataset.training}
+    common = {
+        "format": _FORMAT,
+        "configuration": configuration.preprocessing_inputs(),
+        "preprocessor": dict(preprocessor_identity),
+        "foreground": dataset.labels.foreground,
+    }
+    parts = [[path for path in (*case.images, case.label) if path is not None] for case in dataset.training]
+    digests = iter(dataset.file_digests([path for paths in parts for path in paths]))
+    keys = {}
+    for case, paths in zip(dataset.training, parts, strict=True):
+        mine = [next(digests) for _ in paths]
+        images, label = mine[: len(case.images)], mine[len(case.images) :]
+        keys[case.name] = files.digest({**common, "images": images, "label": label[0] if label else None})
+    return keys
 
 
 def prepare_cases(
@@ -66,30 +54,33 @@ def prepare_cases(
     preprocessor: Preprocessor,
     store: PreparedStore,
     keys: Mapping[str, str],
-    workers: int = 1,
+    workers: Workers,
     progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Load, prepare and store the cases of `keys` that the store does not hold as they should be.
+    """Load, prepare and store cases.
 
     Args:
         dataset: Where the cases are.
         configuration: What to prepare for.
-        preprocessor: Built component; it is pickled when `workers` is more than 1.
+        preprocessor: Built component; it is pickled when there are several processes.
         store: Where prepared cases go.
-        keys: {name: key} from `case_keys`.
-        workers: Processes. Up to 2 are not started for less than 20 MB of files: that would take longer than the work.
+        keys: {name: key} of what to prepare, from `case_keys`.
+        workers: Processes to work in.
         progress: Called with the name of each case when it is stored.
 
     Raises:
         NnunetError: The first error of loading, preparing or storing a case, or a process that died. Cases that were
             stored before stay.
     """
-    jobs = [(dataset.case(name), key) for name, key in keys.items() if not store.is_current(name, key)]
-    slim = dataclasses.replace(dataset, training=(), document={})
-    work = functools.partial(_prepare, slim, configuration, preprocessor, store)
-    if workers <= 2 and _bytes([case for case, _ in jobs]) < _TINY_BYTES:
-        workers = 1
-    for name in each(work, jobs, workers):
+    jobs = [(dataset.case(name), key) for name, key in keys.items()]
+    work = functools.partial(_prepare, dataset.slim(), configuration, preprocessor, store)
+    results = workers.each(
+        work,
+        jobs,
+        cost=lambda job: dataset.memory(job[0], configuration.spacing),
+        name=lambda job: f"case {job[0].name}",
+    )
+    for name in results:
         if progress is not None:
             progress(name)
 
@@ -105,8 +96,3 @@ def _prepare(
     prepared = preprocessor.prepare(dataset.load(case), configuration, dataset.labels.foreground)
     store.write(prepared, key, configuration.patch_size)
     return case.name
-
-
-def _bytes(cases: Sequence[CaseFiles]) -> int:
-    paths = [path for case in cases for path in (*case.images, case.label) if path is not None]
-    return sum(path.stat().st_size for path in paths if path.is_file())

@@ -14,6 +14,7 @@ from nnunet_core.evaluation import evaluate_folders
 from nnunet_core.interfaces import Runtime
 from nnunet_core.method import DEFAULT_VARIANT, Method, choose
 from nnunet_core.models import Model
+from nnunet_core.parallel import Workers
 from nnunet_core.plans import Plans
 from nnunet_core.prediction import PredictionOptions, predict_folder
 from nnunet_core.registry import Registry
@@ -34,7 +35,9 @@ class Request:
         settings: {kind: {field: value}}.
         configurations: Names from the plans; empty means `3d_fullres`, or `2d` when every case is a single slice.
         folds: `0`..`4` and above, or `all`.
-        runtime, seed, processes: How to compute; `processes` prepare cases in parallel.
+        runtime, seed: How to compute.
+        processes, memory: Processes that read and prepare cases, and the bytes that they may need together (None: 80 % of
+            what is free).
         predict, output: A folder of images to predict with the best configuration, and where to.
         options: How to predict.
     """
@@ -48,6 +51,7 @@ class Request:
     runtime: Runtime = field(default_factory=Runtime)
     seed: int = 12345
     processes: int = 2
+    memory: int | None = None
     predict: Path | None = None
     output: Path | None = None
     options: PredictionOptions = field(default_factory=PredictionOptions)
@@ -82,15 +86,20 @@ def run(request: Request, registry: Registry, workspace: Workspace, report: Repo
         NnunetError: A stage failed; what was finished before is kept.
     """
     report = report or Silence()
+    with Workers(request.processes, request.memory, report) as workers:
+        return _run(request, registry, workspace, workers, report)
+
+
+def _run(request: Request, registry: Registry, workspace: Workspace, workers: Workers, report: Reporter) -> RunResult:
     method = choose(registry, request.variant, request.choices, request.settings)
-    dataset = open_dataset(request.dataset, workspace.raw, registry)
+    dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
     report.message(f"method: {method.name}")  # also finds a wrong setting before any work is done
     splits = load_splits(dataset.names, request.folds, workspace.preprocessed / dataset.name / "splits.json")
     source = _image_folder(request, dataset)
-    plans, plans_path = preparation.plan(dataset, method, workspace, request.processes, report)
+    plans, plans_path = preparation.plan(dataset, method, workspace, workers, report)
     results = []
     for name in request.configurations or default_configurations(plans):
-        experiment = prepare_experiment(request, dataset, method, plans, name, workspace, report)
+        experiment = prepare_experiment(request, dataset, method, plans, name, workspace, workers, report)
         summaries = {fold: train_fold(experiment, fold, split) for fold, split in splits.items()}
         results.append(selection.consolidate(experiment, summaries))
     best = selection.best(results)
@@ -108,11 +117,12 @@ def prepare_experiment(
     plans: Plans,
     name: str,
     workspace: Workspace,
+    workers: Workers,
     report: Reporter,
 ) -> Experiment:
     """Prepare the cases of one configuration and return what its folds share."""
     configuration = plans.configuration(name)
-    store = preparation.prepare(dataset, configuration, method, workspace, request.processes, report)
+    store = preparation.prepare(dataset, configuration, method, workspace, workers, report)
     folder = workspace.results / dataset.name / method.name / name
     return Experiment(dataset, method, name, configuration, store, folder, request.runtime, request.seed, report)
 
@@ -148,5 +158,5 @@ def _predict(
     references = source.with_name(source.name.replace("images", "labels", 1))
     if references == source or not all((references / path.name).is_file() for path in paths):
         return tuple(paths), {}
-    summary = evaluate_folders(output, references, dataset.labels, dataset.image_format, dataset.ending)
+    summary = evaluate_folders(output, references, dataset.labels, dataset.label_format, dataset.label_ending)
     return tuple(paths), selection.dice_by_name(summary, dataset)

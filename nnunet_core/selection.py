@@ -94,7 +94,7 @@ def _fit_postprocessing(
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray, Geometry]]:
         for case in cases:
-            prediction = dataset.image_format.read(Path(case["test"]))
+            prediction = dataset.label_format.read(Path(case["test"]))
             yield prediction.array[0], dataset.load_label(Path(case["reference"])), prediction.geometry
 
     state = postprocessor.fit(pairs, dataset.labels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_core import files
+from nnunet_core import files, locks
 from nnunet_core.dataset import Dataset
 from nnunet_core.errors import StorageError
 from nnunet_core.evaluation import evaluate_case, mean_foreground_dice, summarise
@@ -66,6 +66,7 @@ class Experiment:
             channels=self.dataset.channels,
             labels=self.dataset.labels,
             file_ending=self.dataset.ending,
+            label_ending=self.dataset.label_ending,
             configuration=self.configuration,
             components=self.method.records(self.configuration),
         )
@@ -89,6 +90,12 @@ def train_fold(experiment: Experiment, fold: str, split: Split) -> dict[str, Any
         NnunetError: Training or validation failed.
     """
     folder, report = experiment.fold_folder(fold), experiment.report
+    with locks.held(experiment.folder / f".fold_{fold}", f"fold {fold}", report, wait=False):
+        return _train_fold(experiment, fold, split, folder)
+
+
+def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
+    report = experiment.report
     inputs = experiment.inputs_digest(split)
     record = _current_record(folder, inputs, report)
     if record is None:
@@ -161,8 +168,8 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
             stored = experiment.store.open(name)
             probabilities = preprocessor.restore(predict(stored.images[:]), stored.geometry)
             segmentation = to_segmentation(probabilities, dataset.labels)
-            path = target / f"{name}{dataset.ending}"
-            dataset.image_format.write(path, segmentation, stored.geometry.original)
+            path = target / f"{name}{dataset.label_ending}"
+            dataset.label_format.write(path, segmentation, stored.geometry.original)
             reference_path = dataset.case(name).label
             if reference_path is None:
                 raise StorageError(f"The validation case {name} has no label.")
@@ -187,9 +194,9 @@ def _draw_overlays(experiment: Experiment, target: Path, summary: Mapping[str, A
     dataset = experiment.dataset
     chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
     for title, path in chosen.items():
-        name = path.name.removesuffix(dataset.ending)
+        name = path.name.removesuffix(dataset.label_ending)
         case = dataset.load(dataset.case(name))
-        prediction = dataset.image_format.read(path).array[0]
+        prediction = dataset.label_format.read(path).array[0]
         overlay_picture(
             case.images[0],
             case.label,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import hashlib
 from typing import TYPE_CHECKING
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from nnunet_core import parallel
 from nnunet_core.errors import DatasetError
 from nnunet_core.files import Document
 from nnunet_core.images import orientation
+from nnunet_core.parallel import Workers
+from nnunet_core.reporting import Reporter, Silence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from nnunet_core.dataset import CaseFiles, Dataset
@@ -99,7 +99,7 @@ class Report(Document):
         return _range([values for case in self.cases for values in (case.minimum, case.maximum)])
 
 
-def verify(dataset: Dataset, progress: Callable[[str], None] | None = None, workers: int = 1) -> Report:
+def verify(dataset: Dataset, workers: Workers | None = None, report: Reporter | None = None) -> Report:
     """Open every file of a dataset and report all problems.
 
     What makes it impossible to list the cases (no dataset.json, missing channels or labels, a case listed twice) is
@@ -107,17 +107,18 @@ def verify(dataset: Dataset, progress: Callable[[str], None] | None = None, work
 
     Args:
         dataset: What to check.
-        progress: Called with the name of each case that was looked at.
-        workers: Processes.
+        workers: Processes to read cases in; None reads them in this one.
+        report: Where progress goes.
     """
     tests, errors = _test_cases(dataset)
     jobs = [*dataset.training, *tests]
-    inspect = functools.partial(_inspect, dataclasses.replace(dataset, training=(), document={}))
+    inspect = functools.partial(_inspect, dataset.slim())
     outcomes: list[CaseFacts | str] = []
-    for case, outcome in zip(jobs, parallel.each(inspect, jobs, workers), strict=True):
-        outcomes.append(outcome)
-        if progress is not None:
-            progress(case.name)
+    results = (workers or Workers()).each(inspect, jobs, dataset.memory, name=lambda case: f"case {case.name}")
+    with (report or Silence()).track("verify", len(jobs)) as tracker:
+        for case, outcome in zip(jobs, results, strict=True):
+            outcomes.append(outcome)
+            tracker.advance(1, case.name)
     known = len(dataset.training)
     facts = tuple(outcome for outcome in outcomes[:known] if isinstance(outcome, CaseFacts))
     test_facts = tuple(outcome for outcome in outcomes[known:] if isinstance(outcome, CaseFacts))
@@ -187,7 +188,8 @@ def _extra_files(dataset: Dataset, tests: Sequence[CaseFiles]) -> Iterator[str]:
     test_images = {path for case in tests for path in case.images}
     for name, known in (("imagesTr", images), ("labelsTr", labels), ("imagesTs", test_images)):
         folder = dataset.folder / name
-        extra = sorted(_names(folder, dataset.ending) - {path.name for path in known if path is not None})
+        ending = dataset.label_ending if name == "labelsTr" else dataset.ending
+        extra = sorted(_names(folder, ending) - {path.name for path in known if path is not None})
         if extra and known:
             yield (
                 f"{folder} holds {len(extra)} files that belong to no case: {_some(extra)}. Remove them, or complete "

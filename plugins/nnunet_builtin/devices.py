@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from nnunet_core.errors import UsageError
 from nnunet_core.interfaces import Runtime
+from nnunet_core.parallel import usable_cores
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MOST_WORKERS = 12
@@ -44,7 +44,7 @@ def resolve(runtime: Runtime) -> ResolvedRuntime:
         UsageError: A device or precision that does not exist here; the message lists what does.
     """
     device = _device(runtime.device)
-    cores = _cores()
+    cores = usable_cores()
     workers = runtime.workers if runtime.workers is not None else max(1, min(_MOST_WORKERS, cores - 1))
     return ResolvedRuntime(device, _dtype(runtime.precision, device), runtime.threads or cores, workers)
 
@@ -104,7 +104,3 @@ def _native_bfloat16() -> bool:
     except OSError:
         return False
     return torch.backends.cpu.get_cpu_capability() != "DEFAULT" and bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,37 +9,36 @@ from collections.abc import Callable
 import numpy as np
 
 from nnunet_builtin.cropping import crop
-from nnunet_core import parallel
 from nnunet_core.dataset import CaseFiles, Dataset
 from nnunet_core.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
+from nnunet_core.parallel import Workers
 
 #: Channels of these names, exactly, have intensities in Hounsfield units.
 CT_NAMES = frozenset({"CT", "ct"})
 _EVERY = 10
-_TINY_BYTES = 20_000_000
+_MOST_SAMPLES = 20_000  # per case, where v1 takes no intensities: they serve schemes that a user sets
 
 
-def extract(dataset: Dataset, workers: int = 1, progress: Callable[[str], None] | None = None) -> Fingerprint:
+def extract(dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None) -> Fingerprint:
     """Return the fingerprint of the training cases.
 
     Args:
         dataset: Its cases are read, checked and cropped one by one.
-        workers: Processes; up to 2 are not started for less than 20 MB of files.
+        workers: Processes to read cases in.
         progress: Called with the name of each case when it is described.
 
     Raises:
         NnunetError: A case cannot be used, or a process died.
     """
-    with_intensities = any(name in CT_NAMES for name in dataset.channels)
-    work = functools.partial(_describe, dataset, with_intensities)
-    small = sum(path.stat().st_size for case in dataset.training for path in case.images) < _TINY_BYTES
+    most = None if any(name in CT_NAMES for name in dataset.channels) else _MOST_SAMPLES
+    work = functools.partial(_describe, dataset, most)
     cases, samples = [], []
-    for case, sample in parallel.each(work, dataset.training, 1 if small and workers <= 2 else workers):
+    for case, sample in workers.each(work, dataset.training, dataset.memory, name=lambda files: f"case {files.name}"):
         cases.append(case)
         samples.append(sample)
         if progress is not None:
             progress(case.name)
-    channels = range(len(dataset.channels)) if with_intensities else ()
+    channels = range(len(dataset.channels))
     return Fingerprint(
         dataset_digest=dataset.digest(),
         channels=dataset.channels,
@@ -66,8 +65,8 @@ def statistics(values: np.ndarray) -> IntensityStatistics:
     )
 
 
-def _describe(dataset: Dataset, with_intensities: bool, files: CaseFiles) -> tuple[CaseFingerprint, list[np.ndarray]]:
-    """Return a case's fingerprint and, per channel, every tenth foreground intensity in C order."""
+def _describe(dataset: Dataset, most: int | None, files: CaseFiles) -> tuple[CaseFingerprint, list[np.ndarray]]:
+    """Return a case's fingerprint and, per channel, every tenth foreground intensity in C order, or `most` of them."""
     case = dataset.load(files)
     images, label, box = crop(case)
     sizes = tuple(stop - start for start, stop in box)
@@ -78,5 +77,5 @@ def _describe(dataset: Dataset, with_intensities: bool, files: CaseFiles) -> tup
         size_reduction=math.prod(sizes) / math.prod(case.geometry.shape),
     )
     foreground = label > 0
-    samples = [image[foreground][::_EVERY] for image in images] if with_intensities else []
-    return described, samples
+    step = _EVERY if most is None else max(_EVERY, math.ceil(np.count_nonzero(foreground) / most))
+    return described, [image[foreground][::step] for image in images]

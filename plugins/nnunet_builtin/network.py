@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pydantic import NonNegativeFloat
 from torch import nn
 from torch.nn import functional
 
-from nnunet_builtin.memory import unet_memory
 from nnunet_core.plans import NetworkSpec
 
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -19,27 +17,6 @@ _TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _EPSILON = 1e-5
 _INITIAL_SLOPE = 0.01
-
-
-class PlainUNet:
-    """Builds the U-Net of nnU-Net v1: strided convolutions down, transposed convolutions up, a head per resolution.
-
-    Args:
-        negative_slope: Of the leaky ReLU.
-    """
-
-    def __init__(self, negative_slope: NonNegativeFloat = 0.01) -> None:
-        self.negative_slope = negative_slope
-
-    def build(self, spec: NetworkSpec) -> UNet:
-        """Return the network (interfaces.NetworkBuilder), initialised as v1 initialises it."""
-        network = UNet(spec, self.negative_slope)
-        network.apply(_initialise)
-        return network
-
-    def memory(self, spec: NetworkSpec, patch_size: Sequence[int]) -> float:
-        """Return the planner's memory estimate (interfaces.NetworkBuilder)."""
-        return unet_memory(spec, patch_size)
 
 
 class Block(nn.Module):
@@ -201,7 +178,7 @@ def from_v1(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Kaiming normal for convolutions and transposed ones, 0 for their biases (spec: network, section 4)."""
     if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight, a=_INITIAL_SLOPE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from nnunet_core.fingerprint import IntensityStatistics
     from nnunet_core.plans import Normalization
 
+SchemeName = Literal["CT", "CT2", "zscore", "none", "rescale_to_0_1", "rgb_to_0_1"]
+
 _EPSILON = 1e-8
+_BRIGHTEST = 255
 
 #: normalise(image, label, normalization): changes the float32 image in place; label < 0 is outside the non-zero region.
 Scheme = Callable[[np.ndarray, np.ndarray, "Normalization"], None]
@@ -40,7 +43,14 @@ def find_scheme(name: str) -> Scheme:
     Raises:
         UsageError: There is no such scheme; the message lists what exists.
     """
-    schemes: dict[str, Scheme] = {"CT": _ct, "CT2": _ct2, "zscore": _zscore, "none": _none}
+    schemes: dict[str, Scheme] = {
+        "CT": _ct,
+        "CT2": _ct2,
+        "zscore": _zscore,
+        "none": _none,
+        "rescale_to_0_1": _rescale,
+        "rgb_to_0_1": _rgb,
+    }
     if name not in schemes:
         raise UsageError(
             f"There is no normalisation scheme '{name}'.{nearest(name, schemes)} Schemes: {', '.join(schemes)}. "
@@ -89,6 +99,23 @@ def _zscore(image: np.ndarray, label: np.ndarray, normalization: Normalization) 
 
 def _none(image: np.ndarray, label: np.ndarray, normalization: Normalization) -> None:
     """Leave the intensities as they are."""
+
+
+def _rescale(image: np.ndarray, _label: np.ndarray, _normalization: Normalization) -> None:
+    """Map the intensities of the case linearly to 0..1; a constant image becomes 0 (v2)."""
+    lowest, highest = image.min(), image.max()
+    image -= lowest
+    image /= max(highest - lowest, np.float32(_EPSILON))
+
+
+def _rgb(image: np.ndarray, _label: np.ndarray, _normalization: Normalization) -> None:
+    """Divide pictures of 8 bits per colour by 255 (v1's RGB planner, v2)."""
+    if image.min() < 0 or image.max() > _BRIGHTEST:
+        raise ImageError(
+            f"rgb_to_0_1 takes intensities from 0 to {_BRIGHTEST}, the image spans {image.min():g} to {image.max():g}. "
+            "Use rescale_to_0_1 or zscore for this channel."
+        )
+    image /= _BRIGHTEST
 
 
 def _statistics(normalization: Normalization) -> IntensityStatistics:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
@@ -15,11 +17,21 @@ from nnunet_core.dataset import Dataset
 from nnunet_core.errors import UsageError, nearest
 from nnunet_core.fingerprint import Fingerprint
 from nnunet_core.interfaces import NetworkBuilder
+from nnunet_core.parallel import Workers
 from nnunet_core.plans import Configuration, NetworkSpec, Normalization, Plans
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 
-BASE_FEATURES = 32
+#: Normalisation by channel name; z-score for every other name (spec: planning, section 3; names of v1 and v2).
+SCHEMES: Mapping[str, str] = {
+    "CT": "CT",
+    "ct": "CT",
+    "noNorm": "none",
+    "zscore": "zscore",
+    "rescale_to_0_1": "rescale_to_0_1",
+    "rgb_to_0_1": "rgb_to_0_1",
+}
+
 MAX_FEATURES = {2: 480, 3: 320}
 _ANISOTROPY = 3
 _EDGE = 512
@@ -31,8 +43,13 @@ _ESTIMATED_BASE_2D = 30
 _ESTIMATED_FEATURES_2D = 512
 _REFERENCE_2D = 19_739_648 * 50 / 2
 _REFERENCE_3D = 520_000_000
-#: v1 scales its estimate unevenly with the memory: 8 GB counts 32 instead of 30 features, 16 GB divides by 8.5.
-_IRREGULAR: dict[float, float] = {8: _REFERENCE_3D * 32 / 30, 16: _REFERENCE_3D * 16 / 8.5}
+_REFERENCE_FEATURES = 30
+
+
+_FIXED = "the target spacing is planner.target_spacing"
+
+#: patch size -> a number per axis; the axis of the greatest is shortened.
+_Longest = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,7 @@ class _Data:
         median: Median shape at the target spacing, not rounded, axes as in the file.
         transpose: Permutation that makes the axis of the lowest resolution the first.
         cases, inputs, outputs: Training cases, image channels, network outputs.
+        convs: Convolutions per stage.
         notes: How the target spacing was found.
     """
 
@@ -53,6 +71,7 @@ class _Data:
     cases: int
     inputs: int
     outputs: int
+    convs: int
     notes: tuple[str, ...]
 
     def permuted(self, values: np.ndarray) -> np.ndarray:
@@ -91,6 +110,15 @@ class PlannerV21:
             constants, which are not quite proportional; every other value is.
         configurations: Which of 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres to plan; None plans all that apply.
         max_batch_size: Upper limit of every batch size.
+        base_features: Features at full resolution.
+        convs_per_stage: Convolutions per resolution, in 3D.
+        target_spacing: mm (z, y, x) of 3D networks; None derives it from the dataset.
+        low_resolution: Plan 3d_lowres and the cascade where the patch covers little of a case.
+        shrink: Which axis of a 3D patch gets shorter until the network fits: the longest against the median case
+            (`relative`), in mm, or in voxels.
+        all_conv3: Kernels of 3 on every axis, at every resolution.
+        schemes: {channel name: normalisation}; z-score for other names.
+        preprocessor: Of 3D configurations.
     """
 
     def __init__(
@@ -98,13 +126,29 @@ class PlannerV21:
         gpu_memory_gb: PositiveFloat = 8,
         configurations: tuple[str, ...] | None = None,
         max_batch_size: PositiveInt | None = None,
+        base_features: PositiveInt = 32,
+        convs_per_stage: PositiveInt = 2,
+        target_spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
+        low_resolution: bool = True,
+        shrink: Literal["relative", "mm", "voxels"] = "relative",
+        all_conv3: bool = False,
+        schemes: Mapping[str, str] = SCHEMES,
+        preprocessor: str = "default",
     ) -> None:
         self.gpu_memory_gb = gpu_memory_gb
         self.configurations = configurations
         self.max_batch_size = max_batch_size
+        self.base_features = base_features
+        self.convs_per_stage = convs_per_stage
+        self.target_spacing = target_spacing
+        self.low_resolution = low_resolution
+        self.shrink = shrink
+        self.all_conv3 = all_conv3
+        self.schemes = schemes
+        self.preprocessor = preprocessor
 
     def fingerprint(
-        self, dataset: Dataset, workers: int = 1, progress: Callable[[str], None] | None = None
+        self, dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None
     ) -> Fingerprint:
         """Read every training case once and describe it (interfaces.Planner)."""
         return extract(dataset, workers, progress)
@@ -135,20 +179,34 @@ class PlannerV21:
             fingerprint_digest=fingerprint.digest,
             configurations={name: planned[name] for name in CONFIGURATIONS if name in planned and name in wanted},
             skipped={name: why for name, why in skipped.items() if name in wanted},
+            notes=self._notes(fingerprint),
+        )
+
+    def _notes(self, fingerprint: Fingerprint) -> tuple[str, ...]:
+        """Say which channels have names that stand for no normalisation."""
+        return tuple(
+            f"channel {index} '{name}' is normalised by z-score, as every name without a scheme of its own; "
+            f"another one: --set preprocessor.normalization.{index}=CT"
+            for index, name in enumerate(fingerprint.channels)
+            if name not in self.schemes
         )
 
     def _plan_2d(self, dataset: Dataset, fingerprint: Fingerprint, network: NetworkBuilder) -> Configuration:
         data = _describe(dataset, fingerprint, median_spacing(fingerprint), ())
-        stage = _stage_2d(data, network)
+        stage = self._stage_2d(data, network)
         return self._configuration(fingerprint, data, stage, batch_dice=True)
 
     def _plan_3d(
         self, dataset: Dataset, fingerprint: Fingerprint, network: NetworkBuilder
     ) -> tuple[dict[str, Configuration], dict[str, str]]:
         """Return the 3D configurations, and why others are left out."""
-        data = _describe(dataset, fingerprint, *target_spacing(fingerprint))
+        if self.target_spacing is None:
+            data = _describe(dataset, fingerprint, *target_spacing(fingerprint))
+        else:
+            data = _describe(dataset, fingerprint, np.array(self.target_spacing, float), (_FIXED,))
+        data = dataclasses.replace(data, convs=self.convs_per_stage)
         full = self._stage_3d(data, data.spacing, network)
-        low, why = self._low_resolution(data, full, network)
+        low, why = self._plan_low_resolution(data, full, network)
         fullres = self._configuration(fingerprint, data, full, batch_dice=low is not None)
         if low is None:
             return {"3d_fullres": fullres}, {"3d_lowres": why, "3d_cascade_fullres": "there is no 3d_lowres"}
@@ -161,23 +219,48 @@ class PlannerV21:
 
     def _stage_3d(self, data: _Data, spacing: np.ndarray, network: NetworkBuilder) -> _Stage:
         """Plan one 3D network at a spacing in mm, axes as in the file (spec: planning, section 6)."""
-        limit = _IRREGULAR.get(self.gpu_memory_gb, _REFERENCE_3D * self.gpu_memory_gb / 8)
+        limit = self._reference()
         current = data.permuted(spacing)
         shape = np.round(data.permuted(data.spacing) / current * data.permuted(data.median)).astype(int)
-        inverse = 1 / current
-        inverse = inverse / inverse.mean()
-        first = np.minimum(np.round(inverse * (1 / inverse.min() * _EDGE)), shape).astype(int)
 
         def memory(net: Topology) -> float:
-            return network.memory(_spec(data, net, BASE_FEATURES, MAX_FEATURES[3]), net.patch_size)
+            return network.memory(self._spec(data, net, self.base_features, MAX_FEATURES[3]), net.patch_size)
 
-        net, shrunk = _shrink(topology(current, first), current, shape, memory, limit)
+        start = topology(current, self._first_patch(current, shape))
+        net, shrunk = _shrink(start, current, memory, limit, self._longest(current, shape))
         fitting = math.floor(max(limit / memory(net), 1) * 2)
         share = max(round(_DATASET_SHARE * math.prod(map(int, shape)) * data.cases / math.prod(net.patch_size)), 2)
         return _Stage(current, _triple(shape), net, max(1, min(fitting, share)), _limits(shrunk, fitting, share))
 
-    def _low_resolution(self, data: _Data, full: _Stage, network: NetworkBuilder) -> tuple[_Stage | None, str]:
+    def _reference(self) -> float:
+        """Return the memory that a network may take; v1 scales it unevenly (spec: planning, sections 1 and 11).
+
+        8 GB counts the features of the network instead of 30, 16 GB divides by 8.5.
+        """
+        if self.gpu_memory_gb == 8:
+            return _REFERENCE_3D * self.base_features / _REFERENCE_FEATURES
+        return _REFERENCE_3D * self.gpu_memory_gb / (8.5 if self.gpu_memory_gb == 16 else 8)
+
+    def _first_patch(self, spacing: np.ndarray, shape: np.ndarray) -> np.ndarray:
+        """Return the patch to start from: 512 voxels on the coarsest axis and as many mm on the others, in the case."""
+        if self.shrink == "voxels":
+            return shape
+        inverse = 1 / spacing
+        inverse = inverse / inverse.mean()
+        return np.minimum(np.round(inverse * (1 / inverse.min() * _EDGE)), shape).astype(int)
+
+    def _longest(self, spacing: np.ndarray, shape: np.ndarray) -> _Longest:
+        """Return what finds the axis of a patch to shorten; the last one in a tie."""
+        if self.shrink == "relative":
+            return lambda patch: patch / shape
+        if self.shrink == "mm":
+            return lambda patch: patch * spacing
+        return lambda patch: spacing if np.all(patch == patch[0]) else patch
+
+    def _plan_low_resolution(self, data: _Data, full: _Stage, network: NetworkBuilder) -> tuple[_Stage | None, str]:
         """Plan the low-resolution network, or say why there is none (spec: planning, section 8)."""
+        if not self.low_resolution:
+            return None, "planner.low_resolution is false"
         patch, voxels = full.patch_voxels, float(np.prod(data.median))
         if voxels / patch <= _LOWRES_SHARE:
             return None, f"a patch of 3d_fullres covers {patch / voxels:.0%} of the median case (limit 25 %)"
@@ -206,17 +289,47 @@ class PlannerV21:
             notes.append(f"planner.max_batch_size lowers the batch size from {batch_size} to {self.max_batch_size}")
             batch_size = self.max_batch_size
         return Configuration(
-            preprocessor="default" if dimensions == 3 else "planes",
+            preprocessor=self.preprocessor if dimensions == 3 else "planes",
             transpose_forward=data.transpose,
             spacing=_floats(stage.spacing),
             median_shape=stage.shape,
             patch_size=stage.net.patch_size,
             batch_size=batch_size,
-            network=_spec(data, stage.net, BASE_FEATURES, MAX_FEATURES[dimensions]),
+            network=self._spec(data, stage.net, self.base_features, MAX_FEATURES[dimensions]),
             dummy_2d_augmentation=flat,
             batch_dice=batch_dice,
-            normalization=normalization(fingerprint),
+            normalization=normalization(fingerprint, self.schemes),
             notes=tuple(notes),
+        )
+
+    def _stage_2d(self, data: _Data, network: NetworkBuilder) -> _Stage:
+        """Plan the 2D network (spec: planning, section 7); v1 counts 30 features at first and 32 while it shrinks."""
+        spacing, shape = data.permuted(data.spacing), np.round(data.permuted(data.median)).astype(int)
+
+        def memory(features: int) -> Callable[[Topology], float]:
+            return lambda net: network.memory(self._spec(data, net, features, _ESTIMATED_FEATURES_2D), net.patch_size)
+
+        net, shrunk, estimate = topology(spacing[1:], shape[1:]), False, memory(_ESTIMATED_BASE_2D)
+        if estimate(net) > _REFERENCE_2D:
+            estimate = memory(self.base_features)
+            net, shrunk = _shrink(
+                net, spacing[1:], estimate, _REFERENCE_2D, lambda patch: patch / shape[1:], at_least_once=True
+            )
+        fitting = math.floor(_REFERENCE_2D / estimate(net)) * 2
+        share = round(_DATASET_SHARE * math.prod(map(int, shape)) * data.cases / math.prod(net.patch_size))
+        return _Stage(spacing, _triple(shape), net, max(1, min(fitting, share)), _limits(shrunk, fitting, share))
+
+    def _spec(self, data: _Data, net: Topology, base_features: int, max_features: int) -> NetworkSpec:
+        kernels = [[3] * len(kernel) if self.all_conv3 else kernel for kernel in net.kernels]
+        return NetworkSpec(
+            dimensions=2 if len(net.patch_size) == 2 else 3,
+            input_channels=data.inputs,
+            output_channels=data.outputs,
+            pool_kernels=net.pools,
+            conv_kernels=tuple(tuple(kernel) for kernel in kernels),
+            base_features=base_features,
+            max_features=max_features,
+            convs_per_stage=data.convs,
         )
 
 
@@ -244,11 +357,10 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[np.ndarray, tuple[str, ...
     return spacing, (f"axis {axis} is anisotropic ({median:.4g} mm): its spacing is the 10th percentile",)
 
 
-def normalization(fingerprint: Fingerprint) -> tuple[Normalization, ...]:
+def normalization(fingerprint: Fingerprint, schemes: Mapping[str, str] = SCHEMES) -> tuple[Normalization, ...]:
     """Return the scheme of each channel from its name (spec: planning, section 3; fingerprint, section 4)."""
     cropped = float(np.median([case.size_reduction for case in fingerprint.cases])) < _MASK_BELOW
     statistics = fingerprint.intensities or (None,) * len(fingerprint.channels)
-    schemes = {"CT": "CT", "ct": "CT", "noNorm": "none"}
     return tuple(
         Normalization(scheme=schemes.get(name, "zscore"), use_mask="CT" not in name and cropped, statistics=values)
         for name, values in zip(fingerprint.channels, statistics, strict=True)
@@ -266,55 +378,28 @@ def _describe(dataset: Dataset, fingerprint: Fingerprint, spacing: np.ndarray, n
         cases=len(fingerprint.cases),
         inputs=len(fingerprint.channels),
         outputs=dataset.labels.outputs,
+        convs=2,
         notes=notes,
     )
-
-
-def _stage_2d(data: _Data, network: NetworkBuilder) -> _Stage:
-    """Plan the 2D network (spec: planning, section 7); v1 counts 30 features at first and 32 while it shrinks."""
-    spacing, shape = data.permuted(data.spacing), np.round(data.permuted(data.median)).astype(int)
-
-    def memory(features: int) -> Callable[[Topology], float]:
-        return lambda net: network.memory(_spec(data, net, features, _ESTIMATED_FEATURES_2D), net.patch_size)
-
-    net, shrunk, estimate = topology(spacing[1:], shape[1:]), False, memory(_ESTIMATED_BASE_2D)
-    if estimate(net) > _REFERENCE_2D:
-        estimate = memory(BASE_FEATURES)
-        net, shrunk = _shrink(net, spacing[1:], shape[1:], estimate, _REFERENCE_2D, at_least_once=True)
-    fitting = math.floor(_REFERENCE_2D / estimate(net)) * 2
-    share = round(_DATASET_SHARE * math.prod(map(int, shape)) * data.cases / math.prod(net.patch_size))
-    return _Stage(spacing, _triple(shape), net, max(1, min(fitting, share)), _limits(shrunk, fitting, share))
 
 
 def _shrink(
     net: Topology,
     spacing: np.ndarray,
-    shape: np.ndarray,
     memory: Callable[[Topology], float],
     limit: float,
+    length: _Longest,
     at_least_once: bool = False,
 ) -> tuple[Topology, bool]:
-    """Shorten the patch along the axis that is longest against the case until its memory is within the limit."""
+    """Shorten the patch along the axis of the greatest `length` until its memory is within the limit."""
     shrunk = False
     while memory(net) > limit or (at_least_once and not shrunk):
-        axis = int(np.argsort(np.array(net.patch_size) / shape, kind="stable")[-1])
+        axis = int(np.argsort(length(np.array(net.patch_size)), kind="stable")[-1])
         patch = list(net.patch_size)
         patch[axis] -= net.divisor[axis]
         patch[axis] = net.patch_size[axis] - topology(spacing, patch).divisor[axis]
         net, shrunk = topology(spacing, patch), True
     return net, shrunk
-
-
-def _spec(data: _Data, net: Topology, base_features: int, max_features: int) -> NetworkSpec:
-    return NetworkSpec(
-        dimensions=2 if len(net.patch_size) == 2 else 3,
-        input_channels=data.inputs,
-        output_channels=data.outputs,
-        pool_kernels=net.pools,
-        conv_kernels=net.kernels,
-        base_features=base_features,
-        max_features=max_features,
-    )
 
 
 def _limits(shrunk: bool, fitting: int, share: int) -> tuple[str, str]:

@@ -8,6 +8,7 @@ _HERE = "nnunet_builtin"
 _FORMATS = {
     "nifti": ([".nii.gz", ".nii"], "NIfTI"),
     "nrrd": ([".nrrd", ".nhdr"], "NRRD"),
+    "gipl": ([".gipl", ".gipl.gz"], "GIPL"),
     "metaimage": ([".mha", ".mhd"], "MetaImage"),
     "picture": ([".png", ".bmp", ".jpg", ".jpeg"], "2D pictures, grey or RGB"),
     "tiff": ([".tif", ".tiff"], "TIFF, 2D or 3D"),
@@ -16,11 +17,11 @@ _FORMATS = {
 
 @hookimpl
 def nnunet_image_formats() -> list[Component]:
-    """Return every file format of SimpleITK that holds medical images or pictures."""
+    """Return the file formats of SimpleITK that hold medical images or pictures."""
     return [
         Component(name, "nnunet_core.images:SimpleItkFormat", summary, {"endings": endings})
         for name, (endings, summary) in _FORMATS.items()
-    ]
+    ] + [Component("dicom", "nnunet_core.dicom:DicomSeriesFormat", "DICOM series, read only", {"endings": [".dcm"]})]
 
 
 @hookimpl
@@ -33,6 +34,26 @@ def nnunet_planners() -> list[Component]:
         Component("v21_11GB", target, "v2.1 plans for 11 GB", {"gpu_memory_gb": 11}),
         Component("v21_16GB", target, "v2.1 plans for 16 GB", {"gpu_memory_gb": 16}),
         Component("v21_32GB", target, "v2.1 plans for 32 GB", {"gpu_memory_gb": 32}),
+        Component("v21_3convs", target, "three convolutions per resolution", {"convs_per_stage": 3}),
+        Component(
+            "v21_no_resampling",
+            target,
+            "every case keeps its own spacing; no low resolution",
+            {"low_resolution": False, "preprocessor": "no_resampling"},
+        ),
+        Component(
+            "v21_fixed_spacing",
+            target,
+            "a target spacing that is set (target_spacing), with the 30 features of v1's planner of that kind",
+            {"target_spacing": [2.0, 2.0, 2.0], "base_features": 30},
+        ),
+        Component("v21_isotropic_mm", target, "patches shrink along their longest axis in mm", {"shrink": "mm"}),
+        Component(
+            "v21_isotropic_voxels", target, "patches shrink along their longest axis in voxels", {"shrink": "voxels"}
+        ),
+        Component("v21_all_conv3", target, "kernels of 3 on every axis", {"all_conv3": True}),
+        Component("v21_nonct", target, "z-score for every channel, CT too", {"schemes": {}}),
+        Component("v21_ct2", target, "CT by the statistics of each case, z-score otherwise", {"schemes": {"CT": "CT2"}}),
     ]
 
 
@@ -45,7 +66,20 @@ def nnunet_preprocessors() -> list[Component]:
             "planes",
             f"{_HERE}.preprocessing:DefaultPreprocessor",
             "cubic resampling within slices, never across them, for 2D networks",
-            {"across_slices": False},
+            {"resample": "in_plane"},
+        ),
+        Component("linear", f"{_HERE}.preprocessing:DefaultPreprocessor", "linear resampling", {"order": 1}),
+        Component(
+            "no_resampling",
+            f"{_HERE}.preprocessing:DefaultPreprocessor",
+            "every case keeps its own spacing",
+            {"resample": "none"},
+        ),
+        Component(
+            "leave_z",
+            f"{_HERE}.preprocessing:DefaultPreprocessor",
+            "every case keeps the spacing of its slices, also for 3D networks",
+            {"resample": "in_plane"},
         ),
     ]
 
@@ -53,18 +87,26 @@ def nnunet_preprocessors() -> list[Component]:
 @hookimpl
 def nnunet_networks() -> list[Component]:
     """Return the U-Net of v1."""
-    return [Component("plain_unet", f"{_HERE}.network:PlainUNet", "the U-Net of nnU-Net v1, with deep supervision")]
+    return [Component("plain_unet", f"{_HERE}.plain_unet:PlainUNet", "the U-Net of nnU-Net v1, with deep supervision")]
 
 
 @hookimpl
 def nnunet_losses() -> list[Component]:
-    """Return Dice and cross entropy."""
+    """Return Dice and cross entropy and their relatives: one class with different settings."""
+    target, any_labels = f"{_HERE}.losses:DiceCE", {"labels": "any"}
+    voxels_only, overlap_only = {**any_labels, "dice_weight": 0.0}, {**any_labels, "ce_weight": 0.0}
+    tenth, focal, misses = {"top_k": 0.1}, {"focal_gamma": 2.0}, {"tversky_alpha": 0.3, "tversky_beta": 0.7}
+    regions = {"labels": "regions", "smooth": 0.0}
     return [
-        Component("dice_ce", f"{_HERE}.losses:DiceCE", "soft Dice + cross entropy"),
-        Component(
-            "dice_topk", f"{_HERE}.losses:DiceCE", "soft Dice + the hardest 10 % of cross entropy", {"top_k": 0.1}
-        ),
-        Component("dice_bce", f"{_HERE}.losses:DiceBCE", "soft Dice + binary cross entropy, for regions"),
+        Component("dice_ce", target, "soft Dice + cross entropy"),
+        Component("dice_topk", target, "soft Dice + the hardest 10 % of cross entropy", {**any_labels, **tenth}),
+        Component("dice_focal", target, "soft Dice + focal loss", {**any_labels, **focal}),
+        Component("dice_bce", target, "soft Dice + binary cross entropy, for regions", regions),
+        Component("dice", target, "soft Dice alone", overlap_only),
+        Component("tversky", target, "Tversky loss: missed foreground costs more", {**overlap_only, **misses}),
+        Component("ce", target, "cross entropy alone; binary for regions", voxels_only),
+        Component("topk", target, "the hardest 10 % of cross entropy", {**voxels_only, **tenth}),
+        Component("focal", target, "focal loss: cross entropy, less of easy voxels", {**voxels_only, **focal}),
     ]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from nnunet_builtin.cropping import crop
-from nnunet_builtin.normalization import find_scheme, normalize
+from nnunet_builtin.normalization import SchemeName, find_scheme, normalize
 from nnunet_builtin.resampling import low_axis, new_shape, resample_images, resample_label, resample_probabilities
 from nnunet_core.errors import ImageError, UsageError
 from nnunet_core.interfaces import Case, PreparedCase, PreparedGeometry
@@ -16,7 +17,7 @@ from nnunet_core.interfaces import Case, PreparedCase, PreparedGeometry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nnunet_core.plans import Configuration
+    from nnunet_core.plans import Configuration, Normalization
 
 _LOCATIONS_SEED = 1234
 _LOCATIONS = 10_000
@@ -29,15 +30,25 @@ class DefaultPreprocessor:
     """Prepares cases as nnU-Net v1 does (spec: preprocessing; inference, section 4).
 
     Args:
-        across_slices: Resample along axis 0 of the permuted axes too; False keeps every case's slices, for 2D networks.
+        resample: Axes that take the target spacing: `all`, `in_plane` (axis 0 of the permuted axes keeps every case's own
+            slices, for 2D networks), or `none`.
         order: Spline order of images; labels and probabilities are always resampled linearly.
         order_z: Spline order of images along an axis of low resolution that is resampled apart; 0 is nearest neighbour.
+        normalization: {channel number: scheme} instead of what the plans say: CT, CT2, zscore, none, rescale_to_0_1,
+            rgb_to_0_1.
     """
 
-    def __init__(self, across_slices: bool = True, order: Literal[1, 3] = 3, order_z: Literal[0, 1, 3] = 0) -> None:
-        self.across_slices = across_slices
+    def __init__(
+        self,
+        resample: Literal["all", "in_plane", "none"] = "all",
+        order: Literal[1, 3] = 3,
+        order_z: Literal[0, 1, 3] = 0,
+        normalization: Mapping[int, SchemeName] | None = None,
+    ) -> None:
+        self.resample = resample
         self.order = order
         self.order_z = order_z
+        self.normalization = normalization
 
     def prepare(self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()) -> PreparedCase:
         """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
@@ -48,7 +59,7 @@ class DefaultPreprocessor:
             ImageError: The image has no non-zero voxel.
             UsageError: The configuration is for another number of channels, or names an unknown normalisation scheme.
         """
-        _check(case, configuration)
+        schemes = self._schemes(case, configuration)
         axes = configuration.transpose_forward
         images, label, box = crop(case)
         images = images.transpose(0, *(axis + 1 for axis in axes))
@@ -60,7 +71,7 @@ class DefaultPreprocessor:
         label = resample_label(label, shape, axis)
         label = np.where(label < -1, 0, label).astype(np.int8 if label.max() <= 127 else np.int16)
         images = _own(images, case.images)
-        for image, normalization in zip(images, configuration.normalization, strict=True):
+        for image, normalization in zip(images, schemes, strict=True):
             normalize(image, label, normalization)
         geometry = PreparedGeometry(case.geometry, box, axes, _triple(shape), target)
         locations = {} if case.label is None else class_locations(label, foreground)
@@ -90,7 +101,26 @@ class DefaultPreprocessor:
         first, second, third = configuration.transpose_forward
         original = spacing[first], spacing[second], spacing[third]
         target = configuration.spacing
-        return original, target if self.across_slices else (original[0], *target[1:])
+        kept = {"all": target, "in_plane": (original[0], *target[1:]), "none": original}
+        return original, kept[self.resample]
+
+    def _schemes(self, case: Case, configuration: Configuration) -> list[Normalization]:
+        """Return how each channel is normalised; find out before the long work what would fail after it."""
+        channels, schemes = case.images.shape[0], list(configuration.normalization)
+        if channels != len(schemes):
+            raise UsageError(
+                f"Case {case.name} has {channels} image channels, the configuration normalises {len(schemes)}. "
+                "Use the plans of this dataset."
+            )
+        for channel, scheme in (self.normalization or {}).items():
+            if not 0 <= channel < channels:
+                raise UsageError(
+                    f"preprocessor.normalization names channel {channel}; the dataset has channels 0 to {channels - 1}."
+                )
+            schemes[channel] = schemes[channel].model_copy(update={"scheme": scheme})
+        for normalization in schemes:
+            find_scheme(normalization.scheme)
+        return schemes
 
 
 def class_locations(label: np.ndarray, foreground: Sequence[int]) -> dict[int, np.ndarray]:
@@ -111,18 +141,6 @@ def class_locations(label: np.ndarray, foreground: Sequence[int]) -> dict[int, n
         chosen = voxels[random.choice(voxels.size, count, replace=False)]
         locations[value] = np.stack(np.unravel_index(chosen, label.shape), axis=1)
     return locations
-
-
-def _check(case: Case, configuration: Configuration) -> None:
-    """Find out before the long work what would fail after it."""
-    channels, expected = case.images.shape[0], len(configuration.normalization)
-    if channels != expected:
-        raise UsageError(
-            f"Case {case.name} has {channels} image channels, the configuration normalises {expected}. "
-            "Use the plans of this dataset."
-        )
-    for normalization in configuration.normalization:
-        find_scheme(normalization.scheme)
 
 
 def _without_nan(images: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nnunet_builtin.network import PlainUNet, _NormActivation, from_v1
+from nnunet_builtin.network import _NormActivation, from_v1
+from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_core.plans import NetworkSpec
 
 

@@ -67,7 +67,7 @@ def test_golden_preparation(golden):
         planned = configuration(
             tuple(case["target_spacing_transposed"]), tuple(case["transpose_forward"]), normalization
         )
-        preprocessor = DefaultPreprocessor(across_slices=case["preprocessor"] == "3d")
+        preprocessor = DefaultPreprocessor("all" if case["preprocessor"] == "3d" else "in_plane")
         raw = Case(name, images, label, Geometry(label.shape, tuple(case["original_spacing"])))
         prepared = preprocessor.prepare(raw, planned)
         assert [list(side) for side in prepared.geometry.crop_box] == case["crop_bbox"], name
@@ -123,14 +123,14 @@ def test_an_axis_of_low_target_resolution_is_restored_by_nearest_neighbour():
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    ("task", "target", "axes", "across_slices"),
+    ("task", "target", "axes", "resample"),
     [
-        ("Task004_Hippocampus", (1.4, 1.2, 0.8), (1, 2, 0), True),
-        ("Task104_HippocampusThick", (3.0, 0.9, 0.9), (0, 1, 2), True),
-        ("Task104_HippocampusThick", (1.0, 1.2, 1.2), (0, 1, 2), False),
+        ("Task004_Hippocampus", (1.4, 1.2, 0.8), (1, 2, 0), "all"),
+        ("Task104_HippocampusThick", (3.0, 0.9, 0.9), (0, 1, 2), "all"),
+        ("Task104_HippocampusThick", (1.0, 1.2, 1.2), (0, 1, 2), "in_plane"),
     ],
 )
-def test_real_labels_survive_the_way_there_and_back(data, task, target, axes, across_slices):
+def test_real_labels_survive_the_way_there_and_back(data, task, target, axes, resample):
     reader = SimpleItkFormat()
     path = sorted((data / task / "imagesTr").glob("*.nii.gz"))[0]
     image = reader.read(path)
@@ -139,7 +139,7 @@ def test_real_labels_survive_the_way_there_and_back(data, task, target, axes, ac
     images = np.pad(image.array.astype(np.float32) + 1, padded)
     label = np.pad(label, padded[1:])
     case = Case(path.name, images, label, replace(image.geometry, shape=label.shape))
-    preprocessor = DefaultPreprocessor(across_slices)
+    preprocessor = DefaultPreprocessor(resample)
     prepared = preprocessor.prepare(case, configuration(target, axes), (1, 2))
     assert prepared.geometry.crop_box == tuple((a, n - b) for (a, b), n in zip(padded[1:], label.shape, strict=True))
     restored = preprocessor.restore(
@@ -159,7 +159,7 @@ def test_real_labels_survive_the_way_there_and_back(data, task, target, axes, ac
 
 def test_planes_keep_every_slice():
     case = make_case((9, 20, 20), (2.5, 1.0, 1.0))
-    prepared = DefaultPreprocessor(across_slices=False).prepare(case, configuration((7.0, 2.0, 2.0)))
+    prepared = DefaultPreprocessor("in_plane").prepare(case, configuration((7.0, 2.0, 2.0)))
     assert prepared.geometry.prepared_shape == (9, 10, 10)
     assert prepared.geometry.prepared_spacing == (2.5, 2.0, 2.0)
 

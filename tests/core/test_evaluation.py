@@ -15,6 +15,7 @@ from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.evaluation import evaluate_case, evaluate_folders, mean_foreground_dice, read_label_map, summarise
 from nnunet_core.images import Geometry, SimpleItkFormat
 from nnunet_core.labels import Labels
+from nnunet_core.parallel import Workers
 
 THREE = Labels(names={0: "background", 1: "liver", 2: "tumour"}, foreground=(1, 2))
 REGIONS = Labels(
@@ -123,7 +124,8 @@ def _evaluate(folders: tuple[Path, Path], **options: object) -> dict:
 def test_summary_of_folders_is_strict_json_and_has_v1s_layout(folders: tuple[Path, Path]) -> None:
     (folders[0] / "predictions.json").write_text("{}")
     (folders[0] / "._case9.nii.gz").touch()
-    summary = _evaluate(folders, workers=2, name="trial", task="Dataset001_Small")
+    with Workers(2) as workers:
+        summary = _evaluate(folders, workers=workers, name="trial", task="Dataset001_Small")
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert [Path(case["test"]).name for case in summary["results"]["all"]] == ["case0.nii.gz", "case1.nii.gz"]
     assert summary["results"]["all"][1]["2"]["Dice"] is None

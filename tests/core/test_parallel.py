@@ -1,11 +1,23 @@
-"""Work on many items: order, errors and dead processes are the same in one process and in several."""
+"""Work on many items: order, errors, memory and dead processes."""
 
 import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
 from nnunet_core.errors import ImageError, NnunetError
-from nnunet_core.parallel import each
+from nnunet_core.parallel import SMALL_WORK, Workers
+from nnunet_core.reporting import Silence
+
+
+class Listener(Silence):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 def _double(number: int) -> int:
@@ -14,18 +26,71 @@ def _double(number: int) -> int:
     return 2 * number
 
 
+def _process(_: int) -> int:
+    return os.getpid()
+
+
+def _die_once(path: Path) -> str:
+    if path.suffix == ".die" and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.stem
+
+
 def _die(number: int) -> int:
-    os._exit(number)
+    os.kill(os.getpid(), signal.SIGSEGV) if number == 2 else time.sleep(0.05)
+    return number
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_results_come_in_order_up_to_the_first_error(workers: int) -> None:
-    results = each(_double, [5, 1, 2, 3, 4], workers)
-    assert [next(results) for _ in range(3)] == [10, 2, 4]
-    with pytest.raises(ImageError, match="three"):
-        next(results)
+def _overlap(folder: Path) -> int:
+    mark = folder / str(os.getpid())
+    mark.touch()
+    time.sleep(0.2)
+    found = len(list(folder.iterdir()))
+    mark.unlink()
+    return found
 
 
-def test_a_dead_process_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(NnunetError, match="fewer processes"):
-        list(each(_die, [1, 2], 2))
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_come_in_order_up_to_the_first_error(count: int) -> None:
+    with Workers(count) as workers:
+        results = workers.each(_double, [5, 1, 2, 3, 4])
+        assert [next(results) for _ in range(3)] == [10, 2, 4]
+        with pytest.raises(ImageError, match="three"):
+            next(results)
+
+
+def test_processes_are_started_once_and_only_for_work_that_is_worth_it() -> None:
+    with Workers(2) as workers:
+        assert set(workers.each(_process, range(4), cost=lambda _: SMALL_WORK // 5)) == {os.getpid()}
+        first = set(workers.each(_process, range(6)))
+        second = set(workers.each(_process, range(6), cost=lambda _: SMALL_WORK))
+    assert os.getpid() not in first | second
+    assert len(first | second) <= 2
+
+
+def test_a_killed_process_is_reported_and_its_item_tried_once_more(tmp_path: Path) -> None:
+    listener = Listener()
+    items = [tmp_path / name for name in ("a", "b.die", "c", "d")]
+    with Workers(2, report=listener) as workers:
+        assert list(workers.each(_die_once, items, name=lambda path: f"case {path.stem}")) == ["a", "b", "c", "d"]
+    (warning,) = listener.warnings
+    assert "case b" in warning
+    assert "SIGKILL" in warning
+    assert "peak memory" in warning
+
+
+def test_a_process_that_dies_again_is_an_error_and_other_results_before_it_are_kept() -> None:
+    with Workers(2) as workers:
+        results = workers.each(_die, [1, 2, 3], name=lambda number: f"case {number}")
+        assert next(results) == 1
+        with pytest.raises(NnunetError, match=r"case 2 died twice.*SIGSEGV"):
+            next(results)
+        assert list(workers.each(_double, [1, 2])) == [2, 4]
+
+
+@pytest.mark.parametrize(("cost", "together"), [(SMALL_WORK, 1), (SMALL_WORK // 2, 2)])
+def test_items_are_admitted_by_their_memory(tmp_path: Path, cost: int, together: int) -> None:
+    with Workers(2, memory=SMALL_WORK + 1) as workers:
+        seen = list(workers.each(_overlap, [tmp_path] * 5, cost=lambda _: cost))
+    assert max(seen) == together

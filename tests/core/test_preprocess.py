@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from nnunet_core import parallel
 from nnunet_core.dataset import CaseFiles, Dataset
 from nnunet_core.errors import DatasetError, NnunetError
 from nnunet_core.images import Geometry, SimpleItkFormat
 from nnunet_core.interfaces import PreparedCase, PreparedGeometry
 from nnunet_core.labels import Labels
+from nnunet_core.parallel import Workers
 from nnunet_core.plans import Configuration, NetworkSpec, Normalization
-from nnunet_core.preprocess import case_key, case_keys, prepare_cases
+from nnunet_core.preprocess import case_keys, prepare_cases
 from nnunet_core.storage import PreparedStore
 
 SHAPE = (4, 5, 6)
+ENDING = ".nii.gz"
 IDENTITY = {"reference": "test/plain", "settings": {}}
 CONFIGURATION = Configuration(
     preprocessor="test/plain",
@@ -64,7 +67,9 @@ def dataset(tmp_path) -> Dataset:
         image_format.write(case.label, random.integers(0, 3, SHAPE).astype(np.uint8), Geometry(SHAPE))
         cases.append(case)
     labels = Labels(names={0: "background", 1: "one", 2: "two"}, foreground=(2, 1))
-    return Dataset(tmp_path, "Task999_Tiny", ("MRI",), labels, ".nii.gz", image_format, tuple(cases), {})
+    return Dataset(
+        tmp_path, "Task999_Tiny", ("MRI",), labels, ENDING, image_format, ENDING, image_format, tuple(cases), {}
+    )
 
 
 @pytest.fixture
@@ -75,8 +80,15 @@ def store(tmp_path) -> PreparedStore:
 def prepare(dataset, store, preprocessor=None, workers=1) -> list[str]:
     done: list[str] = []
     keys = case_keys(dataset, CONFIGURATION, IDENTITY)
-    prepare_cases(dataset, CONFIGURATION, preprocessor or Plain(), store, keys, workers, done.append)
+    todo = {name: key for name, key in keys.items() if not store.is_current(name, key)}
+    with Workers(workers) as processes:
+        prepare_cases(dataset, CONFIGURATION, preprocessor or Plain(), store, todo, processes, done.append)
     return done
+
+
+@pytest.fixture
+def work_is_large(monkeypatch):
+    monkeypatch.setattr(parallel, "SMALL_WORK", 0)
 
 
 def process_facts(store) -> np.ndarray:
@@ -111,7 +123,7 @@ def test_small_datasets_stay_in_this_process(dataset, store):
 
 
 @pytest.mark.slow
-def test_processes_prepare_the_same_without_torch_in_one_thread_each(dataset, store, tmp_path):
+def test_processes_prepare_the_same_without_torch_in_one_thread_each(dataset, store, tmp_path, work_is_large):
     assert sorted(prepare(dataset, store, workers=3)) == list("abcde")
     facts = process_facts(store)
     assert os.getpid() not in facts[:, 0]
@@ -124,7 +136,7 @@ def test_processes_prepare_the_same_without_torch_in_one_thread_each(dataset, st
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_an_error_arrives_as_it_was_and_what_is_done_stays(dataset, store, workers):
+def test_an_error_arrives_as_it_was_and_what_is_done_stays(dataset, store, workers, work_is_large):
     with pytest.raises(DatasetError, match=r"^Case c has no voxel\.$"):
         prepare(dataset, store, Plain(fail="c"), workers)
     assert "c" not in store.names()
@@ -133,8 +145,8 @@ def test_an_error_arrives_as_it_was_and_what_is_done_stays(dataset, store, worke
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_reported_with_what_to_do(dataset, store):
-    with pytest.raises(NnunetError, match="fewer processes"):
+def test_a_process_that_dies_twice_is_reported_with_its_case(dataset, store, work_is_large):
+    with pytest.raises(NnunetError, match=r"case e died twice.*exit code 9.*peak memory"):
         prepare(dataset, store, Plain(die="e"), workers=3)
     left = set("abcde") - set(store.names())
     assert "e" in left
@@ -146,7 +158,8 @@ def test_the_key_tells_what_the_prepared_case_depends_on(dataset):
 
     def key(configuration=CONFIGURATION, case=case, identity=IDENTITY, foreground=(2, 1)):
         labels = dataset.labels.model_copy(update={"foreground": foreground})
-        return case_key(dataclasses.replace(dataset, labels=labels), case, configuration, identity)
+        changed = dataclasses.replace(dataset, labels=labels, training=(case,))
+        return case_keys(changed, configuration, identity)[case.name]
 
     other = CONFIGURATION.model_copy
     different = [

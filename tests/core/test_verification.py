@@ -1,5 +1,6 @@
 """Verification: every defect that the method's specification names gives one message that names the file."""
 
+import contextlib
 import gzip
 import json
 import re
@@ -13,7 +14,9 @@ import pytest
 from nnunet_core.dataset import open_dataset
 from nnunet_core.errors import DatasetError
 from nnunet_core.images import Geometry, SimpleItkFormat
+from nnunet_core.parallel import Workers
 from nnunet_core.registry import Registry
+from nnunet_core.reporting import Silence
 from nnunet_core.verification import Report, verify
 
 SHAPE = (3, 4, 5)
@@ -53,7 +56,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _verify(folder: Path, workers: int = 1) -> Report:
-    return verify(open_dataset(str(folder), folder.parent, Registry.discover()), workers=workers)
+    with Workers(workers) as processes:
+        return verify(open_dataset(str(folder), folder.parent, Registry.discover()), processes)
 
 
 def _change_json(folder: Path, **changes: object) -> None:
@@ -74,11 +78,25 @@ def _label_of(value: float, dtype: type = np.uint8) -> np.ndarray:
     return label
 
 
+class Progress(Silence):
+    def __init__(self) -> None:
+        self.total, self.names = 0, []
+
+    @contextlib.contextmanager
+    def track(self, title, total, done=0):
+        self.total = total
+        yield self
+
+    def advance(self, steps=1, detail=None):
+        self.names.append(detail)
+
+
 def test_a_good_dataset_has_no_messages_and_its_facts_are_right(folder: Path) -> None:
-    seen: list[str] = []
-    report = verify(open_dataset(str(folder), folder.parent, Registry.discover()), seen.append)
+    seen = Progress()
+    report = verify(open_dataset(str(folder), folder.parent, Registry.discover()), report=seen)
     assert (report.ok, report.errors, report.warnings) == (True, (), ())
-    assert seen == ["a", "b", "c", "d", "e"]
+    assert seen.total == 5
+    assert seen.names == ["a", "b", "c", "d", "e"]
     assert [case.name for case in report.cases] == ["a", "b", "c"]
     assert [case.name for case in report.test_cases] == ["d", "e"]
     assert report.voxels == {0: 3 * 55, 1: 3 * 4, 2: 3}
