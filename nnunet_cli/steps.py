@@ -61,6 +61,7 @@ def preprocess(
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
     memory_gb: o.MemoryOption = None,
+    device: o.DeviceOption = "cpu",
 ) -> None:
     """Prepare the training cases of a dataset: crop, resample, normalise, store. Finished cases are not done again."""
     registry, space, report = o.registry_of(context), o.workspace_of(workspace), make_reporter()
@@ -70,7 +71,7 @@ def preprocess(
     with o.workers_of(processes, memory_gb, report) as pool:
         plans, _ = preparation.plan(data, method, space, pool, report)
         for name in configuration or default_configurations(plans):
-            store = preparation.prepare(data, plans.configuration(name), method, space, pool, report)
+            store = preparation.prepare(data, plans.configuration(name), method, space, pool, report, device)
             out().print(f"{name}: {len(store.names())} cases in {store.folder}", soft_wrap=True)
 
 

@@ -80,6 +80,7 @@ class Image:
 #: The spacing of the slice axis of a 2D image, in mm: no planner resamples across it (spec: dataset, section 2).
 SLICE_SPACING_2D = 999.0
 
+_PICTURES = (".png", ".bmp")
 _LOSSY = (".jpg", ".jpeg")
 _GZIP_LEVEL = 2  # of 0..3
 
@@ -116,7 +117,10 @@ class SimpleItkFormat:
             if path.name.endswith(".nrrd"):
                 nrrd.check(path)
             image = _execute(reader, path)
-        return _to_image(image, path)
+        result = _to_image(image, path)
+        if path.name.endswith(".bmp") and _has_palette(path) and np.all(result.array == result.array[0]):
+            return Image(result.array[:1], result.geometry)
+        return result
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
         """Write an array (Z, Y, X) atomically, with the geometry of the image it belongs to.
@@ -130,6 +134,8 @@ class SimpleItkFormat:
         ending = next((e for e in self.endings if path.name.endswith(e)), path.suffix)
         if ending in _LOSSY:
             raise ImageError(f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or .nii.gz.")
+        if ending in _PICTURES and array.size and 0 <= array.min() and array.max() <= 255:
+            array = array.astype(np.uint8)
         image = _from_array(array, geometry)
         with atomic_path(path) as temporary:
             named = temporary.with_name(temporary.name + ending)
@@ -139,9 +145,18 @@ class SimpleItkFormat:
             except RuntimeError as error:
                 if not _writable(temporary):
                     raise OSError(28, "No space left on device") from error
-                raise ImageError(f"{path} cannot be written: {_reason(error)}") from error
+                raise ImageError(
+                    f"{path} cannot be written: {ending} files cannot hold {array.dtype} values from {array.min()} to "
+                    f"{array.max()}. Use another ending, for example .nii.gz or .tif."
+                ) from error
             finally:
                 named.unlink(missing_ok=True)
+
+
+def _has_palette(path: Path) -> bool:
+    """Return whether a BMP file has 8 bits per pixel; its reader gives three channels, also where they are grey."""
+    with path.open("rb") as file:
+        return file.read(30)[28:] == b"\x08\x00"
 
 
 def _reader(readable: Path, path: Path) -> sitk.ImageFileReader:

@@ -108,7 +108,10 @@ class Planner(Protocol):
 
 
 class Preprocessor(Protocol):
-    """Takes a raw case to a network's grid and intensities, and probabilities back."""
+    """Takes a raw case to a network's grid and intensities, and probabilities back.
+
+    A preprocessor may also have `on(device)`, which returns a copy that computes on that device; it is used where it exists.
+    """
 
     def prepare(self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()) -> PreparedCase:
         """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.

@@ -13,10 +13,11 @@ import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.isal_zlib import IsalError
 
 from nnunet_core.errors import ImageError, StorageError
 from nnunet_core.memory import check_fits
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 ENDINGS = (".nii", ".nii.gz")
 _BLOCK = 1 << 22  # bytes
 _PADDING = 1 << 20  # bytes that may follow the voxels
+#: What a damaged gzip stream raises.
+DAMAGE = (OSError, EOFError, zlib.error, cast("type[Exception]", IsalError))
 _LARGEST_OFFSET = 1 << 26
 _MEMORY_DISK = Path("/dev/shm")
 _FLOATS = {16: "f4", 64: "f8"}
@@ -70,7 +73,7 @@ def checked(path: Path) -> Iterator[Path]:
                 with igzip.GzipFile(fileobj=file) as stream, _Target(inflated) as target:
                     _copy(stream, target, path)
                 yield inflated
-    except (OSError, EOFError, zlib.error, isal_zlib.error) as error:
+    except DAMAGE as error:
         raise ImageError(
             f"The image {path} cannot be read: it is empty, truncated or damaged ({error}). Replace it with an intact copy."
         ) from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from typing import TYPE_CHECKING
 
-from isal import igzip, isal_zlib
+from isal import igzip
 
 from nnunet_core.errors import ImageError
+from nnunet_core.nifti import DAMAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def check(path: Path) -> None:
         file.seek(len(header) + 2)
         try:
             _inflate(igzip.GzipFile(fileobj=file), _declared(fields), path)
-        except (OSError, EOFError, zlib.error, isal_zlib.error) as error:
+        except DAMAGE as error:
             raise ImageError(
                 f"The image {path} cannot be read: its voxels are truncated or damaged ({error}). Replace it with an "
                 "intact copy."

@@ -16,6 +16,7 @@ from nnunet_core.images import Geometry
 from nnunet_core.interfaces import Preprocessor, Runtime, TrainedModel
 from nnunet_core.labels import Labels
 from nnunet_core.models import WEIGHTS, Model
+from nnunet_core.preprocess import on_device
 from nnunet_core.registry import Registry
 from nnunet_core.reporting import Reporter, Silence
 from nnunet_core.settings import build
@@ -67,7 +68,7 @@ class Predictor:
             if warning:
                 report.warning(warning)
             components[kind] = build(resolved)
-        self.preprocessor: Preprocessor = components["preprocessor"]
+        self.preprocessor: Preprocessor = on_device(components["preprocessor"], options.runtime.device)
         self._postprocessor = components["postprocessor"]
         self._state = postprocessing_state(model) if options.postprocess else None
         trained = TrainedModel(

@@ -14,7 +14,7 @@ from nnunet_core.interfaces import Planner
 from nnunet_core.method import Method
 from nnunet_core.parallel import Workers
 from nnunet_core.plans import Configuration, Plans
-from nnunet_core.preprocess import case_keys, prepare_cases
+from nnunet_core.preprocess import case_keys, on_device, prepare_cases
 from nnunet_core.record import component_record
 from nnunet_core.reporting import Reporter
 from nnunet_core.settings import build
@@ -56,7 +56,8 @@ def plan(
     if path.is_file():
         return Plans.read(path), path
     plans = method.build("planner").plan(dataset, found, method.build("network"))
-    for note in plans.notes:
+    plans = plans.model_copy(update={"planner": resolved.reference})
+    for note in () if "normalization" in method.preprocessor_settings else plans.notes:
         report.message(note)
     plans.write(path)
     return plans, path
@@ -69,8 +70,9 @@ def prepare(
     workspace: Workspace,
     workers: Workers,
     report: Reporter,
+    device: str = "cpu",
 ) -> PreparedStore:
-    """Return the store of prepared cases, after preparing those that are missing or stale."""
+    """Return the store of prepared cases, after preparing those that are missing or stale; on `device` if it can."""
     resolved = method.preprocessor(configuration)
     identity = component_record(resolved).identity()
     key = digest([configuration.preprocessing_inputs(), identity])
@@ -82,7 +84,7 @@ def prepare(
         todo = _missing(store, keys)  # another run may have prepared them while this one waited
         with report.track(f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)) as tracker:
             advance = lambda name: tracker.advance(1, name)  # noqa: E731
-            prepare_cases(dataset, configuration, build(resolved), store, todo, workers, advance)
+            prepare_cases(dataset, configuration, on_device(build(resolved), device), store, todo, workers, advance)
     return store
 
 

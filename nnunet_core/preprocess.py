@@ -85,6 +85,12 @@ def prepare_cases(
             progress(name)
 
 
+def on_device(preprocessor: Preprocessor, device: str) -> Preprocessor:
+    """Return a preprocessor that computes on a device, if it can (interfaces.Preprocessor)."""
+    move = getattr(preprocessor, "on", None)
+    return preprocessor if move is None else move(device)
+
+
 def _prepare(
     dataset: Dataset,
     configuration: Configuration,

@@ -19,6 +19,7 @@ from nnunet_core.models import FILE as MODEL_FILE
 from nnunet_core.models import WEIGHTS, ModelDocument
 from nnunet_core.plans import Configuration
 from nnunet_core.prediction import to_segmentation
+from nnunet_core.preprocess import on_device
 from nnunet_core.record import FILE as RUN_FILE
 from nnunet_core.record import RunRecord, identity, library_versions
 from nnunet_core.reporting import Reporter
@@ -153,6 +154,7 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
     dataset, method = experiment.dataset, experiment.method
     trainer: Trainer = method.build("trainer")
     preprocessor: Preprocessor = build(method.preprocessor(experiment.configuration))
+    preprocessor = on_device(preprocessor, experiment.runtime.device)
     model = TrainedModel(
         folds=(folder,),
         configuration=experiment.configuration,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
@@ -10,9 +11,9 @@ import numpy as np
 
 from nnunet_builtin.cropping import crop
 from nnunet_builtin.normalization import SchemeName, find_scheme, normalize
-from nnunet_builtin.resampling import low_axis, new_shape, resample_images, resample_label, resample_probabilities
+from nnunet_builtin.resampling import CPU, low_axis, new_shape, resample_images, resample_label, resample_probabilities
 from nnunet_core.errors import ImageError, UsageError
-from nnunet_core.interfaces import Case, PreparedCase, PreparedGeometry
+from nnunet_core.interfaces import Case, PreparedCase, PreparedGeometry, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,15 @@ class DefaultPreprocessor:
         self.order = order
         self.order_z = order_z
         self.normalization = normalization
+        self._device = CPU
+
+    def on(self, device: str) -> DefaultPreprocessor:
+        """Return a copy that resamples images and probabilities on a device: cpu, cuda, cuda:1, mps, or auto."""
+        from nnunet_builtin.devices import resolve
+
+        moved = copy.copy(self)
+        moved._device = str(resolve(Runtime(device)).device)
+        return moved
 
     def prepare(self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()) -> PreparedCase:
         """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
@@ -67,7 +77,7 @@ class DefaultPreprocessor:
         original, target = self._spacings(case.geometry.spacing, configuration)
         shape = new_shape(label.shape, original, target)
         axis = low_axis(original, target)
-        images = resample_images(_without_nan(images), shape, axis, self.order, self.order_z)
+        images = resample_images(_without_nan(images), shape, axis, self.order, self.order_z, self._device)
         label = resample_label(label, shape, axis)
         label = np.where(label < -1, 0, label).astype(np.int8 if label.max() <= 127 else np.int16)
         images = _own(images, case.images)
@@ -93,7 +103,7 @@ class DefaultPreprocessor:
         restored = np.zeros((len(probabilities), *geometry.original.shape), np.float32)
         box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
         axis = low_axis(geometry.original.spacing, spacing)
-        resample_probabilities(permuted, geometry.cropped_shape, axis, out=restored[(slice(None), *box)])
+        resample_probabilities(permuted, geometry.cropped_shape, axis, restored[(slice(None), *box)], self._device)
         return restored
 
     def _spacings(self, spacing: Spacing, configuration: Configuration) -> tuple[Spacing, Spacing]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Spacing ratio above which the axis of the lowest resolution is resampled apart from the others.
 ANISOTROPY = 3
+CPU = "cpu"
 _BAND_ROWS = 32
 _NEGLIGIBLE = 1e-9  # weights of spline samples this far from the output sample vanish in float32
 _VOXELS_AT_ONCE = 1 << 15
@@ -46,7 +47,12 @@ def low_axis(original_spacing: Sequence[float], target_spacing: Sequence[float])
 
 
 def resample_images(
-    images: np.ndarray, shape: Sequence[int], low_axis: int | None, order: int = 3, order_z: int = 0
+    images: np.ndarray,
+    shape: Sequence[int],
+    low_axis: int | None,
+    order: int = 3,
+    order_z: int = 0,
+    device: str = CPU,
 ) -> np.ndarray:
     """Resample every channel by splines, clipped to the values of its input.
 
@@ -56,6 +62,7 @@ def resample_images(
         low_axis: Axis to resample apart, of the three spatial ones; slices across it are then clipped one by one.
         order: Spline order, of all axes or of those within slices.
         order_z: Spline order along `low_axis`.
+        device: Where to compute.
 
     Returns:
         float32 (C, *shape); `images` itself when the shape stays.
@@ -63,13 +70,20 @@ def resample_images(
     if images.shape[1:] == tuple(shape):
         return images
     result = np.empty((len(images), *shape), np.float32)
+    if device != CPU:
+        _on_gpu(images, result, low_axis, order, order_z, device)
+        return result
     for channel, out in zip(images, result, strict=True):
         _resize(channel, out, low_axis, order, order_z, np.float32)
     return result
 
 
 def resample_probabilities(
-    probabilities: np.ndarray, shape: Sequence[int], low_axis: int | None, out: np.ndarray | None = None
+    probabilities: np.ndarray,
+    shape: Sequence[int],
+    low_axis: int | None,
+    out: np.ndarray | None = None,
+    device: str = CPU,
 ) -> np.ndarray:
     """Resample every class linearly, without renormalisation (spec: inference, section 4).
 
@@ -78,6 +92,7 @@ def resample_probabilities(
         shape: New spatial shape.
         low_axis: Axis along which the nearest sample is taken, or None.
         out: float32 (K, *shape) to write to, a new array by default.
+        device: Where to compute.
 
     Returns:
         float32 (K, *shape).
@@ -86,9 +101,18 @@ def resample_probabilities(
     if probabilities.shape[1:] == tuple(shape):
         result[...] = probabilities
         return result
+    if device != CPU:
+        _on_gpu(probabilities, result, low_axis, 1, 0, device)
+        return result
     for channel, target in zip(probabilities, result, strict=True):
         _resize(channel, target, low_axis, 1, 0, np.float64)
     return result
+
+
+def _on_gpu(channels: np.ndarray, out: np.ndarray, low_axis: int | None, order: int, order_z: int, device: str) -> None:
+    from nnunet_builtin.resampling_torch import resample
+
+    resample(channels, out, low_axis, order, order_z, device)
 
 
 def resample_label(label: np.ndarray, shape: Sequence[int], low_axis: int | None) -> np.ndarray:
@@ -134,8 +158,13 @@ class _Tap:
 
 @functools.lru_cache(maxsize=128)
 def _nearest(old: int, new: int) -> tuple[_Tap]:
+    return (_Tap(nearest_samples(old, new), np.ones(new)),)
+
+
+def nearest_samples(old: int, new: int) -> np.ndarray:
+    """Return the input sample that is nearest to each of `new` output samples."""
     samples = np.floor((np.arange(new) + 0.5) * (old / new) - 0.5 + 0.5).astype(np.intp)
-    return (_Tap(samples.clip(0, old - 1), np.ones(new)),)
+    return samples.clip(0, old - 1)
 
 
 @functools.lru_cache(maxsize=128)
@@ -221,7 +250,7 @@ def _along(array: np.ndarray, axis: int, new: int, order: int) -> np.ndarray:
 @functools.lru_cache(maxsize=128)
 def _bands(old: int, new: int, order: int, dtype: np.dtype) -> tuple[tuple[slice, slice, np.ndarray], ...]:
     """Cut the matrix of one axis into bands of rows: (output samples, input samples, weights)."""
-    matrix = _matrix(old, new, order)
+    matrix = spline_matrix(old, new, order)
     bands = []
     for start in range(0, new, _BAND_ROWS):
         rows = slice(start, min(start + _BAND_ROWS, new))
@@ -231,7 +260,8 @@ def _bands(old: int, new: int, order: int, dtype: np.dtype) -> tuple[tuple[slice
     return tuple(bands)
 
 
-def _matrix(old: int, new: int, order: int) -> np.ndarray:
+@functools.lru_cache(maxsize=8)
+def spline_matrix(old: int, new: int, order: int) -> np.ndarray:
     """Return the float64 (new, old) matrix of spline resampling along one axis."""
     impulses = np.eye(old)
     columns = [ndimage.zoom(i, new / old, order=order, mode="nearest", grid_mode=True) for i in impulses]

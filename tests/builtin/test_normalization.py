@@ -75,3 +75,14 @@ def test_ct_needs_statistics(scheme, statistics):
 def test_ct2_refuses_an_image_without_voxels_in_the_range():
     with pytest.raises(ImageError, match="CT2"):
         normalized([-60, 110, 900], [0, 0, 0], "CT2")
+
+
+def test_rescaling_maps_each_case_to_zero_and_one():
+    np.testing.assert_allclose(normalized([-1000, 0, 1000], [0, 0, 0], "rescale_to_0_1"), [0, 0.5, 1])
+    np.testing.assert_array_equal(normalized([7, 7, 7], [0, 0, 0], "rescale_to_0_1"), [0, 0, 0])
+
+
+def test_pictures_are_divided_by_255_and_other_intensities_are_refused():
+    np.testing.assert_allclose(normalized([0, 51, 255], [0, 0, 0], "rgb_to_0_1"), [0, 0.2, 1])
+    with pytest.raises(ImageError, match="rescale_to_0_1"):
+        normalized([0, 51, 65535], [0, 0, 0], "rgb_to_0_1")

@@ -14,6 +14,7 @@ from nnunet_builtin.planning import PlannerV21
 from nnunet_core.errors import UsageError
 from nnunet_core.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from nnunet_core.labels import Labels
+from nnunet_core.registry import Registry
 
 PLANNERS = {
     "v21": {},
@@ -161,3 +162,71 @@ def test_a_topology_pads_the_patch_to_its_divisor_and_keeps_four_voxels(spacing,
 def test_plans_are_deterministic_and_valid(size, spacing, cases):
     arguments = ([size] * cases, [spacing] * cases, ["MRI"], 1)
     assert plan(*arguments) == plan(*arguments)
+
+
+LIVER = ([(482, 512, 512)] * 131, [(1, 0.767578, 0.767578)] * 131, ["CT"], 2)
+COLON = ([(95, 512, 512)] * 126, [(5, 0.78125, 0.78125)] * 126, ["CT"], 1)
+
+
+def variant(name):
+    """Return the settings of a built-in planner, as the constructor takes them."""
+    registry = Registry.discover()
+    return dict(registry.resolve("planner", name).component.settings)
+
+
+def test_three_convolutions_per_stage_fit_into_the_same_memory():
+    plans, usual = plan(*LIVER, **variant("v21_3convs")), plan(*LIVER)
+    for name in ("3d_lowres", "3d_fullres", "3d_cascade_fullres"):
+        assert plans.configurations[name].network.convs_per_stage == 3
+    network = plans.configurations["3d_fullres"]
+    assert unet_memory(network.network, network.patch_size) <= 520_000_000 * 32 / 30
+    assert np.prod(network.patch_size) < np.prod(usual.configurations["3d_fullres"].patch_size)
+    assert plans.configurations["2d"] == usual.configurations["2d"]
+
+
+def test_without_resampling_there_is_no_low_resolution_and_cases_keep_their_spacing():
+    plans = plan(*LIVER, **variant("v21_no_resampling"))
+    assert list(plans.configurations) == ["2d", "3d_fullres"]
+    assert "low_resolution" in plans.skipped["3d_lowres"]
+    assert plans.configurations["3d_fullres"].preprocessor == "no_resampling"
+    assert plans.configurations["3d_fullres"].patch_size == plan(*LIVER).configurations["3d_fullres"].patch_size
+
+
+def test_a_fixed_spacing_is_that_of_every_3d_network_at_full_resolution():
+    usual = plan(*COLON, **variant("v21_fixed_spacing"))
+    assert usual.configurations["3d_fullres"].spacing == (2.0, 2.0, 2.0)
+    assert usual.configurations["3d_fullres"].network.base_features == 30
+    chosen = plan(*COLON, target_spacing=(3.0, 1.0, 1.5)).configurations
+    assert chosen["3d_fullres"].spacing == (3.0, 1.0, 1.5)
+    assert chosen["3d_fullres"].median_shape == (158, 400, 267)
+    assert chosen["2d"].spacing == plan(*COLON).configurations["2d"].spacing
+
+
+def test_isotropic_patches_are_shortened_along_their_longest_axis():
+    in_mm = plan(*COLON, **variant("v21_isotropic_mm")).configurations["3d_fullres"]
+    edges = np.array(in_mm.patch_size) * in_mm.spacing
+    usual = plan(*COLON).configurations["3d_fullres"]
+    assert edges.max() / edges.min() < (np.array(usual.patch_size) * usual.spacing).max() / edges.min()
+    in_voxels = plan(*LIVER, **variant("v21_isotropic_voxels")).configurations["3d_fullres"].patch_size
+    assert max(in_voxels) - min(in_voxels) <= 32
+
+
+def test_kernels_of_three_everywhere():
+    for configuration in plan(*COLON, **variant("v21_all_conv3")).configurations.values():
+        assert {size for kernel in configuration.network.conv_kernels for size in kernel} == {3}
+    assert plan(*COLON).configurations["3d_fullres"].network.conv_kernels[0] == (1, 3, 3)
+
+
+def test_schemes_of_channels_and_what_is_said_of_unknown_names():
+    channels = ["CT", "noNorm", "T1", "rescale_to_0_1", "rgb_to_0_1", "zscore"]
+    arguments = ([(36, 50, 35)] * 20, [(1, 1, 1)] * 20, channels, 2)
+
+    def schemes(**settings):
+        return [n.scheme for n in plan(*arguments, **settings).configurations["2d"].normalization]
+
+    assert schemes() == ["CT", "none", "zscore", "rescale_to_0_1", "rgb_to_0_1", "zscore"]
+    assert schemes(**variant("v21_ct2")) == ["CT2", *["zscore"] * 5]
+    assert schemes(**variant("v21_nonct")) == ["zscore"] * 6
+    (note,) = plan(*arguments).notes
+    assert "channel 2 'T1'" in note
+    assert "preprocessor.normalization.2" in note

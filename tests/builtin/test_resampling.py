@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
+from nnunet_builtin import resampling_torch
 from nnunet_builtin.resampling import (
     low_axis,
     new_shape,
@@ -193,3 +194,22 @@ def test_low_axis(original, target, axis):
 def test_new_shape_rounds_half_to_even():
     assert new_shape((5, 7, 3), (1, 1, 1), (2, 2, 2)) == (2, 4, 2)
     assert new_shape((1, 1, 1), (1, 1, 1), (9, 1, 1)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 2])
+@pytest.mark.parametrize("order_z", [0, 3])
+def test_pytorch_resamples_as_numpy_does(axis, order_z):
+    images = np.random.default_rng(0).normal(0, 100, (2, 7, 9, 11)).astype(np.float32)
+    for shape in ((12, 9, 7), (7, 9, 20)):
+        expected = resample_images(images, shape, axis, 3, order_z)
+        found = np.empty_like(expected)
+        resampling_torch.resample(images, found, axis, 3, order_z, "cpu")
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_other_devices_are_asked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resampling_torch, "resample", lambda *arguments: asked.append(arguments[-1]))
+    resample_images(np.ones((1, 2, 2, 2), np.float32), (3, 3, 3), None, device="cuda:0")
+    resample_probabilities(np.ones((1, 2, 2, 2), np.float32), (3, 3, 3), None, device="cuda:1")
+    assert asked == ["cuda:0", "cuda:1"]

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_core.conversion import convert_decathlon, default_destination
+from nnunet_core.conversion import convert, default_destination, find_source
 from nnunet_core.dataset import open_dataset
 from nnunet_core.errors import DatasetError, ImageError, StorageError, UsageError
 from nnunet_core.images import SimpleItkFormat
+from nnunet_core.parallel import Workers
 from nnunet_core.registry import Registry
 from nnunet_core.verification import verify
 
 DIRECTION_4D = (-1.0, 0, 0, 0, 0, 0, 1.0, 0, 0, 1.0, 0, 0, 0, 0, 0, 1.0)
+REGISTRY = Registry.discover()
 
 
 def _write(path: Path, array: np.ndarray) -> None:
@@ -37,8 +39,8 @@ def source(tmp_path: Path) -> Path:
     for case, part in (("a", "Tr"), ("b", "Tr"), ("c", "Ts")):
         _write(folder / f"images{part}" / f"{case}.nii.gz", rng.integers(-300, 300, (2, 3, 4, 5)).astype(np.int16))
         (folder / f"images{part}" / f"._{case}.nii.gz").write_bytes(b"hidden")
-    for case in "ab":
-        _write(folder / "labelsTr" / f"{case}.nii.gz", rng.integers(0, 2, (3, 4, 5)).astype(np.uint8))
+    for case, part in (("a", "Tr"), ("b", "Tr"), ("c", "Ts")):
+        _write(folder / f"labels{part}" / f"{case}.nii.gz", rng.integers(0, 2, (3, 4, 5)).astype(np.uint8))
     document = {
         "name": "Small",
         "tensorImageSize": "4D",
@@ -55,13 +57,18 @@ def _snapshot(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+def _convert(source: Path, destination: Path, layout: str = "v1", **options: object) -> Path:
+    return convert(find_source(source, REGISTRY), destination, layout, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("workers", "layout"), [(1, "v1"), (2, "v2")])
 def test_channels_become_files_with_the_geometry_and_voxel_type_of_the_4d_image(
-    source: Path, tmp_path: Path, workers: int
+    source: Path, tmp_path: Path, workers: int, layout: str
 ) -> None:
     before = _snapshot(source)
     seen: list[str] = []
-    result = convert_decathlon(source, tmp_path / "raw" / "Task007_Small", workers=workers, progress=seen.append)
+    with Workers(workers) as processes:
+        result = _convert(source, tmp_path / "raw" / "x", layout, workers=processes, progress=seen.append)
     assert _snapshot(source) == before
     assert seen == ["a", "b", "c"]
     for part, cases in (("Tr", "ab"), ("Ts", "c")):
@@ -76,15 +83,17 @@ def test_channels_become_files_with_the_geometry_and_voxel_type_of_the_4d_image(
             assert part_.GetSpacing() == pytest.approx((0.5, 1.25, 3.0))
             assert part_.GetOrigin() == pytest.approx((4.0, -5.0, 6.5))
             assert part_.GetDirection() == pytest.approx((-1, 0, 0, 0, 0, 1, 0, 1, 0), abs=1e-6)
-        label = f"labelsTr/{case}.nii.gz"
+    for label in ("labelsTr/a.nii.gz", "labelsTr/b.nii.gz", "labelsTs/c.nii.gz"):
         assert (result / label).read_bytes() == (source / label).read_bytes()
 
 
-def test_the_result_is_a_dataset_that_passes_verification(source: Path, tmp_path: Path) -> None:
-    result = convert_decathlon(source, default_destination(source, tmp_path / "raw"))
-    assert result.name == "Task007_Small"
-    dataset = open_dataset("7", tmp_path / "raw", Registry.discover())
+@pytest.mark.parametrize(("layout", "name"), [("v1", "Task007_Small"), ("v2", "Dataset007_Small")])
+def test_the_result_is_a_dataset_that_passes_verification(source: Path, tmp_path: Path, layout: str, name: str) -> None:
+    result = _convert(source, default_destination(source, tmp_path / "raw", layout=layout), layout)
+    assert result.name == name
+    dataset = open_dataset("7", tmp_path / "raw", REGISTRY)
     assert dataset.channels == ("T1", "T2")
+    assert dataset.document["name"] == "Small"
     report = verify(dataset)
     assert report.ok, report.errors
     assert [case.name for case in report.test_cases] == ["c"]
@@ -93,9 +102,9 @@ def test_the_result_is_a_dataset_that_passes_verification(source: Path, tmp_path
 @pytest.mark.shared
 def test_real_data_convert(data: Path, tmp_path: Path) -> None:
     source = data / "Task90_Lesions4D"
-    folder = convert_decathlon(source, default_destination(source, tmp_path))
-    dataset = open_dataset("Lesions4D", tmp_path, Registry.discover())
-    assert folder.name == "Task090_Lesions4D"
+    folder = _convert(source, default_destination(source, tmp_path), "v2")
+    dataset = open_dataset("Lesions4D", tmp_path, REGISTRY)
+    assert folder.name == "Dataset090_Lesions4D"
     assert dataset.channels == ("FLAIR", "T1", "T2", "T1POST")
     assert verify(dataset).ok
     whole = sitk.GetArrayFromImage(sitk.ReadImage(str(source / "imagesTr" / "lesion_19.nii.gz")))
@@ -107,9 +116,18 @@ def test_3d_images_are_copied_byte_for_byte(source: Path, tmp_path: Path) -> Non
     (source / "dataset.json").write_text(json.dumps({**document, "modality": {"0": "CT"}}))
     for path in (source / "imagesTr" / "a.nii.gz", source / "imagesTr" / "b.nii.gz", source / "imagesTs" / "c.nii.gz"):
         _write(path, np.ones((3, 4, 5), np.float32))
-    result = convert_decathlon(source, tmp_path / "out")
+    result = _convert(source, tmp_path / "out")
     copy, original = result / "imagesTr" / "a_0000.nii.gz", source / "imagesTr" / "a.nii.gz"
     assert copy.read_bytes() == original.read_bytes()
+
+
+def test_a_single_channel_in_four_dimensions_becomes_3d(source: Path, tmp_path: Path) -> None:
+    document = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps({**document, "modality": {"0": "CT"}}))
+    for path in (source / "imagesTr" / "a.nii.gz", source / "imagesTr" / "b.nii.gz", source / "imagesTs" / "c.nii.gz"):
+        _write(path, np.ones((1, 3, 4, 5), np.float32))
+    result = _convert(source, tmp_path / "out")
+    assert SimpleItkFormat().read(result / "imagesTr" / "a_0000.nii.gz").array.shape == (1, 3, 4, 5)
 
 
 def test_an_existing_destination_needs_overwrite_and_survives_a_failed_one(source: Path, tmp_path: Path) -> None:
@@ -117,25 +135,33 @@ def test_an_existing_destination_needs_overwrite_and_survives_a_failed_one(sourc
     destination.mkdir()
     (destination / "mine.txt").write_text("mine")
     with pytest.raises(StorageError, match="exists already"):
-        convert_decathlon(source, destination)
+        _convert(source, destination)
     damaged = source / "imagesTr" / "b.nii.gz"
     intact = damaged.read_bytes()
     damaged.write_bytes(intact[:60])
     with pytest.raises(ImageError, match=r"b\.nii\.gz cannot be read"):
-        convert_decathlon(source, destination, overwrite=True)
+        _convert(source, destination, overwrite=True)
     assert _snapshot(destination) == {"mine.txt": b"mine"}
     damaged.write_bytes(intact)
-    convert_decathlon(source, destination, overwrite=True)
+    _convert(source, destination, overwrite=True)
     assert not (destination / "mine.txt").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["Task07_Small", "out"]
+
+
+def test_a_destination_that_holds_the_source_is_refused(source: Path) -> None:
+    before = _snapshot(source)
+    for destination in (source, source.parent, source / "inner"):
+        with pytest.raises(UsageError, match="lie in one another"):
+            _convert(source, destination, overwrite=True)
+    assert _snapshot(source) == before
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.zeros((4, 5), np.int16), "2 dimensions"),
-        (np.zeros((3, 3, 4, 5), np.int16), r"3 channels, dataset\.json declares 2"),
-        (np.zeros((3, 4, 5), np.int16), r"1 channels, dataset\.json declares 2"),
+        (np.zeros((3, 3, 4, 5), np.int16), "3 channels, 2 are declared"),
+        (np.zeros((3, 4, 5), np.int16), "1 channels, 2 are declared"),
     ],
 )
 def test_other_dimensions_and_channel_counts_are_errors(
@@ -143,54 +169,71 @@ def test_other_dimensions_and_channel_counts_are_errors(
 ) -> None:
     _write(source / "imagesTr" / "a.nii.gz", array)
     with pytest.raises(ImageError, match=message):
-        convert_decathlon(source, tmp_path / "out")
+        _convert(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_does_not_fit_together_is_told_before_anything_is_written(source: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_together_is_told_before_anything_is_written(source: Path) -> None:
     (source / "labelsTr" / "b.nii.gz").unlink()
     with pytest.raises(DatasetError, match=r"labelsTr lacks the labels of 1 images .* b"):
-        convert_decathlon(source, tmp_path / "out")
+        find_source(source, REGISTRY)
     (source / "imagesTr" / "b.nii.gz").unlink()
     with pytest.raises(DatasetError, match=r"dataset\.json lists 1 training cases .* b"):
-        convert_decathlon(source, tmp_path / "out")
+        find_source(source, REGISTRY)
     (source / "dataset.json").write_text("{}")
-    with pytest.raises(DatasetError, match="'modality' is None"):
-        convert_decathlon(source, tmp_path / "out")
+    with pytest.raises(DatasetError, match="neither 'modality'"):
+        find_source(source, REGISTRY)
     (source / "dataset.json").unlink()
-    with pytest.raises(DatasetError, match=r"dataset\.json does not exist"):
-        convert_decathlon(source, tmp_path / "out")
+    with pytest.raises(DatasetError, match=r"dataset\.json does not exist.*--images DIR --labels DIR"):
+        find_source(source, REGISTRY)
     shutil.rmtree(source)
     with pytest.raises(DatasetError, match="does not exist"):
-        convert_decathlon(source, tmp_path / "out")
+        find_source(source, REGISTRY)
 
 
-def test_a_dataset_with_one_file_per_channel_is_not_converted_again(source: Path, tmp_path: Path) -> None:
-    converted = convert_decathlon(source, tmp_path / "Task007_Small")
-    with pytest.raises(DatasetError, match="needs no conversion"):
-        convert_decathlon(converted, tmp_path / "out")
+def test_images_that_dataset_json_does_not_list_are_left_out(source: Path, tmp_path: Path) -> None:
+    _write(source / "imagesTr" / "unlabelled.nii.gz", np.zeros((2, 3, 4, 5), np.int16))
+    result = _convert(source, tmp_path / "out")
+    assert len(list((result / "imagesTr").iterdir())) == 4
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "expected"),
+    ("name", "number", "new_name", "layout", "expected"),
     [
-        ("Task90_Lesions4D", None, "Task090_Lesions4D"),
-        ("Task05_Two_Words", 612, "Task612_Two_Words"),
-        ("Dataset4_Brain", None, "Dataset004_Brain"),
-        ("12_Heart", None, "Task012_Heart"),
-        ("Heart", 3, "Task003_Heart"),
+        ("Task90_Lesions4D", None, None, "v1", "Task090_Lesions4D"),
+        ("Task90_Lesions4D", None, None, "v2", "Dataset090_Lesions4D"),
+        ("Task05_Two_Words", 612, None, "v1", "Task612_Two_Words"),
+        ("Dataset4_Brain", None, "Head", "v2", "Dataset004_Head"),
+        ("12_Heart", None, None, "v2", "Dataset012_Heart"),
+        ("Heart", 3, None, "v1", "Task003_Heart"),
     ],
 )
-def test_ids_have_three_digits(tmp_path: Path, name: str, number: int | None, expected: str) -> None:
-    assert default_destination(tmp_path / name, tmp_path, number) == tmp_path / expected
+def test_ids_have_three_digits(
+    tmp_path: Path, name: str, number: int | None, new_name: str | None, layout: str, expected: str
+) -> None:
+    assert default_destination(tmp_path / name, tmp_path, number, new_name, layout) == tmp_path / expected
 
 
-@pytest.mark.parametrize(("name", "number"), [("Heart", None), ("Task1000_Heart", None), ("Task01_Heart", -1)])
-def test_a_dataset_without_a_usable_id_is_an_error(tmp_path: Path, name: str, number: int | None) -> None:
-    with pytest.raises(UsageError, match="dataset id"):
-        default_destination(tmp_path / name, tmp_path, number)
+@pytest.mark.parametrize(
+    ("source", "number", "name", "message"),
+    [
+        ("Heart", None, None, "dataset id"),
+        ("Task1000_Heart", None, None, "dataset id"),
+        ("Task01_Heart", -1, None, "dataset id"),
+        ("Task01_Heart", 1, "a/b", "dataset name"),
+        (None, 1, None, "dataset name"),
+        (None, None, "Heart", "dataset id"),
+    ],
+)
+def test_a_dataset_without_a_usable_id_or_name_is_an_error(
+    tmp_path: Path, source: str | None, number: int | None, name: str | None, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        default_destination(None if source is None else tmp_path / source, tmp_path, number, name)
 
 
-def test_converted_channels_read_as_one_image(source: Path, tmp_path: Path) -> None:
-    result = convert_decathlon(source, tmp_path / "out")
-    assert SimpleItkFormat().read(result / "imagesTr" / "a_0001.nii.gz").array.dtype == np.int16
+def test_another_layout_is_an_error(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no layout 'v3' .* v1, v2"):
+        default_destination(source, tmp_path, layout="v3")
+    with pytest.raises(UsageError, match=r"no layout 'v3' .* v1, v2"):
+        _convert(source, tmp_path / "out", "v3")
