@@ -43,6 +43,12 @@ def tiny(tmp_path):
     return make_tiny(tmp_path / "ws" / "raw" / "Dataset001_Tiny")
 
 
+@pytest.fixture
+def many(tmp_path):
+    """A dataset like `tiny` of forty cases: work that can be interrupted."""
+    return make_tiny(tmp_path / "ws" / "raw" / "Dataset001_Tiny", cases=40)
+
+
 def make_tiny(folder: Path, cases: int = 6) -> Path:
     """Write a dataset whose label is where the image is bright; return its folder."""
     rng = np.random.default_rng(0)
