@@ -221,7 +221,7 @@ class PlannerV21:
         """Plan one 3D network at a spacing in mm, axes as in the file (spec: planning, section 6)."""
         limit = self._reference()
         current = data.permuted(spacing)
-        shape = np.round(data.permuted(data.spacing) / current * data.permuted(data.median)).astype(int)
+        shape = np.round(data.permuted(data.spacing) / current * data.permuted(data.median)).astype(int).clip(min=1)
 
         def memory(net: Topology) -> float:
             return network.memory(self._spec(data, net, self.base_features, MAX_FEATURES[3]), net.patch_size)
@@ -304,7 +304,7 @@ class PlannerV21:
 
     def _stage_2d(self, data: _Data, network: NetworkBuilder) -> _Stage:
         """Plan the 2D network (spec: planning, section 7); v1 counts 30 features at first and 32 while it shrinks."""
-        spacing, shape = data.permuted(data.spacing), np.round(data.permuted(data.median)).astype(int)
+        spacing, shape = data.permuted(data.spacing), np.round(data.permuted(data.median)).astype(int).clip(min=1)
 
         def memory(features: int) -> Callable[[Topology], float]:
             return lambda net: network.memory(self._spec(data, net, features, _ESTIMATED_FEATURES_2D), net.patch_size)
@@ -394,7 +394,9 @@ def _shrink(
     """Shorten the patch along the axis of the greatest `length` until its memory is within the limit."""
     shrunk = False
     while memory(net) > limit or (at_least_once and not shrunk):
-        axis = int(np.argsort(length(np.array(net.patch_size)), kind="stable")[-1])
+        sizes = np.array(net.patch_size)
+        can_shrink = sizes > net.divisor  # v1 shortens thin axes to nothing, and fails
+        axis = int(np.argsort(np.where(can_shrink, length(sizes), -1), kind="stable")[-1])
         patch = list(net.patch_size)
         patch[axis] -= net.divisor[axis]
         patch[axis] = net.patch_size[axis] - topology(spacing, patch).divisor[axis]

@@ -20,7 +20,8 @@ from torch import nn
 
 from nnunet_builtin.deep_supervision import DeepSupervisionLoss, targets
 from nnunet_builtin.losses import DiceCE
-from nnunet_builtin.network import Block, PlainUNet
+from nnunet_builtin.network import Block
+from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_core.plans import NetworkSpec
 
 POOLS = ((2, 2, 2),) * 3

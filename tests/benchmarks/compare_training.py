@@ -45,7 +45,7 @@ def run_ours(batches: Path, iterations: int, threads: int, precision: str) -> No
     from nnunet_builtin.deep_supervision import DeepSupervisionLoss, targets
     from nnunet_builtin.devices import resolve
     from nnunet_builtin.losses import DiceCE
-    from nnunet_builtin.network import PlainUNet
+    from nnunet_builtin.plain_unet import PlainUNet
     from nnunet_core.interfaces import Runtime
     from nnunet_core.plans import NetworkSpec
 

@@ -230,3 +230,16 @@ def test_schemes_of_channels_and_what_is_said_of_unknown_names():
     (note,) = plan(*arguments).notes
     assert "channel 2 'T1'" in note
     assert "preprocessor.normalization.2" in note
+
+
+@pytest.mark.parametrize(
+    ("size", "spacing", "settings"),
+    [
+        ((1, 1500, 1500), (5.9, 0.6, 0.6), {}),
+        ((1, 2000, 2000), (999, 1, 1), {}),
+        ((2, 4, 3), (0.351,) * 3, {"target_spacing": (2.0,) * 3}),
+    ],
+)
+def test_axes_that_round_to_no_voxel_keep_one(size, spacing, settings):
+    for configuration in plan([size] * 5, [spacing] * 5, ["MRI"], 1, **settings).configurations.values():
+        assert min(configuration.median_shape) >= 1

@@ -185,8 +185,8 @@ def test_the_tutorial_plugin_works_as_installed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     registry = Registry.discover()
     assert [info.error for info in registry.plugins()] == ["", ""]
-    resolved = registry.resolve("loss", "focal")
-    assert (resolved.reference, resolved.version) == ("mypkg/focal", "0.1")
+    resolved = registry.resolve("loss", "my_focal")
+    assert (resolved.reference, resolved.version) == ("mypkg/my_focal", "0.1")
     loss = build(resolved).build(batch_dice=False, ignore_label=2)
     logits, target = torch.zeros(1, 2, 4, requires_grad=True), torch.tensor([[[0, 1, 2, 2]]])
     loss(logits, target).backward()

@@ -32,7 +32,7 @@ def nnunet_planners():
 
 @hookimpl
 def nnunet_losses():
-    return [Component("focal", "mypkg.losses:Focal", "focal loss")]
+    return [Component("my_focal", "mypkg.losses:Focal", "focal loss")]
 
 @hookimpl
 def nnunet_networks():
@@ -140,10 +140,10 @@ def test_registered_components_run_by_name(tmp_path, tiny):
     rows = json.loads(nnunet(path, "plugins", "list", "--json"))["components"]
     theirs = {(r["kind"], r["name"], r["distribution"], r["version"]) for r in rows if r["plugin"] == "mypkg"}
     assert theirs == {
-        (k, n, "mypkg", "1.2.3") for k, n in (("planner", "v21_24GB"), ("loss", "focal"), ("network", "small"))
+        (k, n, "mypkg", "1.2.3") for k, n in (("planner", "v21_24GB"), ("loss", "my_focal"), ("network", "small"))
     }
 
-    record = short_run(path, tiny, "--planner", "v21_24GB", "--loss", "focal", "--network", "mypkg/small")
+    record = short_run(path, tiny, "--planner", "v21_24GB", "--loss", "my_focal", "--network", "mypkg/small")
     assert record["status"] == "finished"
     for kind in ("planner", "loss", "network"):
         component = record["components"][kind]
