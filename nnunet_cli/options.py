@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from nnunet_core import files
 from nnunet_core.components import RUN_KINDS
 from nnunet_core.errors import UsageError
 from nnunet_core.memory import GB
+from nnunet_core.models import find_weights
 from nnunet_core.parallel import Workers, usable_cores
 from nnunet_core.registry import Registry
 from nnunet_core.reporting import Reporter
@@ -60,6 +62,13 @@ MemoryOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+PretrainedOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Model folder, fold folder or weights file to start from; what does not fit is said and left out."
+    ),
+]
+FreezeOption = Annotated[str | None, typer.Option(help="Part of the network that keeps its weights: encoder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -77,6 +86,21 @@ def workspace_of(folder: Path | None) -> Workspace:
 def choices_of(**kinds: str | None) -> dict[str, str]:
     """Return {kind: reference} of the component options that were given."""
     return {kind: kinds[kind] for kind in RUN_KINDS if kinds.get(kind) is not None}  # type: ignore[misc]
+
+
+def with_pretrained(
+    settings: dict[str, dict[str, Any]], pretrained: Path | None, freeze: str | None
+) -> dict[str, dict[str, Any]]:
+    """Return settings with those that `--pretrained` and `--freeze` stand for; the content of the file is pinned.
+
+    Raises:
+        UsageError: There are no weights.
+    """
+    chosen: dict[str, Any] = {} if freeze is None else {"freeze": freeze}
+    if pretrained is not None:
+        path = find_weights(pretrained)
+        chosen.update(pretrained=str(path), pretrained_digest=files.file_digest(path))
+    return {**settings, "trainer": {**settings.get("trainer", {}), **chosen}} if chosen else settings
 
 
 def folds_of(text: str) -> tuple[str, ...]:

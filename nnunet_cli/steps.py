@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Annotated
+
 import typer
 from rich.table import Table
 
 from nnunet_cli import options as o
+from nnunet_cli.launch import launch
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core import preparation, selection
-from nnunet_core.dataset import open_dataset
+from nnunet_core import cascade, preparation, selection
+from nnunet_core.dataset import Dataset, open_dataset
 from nnunet_core.interfaces import Runtime
-from nnunet_core.method import choose
+from nnunet_core.method import Method, choose
+from nnunet_core.parallel import Workers
 from nnunet_core.plans import Plans
-from nnunet_core.run import Request, default_configurations, prepare_experiment
+from nnunet_core.reporting import Reporter
+from nnunet_core.run import Request, default_configurations, prepare_experiment, previous_stage
 from nnunet_core.settings import parse_assignments
 from nnunet_core.splits import load_splits
-from nnunet_core.training import train_fold
+from nnunet_core.training import Experiment, distributed_rank, train_fold
+from nnunet_core.workspace import Workspace
 
 
 def plan(
@@ -97,9 +104,20 @@ def train(
     processes: o.ProcessesOption = None,
     memory_gb: o.MemoryOption = None,
     seed: o.SeedOption = 12345,
+    pretrained: o.PretrainedOption = None,
+    freeze: o.FreezeOption = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Train on this many GPUs of this machine, through torchrun.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Train the folds anew; what is trained is kept under another name.")
+    ] = False,
 ) -> None:
     """Train and validate folds; plans and prepared cases are made if they are missing. A stopped training goes on."""
-    registry, space, report = o.registry_of(context), o.workspace_of(workspace), make_reporter()
+    if gpus is not None and gpus > 1:
+        raise typer.Exit(launch(sys.argv[1:], gpus))
+    registry, space = o.registry_of(context), o.workspace_of(workspace)
+    report = make_reporter(quiet=distributed_rank() > 0)
     choices = o.choices_of(
         planner=planner,
         preprocessor=preprocessor,
@@ -112,22 +130,44 @@ def train(
     request = Request(
         dataset=dataset,
         runtime=Runtime(device, precision, workers, threads),
+        folds=o.folds_of(folds),
         seed=seed,
     )
-    method = choose(registry, variant, choices, parse_assignments(settings or []))
+    method = choose(
+        registry, variant, choices, o.with_pretrained(parse_assignments(settings or []), pretrained, freeze)
+    )
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     splits = load_splits(data.names, o.folds_of(folds), space.preprocessed / data.name / "splits.json")
     with o.workers_of(processes, memory_gb, report) as pool:
         plans, _ = preparation.plan(data, method, space, pool, report)
         names = configuration or default_configurations(plans)
-        experiments = [prepare_experiment(request, data, method, plans, name, space, pool, report) for name in names]
+        experiments = [_experiment(request, data, method, plans, name, space, pool, report) for name in names]
     for experiment in experiments:
         name = experiment.configuration_name
         for fold, split in splits.items():
-            summary = train_fold(experiment, fold, split)
+            summary = train_fold(experiment, fold, split, restart)
+            if not summary:
+                continue
             dice = selection.dice_by_name(summary, data)
             shown = ", ".join(f"{label} {value:.4f}" for label, value in dice.items())
             out().print(f"{name} fold {fold}: validation Dice {shown}; {experiment.fold_folder(fold)}", soft_wrap=True)
+
+
+def _experiment(
+    request: Request,
+    dataset: Dataset,
+    method: Method,
+    plans: Plans,
+    name: str,
+    space: Workspace,
+    pool: Workers,
+    report: Reporter,
+) -> Experiment:
+    """Prepare a configuration; a cascade is connected with the stage before it, which must be trained."""
+    experiment = prepare_experiment(request, dataset, method, plans, name, space, pool, report)
+    if experiment.configuration.previous is None:
+        return experiment
+    return cascade.connect(experiment, *previous_stage(request, experiment, plans, space, pool))
 
 
 def _print_plans(plans: Plans) -> None:

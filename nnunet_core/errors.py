@@ -46,6 +46,14 @@ class TrainingError(NnunetError):
     """A training that cannot go on."""
 
 
+class StoppedError(NnunetError):
+    """Work that was stopped by a signal, with everything saved. The command line exits with 128 + the signal's number."""
+
+    def __init__(self, message: str, signal_number: int | None) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + (signal_number or 2)
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the closest allowed name, or an empty string."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)

@@ -134,7 +134,7 @@ class SimpleItkFormat:
         ending = next((e for e in self.endings if path.name.endswith(e)), path.suffix)
         if ending in _LOSSY:
             raise ImageError(f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or .nii.gz.")
-        if ending in _PICTURES and array.size and 0 <= array.min() and array.max() <= 255:
+        if ending in _PICTURES and array.size and array.min() >= 0 and array.max() <= 255:
             array = array.astype(np.uint8)
         image = _from_array(array, geometry)
         with atomic_path(path) as temporary:

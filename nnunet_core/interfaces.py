@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nnunet_core.parallel import Workers
     from nnunet_core.plans import Configuration, NetworkSpec, Plans
     from nnunet_core.reporting import Reporter
-    from nnunet_core.storage import PreparedStore
+    from nnunet_core.storage import LabelStore, PreparedStore
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class Planner(Protocol):
 class Preprocessor(Protocol):
     """Takes a raw case to a network's grid and intensities, and probabilities back.
 
-    A preprocessor may also have `on(device)`, which returns a copy that computes on that device; it is used where it exists.
+    It may also have `on(device)`, which returns a copy that computes on that device, and for cascades
+    `prepare_label(label, geometry)`, which takes a label map (Z, Y, X) of the file's grid to that of a prepared case.
     """
 
     def prepare(self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()) -> PreparedCase:
@@ -170,7 +171,9 @@ class Augmentation(Protocol):
         """Return the training batch of the network's patch size.
 
         `batch` holds `images` float32 (B, C, *generator patch) and `label` integer (B, 1, *generator patch), with -1
-        outside the non-zero region. The result has the same keys, cut to the network's patch; labels are >= 0.
+        outside the non-zero region; in a cascade also `previous` int16 (B, 1, *generator patch), the label map of the
+        previous stage. The result has the same keys, cut to the network's patch; labels are >= 0. `previous` becomes one
+        more channel of `images` for each of its foreground classes.
         """
         ...
 
@@ -205,6 +208,7 @@ class TrainingTask:
         runtime: Device and precision.
         seed: Of everything random.
         report: Where progress goes.
+        previous: Label maps of the previous stage, in a cascade.
         epoch_finished: Call with each line of metrics.jsonl; observers hear of it.
     """
 
@@ -221,6 +225,7 @@ class TrainingTask:
     seed: int
     report: Reporter
     epoch_finished: Callable[[Mapping[str, object]], None]
+    previous: LabelStore | None = None
 
 
 @dataclass(frozen=True)

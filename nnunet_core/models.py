@@ -115,6 +115,23 @@ def _done(fold: Path) -> bool:
     return RunRecord.read(fold / RUN_FILE).status != "running"
 
 
+def find_weights(path: Path) -> Path:
+    """Return the weights file that a path stands for: itself, that of a fold folder, or of a model's first trained fold.
+
+    Raises:
+        UsageError: There are none.
+    """
+    path = path.expanduser().absolute()
+    candidates = [path, path / WEIGHTS, *sorted(path.glob(f"fold_*/{WEIGHTS}"))]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise UsageError(
+            f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold folder, or a {WEIGHTS} file; "
+            "'nnunet models list' shows the trained ones."
+        )
+    return found
+
+
 def find_model(results: Path, dataset: str, variant: str, configuration: str) -> Model:
     """Open `results/<dataset>/<variant>/<configuration>`.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_core import files
+from nnunet_core.cascade import append_one_hot, prepared_label
 from nnunet_core.dataset import CaseFiles, Dataset, find_cases, find_format
 from nnunet_core.errors import NnunetError, StorageError, UsageError
 from nnunet_core.images import Geometry
@@ -81,6 +82,10 @@ class Predictor:
             step_size=options.step_size,
         )
         self._probabilities = components["trainer"].predictor(trained)
+        stage = self.document.configuration.previous
+        self._previous: Predictor | None = None
+        if stage is not None:
+            self._previous = Predictor(Model.open(model.folder.parent / stage), registry, options, report)
 
     def __call__(self, dataset: Dataset, case: CaseFiles) -> tuple[np.ndarray, np.ndarray, Geometry]:
         """Predict one case.
@@ -90,7 +95,12 @@ class Predictor:
         """
         raw = dataset.load(case)
         prepared = self.preprocessor.prepare(raw, self.document.configuration)
-        probabilities = self.preprocessor.restore(self._probabilities(prepared.images), prepared.geometry)
+        images = prepared.images
+        if self._previous is not None:
+            before, _, _ = self._previous(dataset, case)
+            label = prepared_label(self.preprocessor, before, prepared.geometry)
+            images = append_one_hot(images, label, self.document.labels.foreground)
+        probabilities = self.preprocessor.restore(self._probabilities(images), prepared.geometry)
         segmentation = to_segmentation(probabilities, self.document.labels)
         if self._state is not None:
             segmentation = self._postprocessor.apply(segmentation, raw.geometry, self._state)

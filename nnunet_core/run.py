@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_core import preparation, selection
+from nnunet_core import cascade, preparation, selection
 from nnunet_core.dataset import Dataset, open_dataset
 from nnunet_core.errors import UsageError
 from nnunet_core.evaluation import evaluate_folders
@@ -19,7 +19,7 @@ from nnunet_core.plans import Plans
 from nnunet_core.prediction import PredictionOptions, predict_folder
 from nnunet_core.registry import Registry
 from nnunet_core.reporting import Reporter, Silence
-from nnunet_core.splits import load_splits
+from nnunet_core.splits import Split, load_splits
 from nnunet_core.training import Experiment, train_fold
 from nnunet_core.workspace import Workspace
 
@@ -100,6 +100,8 @@ def _run(request: Request, registry: Registry, workspace: Workspace, workers: Wo
     results = []
     for name in request.configurations or default_configurations(plans):
         experiment = prepare_experiment(request, dataset, method, plans, name, workspace, workers, report)
+        if experiment.configuration.previous is not None:
+            experiment = _with_previous(request, experiment, plans, workspace, workers)
         summaries = {fold: train_fold(experiment, fold, split) for fold, split in splits.items()}
         results.append(selection.consolidate(experiment, summaries))
     best = selection.best(results)
@@ -125,6 +127,26 @@ def prepare_experiment(
     store = preparation.prepare(dataset, configuration, method, workspace, workers, report)
     folder = workspace.results / dataset.name / method.name / name
     return Experiment(dataset, method, name, configuration, store, folder, request.runtime, request.seed, report)
+
+
+def _with_previous(
+    request: Request, experiment: Experiment, plans: Plans, workspace: Workspace, workers: Workers
+) -> Experiment:
+    """Train the stage before a cascade, as far as that is missing, and connect the cascade with its predictions."""
+    stage, splits = previous_stage(request, experiment, plans, workspace, workers)
+    summaries = {fold: train_fold(stage, fold, split) for fold, split in splits.items()}
+    selection.consolidate(stage, summaries)
+    return cascade.connect(experiment, stage, splits)
+
+
+def previous_stage(
+    request: Request, experiment: Experiment, plans: Plans, workspace: Workspace, workers: Workers
+) -> tuple[Experiment, dict[str, Split]]:
+    """Return the stage before a cascade, and its folds that the asked ones need."""
+    dataset, name = experiment.dataset, str(experiment.configuration.previous)
+    stage = prepare_experiment(request, dataset, experiment.method, plans, name, workspace, workers, experiment.report)
+    path = workspace.preprocessed / dataset.name / "splits.json"
+    return stage, cascade.stage_splits(dataset.names, request.folds, path)
 
 
 def default_configurations(plans: Plans) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 IMAGES, LABEL, LOCATIONS, RECORD = ".images.b2nd", ".label.b2nd", ".locations.npz", ".json"
 _PARTS = (IMAGES, LABEL, LOCATIONS)
-_BLOCK_EDGE = {3: 32, 2: 128}  # voxels, by the number of axes of a patch
-_BLOCKS_PER_CHUNK = 4  # per axis
+_BLOCK = {3: (20, 32, 64), 2: (1, 128, 128)}  # voxels, by the number of axes of a patch
+_BLOCKS_PER_CHUNK = 2  # per axis
 
 
 class FileRecord(BaseModel):
@@ -173,6 +173,10 @@ class PreparedStore:
             return False
         return record.key == key and not any(self._problems(record))
 
+    def key(self, name: str) -> str:
+        """Return the digest of everything that a case was computed from. Raises StorageError."""
+        return CaseRecord.read(self._path(name, RECORD)).key
+
     def open(self, name: str, verify: bool = False) -> StoredCase:
         """Open a case for reading; it holds two open files until it is forgotten.
 
@@ -189,7 +193,7 @@ class PreparedStore:
         record = CaseRecord.read(path)
         for file, problem in self._problems(record, verify):
             raise _damaged(file, problem)
-        images, label = self._open_array(name, IMAGES), self._open_array(name, LABEL)
+        images, label = open_array(self._path(name, IMAGES)), open_array(self._path(name, LABEL))
         return StoredCase(name, images, label, record.geometry, self.folder)
 
     def remove(self, name: str) -> None:
@@ -217,25 +221,79 @@ class PreparedStore:
                 problems.append((path, "its content is not what was written"))
         return problems
 
-    def _open_array(self, name: str, part: str) -> StoredArray:
-        path = self._path(name, part)
+
+class LabelRecord(files.Document):
+    """The record of one stored label map.
+
+    Attributes:
+        key: Digest of everything that it was computed from.
+        file: Size and digest of its array.
+    """
+
+    key: str
+    file: FileRecord
+
+
+@dataclass(frozen=True)
+class LabelStore:
+    """A folder of label maps on the grids of prepared cases: what a cascade's first stage found.
+
+    Attributes:
+        folder: Created by the first write.
+    """
+
+    folder: Path
+
+    def write(self, name: str, label: np.ndarray, key: str, patch_size: Sequence[int]) -> None:
+        """Store an integer label map (*prepared_shape), in the place of what was there. Raises StorageError."""
+        content = _compress(label, patch_size, blosc2.Codec.ZSTD)
+        (self.folder / (name + RECORD)).unlink(missing_ok=True)
+        files.write_bytes(self.folder / (name + LABEL), content)
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+        record = LabelRecord(key=key, file=FileRecord(size=len(content), digest=digest))
+        record.write(self.folder / (name + RECORD))
+
+    def is_current(self, name: str, key: str) -> bool:
+        """Return whether the label map is complete and was computed from the inputs of `key`."""
+        path = self.folder / (name + LABEL)
         try:
-            return StoredArray(blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1}), path)
-        except Exception as error:
-            raise _damaged(path, str(error)) from error
+            record = LabelRecord.read(self.folder / (name + RECORD))
+        except StorageError:
+            return False
+        return record.key == key and path.is_file() and path.stat().st_size == record.file.size
+
+    def open(self, name: str) -> StoredArray:
+        """Open a label map for reading.
+
+        Raises:
+            StorageError: It is not in the store, or damaged.
+        """
+        path = self.folder / (name + LABEL)
+        if not path.is_file():
+            raise StorageError(
+                f"{self.folder} has no prediction of case {name}. Train the previous stage's folds first."
+            )
+        return open_array(path)
+
+
+def open_array(path: Path) -> StoredArray:
+    """Open a stored array for reading. Raises StorageError when it is damaged."""
+    try:
+        return StoredArray(blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1}), path)
+    except Exception as error:
+        raise _damaged(path, str(error)) from error
 
 
 def chunking(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the chunk and block shape of an array whose last three axes are read in patches.
 
-    A block is decompressed as a whole: about 32 voxels per axis of a 3D patch, 128 of a 2D patch, within the patch.
-    Axes are cut evenly, since blosc2 pads the last block. A chunk has up to 4 blocks per axis.
+    A block is decompressed as a whole: about 20 x 32 x 64 voxels for a 3D patch, 128 x 128 for a 2D patch, within the patch.
+    Axes are cut evenly, since blosc2 pads the last block. A chunk has up to 2 blocks per axis.
     """
-    target = _BLOCK_EDGE[len(patch_size)]
     patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     lead = (1,) * (len(shape) - 3)
     chunks, blocks = [], []
-    for size, edge in zip(shape[-3:], patch, strict=True):
+    for size, edge, target in zip(shape[-3:], patch, _BLOCK[len(patch_size)], strict=True):
         count = max(1, round(size / min(target, edge)))
         block = math.ceil(size / count)
         count = math.ceil(size / block)
@@ -251,7 +309,7 @@ def _compress(array: np.ndarray, patch_size: Sequence[int], codec: blosc2.Codec)
     parameters = blosc2.CParams(
         codec=codec,
         clevel=1,
-        filters=[blosc2.Filter.SHUFFLE],
+        filters=[blosc2.Filter.SHUFFLE if array.dtype.itemsize > 1 else blosc2.Filter.NOFILTER],
         filters_meta=[0],
         typesize=array.dtype.itemsize,
         nthreads=1,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_core import files, locks
+from nnunet_core.cascade import append_one_hot
 from nnunet_core.dataset import Dataset
 from nnunet_core.errors import StorageError
 from nnunet_core.evaluation import evaluate_case, mean_foreground_dice, summarise
@@ -25,7 +27,7 @@ from nnunet_core.record import RunRecord, identity, library_versions
 from nnunet_core.reporting import Reporter
 from nnunet_core.settings import build
 from nnunet_core.splits import Split
-from nnunet_core.storage import PreparedStore
+from nnunet_core.storage import LabelStore, PreparedStore
 
 VALIDATION = "validation"
 SUMMARY = "summary.json"
@@ -42,6 +44,7 @@ class Experiment:
         folder: `results/<dataset>/<variant>/<configuration>`.
         runtime, seed: How to compute.
         report: Where progress goes.
+        previous, previous_digest: Label maps of the previous stage, in a cascade, and what they were made from.
     """
 
     dataset: Dataset
@@ -53,10 +56,24 @@ class Experiment:
     runtime: Runtime
     seed: int
     report: Reporter
+    previous: LabelStore | None = None
+    previous_digest: str = ""
 
     def fold_folder(self, fold: str) -> Path:
         """Return the folder of a fold."""
         return self.folder / f"fold_{fold}"
+
+    def validation_file(self, fold: str, name: str) -> Path:
+        """Return the predicted label map of a validation case."""
+        return self.fold_folder(fold) / VALIDATION / f"{name}{self.dataset.label_ending}"
+
+    def is_finished(self, fold: str, split: Split) -> bool:
+        """Return whether a fold of these inputs is trained and validated."""
+        path = self.fold_folder(fold) / RUN_FILE
+        if not path.is_file():
+            return False
+        record = RunRecord.read(path)
+        return record.status == "finished" and record.inputs_digest == self.inputs_digest(split)
 
     def document(self) -> ModelDocument:
         """Describe the model that the folds make up."""
@@ -78,21 +95,47 @@ class Experiment:
         chosen = {kind: records[kind] for kind in TRAINING_KINDS}
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
         return files.digest(
-            [self.dataset.digest(), configuration, identity(chosen), list(split.train), list(split.val), self.seed]
+            [
+                self.dataset.digest(),
+                configuration,
+                identity(chosen),
+                list(split.train),
+                list(split.val),
+                self.seed,
+                self.previous_digest,
+            ]
         )
 
 
-def train_fold(experiment: Experiment, fold: str, split: Split) -> dict[str, Any]:
+def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = False) -> dict[str, Any]:
     """Train and validate one fold, as far as that is missing; return its summary.
 
-    A finished fold of equal inputs is left alone. One whose inputs changed is set aside, never overwritten.
+    A finished fold of equal inputs is left alone. One whose inputs changed is set aside, never overwritten. Of several
+    processes that `torchrun` started, the first one validates and reports; the others return an empty summary.
+
+    Args:
+        experiment: What the folds share.
+        fold: Number, or `all`.
+        split: Its cases.
+        restart: Set aside what is trained of the fold, and train it anew.
 
     Raises:
         NnunetError: Training or validation failed.
     """
     folder, report = experiment.fold_folder(fold), experiment.report
+    if distributed_rank() > 0:
+        method = experiment.method
+        method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
+        return {}
     with locks.held(experiment.folder / f".fold_{fold}", f"fold {fold}", report, wait=False):
+        if restart and folder.exists():
+            _set_aside(folder, report, "as asked")
         return _train_fold(experiment, fold, split, folder)
+
+
+def distributed_rank() -> int:
+    """Return the number of this process among those that `torchrun` started; 0 is the one that writes and reports."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
@@ -103,6 +146,8 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
         record = _new_record(experiment, fold, inputs)
     _write_model_document(experiment)
     registry = experiment.method.registry
+    if record.status != "running" and _several_processes():
+        _train(experiment, folder, split, record)  # the other processes wait to be told that there is nothing to do
     if record.status == "finished" and (folder / VALIDATION / SUMMARY).is_file():
         report.message(f"fold {fold} is trained and validated already: {folder}")
         return dict(files.read_json(folder / VALIDATION / SUMMARY))
@@ -117,14 +162,28 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     return summary
 
 
+def _several_processes() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _train(experiment: Experiment, folder: Path, split: Split, record: RunRecord) -> Mapping[str, str]:
     method, report = experiment.method, experiment.report
-    registry = method.registry
 
     def epoch_finished(metrics: Mapping[str, object]) -> None:
-        _warn(report, registry.notify("nnunet_epoch_finished", record=record, metrics=metrics))
+        _warn(report, method.registry.notify("nnunet_epoch_finished", record=record, metrics=metrics))
 
-    task = TrainingTask(
+    trainer: Trainer = method.build("trainer")
+    computed = trainer.train(_task(experiment, folder, split, epoch_finished))
+    if not (folder / WEIGHTS).is_file():
+        raise StorageError(f"The trainer '{record.components['trainer'].reference}' ended without {folder / WEIGHTS}.")
+    return computed
+
+
+def _task(
+    experiment: Experiment, folder: Path, split: Split, epoch_finished: Callable[[Mapping[str, object]], None]
+) -> TrainingTask:
+    method = experiment.method
+    return TrainingTask(
         folder=folder,
         configuration=experiment.configuration,
         labels=experiment.dataset.labels,
@@ -136,14 +195,10 @@ def _train(experiment: Experiment, folder: Path, split: Split, record: RunRecord
         augmentation=method.build("augmentation"),
         runtime=experiment.runtime,
         seed=experiment.seed,
-        report=report,
+        report=experiment.report,
         epoch_finished=epoch_finished,
+        previous=experiment.previous,
     )
-    trainer: Trainer = method.build("trainer")
-    computed = trainer.train(task)
-    if not (folder / WEIGHTS).is_file():
-        raise StorageError(f"The trainer '{record.components['trainer'].reference}' ended without {folder / WEIGHTS}.")
-    return computed
 
 
 def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[str, Any]:
@@ -168,7 +223,10 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
     with experiment.report.track("validate", len(split.val)) as tracker:
         for name in split.val:
             stored = experiment.store.open(name)
-            probabilities = preprocessor.restore(predict(stored.images[:]), stored.geometry)
+            images = stored.images[:]
+            if experiment.previous is not None:
+                images = append_one_hot(images, experiment.previous.open(name)[:], dataset.labels.foreground)
+            probabilities = preprocessor.restore(predict(images), stored.geometry)
             segmentation = to_segmentation(probabilities, dataset.labels)
             path = target / f"{name}{dataset.label_ending}"
             dataset.label_format.write(path, segmentation, stored.geometry.original)
@@ -218,14 +276,17 @@ def _current_record(folder: Path, inputs: str, report: Reporter) -> RunRecord | 
     record = RunRecord.read(folder / RUN_FILE)
     if record.inputs_digest == inputs:
         return record
+    _set_aside(folder, report, "it was trained on other data, plans or code")
+    return None
+
+
+def _set_aside(folder: Path, report: Reporter, why: str) -> None:
+    """Rename the folder of a fold that is trained anew; nothing is overwritten."""
     count = 1
     while (aside := folder.with_name(f"stale_{folder.name}_{count}")).exists():
         count += 1
     folder.rename(aside)
-    report.warning(
-        f"{folder} was trained on other data, plans or code; it is kept as {aside.name}, and the fold is trained anew."
-    )
-    return None
+    report.warning(f"{folder} is kept as {aside.name}, and the fold is trained anew: {why}.")
 
 
 def _new_record(experiment: Experiment, fold: str, inputs: str) -> RunRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +45,27 @@ def resolve(runtime: Runtime) -> ResolvedRuntime:
         UsageError: A device or precision that does not exist here; the message lists what does.
     """
     device = _device(runtime.device)
-    cores = usable_cores()
+    cores = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     workers = runtime.workers if runtime.workers is not None else max(1, min(_MOST_WORKERS, cores - 1))
     return ResolvedRuntime(device, _dtype(runtime.precision, device), runtime.threads or cores, workers)
+
+
+def placed(network: torch.nn.Module, runtime: ResolvedRuntime, dimensions: int) -> torch.nn.Module:
+    """Move a network to the device, weights in the memory format that convolutions are fastest in."""
+    ordered: torch.nn.Module = network.to(memory_format=memory_format(runtime, dimensions))  # type: ignore[call-overload]
+    return ordered.to(runtime.device)
+
+
+def memory_format(runtime: ResolvedRuntime, dimensions: int) -> torch.memory_format:
+    """Return channels-last order for CPUs; GPUs would reorder at every normalisation."""
+    if runtime.device.type != "cpu":
+        return torch.contiguous_format
+    return torch.channels_last_3d if dimensions == 3 else torch.channels_last
+
+
+def autocast(runtime: ResolvedRuntime) -> torch.autocast:
+    """Return the context of the forward pass: mixed precision where the runtime asks for it."""
+    return torch.autocast(runtime.device.type, runtime.dtype, enabled=runtime.autocast)
 
 
 def available_devices() -> list[str]:
@@ -57,6 +76,9 @@ def available_devices() -> list[str]:
 
 def _device(name: str) -> torch.device:
     devices = available_devices()
+    own = f"cuda:{os.environ.get('LOCAL_RANK', '')}"
+    if name in {"auto", "cuda"} and own in devices:  # one of several processes, each with a GPU of its own
+        return torch.device(own)
     if name == "auto":
         return torch.device(devices[0])
     wanted = "cuda:0" if name == "cuda" else name

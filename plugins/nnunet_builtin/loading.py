@@ -1,14 +1,16 @@
 """The stream of training and validation batches, made in worker processes (spec: training, sections 4 and 5).
 
-Every batch has its own seed, made from the run's seed and the batch's place in the training. Neither the number of
-workers nor the epoch at which a training goes on changes what is in it.
+Every batch has its own seed, made from the run's seed and the batch's place in the training, and every sample of it. Neither
+the number of workers, nor the place at which a training goes on, nor the number of training processes changes what is in it.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 import traceback
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +22,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nnunet_core.errors import NnunetError, TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-
     from nnunet_builtin.sampling import PatchSampler
     from nnunet_core.interfaces import Augmentation
     from nnunet_core.plans import Configuration
+    from nnunet_core.reporting import Reporter
 
 #: Seconds without a batch after which the loaders count as stuck.
-PATIENCE = 120.0
+PATIENCE = 50.0
 _CHECK_SECONDS = 2
 _PREFETCH = 3
+_ATTEMPTS = 3
+_STARTING = 3  # times as patient with workers that have just been started, and import libraries
+_SECONDS_TO_LIVE = 60  # of a loader after SIGTERM, which batch systems send to every process
 _USE_FEWER = "Use fewer loader processes (--workers; 0 loads in the training process)."
 
 
@@ -47,6 +51,10 @@ class Step:
     index: int
     training: bool
 
+    def __str__(self) -> str:
+        kind = "training" if self.training else "validation"
+        return f"batch {self.index} of epoch {self.epoch} ({kind})"
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -56,26 +64,31 @@ class Failure:
     trace: str
 
 
-class Steps(Sampler[Step]):
-    """The batches in the order of their use: of every epoch, training first.
+def steps_of(epochs: range, training_iterations: int, validation_iterations: int, position: int = 0) -> list[Step]:
+    """Return the batches in the order of their use: of every epoch, training first.
 
     Args:
         epochs: Numbers of the epochs.
-        training_iterations, validation_iterations: Batches per epoch.
+        training_iterations: Training batches per epoch.
+        validation_iterations: Validation batches per epoch.
+        position: Batches of the first epoch to leave out.
     """
+    iterations = ((True, training_iterations), (False, validation_iterations))
+    steps = [Step(epoch, index, kind) for epoch in epochs for kind, count in iterations for index in range(count)]
+    return steps[position:]
 
-    def __init__(self, epochs: range, training_iterations: int, validation_iterations: int) -> None:
-        self.epochs = epochs
-        self.iterations = {True: training_iterations, False: validation_iterations}
+
+class _Order(Sampler[Step]):
+    """Hands the steps to the loader."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = steps
 
     def __len__(self) -> int:
-        return len(self.epochs) * sum(self.iterations.values())
+        return len(self.steps)
 
     def __iter__(self) -> Iterator[Step]:
-        for epoch in self.epochs:
-            for training, iterations in self.iterations.items():
-                for index in range(iterations):
-                    yield Step(epoch, index, training)
+        return iter(self.steps)
 
 
 class BatchDataset(Dataset[Any]):
@@ -83,9 +96,10 @@ class BatchDataset(Dataset[Any]):
 
     Args:
         training, validation: Samplers of the fold's cases.
-        augmentation: Of training batches.
+        augmentation: Of training batches. One with `augment_tensors` is left to the training process, which has the GPU.
         configuration: Of the patches.
         seed: Of the run, not negative.
+        positions: Samples of every batch to make, for one of several training processes; None makes all.
     """
 
     def __init__(
@@ -95,102 +109,156 @@ class BatchDataset(Dataset[Any]):
         augmentation: Augmentation,
         configuration: Configuration,
         seed: int,
+        positions: Sequence[int] | None = None,
     ) -> None:
         self.training = training
         self.validation = validation
         self.augmentation = augmentation
         self.configuration = configuration
         self.seed = seed
+        self.positions = positions
 
     def __getitem__(self, step: Step) -> dict[str, Any] | Failure:
-        """Return `images` float32 (B, C, *patch), `label` int16 (B, 1, *patch) without -1, `names`; or a failure."""
+        """Return `images` float32 (B, C, *patch), `label` int16 (B, 1, *patch) without -1, `names`; or a failure.
+
+        For augmentations on tensors, training patches have the generator's size, labels are -1 outside, and `previous` is
+        there in a cascade.
+        """
         try:
             batch = self._batch(step)
         except NnunetError as error:
             return Failure(str(error), traceback.format_exc())
         except Exception as error:  # noqa: BLE001 (the training process raises it again)
             return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
-        return {
-            **batch,
-            "images": torch.from_numpy(np.ascontiguousarray(batch["images"], np.float32)),
-            "label": torch.from_numpy(np.ascontiguousarray(batch["label"], np.int16)),
+        kinds = {"images": np.float32, "label": np.int16, "previous": np.int16}
+        tensors = {
+            key: torch.from_numpy(np.ascontiguousarray(batch[key], kind)) for key, kind in kinds.items() if key in batch
         }
+        return {**batch, **tensors}
+
+    def names(self, step: Step) -> list[str]:
+        """Return the cases of a batch without making it."""
+        return self._sampler(step).draw_names(self._random(step))
+
+    def _sampler(self, step: Step) -> PatchSampler:
+        return self.training if step.training else self.validation
+
+    def _random(self, step: Step) -> np.random.Generator:
+        return np.random.default_rng([self.seed, step.epoch, step.index, step.training])
 
     def _batch(self, step: Step) -> dict[str, Any]:
-        seeds = np.random.SeedSequence([self.seed, step.epoch, step.index, step.training])
-        rng = np.random.default_rng(seeds)
+        rng, sampler, configuration = self._random(step), self._sampler(step), self.configuration
         if not step.training:
-            batch = self.validation.draw(rng, self.configuration.patch_size)
-            return {**batch, "label": np.maximum(batch["label"], 0)}
-        batch = self.training.draw(rng, self.augmentation.generator_patch_size(self.configuration))
-        return self.augmentation.augment(batch, self.configuration, int(rng.integers(2**63)))
+            batch = sampler.draw(rng, configuration.patch_size, self.positions)
+            batch["label"] = np.maximum(batch["label"], 0)
+            return with_previous(batch, configuration) if "previous" in batch else batch
+        batch = sampler.draw(rng, self.augmentation.generator_patch_size(configuration), self.positions)
+        if hasattr(self.augmentation, "augment_tensors"):
+            return batch
+        arrays = {key: batch[key] for key in ("images", "label", "previous") if key in batch}
+        samples = [
+            self.augmentation.augment({k: v[i : i + 1] for k, v in arrays.items()}, configuration, seed)
+            for i, seed in enumerate(batch["seeds"])
+        ]
+        joined = {key: np.concatenate([sample[key] for sample in samples]) for key in ("images", "label")}
+        return {**joined, "names": batch["names"], "seeds": batch["seeds"]}
+
+
+def with_previous(batch: dict[str, Any], configuration: Configuration) -> dict[str, Any]:
+    """Return a validation batch with the label map of the previous stage as further image channels."""
+    from nnunet_builtin.augmentation import append_previous
+
+    return append_previous(batch, configuration)
 
 
 def batches(
-    *,
-    training: PatchSampler,
-    validation: PatchSampler,
-    augmentation: Augmentation,
-    configuration: Configuration,
-    seed: int,
-    epochs: range,
-    training_iterations: int,
-    validation_iterations: int,
+    dataset: BatchDataset,
+    steps: Sequence[Step],
     workers: int,
+    report: Reporter,
     patience: float = PATIENCE,
 ) -> Generator[tuple[Step, dict[str, Any]], None, None]:
     """Yield the batches of a training in the order of their use.
 
+    Workers that die or get stuck are named and replaced; nothing is lost, since a batch depends on its step alone.
+
     Args:
-        training: Sampler of the training cases.
-        validation: Sampler of the validation cases; their patches are not augmented.
-        augmentation: Of training batches.
-        configuration: Of the patches.
-        seed: Of the run, not negative.
-        epochs: Numbers of the epochs to go through.
-        training_iterations: Training batches per epoch.
-        validation_iterations: Validation batches per epoch.
+        dataset: Makes the batches.
+        steps: Which ones, see `steps_of`.
         workers: Loader processes; 0 makes batches in this process. Closing the iterator ends them.
+        report: Hears of workers that were replaced.
         patience: Seconds without a batch after which the workers count as stuck.
 
     Yields:
-        The step, and its batch: tensors `images` float32 (B, C, *patch) and `label` int16 (B, 1, *patch) without -1;
-        `names`, the case of each patch.
+        The step, and its batch as tensors; see `BatchDataset`.
 
     Raises:
-        TrainingError: A batch cannot be made, or a worker died or is stuck.
+        TrainingError: A batch cannot be made, or workers failed at it several times.
     """
-    steps = Steps(epochs, training_iterations, validation_iterations)
-    dataset = BatchDataset(training, validation, augmentation, configuration, seed)
+    done, failed_at, failures = 0, -1, 0
+    while done < len(steps):
+        stream = _stream(dataset, steps[done:], workers, patience)
+        try:
+            for step, batch in stream:
+                done += 1
+                yield step, batch
+        except _WorkerError as error:
+            failures = failures + 1 if failed_at == done else 1
+            failed_at = done
+            step = steps[done]
+            cases = ", ".join(dataset.names(step))
+            if failures >= _ATTEMPTS:
+                raise TrainingError(
+                    f"Loader workers failed {failures} times at {step}, cases {cases}: {error}. {_USE_FEWER}"
+                ) from error
+            report.warning(f"{error}, at {step} or soon after it (cases {cases}); the workers are replaced")
+        finally:
+            stream.close()
+
+
+class _WorkerError(Exception):
+    """A loader worker died or is stuck."""
+
+
+def _stream(
+    dataset: BatchDataset, steps: Sequence[Step], workers: int, patience: float
+) -> Generator[tuple[Step, dict[str, Any]], None, None]:
     iterator = iter(_loader(dataset, steps, workers))
     threads = ThreadpoolController()
     try:
-        for step in steps:
+        for number, step in enumerate(steps):
             with threads.limit(limits=1, user_api="blas"):  # small products; more threads only wait for each other
-                batch = _next(iterator, patience)
+                batch = _next(iterator, patience if number else _STARTING * patience)
             if isinstance(batch, Failure):
-                kind = "training" if step.training else "validation"
-                raise TrainingError(
-                    f"Batch {step.index} of epoch {step.epoch} ({kind}) cannot be made: {batch.message}"
-                ) from RuntimeError(batch.trace)
+                message = f"{str(step).capitalize()} cannot be made: {batch.message}"
+                raise TrainingError(message) from RuntimeError(batch.trace)
             yield step, batch
     finally:
-        shut_down = getattr(iterator, "_shutdown_workers", None)  # an error's traceback keeps the iterator alive
-        if shut_down is not None:
-            shut_down()
+        _end_workers(iterator)
 
 
-def _loader(dataset: BatchDataset, steps: Steps, workers: int) -> DataLoader[Any]:
+def _end_workers(iterator: Any) -> None:
+    """End the workers now; an error's traceback would keep the iterator alive, and a stuck worker its process."""
+    shut_down = getattr(iterator, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()
+    for worker in getattr(iterator, "_workers", ()):
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
+
+
+def _loader(dataset: BatchDataset, steps: Sequence[Step], workers: int) -> DataLoader[Any]:
     if workers == 0:
-        return DataLoader(dataset, batch_size=None, sampler=steps, generator=torch.Generator())
+        return DataLoader(dataset, batch_size=None, sampler=_Order(steps), generator=torch.Generator())
     return DataLoader(
         dataset,
         batch_size=None,
-        sampler=steps,
+        sampler=_Order(steps),
         num_workers=workers,
         prefetch_factor=_PREFETCH,
         timeout=_CHECK_SECONDS,
-        worker_init_fn=_compute_in_one_thread,
+        worker_init_fn=_start_worker,
         multiprocessing_context=_process_context(),
         generator=torch.Generator(),
     )
@@ -208,8 +276,12 @@ def _process_context() -> Any:
     return context
 
 
-def _compute_in_one_thread(worker: int) -> None:  # noqa: ARG001
+def _start_worker(_worker: int) -> None:
+    """Compute in one thread, and outlive signals that ask the training to stop: it may need the next batch."""
     threadpool_limits(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_LIVE))
 
 
 def _next(iterator: Iterator[Any], patience: float) -> Any:
@@ -220,12 +292,15 @@ def _next(iterator: Iterator[Any], patience: float) -> Any:
             return next(iterator)
         except RuntimeError as error:
             if "timed out" not in str(error):
-                raise TrainingError(
-                    f"A loader worker died: {error}. Unless it printed an error of its own, it was killed for lack of "
-                    f"memory, or of space in /dev/shm. {_USE_FEWER}"
-                ) from error
+                raise _WorkerError(f"a loader worker died: {_last_line(error)}") from error
             if time.monotonic() > deadline:
-                raise TrainingError(
-                    f"No batch arrived for {patience:.0f} s: the loader workers are stuck, or their disk is that slow. "
-                    f"Check the disk of the prepared cases. {_USE_FEWER}"
+                processes = [str(worker.pid) for worker in getattr(iterator, "_workers", ())]
+                raise _WorkerError(
+                    f"no batch arrived for {patience:.0f} s: loader workers are stuck (processes {', '.join(processes)}), "
+                    "or the disk of the prepared cases is that slow"
                 ) from error
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__

@@ -112,10 +112,56 @@ def nnunet_losses() -> list[Component]:
 
 @hookimpl
 def nnunet_augmentations() -> list[Component]:
-    """Return the augmentation of the V2 trainer, and none."""
+    """Return the augmentation of the V2 trainer, stronger and weaker ones, and none."""
+    v2, still = f"{_HERE}.augmentation:AugmentationV2", {"rotation_degrees": 0, "generator_scale": 1.0}
+    never = ("rotation", "scaling", "brightness", "contrast", "inverted_gamma", "gamma")
+    clean = {f"{step}_probability": 0.0 for step in ("noise", "blur", "low_resolution")}
+    light = {
+        "rotation_degrees": 10,
+        "scale_range": [0.9, 1.1],
+        "generator_scale": 0.9,
+        "brightness_range": [0.9, 1.1],
+        "contrast_range": [0.9, 1.1],
+        "gamma_range": [0.9, 1.1],
+    }
+    insane = {
+        "rotation_probability": 0.3,
+        "elongated_degrees": 180,
+        "scaling_probability": 0.3,
+        "scale_range": [0.65, 1.6],
+        "independent_scale_probability": 0.3,
+        "elastic_probability": 0.3,
+        "noise_probability": 0.15,
+        "blur_range": [0.5, 1.5],
+        "brightness_range": [0.7, 1.3],
+        "additive_brightness_probability": 0.3,
+        "additive_brightness_channel_probability": 1.0,
+        "additive_brightness_deviation": 0.2,
+        "contrast_range": [0.65, 1.5],
+        "inverted_gamma_probability": 0.15,
+        "gamma_range": [0.5, 1.6],
+    }
     return [
+        Component("v2", v2, "rotation, scaling, noise, blur, contrast, gamma, mirroring"),
         Component(
-            "v2", f"{_HERE}.augmentation:AugmentationV2", "rotation, scaling, noise, blur, contrast, gamma, mirroring"
+            "v2_torch",
+            f"{_HERE}.augmentation_torch:AugmentationV2Torch",
+            "the same as v2, on the device of the patches",
+        ),
+        Component(
+            "mirror_only", v2, "mirroring alone", {**still, **clean, **{f"{step}_probability": 0.0 for step in never}}
+        ),
+        Component(
+            "light",
+            v2,
+            "mirroring, small rotation and scaling, slight changes of contrast; no noise, blur or low resolution",
+            {**clean, **light},
+        ),
+        Component("insane", v2, "v1's insaneDA as in its DA3 trainer: elastic deformation, wide ranges", insane),
+        Component(
+            "da5",
+            f"{_HERE}.augmentation_da5:DA5",
+            "v1's DA5: quarter turns, median filter, rectangles, local brightness and gamma, sharpening",
         ),
         Component("none", f"{_HERE}.augmentation:NoAugmentation", "patches as they are"),
     ]

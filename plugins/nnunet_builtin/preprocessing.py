@@ -54,6 +54,8 @@ class DefaultPreprocessor:
 
     def on(self, device: str) -> DefaultPreprocessor:
         """Return a copy that resamples images and probabilities on a device: cpu, cuda, cuda:1, mps, or auto."""
+        if device == CPU:
+            return self
         from nnunet_builtin.devices import resolve
 
         moved = copy.copy(self)
@@ -86,6 +88,15 @@ class DefaultPreprocessor:
         geometry = PreparedGeometry(case.geometry, box, axes, _triple(shape), target)
         locations = {} if case.label is None else class_locations(label, foreground)
         return PreparedCase(case.name, images, label, geometry, locations)
+
+    def prepare_label(self, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+        """Take a label map (Z, Y, X) of the file's grid to that of a prepared case (spec: inference, section 6).
+
+        It is cropped first, which v1 forgot; then linear per value, along all axes alike.
+        """
+        inside = tuple(slice(start, stop) for start, stop in geometry.crop_box)
+        cropped = np.ascontiguousarray(label[inside].transpose(geometry.transpose_forward))
+        return resample_label(cropped, geometry.prepared_shape, None)
 
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.

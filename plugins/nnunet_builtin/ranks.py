@@ -1,4 +1,4 @@
-"""Sums and means over the batch of all processes of a distributed training.
+"""Several processes that train one network: their parts of a batch, and sums and means over all of them.
 
 Each process computes the loss of its own samples, and DistributedDataParallel averages the gradients. With these functions
 the average is the gradient of the loss of the joined batch, whatever the number of samples or ignored voxels per process.
@@ -6,8 +6,20 @@ the average is the gradient of the loss of the joined batch, whatever the number
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+
+import numpy as np
 import torch
-from torch import distributed
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_core.errors import UsageError
+
+#: The first process also validates folds; the others wait for it.
+_PATIENCE = datetime.timedelta(days=2)
 
 
 def world_size() -> int:
@@ -40,3 +52,93 @@ def mean(summed: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """
     joined = total(weight)
     return summed * world_size() / joined.masked_fill(joined == 0, 1)
+
+
+def rank() -> int:
+    """Return the number of this process among those that train together; 0 is the one that writes."""
+    return distributed.get_rank() if world_size() > 1 else 0
+
+
+def own_part(batch_size: int) -> range | None:
+    """Return the samples of a batch that this process trains on; None is all of them.
+
+    Raises:
+        UsageError: There are more processes than samples.
+    """
+    size = world_size()
+    if size == 1:
+        return None
+    if batch_size < size:
+        raise UsageError(
+            f"{size} processes share batches of {batch_size} samples; each needs one. Use fewer processes, or a larger "
+            f"batch: --set trainer.batch_size={size * batch_size}"
+        )
+    first, last = (batch_size * number // size for number in (rank(), rank() + 1))
+    return range(first, last)
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Join the processes that `torchrun` has started, while the block runs; nothing happens without it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def distributed_network(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network that averages its gradients over all processes, or the network itself."""
+    if world_size() == 1:
+        return network
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=devices, find_unused_parameters=True)
+
+
+def gradients_at(network: object, now: bool) -> contextlib.AbstractContextManager[object]:
+    """Average gradients in this backward pass only if `now`; otherwise they are summed up in each process."""
+    if isinstance(network, DistributedDataParallel) and not now:
+        return network.no_sync()
+    return contextlib.nullcontext()
+
+
+def any_of(own: bool) -> bool:
+    """Return whether it is true in any process."""
+    if world_size() == 1:
+        return own
+    flag = torch.tensor(float(own), device=_device())
+    distributed.all_reduce(flag)
+    return bool(flag > 0)
+
+
+def summed(own: np.ndarray) -> np.ndarray:
+    """Return the sum of an array of floats over all processes."""
+    if world_size() == 1:
+        return own
+    values = torch.tensor(own, dtype=torch.float64, device=_device())
+    distributed.all_reduce(values)
+    return values.cpu().numpy()
+
+
+def averaged(own: float | None) -> float | None:
+    """Return the mean of a number over all processes; None stays."""
+    return None if own is None else float(summed(np.array(own))) / world_size()
+
+
+def told_by_first(own: bool) -> bool:
+    """Return what the first process says."""
+    if world_size() == 1:
+        return own
+    flag = torch.tensor(float(own), device=_device())
+    distributed.broadcast(flag, src=0)
+    return bool(flag > 0)
+
+
+def _device() -> torch.device:
+    cuda = distributed.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")

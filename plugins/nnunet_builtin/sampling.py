@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nnunet_core.plans import Configuration
-    from nnunet_core.storage import PreparedStore, StoredCase
+    from nnunet_core.storage import LabelStore, PreparedStore, StoredArray, StoredCase
 
 #: Label of voxels outside the volume and outside the non-zero region.
 OUTSIDE = -1
@@ -30,6 +30,7 @@ class PatchSampler:
         foreground_share: Share of the batch, from its end, that is placed on foreground: the samples from
             round(batch_size * (1 - foreground_share)) on.
         foreground: Label values that patches are placed on.
+        previous: Label maps of the previous stage, in a cascade.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class PatchSampler:
         batch_size: int,
         foreground_share: float = 0.33,
         foreground: Sequence[int] = (),
+        previous: LabelStore | None = None,
     ) -> None:
         self.store = store
         self.names = tuple(names)
@@ -47,22 +49,32 @@ class PatchSampler:
         self.batch_size = batch_size
         self.foreground_share = foreground_share
         self.foreground = tuple(foreground)
+        self.previous = previous
         self._opened: dict[str, StoredCase] = {}
+        self._previous: dict[str, StoredArray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind when the sampler goes to another process."""
-        return {**self.__dict__, "_opened": {}}
+        return {**self.__dict__, "_opened": {}, "_previous": {}}
 
-    def draw(self, rng: np.random.Generator, patch_size: Sequence[int]) -> dict[str, Any]:
-        """Draw one batch.
+    def draw_names(self, rng: np.random.Generator) -> list[str]:
+        """Return the cases of one batch: the first thing that `draw` does with a generator."""
+        return [self.names[index] for index in rng.integers(len(self.names), size=self.batch_size)]
+
+    def draw(
+        self, rng: np.random.Generator, patch_size: Sequence[int], positions: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """Draw one batch, or some samples of it: each is the same whichever others are read.
 
         Args:
             rng: Source of everything random.
             patch_size: Of the patches, voxels: the generator's or the network's size. Two entries draw single slices.
+            positions: Samples of the batch to read, ascending; None reads all.
 
         Returns:
-            `images` float32 (B, C, *patch_size), 0 outside the volume; `label` int16 (B, 1, *patch_size), -1 outside
-            the volume and the non-zero region; `names`, the case of each patch.
+            For B positions: `images` float32 (B, C, *patch_size), 0 outside the volume; `label` int16 (B, 1, *patch_size),
+            -1 outside the volume and the non-zero region; `previous` likewise in a cascade, 0 outside; `names`, the case of
+            each patch; `seeds`, one integer per sample for what comes after.
 
         Raises:
             TrainingError: There is no case to draw from.
@@ -70,19 +82,27 @@ class PatchSampler:
         """
         if not self.names:
             raise TrainingError("There is no case to draw patches from. Give the fold's split at least one case.")
-        names = [self.names[index] for index in rng.integers(len(self.names), size=self.batch_size)]
+        drawn = self.draw_names(rng)
+        seeds = rng.integers(2**62, size=(self.batch_size, 2))
+        chosen = range(self.batch_size) if positions is None else positions
+        names = [drawn[position] for position in chosen]
         first_forced = round(self.batch_size * (1 - self.foreground_share))
         channels = self._case(names[0]).images.shape[0]
-        images = np.zeros((self.batch_size, channels, *patch_size), np.float32)
-        label = np.full((self.batch_size, 1, *patch_size), OUTSIDE, np.int16)
-        for position, name in enumerate(names):
-            self._read(self._case(name), images[position], label[position], position >= first_forced, rng)
-        return {"images": images, "label": label, "names": names}
+        batch: dict[str, Any] = {
+            "images": np.zeros((len(names), channels, *patch_size), np.float32),
+            "label": np.full((len(names), 1, *patch_size), OUTSIDE, np.int16),
+            "names": names,
+            "seeds": [int(seeds[position, 1]) for position in chosen],
+        }
+        if self.previous is not None:
+            batch["previous"] = np.zeros((len(names), 1, *patch_size), np.int16)
+        for index, (position, name) in enumerate(zip(chosen, names, strict=True)):
+            self._read(name, batch, index, position >= first_forced, np.random.default_rng(seeds[position, 0]))
+        return batch
 
-    def _read(
-        self, case: StoredCase, images: np.ndarray, label: np.ndarray, forced: bool, rng: np.random.Generator
-    ) -> None:
-        """Place a patch, and read what it covers into images (C, *patch_size) and label (1, *patch_size)."""
+    def _read(self, name: str, batch: dict[str, Any], index: int, forced: bool, rng: np.random.Generator) -> None:
+        """Place a patch, and read what it covers into one sample of the batch."""
+        case, images, label = self._case(name), batch["images"][index], batch["label"][index]
         patch_size = images.shape[1:]
         slices = len(patch_size) == 2
         voxel = _foreground_voxel(case, self.foreground, slices, rng) if forced else None
@@ -97,6 +117,16 @@ class PatchSampler:
         source, target = _overlap(case.spatial_shape, start, size)
         images.reshape(-1, *size)[(slice(None), *target)] = case.images[(slice(None), *source)]
         label.reshape(size)[target] = case.label[source]
+        if self.previous is not None:
+            batch["previous"][index].reshape(size)[target] = self._previous_label(name)[source]
+
+    def _previous_label(self, name: str) -> StoredArray:
+        """Return the open label map of the previous stage; the last few stay open."""
+        if self.previous is not None and name not in self._previous:
+            if len(self._previous) >= _OPEN_CASES:
+                del self._previous[next(iter(self._previous))]
+            self._previous[name] = self.previous.open(name)
+        return self._previous[name]
 
     def _case(self, name: str) -> StoredCase:
         """Return an open case; the last few stay open, with the class locations that were read."""

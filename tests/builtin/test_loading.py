@@ -13,12 +13,13 @@ import torch
 
 from nnunet_builtin import loading
 from nnunet_builtin.augmentation import AugmentationV2, NoAugmentation
-from nnunet_builtin.loading import Step, batches
+from nnunet_builtin.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.sampling import PatchSampler
 from nnunet_core.errors import TrainingError
 from nnunet_core.images import Geometry
 from nnunet_core.interfaces import PreparedCase, PreparedGeometry
 from nnunet_core.plans import Configuration, NetworkSpec, Normalization
+from nnunet_core.reporting import Silence
 from nnunet_core.storage import PreparedStore
 
 SHAPE, PATCH = (14, 15, 16), (10, 12, 8)
@@ -53,18 +54,16 @@ def stream(store, workers=0, *, augmentation=None, epochs=range(2), seed=3, name
     def sampler(cases):
         return PatchSampler(store, cases, CONFIGURATION, CONFIGURATION.batch_size, 0.33, (1, 2))
 
-    return batches(
+    dataset = BatchDataset(
         training=sampler(names),
         validation=sampler(("case_2", "case_3")),
         augmentation=augmentation or AugmentationV2(),
         configuration=CONFIGURATION,
         seed=seed,
-        epochs=epochs,
-        training_iterations=changes.pop("training_iterations", 4),
-        validation_iterations=2,
-        workers=workers,
-        **changes,
+        positions=changes.pop("positions", None),
     )
+    steps = steps_of(epochs, changes.pop("training_iterations", 4), 2, changes.pop("position", 0))
+    return batches(dataset, steps, workers, changes.pop("report", Silence()), **changes)
 
 
 def assert_equal(found, expected):
@@ -96,6 +95,19 @@ def test_workers_change_nothing(store, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_going_on_after_an_epoch_changes_nothing(store, workers):
     assert_equal(list(stream(store, workers, epochs=range(1, 2))), list(stream(store))[6:])
+
+
+def test_going_on_within_an_epoch_changes_nothing(store):
+    assert_equal(list(stream(store, position=3)), list(stream(store))[3:])
+
+
+def test_processes_share_a_batch_without_changing_it(store):
+    for (_, first), (_, second), (_, whole) in zip(
+        stream(store, positions=[0]), stream(store, positions=[1]), stream(store), strict=True
+    ):
+        assert first["names"] + second["names"] == whole["names"]
+        for key in ("images", "label"):
+            assert torch.equal(torch.cat([first[key], second[key]]), whole[key])
 
 
 def test_every_batch_is_another(store):
@@ -133,7 +145,7 @@ def test_closing_ends_the_workers(store):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_case_that_cannot_be_read_is_named(store, workers):
-    with pytest.raises(TrainingError, match=r"epoch 0 \(training\).*case_9.*nnunet preprocess"):
+    with pytest.raises(TrainingError, match=r"Batch 0 of epoch 0 \(training\).*case_9.*nnunet preprocess"):
         list(stream(store, workers, names=("case_9",)))
 
 
@@ -149,26 +161,53 @@ def test_the_cause_of_a_broken_augmentation_stays_attached(store, workers):
     assert "in augment" in str(caught.value.__cause__)
 
 
+class Listener(Silence):
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
 class Killed(NoAugmentation):
     def augment(self, batch, configuration, seed):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_reported(store):
-    with pytest.raises(TrainingError, match=r"worker died.*lack of memory.*--workers"):
-        list(stream(store, 1, augmentation=Killed()))
-    assert not multiprocessing.active_children()
+class Trouble(NoAugmentation):
+    """Kills or blocks its process at its third batch, as often as there are files in a folder to take away."""
 
+    def __init__(self, folder, stuck=False):
+        self.folder = folder
+        self.stuck = stuck
+        self.samples = 0
 
-class Stuck(NoAugmentation):
     def augment(self, batch, configuration, seed):
-        time.sleep(1000)
+        self.samples += 1
+        for path in sorted(self.folder.iterdir())[: self.samples == 5]:
+            path.unlink()
+            time.sleep(1000) if self.stuck else os.kill(os.getpid(), signal.SIGKILL)
+        return super().augment(batch, configuration, seed)
 
 
 @pytest.mark.slow
-def test_stuck_workers_are_reported_and_ended(store):
-    with pytest.raises(TrainingError, match=r"No batch arrived for 1 s.*--workers"):
-        list(stream(store, 1, augmentation=Stuck(), patience=1.0))
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_worker_that_dies_or_is_stuck_is_named_and_replaced(store, tmp_path, stuck):
+    (tmp_path / "once").touch()
+    listener = Listener()
+    found = list(stream(store, 1, augmentation=Trouble(tmp_path, stuck), report=listener, patience=6.0))
+    assert_equal(found, list(stream(store, augmentation=NoAugmentation())))
+    (warning,) = listener.warnings
+    assert ("stuck" if stuck else "worker died") in warning
+    assert "of epoch 0 (training)" in warning
+    assert "case_" in warning
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_workers_that_die_again_and_again_end_the_training(store, tmp_path):
+    with pytest.raises(TrainingError, match=r"failed 3 times at batch 0 of epoch 0.*case_.*worker died.*--workers"):
+        list(stream(store, 1, augmentation=Killed()))
     assert not multiprocessing.active_children()
 
 

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
+HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "blosc2", "batchgenerators"}
 BLOCKER = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "blosc2", "batchgenerators"}:
+        if name.split(".")[0] in BLOCKED:
             raise ImportError(f"{name} must not be imported at start-up")
 sys.meta_path.insert(0, Blocker())
 from nnunet_cli.main import main
@@ -18,8 +19,9 @@ main(sys.argv[1:])
 """
 
 
-def run_blocked(*arguments):
-    return subprocess.run([sys.executable, "-c", BLOCKER, *arguments], capture_output=True, text=True, check=False)
+def run_blocked(*arguments, blocked=HEAVY):
+    program = BLOCKER.replace("BLOCKED", repr(blocked))
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins", "list"], ["plugins", "--help"], ["--version"]])
@@ -27,6 +29,11 @@ def test_start_up_needs_no_heavy_library(arguments):
     result = run_blocked(*arguments)
     assert result.returncode == 0, result.stderr
     assert result.stdout
+
+
+def test_planning_and_preprocessing_need_no_torch(tiny):
+    result = run_blocked("preprocess", str(tiny), "--workspace", str(tiny.parents[1]), blocked={"torch"})
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_blocker_works():

@@ -1,0 +1,97 @@
+"""Start a training from the weights of another model, and keep parts of the network as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+
+from nnunet_core import files
+from nnunet_core.errors import TrainingError
+
+#: Parts of a network that can be kept as they are; names of its children.
+Part = Literal["encoder"]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What became of the tensors of a network.
+
+    Attributes:
+        loaded: Names that were taken over.
+        skipped: {name: why it keeps its initial values}.
+        unused: Names of the file that the network does not have.
+    """
+
+    loaded: tuple[str, ...]
+    skipped: dict[str, str]
+    unused: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return the report for people: one line, and one more per skipped tensor."""
+        total = len(self.loaded) + len(self.skipped)
+        first = f"pretrained weights: {len(self.loaded)} of {total} tensors loaded"
+        unused = [f"  not used: {', '.join(self.unused)}"] if self.unused else []
+        return [first, *(f"  initialised anew: {name} ({why})" for name, why in self.skipped.items()), *unused]
+
+
+def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) -> Transfer:
+    """Copy every tensor of a weights file whose name and shape the network has.
+
+    Heads differ with the number of classes, the first convolution with the number of channels; they keep their initial
+    values then.
+
+    Args:
+        network: To change.
+        path: A `weights.safetensors` file.
+        digest: Of the file that was chosen; None does not check.
+
+    Raises:
+        TrainingError: The file is missing or damaged, is another one than was chosen, or no tensor fits.
+    """
+    try:
+        if digest is not None and files.file_digest(path) != digest:
+            raise TrainingError(f"{path} has changed since it was chosen as pretrained weights. Choose it again.")
+        found = load_file(path)
+    except TrainingError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"The pretrained weights {path} cannot be read: {error}") from error
+    own = network.state_dict()
+    skipped = {name: _difference(tensor, found.get(name)) for name, tensor in own.items()}
+    skipped = {name: why for name, why in skipped.items() if why}
+    loaded = tuple(name for name in own if name not in skipped)
+    if not loaded:
+        examples = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
+        raise TrainingError(
+            f"No tensor of {path} fits this network ({examples}). Use the plans of the pretrained model, so that pooling "
+            "and kernels are equal."
+        )
+    network.load_state_dict({name: found[name] for name in loaded}, strict=False)
+    return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))
+
+
+def freeze(network: torch.nn.Module, part: Part) -> int:
+    """Keep a part of the network as it is; return its number of parameters.
+
+    Raises:
+        TrainingError: The network has no such part.
+    """
+    child = getattr(network, part, None)
+    if not isinstance(child, torch.nn.Module):
+        names = ", ".join(name for name, _ in network.named_children())
+        raise TrainingError(f"This network has no part '{part}' that can be frozen. Its parts: {names}.")
+    for parameter in child.parameters():
+        parameter.requires_grad_(False)
+    return sum(parameter.numel() for parameter in child.parameters())
+
+
+def _difference(own: torch.Tensor, found: torch.Tensor | None) -> str:
+    if found is None:
+        return "not in the file"
+    if own.shape != found.shape:
+        return f"shape {tuple(found.shape)} in the file, {tuple(own.shape)} here"
+    return ""

@@ -1,0 +1,400 @@
+"""The training of one fold: iterations, epochs, online evaluation, checkpoints (spec: training, sections 1 and 7)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nnunet_builtin import ranks
+from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, Writer, moving_average, write_checkpoint
+from nnunet_builtin.compilation import compile_in_place
+from nnunet_builtin.deep_supervision import DeepSupervisionLoss, targets
+from nnunet_builtin.devices import ResolvedRuntime, autocast, memory_format, placed
+from nnunet_builtin.finetuning import freeze, transfer
+from nnunet_builtin.interruption import stop_requests
+from nnunet_builtin.loading import BatchDataset, Step, batches, steps_of
+from nnunet_builtin.losses import region_maps
+from nnunet_builtin.optimization import make_optimizer
+from nnunet_builtin.sampling import PatchSampler
+from nnunet_core import files
+from nnunet_core.errors import StoppedError, TrainingError
+from nnunet_core.models import WEIGHTS
+from nnunet_core.pictures import progress_picture
+
+if TYPE_CHECKING:
+    from nnunet_builtin.trainer import TrainerV2
+    from nnunet_core.interfaces import TrainingTask
+    from nnunet_core.reporting import Tracker
+
+BEST_WEIGHTS = "weights_best.safetensors"
+METRICS = "metrics.jsonl"
+PROGRESS = "progress.png"
+_LOSS_MEMORY, _DICE_MEMORY = 0.93, 0.9
+_HOPELESS_EPOCHS = 101
+
+
+class Loop:
+    """One training, from its last checkpoint or from the start, to its weights file."""
+
+    def __init__(self, settings: TrainerV2, task: TrainingTask, runtime: ResolvedRuntime) -> None:
+        self.settings = settings
+        self.task = task
+        self.runtime = runtime
+        self.batch_size = settings.batch_size or task.configuration.batch_size
+        self.classes = len(task.labels.regions) or len(task.labels.foreground)
+        self.schedule = settings.schedule_of()
+        self.writer = Writer()
+        self.state = self._initial_state()
+        if settings.compile:
+            compile_in_place(self.state.network, task.report)
+        self.forward: Callable[[torch.Tensor], Any] = ranks.distributed_network(self.state.network, runtime.device)
+        self.loss = self._loss()
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            StoppedError: Ctrl-C or SIGTERM; everything is saved.
+            TrainingError: The training cannot go on.
+        """
+        state, settings = self.state, self.settings
+        per_epoch = settings.iterations_per_epoch + settings.validation_iterations
+        done = state.epoch * per_epoch + state.progress.position
+        title = f"train {self.task.folder.name}"
+        with stop_requests() as stop, self.task.report.track(title, settings.epochs * per_epoch, done) as tracker:
+            stream = self._stream()
+            try:
+                while state.epoch < settings.epochs and not self._is_stale():
+                    self._epoch(stream, tracker, lambda: ranks.any_of(stop.signal is not None))
+                    if ranks.any_of(stop.signal is not None):
+                        self._stop(stop.signal)
+            finally:
+                stream.close()
+                self.writer.close()
+        if ranks.rank() == 0:
+            files.write_bytes(self.task.folder / WEIGHTS, state.weights())
+            (self.task.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _initial_state(self) -> State:
+        """Return the state of a new training, or of the last checkpoint."""
+        settings, task, runtime = self.settings, self.task, self.runtime
+        torch.manual_seed(task.seed)
+        network = task.network.build(task.configuration.network)
+        network.deep_supervision = settings.deep_supervision  # type: ignore[assignment]
+        going_on = (task.folder / CHECKPOINT).is_file()
+        self._start_from_pretrained(network, quietly=going_on)
+        network = placed(network, runtime, task.configuration.dimensions)
+        optimizer = make_optimizer(
+            settings.optimizer, network.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay
+        )
+        scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
+        average = None if settings.ema is None else moving_average(network, settings.ema)
+        state = State(network, optimizer, scaler, self._no_progress(), average)
+        if going_on:
+            state.restore(task.folder / CHECKPOINT, runtime.device)
+            task.report.message(
+                f"going on after epoch {state.epoch} of {settings.epochs}"
+                + (f" and {state.progress.position} batches" if state.progress.position else "")
+                + f": {task.folder / CHECKPOINT}"
+            )
+        return state
+
+    def _start_from_pretrained(self, network: torch.nn.Module, quietly: bool) -> None:
+        settings = self.settings
+        if settings.pretrained is not None and not quietly:
+            report = transfer(network, settings.pretrained_file(), settings.pretrained_digest)
+            files.write_text(self.task.folder / "pretrained.txt", "\n".join(report.lines()) + "\n")
+            for line in report.lines():
+                self.task.report.message(line)
+        if settings.freeze is not None:
+            frozen = freeze(network, settings.freeze)
+            self.task.report.message(f"frozen: the {settings.freeze}, {frozen} parameters")
+
+    def _no_progress(self) -> Progress:
+        return Progress(np.zeros((3, self.classes)))
+
+    def _loss(self) -> DeepSupervisionLoss:
+        task = self.task
+        heads = len(task.configuration.network.pool_kernels) if self.settings.deep_supervision else 1
+        one = task.loss.build(
+            batch_dice=task.configuration.batch_dice,
+            ignore_label=task.labels.ignore,
+            regions=bool(task.labels.regions),
+        )
+        return DeepSupervisionLoss(one, heads)
+
+    def _stream(self) -> Any:
+        task, settings = self.task, self.settings
+
+        def sampler(names: tuple[str, ...]) -> PatchSampler:
+            return PatchSampler(
+                store=task.store,
+                names=names,
+                configuration=task.configuration,
+                batch_size=self.batch_size,
+                foreground_share=settings.foreground_share,
+                foreground=task.labels.foreground,
+                previous=task.previous,
+            )
+
+        dataset = BatchDataset(
+            training=sampler(task.training),
+            validation=sampler(task.validation),
+            augmentation=task.augmentation,
+            configuration=task.configuration,
+            seed=task.seed,
+            positions=ranks.own_part(self.batch_size),
+        )
+        epochs = range(self.state.epoch, settings.epochs)
+        steps = steps_of(
+            epochs, settings.iterations_per_epoch, settings.validation_iterations, self.state.progress.position
+        )
+        return batches(dataset, steps, self.runtime.workers, task.report)
+
+    def _epoch(self, stream: Iterator[tuple[Step, dict]], tracker: Tracker, stopping: Callable[[], bool]) -> None:
+        """Run an epoch to its end, or until somebody asks to stop."""
+        state, progress, settings = self.state, self.state.progress, self.settings
+        for group in state.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(state.epoch)
+        last = settings.iterations_per_epoch - 1
+        while progress.position < settings.iterations_per_epoch + settings.validation_iterations:
+            started = time.perf_counter()
+            step, batch = next(stream)
+            progress.waited += time.perf_counter() - started
+            if step.training:
+                updating = (step.index + 1) % settings.accumulation == 0 or step.index == last
+                progress.training_losses.append(self._training_step(step, batch, updating))
+            else:
+                updating = True
+                progress.validation_losses.append(self._validation_step(batch))
+            progress.position += 1
+            progress.seconds += time.perf_counter() - started
+            tracker.advance(1)
+            if updating and stopping():
+                return
+        self._finish_epoch(tracker)
+
+    def _training_step(self, step: Step, batch: dict[str, Any], updating: bool) -> float:
+        state, settings = self.state, self.settings
+        state.network.train()
+        images, label = self._on_device(batch, training=True)
+        if step.index % settings.accumulation == 0:
+            state.optimizer.zero_grad(set_to_none=True)
+        with ranks.gradients_at(self.forward, updating):
+            value = self._value(images, label)
+            if not torch.isfinite(value):
+                raise TrainingError(
+                    f"The loss of epoch {state.epoch} became {value.item()} (cases {', '.join(batch['names'])}). Check these "
+                    "cases with 'nnunet dataset verify', lower trainer.learning_rate, or train with --precision float32."
+                )
+            state.scaler.scale(value / self._accumulated(step)).backward()
+        if updating:
+            state.scaler.unscale_(state.optimizer)
+            if settings.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.gradient_clip)
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+            if state.average is not None:
+                state.average.update_parameters(state.network)
+        return float(value.detach())
+
+    def _accumulated(self, step: Step) -> int:
+        """Return the number of batches whose gradients make up the update that a step belongs to."""
+        first = step.index - step.index % self.settings.accumulation
+        return min(self.settings.accumulation, self.settings.iterations_per_epoch - first)
+
+    def _value(self, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        with autocast(self.runtime):
+            heads = self.forward(images)
+        heads = heads if self.settings.deep_supervision else [heads]
+        kernels = self.task.configuration.network.pool_kernels
+        return self.loss(heads, targets(label, kernels if self.settings.deep_supervision else kernels[:1]))
+
+    @torch.no_grad()
+    def _validation_step(self, batch: dict[str, Any]) -> float:
+        """Return the loss, and count TP, FP and FN of the full-resolution head over the batch."""
+        network = self.state.best_network.eval()
+        images, label = self._on_device(batch, training=False)
+        with autocast(self.runtime):
+            heads = network(images)
+        heads = heads if self.settings.deep_supervision else [heads]
+        kernels = self.task.configuration.network.pool_kernels
+        value = self.loss(heads, targets(label, kernels if self.settings.deep_supervision else kernels[:1]))
+        self.state.progress.counts += _counts(heads[0], label, self.task)
+        return float(value)
+
+    def _on_device(self, batch: dict[str, Any], training: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch)."""
+        task, device = self.task, self.runtime.device
+        tensors = {k: batch[k].to(device, non_blocking=True) for k in ("images", "label", "previous") if k in batch}
+        images, label = tensors["images"], tensors["label"]
+        augment = getattr(task.augmentation, "augment_tensors", None)
+        if training and augment is not None:
+            pairs = [
+                augment(
+                    images[i : i + 1],
+                    label[i : i + 1],
+                    task.configuration,
+                    seed,
+                    tensors["previous"][i : i + 1] if "previous" in tensors else None,
+                )
+                for i, seed in enumerate(batch["seeds"])
+            ]
+            images, label = (torch.cat(part) for part in zip(*pairs, strict=True))
+        images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
+        if task.labels.regions:
+            label = region_maps(label, task.labels.regions, task.labels.ignore)
+        return images, label
+
+    def _finish_epoch(self, tracker: Tracker) -> None:
+        """Update averages; write metrics, picture, best weights and checkpoint beside the next epoch."""
+        state, settings = self.state, self.settings
+        line = self._metrics_line()
+        state.loss_average = _moving(state.loss_average, line["train_loss"], _LOSS_MEMORY)
+        state.dice_average = _moving(state.dice_average, line["mean_dice"], _DICE_MEMORY)
+        line["mean_dice_average"] = state.dice_average
+        state.metrics.append(line)
+        state.epoch += 1
+        state.progress = self._no_progress()
+        better = state.best_dice is None or (state.dice_average is not None and state.dice_average > state.best_dice)
+        state.best_dice = state.dice_average if better else state.best_dice
+        state.stale_epochs = 0 if better else state.stale_epochs + 1
+        if state.epoch == _HOPELESS_EPOCHS and line["mean_dice"] == 0:
+            _start_over(self.task, state)
+        if ranks.rank() == 0:
+            due = state.epoch % settings.checkpoint_interval == 0 or state.epoch == settings.epochs
+            self._write(state.snapshot() if due else None, state.weights() if better else None)
+        tracker.advance(0, _detail(line, settings.epochs))
+        self.task.epoch_finished(line)
+
+    def _metrics_line(self) -> dict[str, Any]:
+        """Return one line of metrics.jsonl; the Dice is pooled over the epoch's patches (spec: training, section 7)."""
+        state, progress = self.state, self.state.progress
+        counts = ranks.summed(progress.counts)
+        dice, mean_dice = _dice(counts)
+        line = {
+            "epoch": state.epoch,
+            "train_loss": ranks.averaged(_mean(progress.training_losses)),
+            "validation_loss": ranks.averaged(_mean(progress.validation_losses)),
+            "dice": dice,
+            "mean_dice": mean_dice,
+            "learning_rate": self.schedule.rate(state.epoch),
+            "seconds": round(progress.seconds, 3),
+            "data_wait": round(progress.waited / max(progress.seconds, 1e-9), 4),
+        }
+        if self.runtime.device.type == "cuda":
+            line["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated(self.runtime.device) / 1e9, 3)
+        return line
+
+    def _write(self, snapshot: dict[str, Any] | None, best: bytes | None) -> None:
+        folder, metrics = self.task.folder, list(self.state.metrics)
+
+        def write() -> None:
+            if best is not None:
+                files.write_bytes(folder / BEST_WEIGHTS, best)
+            if snapshot is not None:
+                write_checkpoint(folder, snapshot)
+            files.write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in metrics))
+            progress_picture(metrics, folder / PROGRESS)
+
+        self.writer.submit(write)
+
+    def _is_stale(self) -> bool:
+        """Return whether early stopping ends the training."""
+        patience = self.settings.early_stopping
+        if patience is None or self.state.stale_epochs < patience:
+            return False
+        self.task.report.message(
+            f"no better Dice in {patience} epochs: the training ends after epoch {self.state.epoch}"
+        )
+        return True
+
+    def _stop(self, number: int | None) -> None:
+        state = self.state
+        if ranks.rank() == 0:
+            self.writer.wait()
+            write_checkpoint(self.task.folder, state.snapshot())
+        raise StoppedError(
+            f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything is saved in "
+            f"{self.task.folder}. Run the same command again to go on.",
+            number,
+        )
+
+
+@contextlib.contextmanager
+def computing(runtime: ResolvedRuntime, deterministic: bool) -> Iterator[None]:
+    """Use the runtime's compute threads, and reproducible GPU operations if asked, inside the block."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    torch.set_num_threads(runtime.threads)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(False)
+
+
+def _start_over(task: TrainingTask, state: State) -> None:
+    """Initialise anew with less momentum when 101 epochs found no foreground at all (spec: training, section 1)."""
+    task.report.warning(
+        "No foreground was found in 101 epochs: the weights are initialised anew, momentum is now 0.95."
+    )
+    fresh = task.network.build(task.configuration.network).state_dict()
+    own = state.network.state_dict()
+    state.network.load_state_dict({k: v if v.ndim > 1 else own[k] for k, v in fresh.items()})
+    for group in state.optimizer.param_groups:
+        if "momentum" in group:
+            group["momentum"] = 0.95
+
+
+def _counts(logits: torch.Tensor, label: torch.Tensor, task: TrainingTask) -> np.ndarray:
+    """Return TP, FP, FN (3, foreground) over a batch."""
+    regions = len(task.labels.regions)
+    if regions:
+        predicted, expected = logits > 0, label[:, :regions]
+    else:
+        classes = torch.tensor(task.labels.foreground, device=label.device).view(1, -1, *[1] * (label.ndim - 2))
+        predicted, expected = logits.argmax(1, keepdim=True) == classes, label == classes
+    if task.labels.ignore is not None:
+        seen = ~label[:, regions:] if regions else label != task.labels.ignore
+        predicted, expected = predicted & seen, expected & seen
+    axes = [0, *range(2, label.ndim)]
+    found = [predicted & expected, predicted & ~expected, ~predicted & expected]
+    return np.stack([count.sum(axes).cpu().numpy() for count in found]).astype(float)
+
+
+def _dice(counts: np.ndarray) -> tuple[list[float | None], float]:
+    """Return the Dice per class, None where there is nothing, and its mean."""
+    tp, fp, fn = counts
+    size = 2 * tp + fp + fn
+    dice = [float(2 * t / s) if s else None for t, s in zip(tp, size, strict=True)]
+    present = [value for value in dice if value is not None]
+    return dice, math.fsum(present) / len(present) if present else 0.0
+
+
+def _detail(line: dict[str, Any], epochs: int) -> str:
+    validation = line["validation_loss"]
+    return (
+        f"epoch {line['epoch'] + 1}/{epochs}  loss {line['train_loss']:.4f}"
+        + (f" / {validation:.4f}" if validation is not None else "")
+        + f"  Dice {line['mean_dice']:.4f}  lr {line['learning_rate']:.2e}  {line['seconds']:.1f} s"
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _moving(average: float | None, value: float | None, weight: float) -> float | None:
+    if value is None:
+        return average
+    return value if average is None else weight * average + (1 - weight) * value
