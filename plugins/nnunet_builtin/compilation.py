@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,23 +11,34 @@ import torch
 from nnunet_core.reporting import Reporter
 
 
-def compile_in_place(network: torch.nn.Module, report: Reporter) -> None:
+def compile_in_place(
+    network: torch.nn.Module,
+    shape: Sequence[int],
+    device: torch.device,
+    precision: Callable[[], AbstractContextManager[Any]],
+    report: Reporter,
+) -> None:
     """Let the network compute through `torch.compile`; names and weights stay as they are.
 
-    Compilers fail at the first use, if they do (no C++ compiler, an operation that is not supported). The network then
-    computes as it is, and `report` says so once.
+    Compilers fail at the first use, if they do (no C++ compiler, an operation that is not supported). So one forward and
+    backward pass is tried at once; where it fails `report` says so, and the network computes as it is.
+
+    Args:
+        network: On its device.
+        shape: Of the batches to train on, (B, C, *patch).
+        device: Of the network.
+        precision: Context of the forward pass.
+        report: Where a failure is told.
     """
-    plain, compiled, usable = network.forward, torch.compile(network.forward), True
-
-    def forward(images: torch.Tensor) -> Any:
-        nonlocal usable
-        if usable:
-            try:
-                return compiled(images)
-            except Exception as error:  # noqa: BLE001 (compilers raise anything)
-                usable = False
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                report.warning(f"the network cannot be compiled, it runs as it is: {reason}")
-        return plain(images)
-
-    network.forward = forward
+    plain = network.forward
+    try:
+        network.forward = torch.compile(plain, dynamic=False)
+        with precision():
+            found = network(torch.zeros(tuple(shape), device=device))
+        torch.stack([head.float().sum() for head in (found if isinstance(found, list) else [found])]).sum().backward()
+    except Exception as error:  # noqa: BLE001 (compilers raise anything)
+        network.forward = plain
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        report.warning(f"the network cannot be compiled, it runs as it is: {reason}")
+    finally:
+        network.zero_grad(set_to_none=True)

@@ -53,7 +53,9 @@ def nnunet_planners() -> list[Component]:
         ),
         Component("v21_all_conv3", target, "kernels of 3 on every axis", {"all_conv3": True}),
         Component("v21_nonct", target, "z-score for every channel, CT too", {"schemes": {}}),
-        Component("v21_ct2", target, "CT by the statistics of each case, z-score otherwise", {"schemes": {"CT": "CT2"}}),
+        Component(
+            "v21_ct2", target, "CT by the statistics of each case, z-score otherwise", {"schemes": {"CT": "CT2"}}
+        ),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import time
@@ -53,7 +54,10 @@ class Loop:
         self.writer = Writer()
         self.state = self._initial_state()
         if settings.compile:
-            compile_in_place(self.state.network, task.report)
+            spec = task.configuration.network
+            shape = (self.batch_size // ranks.world_size() or 1, spec.input_channels, *task.configuration.patch_size)
+            precision = functools.partial(autocast, runtime)
+            compile_in_place(self.state.network, shape, runtime.device, precision, task.report)
         self.forward: Callable[[torch.Tensor], Any] = ranks.distributed_network(self.state.network, runtime.device)
         self.loss = self._loss()
 

@@ -8,10 +8,18 @@ from batchgenerators.augmentations import color_augmentations as color
 from batchgenerators.augmentations.noise_augmentations import augment_gaussian_blur
 from batchgenerators.augmentations.resample_augmentations import augment_linear_downsampling_scipy
 from batchgenerators.augmentations.spatial_transformations import augment_mirroring, augment_spatial
-from batchgenerators.augmentations.utils import create_zero_centered_coordinate_mesh, rotate_coords_2d, rotate_coords_3d
+from batchgenerators.augmentations.utils import (
+    create_zero_centered_coordinate_mesh,
+    elastic_deform_coordinates_2,
+    interpolate_img,
+    rotate_coords_2d,
+    rotate_coords_3d,
+    scale_coords,
+)
 from scipy import ndimage
 
 from nnunet_builtin.augmentation import AugmentationV2, Draw, NoAugmentation, apply
+from nnunet_builtin.augmentation_draw import Elastic
 from nnunet_core.components import Component
 from nnunet_core.errors import SettingsError, UsageError
 from nnunet_core.plans import Configuration, NetworkSpec, Normalization
@@ -379,3 +387,77 @@ def test_no_augmentation():
     np.testing.assert_array_equal(found["images"], batch["images"])
     np.testing.assert_array_equal(found["label"], np.maximum(batch["label"], 0))
     assert batch["label"].min() == -1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("elastic", "angles", "scale"), [(True, False, None), (True, True, 0.8), (False, True, "each")]
+)
+def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(kind, elastic, angles, scale, monkeypatch):
+    config = configuration(*KINDS[kind])
+    images, label = sample(config)
+    axes = 2 if kind != "volume" else 3
+    patch = config.patch_size[-axes:]
+    scale = (0.7, 1.3, 0.9)[:axes] if scale == "each" else scale
+    noise = np.random.default_rng(1).random((axes, *patch), np.float32) * 2 - 1
+    deformation = Elastic(noise, tuple(0.12 * n for n in patch), (1.5, 0.8, 2.0)[:axes]) if elastic else None
+    mesh = create_zero_centered_coordinate_mesh(patch)
+    if deformation:
+        drawn = iter((noise.astype(float) + 1) / 2)
+        monkeypatch.setattr(np.random, "random", lambda shape: next(drawn))
+        mesh = elastic_deform_coordinates_2(mesh, deformation.deviations, deformation.magnitudes)
+    if angles:
+        turned = rotate_coords_3d if axes == 3 else rotate_coords_2d
+        mesh = turned(mesh, *ANGLES[kind])
+    mesh = scale_coords(mesh, scale or 1)
+    mesh -= mesh.mean(axis=tuple(range(1, mesh.ndim)), keepdims=True)
+    mesh += (np.array(images.shape[-axes:]) / 2 - 0.5).reshape(-1, *(1,) * axes)
+    found, found_label = apply(
+        Draw(angles=ANGLES[kind] if angles else None, scale=scale, elastic=deformation), images, label, config
+    )
+    for new, old in zip(folded(found, kind)[0], folded(images, kind)[0], strict=True):
+        np.testing.assert_allclose(new, interpolate_img(old, mesh, 3, "constant", 0), atol=1e-3)
+    for new, old in zip(folded(found_label, kind)[0], folded(label, kind)[0], strict=True):
+        assert np.mean(new != np.maximum(specified_label(old, mesh), 0)) < 1e-3
+
+
+def test_additive_brightness_may_come_before_or_after_the_steps_around_it():
+    """v1 has it before the contrast, its stronger variants have it between the gamma steps."""
+    config, both = configuration(), {0: 0.8, 1: 0.7}
+    steps = {"contrast": both, "zoom": both, "inverted_gamma": both}
+    shifted, _ = apply(Draw(shift={0: 0.4, 1: -0.2}, **steps), *sample(config), config)
+    plain, _ = apply(Draw(**steps), *sample(config), config)
+    np.testing.assert_allclose(shifted, plain + np.array([0.4, -0.2]).reshape(2, 1, 1, 1), atol=1e-4)
+
+
+def test_draws_of_the_steps_that_are_off_by_default():
+    on = {"rotation_axis_probability": 0.5, "independent_scale_probability": 0.3, "elastic_probability": 0.3}
+    rng, config = np.random.default_rng(0), configuration((8, 12, 16))
+    shifts = {"additive_brightness_probability": 0.4, "additive_brightness_deviation": 0.2}
+    draws = [AugmentationV2(1, None, 1, **on, **shifts).draw(rng, config, 2) for _ in range(2000)]
+    assert np.mean([np.count_nonzero(d.angles) / 3 for d in draws]) == pytest.approx(0.5, abs=0.03)
+    factors = [d.scale for d in draws if isinstance(d.scale, tuple)]
+    assert len(factors) / 2000 == pytest.approx(0.3, abs=0.03)
+    assert np.mean(np.array(factors) < 1) == pytest.approx(0.5, abs=0.04)
+    fields = [d.elastic for d in draws if d.elastic]
+    assert len(fields) / 2000 == pytest.approx(0.3, abs=0.03)
+    smoothness = np.array([f.deviations for f in fields]) / config.patch_size
+    np.testing.assert_allclose(smoothness, smoothness[:, :1].repeat(3, axis=1))
+    assert smoothness.mean() == pytest.approx(0.125, abs=0.01)
+    share = np.array([f.magnitudes for f in fields]) / np.array([f.deviations for f in fields])
+    assert share.min() == pytest.approx(1 / 8, abs=0.01)
+    assert share.max() == pytest.approx(1 / 2, abs=0.01)
+    values = np.array([value for d in draws for value in d.shift.values()])
+    assert len(values) / 4000 == pytest.approx(0.4 * 0.5, abs=0.02)
+    assert (values.mean(), values.std()) == (pytest.approx(0, abs=0.02), pytest.approx(0.2, abs=0.02))
+
+
+def test_steps_that_are_off_leave_the_other_decisions_as_they_were():
+    config = configuration(VOLUME)
+    for seed in range(20):
+        plain, more = (
+            a.draw(np.random.default_rng(seed), config, 2)
+            for a in (AugmentationV2(), AugmentationV2(elastic_probability=1, additive_brightness_probability=1))
+        )
+        for name in ("angles", "scale", "blur", "contrast", "zoom", "gamma", "mirrored"):
+            assert getattr(plain, name) == getattr(more, name), name

@@ -20,7 +20,9 @@ def start(dataset, *options):
 
 
 def records(dataset):
-    return {path.name: path.stat().st_mtime_ns for path in dataset.parents[1].glob("preprocessed/*/prepared/*/case*.json")}
+    return {
+        path.name: path.stat().st_mtime_ns for path in dataset.parents[1].glob("preprocessed/*/prepared/*/case*.json")
+    }
 
 
 def store(dataset):

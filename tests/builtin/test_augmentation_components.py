@@ -1,0 +1,74 @@
+"""The registered augmentations: each builds with its settings, and does what its name says."""
+
+import numpy as np
+import pytest
+from test_augmentation import KINDS, configuration
+
+from nnunet_builtin.plugin import nnunet_augmentations
+from nnunet_core.registry import Resolved
+from nnunet_core.settings import build
+
+COMPONENTS = {component.name: component for component in nnunet_augmentations()}
+
+
+def built(name):
+    return build(Resolved("augmentation", f"builtin/{name}", COMPONENTS[name]))
+
+
+def cut(augmentation, config, seed=0):
+    rng, size = np.random.default_rng(seed), augmentation.generator_patch_size(config)
+    images = rng.normal(size=(2, 2, *size)).astype(np.float32)
+    return {"images": images, "label": rng.integers(-1, 3, (2, 1, *size), np.int16)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_augmentation_makes_repeatable_batches_of_the_patch(name, kind):
+    config, augmentation = configuration(*KINDS[kind]), built(name)
+    batch = cut(augmentation, config)
+    first, second = augmentation.augment(batch, config, 1), built(name).augment(batch, config, 1)
+    for key in batch:
+        assert first[key].shape == (2, batch[key].shape[1], *config.patch_size)
+        assert first[key].dtype == batch[key].dtype
+        np.testing.assert_array_equal(first[key], second[key])
+    assert first["label"].min() == 0
+
+
+def test_mirroring_alone_moves_values_and_changes_none():
+    config, augmentation = configuration(), built("mirror_only")
+    assert augmentation.generator_patch_size(config) == config.patch_size
+    batch = cut(augmentation, config)
+    found = [augmentation.augment(batch, config, seed)["images"] for seed in range(60)]
+    for images in found:
+        np.testing.assert_array_equal(np.sort(images[0, 0], axis=None), np.sort(batch["images"][0, 0], axis=None))
+    assert len({images[0].tobytes() for images in found}) == 8
+
+
+def test_light_leaves_out_what_blurs_and_disturbs():
+    rng, augmentation, config = np.random.default_rng(0), built("light"), configuration()
+    draws = [augmentation.draw(rng, config, 2) for _ in range(500)]
+    assert not any(d.noise is not None or d.blur or d.zoom or d.elastic for d in draws)
+    assert max(abs(np.degrees(d.angles)).max() for d in draws if d.angles) <= 10
+    assert {bool(d.mirrored) for d in draws} == {True, False}
+
+
+def test_insane_has_the_numbers_of_v1s_da3():
+    """Its three decimals are those of v1's trainer; the steps that it shares with `v2` are tested there."""
+    rng, augmentation, config = np.random.default_rng(0), built("insane"), configuration((24, 12))
+    draws = [augmentation.draw(rng, config, 2) for _ in range(3000)]
+    shares = {"angles": 0.3, "scale": 0.3, "elastic": 0.3, "noise": 0.15}
+    for name, share in shares.items():
+        assert np.mean([getattr(d, name) is not None for d in draws]) == pytest.approx(share, abs=0.03), name
+    ranges = {
+        "contrast": (0.65, 1.5),
+        "brightness": (0.7, 1.3),
+        "gamma": (0.5, 1.6),
+        "inverted_gamma": (0.5, 1.6),
+        "blur": (0.5, 1.5),
+    }
+    for name, (low, high) in ranges.items():
+        values = [value for d in draws for value in getattr(d, name).values()]
+        assert (min(values), max(values)) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02)), name
+    assert np.mean([isinstance(d.scale, tuple) for d in draws if d.scale]) == pytest.approx(0.3, abs=0.05)
+    assert max(abs(d.angles[0]) for d in draws if d.angles) > np.radians(170)
+    assert np.mean([len(d.shift) for d in draws]) == pytest.approx(0.6, abs=0.05)

@@ -1,0 +1,211 @@
+"""Training through the command line: stops, resumes, cascades, several processes, fine-tuning; and what settings do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nnunet_builtin.optimization import Schedule, make_optimizer
+from nnunet_core.files import file_digest
+
+SMALL = ("--set", "planner.max_batch_size=2", "--set", "planner.base_features=4")
+SHORT = ("epochs=2", "iterations_per_epoch=4", "validation_iterations=1")
+
+
+def command(dataset, step="train", *options, settings=SHORT, folds="0"):
+    workspace = str(dataset.parents[1])
+    arguments = [sys.executable, "-m", "nnunet_cli", step, str(dataset), "--workspace", workspace, "--folds", folds]
+    arguments += [*SMALL, "--workers", "0", "--precision", "float32", *options]
+    for setting in settings:
+        arguments += ["--set", f"trainer.{setting}"]
+    return arguments
+
+
+def train(dataset, *options, **more):
+    done = subprocess.run(command(dataset, "train", *options, **more), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def folds(dataset, name="fold_0"):
+    return sorted(dataset.parents[1].glob(f"results/*/*/*/{name}"))
+
+
+def weights(fold):
+    return load_file(fold / "weights.safetensors")
+
+
+def lines(fold):
+    return [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Schedule("poly", 0.01, 10), {0: 0.01, 5: 0.01 * 0.5**0.9}),
+        (Schedule("cosine", 0.01, 10), {0: 0.01, 5: 0.005}),
+        (Schedule("constant", 0.01, 10), {0: 0.01, 9: 0.01}),
+        (Schedule("steps", 0.01, 10, step_epochs=(3, 6)), {2: 0.01, 3: 0.001, 6: 0.0001}),
+        (Schedule("poly", 0.01, 12, warmup_epochs=2), {0: 0.005, 1: 0.01, 2: 0.01, 7: 0.01 * 0.5**0.9}),
+    ],
+)
+def test_learning_rates(schedule, expected):
+    for epoch, rate in expected.items():
+        assert schedule.rate(epoch) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AMSGrad", "AdamW"])
+def test_optimisers_train_what_is_not_frozen(name):
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    layers[0].requires_grad_(False)
+    before = [parameter.detach().clone() for parameter in layers.parameters()]
+    optimizer = make_optimizer(name, layers.parameters(), 0.1, 0.9, 1e-4)
+    layers(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    changed = [not torch.equal(old, new) for old, new in zip(before, layers.parameters(), strict=True)]
+    assert changed == [False, False, True, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(tiny, number):
+    settings = ("epochs=2", "iterations_per_epoch=100", "validation_iterations=1")
+    process = subprocess.Popen(command(tiny, settings=settings), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not folds(tiny) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while not (folds(tiny)[0] / "run.json").exists():
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 128 + number, err
+    assert "Run the same command again to go on" in err
+    (fold,) = folds(tiny)
+    content = torch.load(fold / "checkpoint.pt", weights_only=True)
+    done = content["epoch"] * 101 + json.loads(content["progress"])["position"]
+    assert 0 < done < 202
+    assert "going on after epoch" in train(tiny, settings=settings)
+    stopped = weights(fold)
+    fold.rename(fold.with_name("kept"))
+    train(tiny, settings=settings)
+    undisturbed = weights(fold)
+    assert all(torch.equal(stopped[name], undisturbed[name]) for name in stopped)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_same_batches(tiny):
+    train(tiny)
+    (fold,) = folds(tiny)
+    alone, curve = weights(fold), lines(fold)
+    fold.rename(fold.with_name("alone"))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    both = command(tiny, "train", "--device", "cpu")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([both[0], *launcher, *both[2:]], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    together = weights(fold)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, atol=1e-4, rtol=1e-3)
+    for mine, theirs in zip(curve, lines(fold), strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-4)
+        assert mine["validation_loss"] == pytest.approx(theirs["validation_loss"], abs=1e-4)
+    assert len(list((fold / "validation").glob("case_*.nii.gz"))) == 2
+
+
+@pytest.mark.slow
+def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_path):
+    plan = [sys.executable, "-m", "nnunet_cli", "plan", str(tiny), "--workspace", str(tiny.parents[1]), *SMALL]
+    subprocess.run(plan, check=True, capture_output=True)
+    (path,) = tiny.parents[1].glob("preprocessed/*/plans/*.json")
+    plans = json.loads(path.read_text())
+    full = plans["configurations"]["3d_fullres"]
+    low = {**full, "spacing": [2 * value for value in full["spacing"]], "batch_dice": False}
+    low["median_shape"] = [8, 10, 9]
+    network = {**full["network"], "input_channels": full["network"]["input_channels"] + 1}
+    plans["configurations"]["3d_lowres"] = low
+    plans["configurations"]["3d_cascade_fullres"] = {**full, "previous": "3d_lowres", "network": network}
+    path.write_text(json.dumps(plans))
+
+    options = ("-c", "3d_cascade_fullres")
+    failed = subprocess.run(command(tiny, "train", *options), capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert "nnunet train Dataset001_Tiny -c 3d_lowres --folds 0,1,2,3,4" in failed.stderr
+
+    settings = ("epochs=1", "iterations_per_epoch=2", "validation_iterations=1")
+    predict = ["--predict", str(tiny / "imagesTr"), "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        command(tiny, "run", *options, *predict, settings=settings), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (model,) = tiny.parents[1].glob("results/*/*/3d_cascade_fullres")
+    assert len(list(model.glob("previous_stage/case_*.json"))) == 6
+    assert len(list(model.parent.glob("3d_lowres/fold_*"))) == 5
+    assert weights(model / "fold_0")["encoder.0.0.conv.weight"].shape[1] == 2
+    assert len(list((tmp_path / "out").glob("case_*.nii.gz"))) == 6
+
+
+@pytest.mark.slow
+def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(tiny):
+    train(tiny)
+    (source,) = folds(tiny)
+    digest = file_digest(source / "weights.safetensors")
+    err = train(tiny, "--pretrained", str(source.parent), "--freeze", "encoder")
+    assert "tensors loaded" in err
+    assert "frozen: the encoder" in err
+    tuned = next(fold for fold in folds(tiny) if fold != source)
+    before, after = weights(source), weights(tuned)
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "heads", "upsampling"}
+    record = json.loads((tuned / "run.json").read_text())
+    assert record["components"]["trainer"]["settings"]["pretrained_digest"] == digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    ["optimizer=AdamW", "ema=0.9", "deep_supervision=false", "accumulation=3", "schedule=cosine", "gradient_clip=null"],
+)
+def test_settings_train(tiny, setting):
+    train(tiny, settings=(*SHORT, setting))
+    (fold,) = folds(tiny)
+    assert [np.isfinite(line["train_loss"]) for line in lines(fold)] == [True, True]
+    assert (fold / "validation" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_early_stopping_ends_the_training(tiny):
+    settings = (
+        "epochs=50",
+        "iterations_per_epoch=1",
+        "validation_iterations=1",
+        "early_stopping=2",
+        "learning_rate=1e-9",
+    )
+    assert "no better Dice in 2 epochs" in train(tiny, settings=settings)
+    (fold,) = folds(tiny)
+    assert len(lines(fold)) < 50
+
+
+@pytest.mark.slow
+def test_restart_keeps_what_was_trained(tiny):
+    train(tiny)
+    assert "trained and validated already" in train(tiny)
+    assert "as asked" in train(tiny, "--restart")
+    assert len(folds(tiny)) == len(folds(tiny, "stale_fold_0_1")) == 1
+
+
+@pytest.mark.slow
+def test_a_compiler_that_fails_is_a_message(tiny, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tiny.parent / "cache"))
+    err = train(tiny, settings=(*SHORT, "compile=true"))
+    assert "cannot be compiled" in err
+    assert len(lines(folds(tiny)[0])) == 2
