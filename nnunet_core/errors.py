@@ -49,6 +49,8 @@ class TrainingError(NnunetError):
 class StoppedError(NnunetError):
     """Work that was stopped by a signal, with everything saved. The command line exits with 128 + the signal's number."""
 
+    exit_code = 130
+
     def __init__(self, message: str, signal_number: int | None) -> None:
         super().__init__(message)
         self.exit_code = 128 + (signal_number or 2)
