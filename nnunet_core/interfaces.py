@@ -161,7 +161,12 @@ class LossBuilder(Protocol):
 
 
 class Augmentation(Protocol):
-    """Random transforms of training patches, seeded per iteration: equal seeds give equal patches in any process."""
+    """Random transforms of training patches, seeded per sample: equal seeds give equal patches in any process.
+
+    It may also have `mirrored_axes(configuration)`, the axes of the patch that it mirrors and prediction may average over
+    (all, without it), and `augment_tensors(images, label, configuration, seed, previous)`, which does the work of `augment`
+    on tensors in the training process.
+    """
 
     def generator_patch_size(self, configuration: Configuration) -> tuple[int, ...]:
         """Return the size of the patches to cut, voxels: larger than the network's patch so that rotation has no border."""
@@ -238,6 +243,7 @@ class TrainedModel:
         network: Built network builder.
         runtime: Device and precision.
         mirroring: Average over mirrored inputs.
+        mirror_axes: Axes of the patch that training mirrored; None is all.
         step_size: Sliding-window step as a fraction of the patch.
     """
 
@@ -248,6 +254,7 @@ class TrainedModel:
     runtime: Runtime
     mirroring: bool = True
     step_size: float = 0.5
+    mirror_axes: tuple[int, ...] | None = None
 
 
 class Trainer(Protocol):

@@ -26,6 +26,7 @@ class ModelDocument(files.Document):
         labels: What its outputs mean.
         file_ending: Of the images that it was trained on.
         label_ending: Of the label files that it writes.
+        mirror_axes: Axes of the patch that training mirrored, and prediction averages over; null is all.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
     """
@@ -37,6 +38,7 @@ class ModelDocument(files.Document):
     labels: Labels
     file_ending: str
     label_ending: str
+    mirror_axes: tuple[int, ...] | None = None
     configuration: Configuration
     components: dict[str, ComponentRecord]
 

@@ -79,6 +79,7 @@ class Predictor:
             network=components["network"],
             runtime=options.runtime,
             mirroring=options.mirroring,
+            mirror_axes=self.document.mirror_axes,
             step_size=options.step_size,
         )
         self._probabilities = components["trainer"].predictor(trained)

@@ -75,6 +75,11 @@ class Experiment:
         record = RunRecord.read(path)
         return record.status == "finished" and record.inputs_digest == self.inputs_digest(split)
 
+    def mirror_axes(self) -> tuple[int, ...] | None:
+        """Return the axes of the patch that training mirrors; None is all."""
+        mirrored = getattr(self.method.build("augmentation"), "mirrored_axes", None)
+        return None if mirrored is None else tuple(mirrored(self.configuration))
+
     def document(self) -> ModelDocument:
         """Describe the model that the folds make up."""
         return ModelDocument(
@@ -85,6 +90,7 @@ class Experiment:
             labels=self.dataset.labels,
             file_ending=self.dataset.ending,
             label_ending=self.dataset.label_ending,
+            mirror_axes=self.mirror_axes(),
             configuration=self.configuration,
             components=self.method.records(self.configuration),
         )
@@ -216,6 +222,7 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
         labels=dataset.labels,
         network=method.build("network"),
         runtime=experiment.runtime,
+        mirror_axes=experiment.mirror_axes(),
     )
     predict = trainer.predictor(model)
     target = folder / VALIDATION

@@ -76,6 +76,10 @@ class NoAugmentation:
         """Return the network's patch."""
         return configuration.patch_size
 
+    def mirrored_axes(self, configuration: Configuration) -> tuple[int, ...]:  # noqa: ARG002
+        """Return no axis: prediction does not mirror either."""
+        return ()
+
     def augment(
         self,
         batch: dict[str, np.ndarray],

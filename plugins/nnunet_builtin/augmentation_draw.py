@@ -239,7 +239,7 @@ class AugmentationSettings:
             zoom=dice.each(self.low_resolution_probability, dice.within, self.low_resolution_range, zoom_share),
             inverted_gamma=dice.each(self.inverted_gamma_probability, dice.around_one, self.gamma_range),
             gamma=dice.each(self.gamma_probability, dice.around_one, self.gamma_range),
-            mirrored=tuple(a for a in self._axes_to_mirror(configuration) if dice.happens(self.mirror_probability)),
+            mirrored=tuple(a for a in self.mirrored_axes(configuration) if dice.happens(self.mirror_probability)),
             elastic=self._elastic(dice, configuration) if self.elastic_probability else None,
             shift=self._shift(dice) if self.additive_brightness_probability else {},
             operators=self._operators(dice, configuration),
@@ -313,7 +313,12 @@ class AugmentationSettings:
             removals.append(Removal(channel, dice.rng.random(), size, fill))
         return tuple(removals)
 
-    def _axes_to_mirror(self, configuration: Configuration) -> tuple[int, ...]:
+    def mirrored_axes(self, configuration: Configuration) -> tuple[int, ...]:
+        """Return the axes of the patch that are mirrored, and that prediction may average over (interfaces.Augmentation).
+
+        Raises:
+            UsageError: `mirror_axes` names an axis that the patch does not have.
+        """
         axes = tuple(range(configuration.dimensions))
         if self.mirror_axes is None:
             return axes

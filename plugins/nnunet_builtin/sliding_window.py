@@ -89,7 +89,7 @@ def predict_ensemble(
     runtime: ResolvedRuntime,
     *,
     regions: bool = False,
-    mirroring: bool = True,
+    mirror_axes: Sequence[int] = (),
     step_size: float = 0.5,
 ) -> np.ndarray:
     """Return the mean of the networks' probabilities (K, *spatial), in their order (spec: inference, section 4).
@@ -100,15 +100,14 @@ def predict_ensemble(
         patch_size: See `predict`.
         runtime: Device and precision.
         regions: Sigmoid per output instead of softmax.
-        mirroring: Mirror along every axis of the patch.
+        mirror_axes: See `predict`.
         step_size: See `predict`.
     """
-    axes = tuple(range(len(patch_size))) if mirroring else ()
     total: np.ndarray | None = None
     with torch.inference_mode():
         for network in networks:
             forward = _probabilities(network, runtime, regions)
-            found = predict(forward, images, patch_size, runtime, axes, step_size)
+            found = predict(forward, images, patch_size, runtime, mirror_axes, step_size)
             total = found if total is None else total + found
     if total is None:
         raise ValueError("predict_ensemble needs at least one network")

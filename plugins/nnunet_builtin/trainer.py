@@ -127,6 +127,8 @@ class TrainerV2:
             network.deep_supervision = False  # type: ignore[assignment]
             networks.append(placed(network, runtime, model.configuration.dimensions).eval())
 
+        axes = tuple(range(model.configuration.dimensions)) if model.mirror_axes is None else model.mirror_axes
+
         def predict(images: np.ndarray) -> np.ndarray:
             with computing(runtime, deterministic=False), torch.inference_mode():
                 return predict_ensemble(
@@ -135,7 +137,7 @@ class TrainerV2:
                     patch_size=model.configuration.patch_size,
                     runtime=runtime,
                     regions=bool(model.labels.regions),
-                    mirroring=model.mirroring,
+                    mirror_axes=axes if model.mirroring else (),
                     step_size=model.step_size,
                 )
 

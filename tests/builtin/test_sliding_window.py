@@ -53,10 +53,13 @@ def test_probabilities_are_those_of_v1(golden, monkeypatch, case, network, patch
     for mirroring, name in ((True, "mirrored"), (False, "plain")):
         expected = arrays.get(f"{case}__softmax_{name}")
         if expected is not None:
-            found = predict_ensemble([model.eval()], arrays[f"{case}__x"], patch, FLOAT32, mirroring=mirroring)
+            found = predict_ensemble(
+                [model.eval()], arrays[f"{case}__x"], patch, FLOAT32, mirror_axes=range(len(patch)) if mirroring else ()
+            )
             np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.array_equal(
-        predict_ensemble([model], arrays[f"{case}__x"], patch, FLOAT32).argmax(0), arrays[f"{case}__seg_mirrored"]
+        predict_ensemble([model], arrays[f"{case}__x"], patch, FLOAT32, mirror_axes=range(len(patch))).argmax(0),
+        arrays[f"{case}__seg_mirrored"],
     )
 
 
