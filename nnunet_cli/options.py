@@ -49,7 +49,7 @@ FoldsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 WorkersOption = Annotated[int | None, typer.Option(min=0, help="Loader processes; default: by the number of cores.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="Compute threads on CPU; 0 shares the cores with the loaders.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="Compute threads on CPU; 0 uses every core.")]
 ProcessesOption = Annotated[
     int | None, typer.Option(min=1, help="Processes that prepare cases; default: one per core.")
 ]

@@ -1,0 +1,44 @@
+"""Runs inside an environment with nnunetv2: trains some iterations with its own loaders on CPU, prints JSON.
+
+Usage: python peer_train_v2.py DATASET BATCH_SIZE WARM_UP ITERATIONS THREADS
+The environment variables nnUNet_preprocessed and nnUNet_results name folders with a planned and preprocessed dataset.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+def main() -> None:
+    dataset, batch_size, warm_up, iterations, threads = sys.argv[1], *map(int, sys.argv[2:])
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    folder = Path(os.environ["nnUNet_preprocessed"]) / dataset  # noqa: SIM112
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    plans["configurations"]["3d_fullres"]["batch_size"] = batch_size
+    document = json.loads((folder / "dataset.json").read_text())
+    trainer = nnUNetTrainer(plans, "3d_fullres", 0, document, torch.device("cpu"))
+    trainer.initialize()
+    trainer.on_train_start()
+    torch.set_num_threads(threads)  # after the start, which sets its own
+    trainer.network.train()
+    waited = 0.0
+    for index in range(warm_up + iterations):
+        if index == warm_up:
+            waited, started = 0.0, time.perf_counter()
+        before = time.perf_counter()
+        batch = next(trainer.dataloader_train)
+        waited += time.perf_counter() - before
+        trainer.train_step(batch)
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds / iterations, "wait": waited / seconds}))
+    sys.stdout.flush()
+    os._exit(0)  # its loader threads would not end
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Cases that are unlike the others are planned, prepared, trained on and validated; ignored voxels teach nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nnunet_builtin.devices import ResolvedRuntime
+from nnunet_builtin.loading import Step
+from nnunet_builtin.losses import DiceCE
+from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.trainer import TrainerV2
+from nnunet_builtin.training_loop import Loop
+from nnunet_core.images import Geometry, SimpleItkFormat
+from nnunet_core.labels import Labels
+from nnunet_core.plans import NetworkSpec
+from nnunet_core.splits import Splits
+
+SETTINGS = (
+    *("planner.max_batch_size=2", "planner.base_features=4"),
+    *("trainer.epochs=1", "trainer.iterations_per_epoch=2", "trainer.validation_iterations=1"),
+)
+
+
+def empty_label(image, label):
+    return image, np.zeros_like(label)
+
+
+def single_slice(image, label):
+    return image[8:9], label[8:9]
+
+
+def single_slice_without_label(image, label):
+    return image[8:9], np.zeros_like(label[8:9])
+
+
+def smaller_than_the_patch(image, label):
+    return image[5:8, 6:11, 6:13], label[5:8, 6:11, 6:13]
+
+
+def constant_image(image, label):
+    return np.full_like(image, 7), label
+
+
+def huge_intensities(image, label):
+    return image * 1e30, label
+
+
+def one_foreground_voxel(image, label):
+    found = np.zeros_like(label)
+    found[tuple(np.argwhere(label)[0])] = 1
+    return image, found
+
+
+def nothing_but_foreground(image, label):
+    return image, np.ones_like(label)
+
+
+def rewrite(dataset, change, number=0):
+    """Change a case of the dataset."""
+    paths = dataset / "imagesTr" / f"case_{number}_0000.nii.gz", dataset / "labelsTr" / f"case_{number}.nii.gz"
+    image, label = (SimpleItkFormat().read(path) for path in paths)
+    arrays = change(image.array[0], label.array[0])
+    geometry = Geometry(arrays[0].shape, image.geometry.spacing)
+    for path, array in zip(paths, arrays, strict=True):
+        SimpleItkFormat().write(path, array, geometry)
+
+
+def keep(dataset, count):
+    """Remove all cases but the first ones."""
+    for path in [*dataset.glob("imagesTr/*"), *dataset.glob("labelsTr/*")]:
+        if int(path.name.split("_")[1].split(".")[0]) >= count:
+            path.unlink()
+
+
+def train(dataset, configuration, folds="all"):
+    """Train by the command line; return the folders of the folds."""
+    workspace = dataset.parents[1]
+    arguments = [sys.executable, "-m", "nnunet_cli", "train", str(dataset), "--workspace", str(workspace)]
+    arguments += ["--folds", folds, "-c", configuration, "--workers", "0", "--precision", "float32", "--processes", "1"]
+    arguments += [part for setting in SETTINGS for part in ("--set", setting)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return sorted(workspace.glob(f"results/*/*/{configuration}/fold_*"))
+
+
+def check(dataset, fold, cases):
+    """The fold is trained and validated: finite weights and losses, one prediction per case, on its own grid."""
+    (line,) = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
+    assert np.isfinite([line["train_loss"], line["validation_loss"]]).all()
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(fold / "weights.safetensors").values())
+    results = json.loads((fold / "validation" / "summary.json").read_text())["results"]["all"]
+    assert [Path(result["test"]).name for result in results] == [f"{name}.nii.gz" for name in cases]
+    for result in results:
+        prediction, reference = (SimpleItkFormat().read(Path(result[key])) for key in ("test", "reference"))
+        assert prediction.geometry == reference.geometry
+        assert set(np.unique(prediction.array)) <= {0, 1}
+
+
+ALL = [f"case_{number}" for number in range(6)]
+ODD = [
+    *(empty_label, single_slice, single_slice_without_label, smaller_than_the_patch),
+    *(constant_image, huge_intensities, one_foreground_voxel, nothing_but_foreground),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+@pytest.mark.parametrize("change", ODD, ids=lambda change: change.__name__)
+def test_one_odd_case_among_ordinary_ones(tiny, change, configuration):
+    rewrite(tiny, change)
+    (fold,) = train(tiny, configuration)
+    check(tiny, fold, ALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_no_case_has_any_foreground(tiny, configuration):
+    for number in range(6):
+        rewrite(tiny, empty_label, number)
+    (fold,) = train(tiny, configuration)
+    check(tiny, fold, ALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_a_dataset_of_one_case(tiny, configuration):
+    keep(tiny, 1)
+    (fold,) = train(tiny, configuration)
+    check(tiny, fold, ALL[:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_a_dataset_of_five_cases_validates_one_per_fold(tiny, configuration):
+    keep(tiny, 5)
+    found = train(tiny, configuration, "0,4")
+    splits = Splits.read(tiny.parents[1] / "preprocessed" / tiny.name / "splits.json").folds
+    assert [len(split.val) for split in splits] == [1] * 5
+    for fold, split in zip(found, (splits[0], splits[4]), strict=True):
+        check(tiny, fold, split.val)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_an_ignore_label_and_a_case_of_nothing_else(tiny, configuration):
+    def ignored(image, label):
+        label[:, :9], label[0] = 2, 2
+        return image, label
+
+    def all_ignored(image, label):
+        return image, np.full_like(label, 2)
+
+    document = json.loads((tiny / "dataset.json").read_text())
+    document["labels"]["ignore"] = 2
+    (tiny / "dataset.json").write_text(json.dumps(document))
+    for number in range(6):
+        rewrite(tiny, ignored if number else all_ignored, number)
+    (fold,) = train(tiny, configuration)
+    check(tiny, fold, ALL)
+    first = json.loads((fold / "validation" / "summary.json").read_text())["results"]["all"][0]
+    assert first["1"]["Dice"] is None
+
+
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+CLASSES = {"background": 0, "edge": 1, "core": 2, "ignore": 3}
+
+
+def loop_of(labels, dimensions):
+    """Return the training of a small network before its first step, in float64."""
+    labels = Labels.from_dataset_json({"labels": dict(labels), "regions_class_order": [1, 2]}, "test")
+    axes = (2,) * dimensions
+    spec = NetworkSpec(
+        dimensions=dimensions,
+        input_channels=1,
+        output_channels=labels.outputs,
+        pool_kernels=((1, *axes[1:]), axes, axes),
+        conv_kernels=((3,) * dimensions,) * 4,
+        base_features=4,
+        max_features=16,
+    )
+    configuration = SimpleNamespace(network=spec, dimensions=dimensions, batch_size=2, batch_dice=True)
+    task = SimpleNamespace(
+        folder=Path("nowhere"),
+        configuration=configuration,
+        labels=labels,
+        network=PlainUNet(),
+        loss=DiceCE(labels="any"),
+        augmentation=None,
+        seed=0,
+    )
+    loop = Loop(TrainerV2(), task, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0))
+    loop.state.network.double()
+    return loop
+
+
+def gradients_of_heads(loop, label):
+    """Make one step; return the gradients of all logits, full resolution first."""
+    heads, forward = [], loop.forward
+
+    def watched(images):
+        heads.extend(forward(images))
+        for head in heads:
+            head.retain_grad()
+        return list(heads)
+
+    loop.forward = watched
+    images = torch.randn(label.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    value = loop._training_step(Step(0, 0, True), {"images": images, "label": label, "names": ["drawn"]}, True)
+    assert np.isfinite(value)
+    return [head.grad for head in heads]
+
+
+@pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
+@pytest.mark.parametrize("size", [(16, 16), (8, 16, 16)], ids=["2d", "3d"])
+def test_ignored_voxels_have_no_gradient_at_any_resolution(labels, size):
+    label = torch.randint(0, 4, (2, 1, *size), generator=torch.Generator().manual_seed(0), dtype=torch.int16)
+    label[:, :, : size[0] // 2][label[:, :, : size[0] // 2] == 0] = 3
+    loop = loop_of(labels, len(size))
+    full, half, coarsest = gradients_of_heads(loop, label)
+    for gradient, steps in ((full, (1, 1, 1)), (half, (1, 2, 2))):
+        axes = [np.arange(step // 2, n, step) for step, n in zip(steps, size, strict=False)]
+        ignored = (label.numpy()[np.ix_([0, 1], [0], *axes)] == 3)[:, 0]
+        assert 0.2 < ignored.mean() < 0.5
+        assert not gradient.abs().sum(1).numpy()[ignored].any()
+        assert gradient.abs().sum(1).numpy()[~ignored].all()
+    assert coarsest is None
+
+
+@pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
+def test_a_batch_of_ignored_voxels_changes_weights_by_their_decay_alone(labels):
+    loop = loop_of(labels, 2)
+    before = {name: tensor.clone() for name, tensor in loop.state.network.state_dict().items()}
+    gradients = gradients_of_heads(loop, torch.full((2, 1, 16, 16), 3, dtype=torch.int16))
+    assert not any(gradient.any() for gradient in gradients[:2])
+    for name, tensor in loop.state.network.state_dict().items():
+        decay = 0 if name == "heads.0.weight" else 0.01 * 1.99 * 3e-5  # that head is not trained at all, as in v1
+        torch.testing.assert_close(tensor, before[name] * (1 - decay), atol=1e-14, rtol=1e-12)

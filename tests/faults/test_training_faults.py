@@ -1,0 +1,115 @@
+"""Trainings that are killed, run out of disk, or find a damaged checkpoint."""
+
+import importlib.util
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).parent.parent / "parity" / "kill_training.py"
+
+
+@pytest.fixture(scope="module")
+def killing():
+    spec = importlib.util.spec_from_file_location("kill_training", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def stopped(tiny, killing):
+    """A training that was stopped after an epoch or more: its dataset and its fold's folder, with a checkpoint."""
+    process = subprocess.Popen(killing.command(tiny, 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tiny.parents[1].rglob("checkpoint.pt")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    (checkpoint,) = tiny.parents[1].glob("results/*/*/*/fold_0/checkpoint.pt")
+    return tiny, checkpoint.parent
+
+
+def train(killing, dataset, *options, **more):
+    return subprocess.run(killing.command(dataset, 0, *options), capture_output=True, text=True, check=False, **more)
+
+
+def one_message(done):
+    """Return the message of a failed command; there is nothing else that a user would have to read."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "unexpected" not in done.stderr
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    return message
+
+
+@pytest.mark.timeout(600)
+def test_killed_trainings_end_with_the_weights_of_an_undisturbed_one(tiny, killing):
+    hits, equal = killing.killed_trainings(tiny, 3, 0, workers=1)
+    assert len(hits) == 3
+    assert len(equal) >= 2
+    assert all(equal), hits
+
+
+def test_a_disk_that_is_full_when_a_checkpoint_is_written_leaves_the_last_one(stopped, killing):
+    dataset, fold = stopped
+    before = (fold / "checkpoint.pt").read_bytes()
+
+    def little_space():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limit = len(before) // 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    message = one_message(train(killing, dataset, preexec_fn=little_space))
+    assert "No space left" in message
+    assert "checkpoint.pt" in message
+    assert (fold / "checkpoint.pt").read_bytes() == before
+    assert not list(fold.glob(".*.tmp"))
+    done = train(killing, dataset)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stderr
+
+
+def empty(content):
+    return b""
+
+
+def truncated(content):
+    return content[: len(content) // 2]
+
+
+def overwritten(content):
+    return content[: len(content) // 3] + bytes(1000) + content[len(content) // 3 + 1000 :]
+
+
+def no_archive(content):
+    return b"hello world " * 1000
+
+
+@pytest.mark.parametrize("damage", [empty, truncated, overwritten, no_archive], ids=lambda damage: damage.__name__)
+def test_a_damaged_checkpoint_is_one_message_that_says_what_to_do(stopped, killing, damage):
+    dataset, fold = stopped
+    path = fold / "checkpoint.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    damaged = path.read_bytes()
+    message = one_message(train(killing, dataset))
+    assert str(path) in message
+    assert "Delete it to train this fold from the start" in message
+    assert path.read_bytes() == damaged
+    path.unlink()
+    done = train(killing, dataset)
+    assert done.returncode == 0, done.stderr
+    assert "going on" not in done.stderr
+
+
+def test_a_checkpoint_of_another_network_is_one_message(stopped, killing):
+    dataset, fold = stopped
+    path = fold / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    content["network"]["heads.0.weight"] = torch.zeros(1)
+    torch.save(content, path)
+    assert "Delete it to train this fold from the start" in one_message(train(killing, dataset))
