@@ -1,17 +1,20 @@
-"""Entry point: build the app, run a command, turn errors into one message and an exit code."""
+"""Entry point: build the app, run a command, turn errors into one message and an exit code.
+
+Processes that prepare cases import this module too; so it imports what a command needs only to run one.
+"""
 
 from __future__ import annotations
 
 import sys
 import traceback
 
-from nnunet_cli.app import build_app
-from nnunet_core.errors import NnunetError
-from nnunet_core.registry import Registry
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed work, 2 wrong usage."""
+    from nnunet_cli.app import build_app
+    from nnunet_core.errors import NnunetError
+    from nnunet_core.registry import Registry
+
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:

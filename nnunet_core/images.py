@@ -97,7 +97,7 @@ class SimpleItkFormat:
         Raises:
             ImageError: As `read`.
         """
-        reader = _reader(path, path)
+        reader = _reader(path)
         shape = (*reader.GetSize()[:3], 1)[:3] if reader.GetDimension() == 2 else reader.GetSize()[:3]
         spacing = (*reader.GetSpacing(), SLICE_SPACING_2D)[:3]
         return Header(tuple(reversed(shape)), tuple(reversed(spacing)), reader.GetNumberOfComponents())
@@ -111,13 +111,14 @@ class SimpleItkFormat:
         """
         if not path.is_file():
             raise ImageError(f"The image {path} does not exist.")
-        checked = nifti.checked(path) if path.name.endswith(nifti.ENDINGS) else contextlib.nullcontext(path)
-        with checked as readable:
-            reader = _reader(readable, path)
-            if path.name.endswith(".nrrd"):
-                nrrd.check(path)
-            image = _execute(reader, path)
-        result = _to_image(image, path)
+        voxels = nifti.read(path) if path.name.endswith(nifti.ENDINGS) else None
+        reader = _reader(path)
+        if path.name.endswith(".nrrd"):
+            nrrd.check(path)
+        if voxels is not None and voxels.size == math.prod(reader.GetSize()):
+            return _image(voxels.reshape(reader.GetSize()[::-1]), reader, path)
+        image = _execute(reader, path)
+        result = _image(sitk.GetArrayFromImage(image), image, path)
         if path.name.endswith(".bmp") and _has_palette(path) and np.all(result.array == result.array[0]):
             return Image(result.array[:1], result.geometry)
         return result
@@ -159,10 +160,10 @@ def _has_palette(path: Path) -> bool:
         return file.read(30)[28:] == b"\x08\x00"
 
 
-def _reader(readable: Path, path: Path) -> sitk.ImageFileReader:
+def _reader(path: Path) -> sitk.ImageFileReader:
     """Return a reader that has read the header of an image that fits into the memory."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(readable))
+    reader.SetFileName(str(path))
     try:
         with quiet_itk():
             reader.ReadImageInformation()
@@ -240,10 +241,10 @@ def _reason(error: Exception) -> str:
     return reason
 
 
-def _to_image(image: sitk.Image, path: Path) -> Image:
+def _image(array: np.ndarray, image: sitk.Image | sitk.ImageFileReader, path: Path) -> Image:
+    """Return an array (Y, X) or (Z, Y, X), and perhaps channels last, with the geometry of its file."""
     dimensions = image.GetDimension()
-    array = sitk.GetArrayFromImage(image)
-    array = array[None] if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0)
+    array = array[None] if array.ndim == dimensions else np.moveaxis(array, -1, 0)
     spacing, origin, direction = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
     if dimensions == 2:
         array = array[:, None]

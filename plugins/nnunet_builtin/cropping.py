@@ -14,7 +14,9 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 def nonzero_mask(images: np.ndarray) -> np.ndarray:
     """Return bool (Z, Y, X): any channel of (C, Z, Y, X) is non-zero, holes filled."""
     mask = (images != 0).any(axis=0)
-    return mask if mask.all() else ndimage.binary_fill_holes(mask)
+    if all(mask.take(end, axis).all() for axis in range(3) for end in (0, -1)):
+        return np.ones_like(mask)  # nothing is outside: every zero is a hole
+    return ndimage.binary_fill_holes(mask)
 
 
 def crop_box(mask: np.ndarray) -> Box:
