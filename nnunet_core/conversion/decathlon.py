@@ -39,8 +39,8 @@ class StackedFormat(SimpleItkFormat):
         """
         if dimensions(path) != 4:
             return super().read(path)
-        with nifti.checked(path) as readable:
-            image = sitk.ReadImage(str(readable))
+        nifti.read(path)  # checks what the reader does not
+        image = sitk.ReadImage(str(path))
         if image.GetNumberOfComponentsPerPixel() != 1:
             raise ImageError(
                 f"The image {path} has 4 dimensions and several values per voxel; it may have one of these."
