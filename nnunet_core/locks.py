@@ -21,14 +21,14 @@ _POLL_SECONDS = 0.5
 
 
 @contextlib.contextmanager
-def held(folder: Path, purpose: str, report: Reporter, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a folder while the block runs.
+def held(path: Path, purpose: str, report: Reporter, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file while the block runs.
 
     A lock whose process on this host is gone is taken over. One of another host cannot be judged: the message says which
     file to delete if its process is gone.
 
     Args:
-        folder: What is locked; it is created.
+        path: The lock file, `.lock` in the folder that is locked or a name like it; its folder is created.
         purpose: What is done there, for messages.
         report: Told when there is somebody to wait for.
         wait: Wait until the lock is free, instead of raising.
@@ -36,9 +36,8 @@ def held(folder: Path, purpose: str, report: Reporter, wait: bool = True) -> Ite
     Raises:
         StorageError: Somebody else holds the lock and `wait` is false, or the folder cannot be written.
     """
-    path = folder / NAME
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock = SoftFileLock(path)
         try:
             lock.acquire(timeout=_AT_ONCE_SECONDS, poll_interval=0.05)
@@ -46,7 +45,7 @@ def held(folder: Path, purpose: str, report: Reporter, wait: bool = True) -> Ite
             occupied = f"{_holder(path)} is busy with {purpose}"
             advice = f"If that process is gone, delete {path}"
             if not wait:
-                raise StorageError(f"{occupied} ({folder}). Let it finish, or stop it. {advice}.") from None
+                raise StorageError(f"{occupied} ({path.parent}). Let it finish, or stop it. {advice}.") from None
             report.message(f"waiting: {occupied}. {advice}.")
             lock.acquire(poll_interval=_POLL_SECONDS)
     except OSError as error:

@@ -35,7 +35,7 @@ def fingerprint(
     path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
     if path.is_file():
         return Fingerprint.read(path)
-    with locks.held(path.parent, f"the fingerprint of {dataset.name}", report):
+    with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
         if path.is_file():
             return Fingerprint.read(path)
         with report.track("fingerprint", len(dataset.training)) as tracker:
@@ -80,7 +80,7 @@ def prepare(
     keys = case_keys(dataset, configuration, identity)
     if not _missing(store, keys):
         return store
-    with locks.held(store.folder, f"preprocessing {dataset.name}", report):
+    with locks.held(store.folder / locks.NAME, f"preprocessing {dataset.name}", report):
         todo = _missing(store, keys)  # another run may have prepared them while this one waited
         with report.track(f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)) as tracker:
             advance = lambda name: tracker.advance(1, name)  # noqa: E731

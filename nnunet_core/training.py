@@ -133,7 +133,7 @@ def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = 
         method = experiment.method
         method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
         return {}
-    with locks.held(experiment.folder / f".fold_{fold}", f"fold {fold}", report, wait=False):
+    with locks.held(experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False):
         if restart and folder.exists():
             _set_aside(folder, report, "as asked")
         return _train_fold(experiment, fold, split, folder)
@@ -159,12 +159,13 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
         return dict(files.read_json(folder / VALIDATION / SUMMARY))
     if record.status == "running":
         record.write(folder / RUN_FILE)
-        _warn(report, registry.notify("nnunet_run_started", record=record))
+        _warn(report, registry.notify("nnunet_run_started", record=record, folder=folder))
         computed = _train(experiment, folder, split, record)
         record = _advance(record, "trained", folder, computed)
     summary = validate_fold(experiment, folder, split)
     record = _advance(record, "finished", folder)
-    _warn(report, registry.notify("nnunet_run_finished", record=record, summary=summary["results"]["mean"]))
+    mean = summary["results"]["mean"]
+    _warn(report, registry.notify("nnunet_run_finished", record=record, folder=folder, summary=mean))
     return summary
 
 
@@ -176,7 +177,8 @@ def _train(experiment: Experiment, folder: Path, split: Split, record: RunRecord
     method, report = experiment.method, experiment.report
 
     def epoch_finished(metrics: Mapping[str, object]) -> None:
-        _warn(report, method.registry.notify("nnunet_epoch_finished", record=record, metrics=metrics))
+        warnings = method.registry.notify("nnunet_epoch_finished", record=record, folder=folder, metrics=metrics)
+        _warn(report, warnings)
 
     trainer: Trainer = method.build("trainer")
     computed = trainer.train(_task(experiment, folder, split, epoch_finished))

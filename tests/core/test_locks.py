@@ -18,7 +18,7 @@ import sys, time
 from pathlib import Path
 from nnunet_core import locks
 from nnunet_core.reporting import Silence
-with locks.held(Path(sys.argv[1]), "preprocessing", Silence()):
+with locks.held(Path(sys.argv[1]) / locks.NAME, "preprocessing", Silence()):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -43,7 +43,7 @@ def holder(tmp_path):
 
 def test_a_lock_names_its_holder_and_the_file_to_delete(tmp_path, holder):
     expected = rf"process {holder.pid} on .* is busy with fold 0.*delete .*\.lock"
-    with pytest.raises(StorageError, match=expected), locks.held(tmp_path, "fold 0", Silence(), wait=False):
+    with pytest.raises(StorageError, match=expected), locks.held(tmp_path / locks.NAME, "fold 0", Silence(), wait=False):
         pass
 
 
@@ -51,7 +51,7 @@ def test_who_waits_goes_on_when_the_lock_is_free(tmp_path, holder):
     listener, entered = Listener(), threading.Event()
 
     def wait() -> None:
-        with locks.held(tmp_path, "preprocessing", listener):
+        with locks.held(tmp_path / locks.NAME, "preprocessing", listener):
             entered.set()
 
     thread = threading.Thread(target=wait)
@@ -68,6 +68,6 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert (tmp_path / locks.NAME).exists()
-    with locks.held(tmp_path, "preprocessing", Silence(), wait=False):
+    with locks.held(tmp_path / locks.NAME, "preprocessing", Silence(), wait=False):
         pass
     assert not (tmp_path / locks.NAME).exists()
