@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,7 +15,7 @@ from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.conversion import convert as convert_source
 from nnunet_core.conversion import default_destination, find_folders, find_source, parse_labels
 from nnunet_core.dataset import Dataset, open_dataset
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.parallel import Workers
 from nnunet_core.verification import Report
 from nnunet_core.verification import verify as verify_dataset
@@ -108,15 +108,40 @@ def _check_sources(source: Path | None, images: Path | None, labels: Path | None
         )
 
 
-def list_datasets(workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False) -> None:
-    """List the datasets of the workspace's raw folder."""
-    raw = o.workspace_of(workspace).raw
-    names = sorted(path.parent.name for path in raw.glob("*/dataset.json"))
+def list_datasets(context: typer.Context, workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False) -> None:
+    """List the datasets of the workspace's raw folder: channels, labels and number of training cases."""
+    registry, raw, rows = o.registry_of(context), o.workspace_of(workspace).raw, []
+    for path in sorted(raw.glob("*/dataset.json")):
+        try:
+            rows.append(_facts(open_dataset(str(path.parent), raw, registry)))
+        except NnunetError as error:
+            rows.append({"name": path.parent.name, "error": str(error)})
     if as_json:
-        typer.echo(json.dumps(names))
+        typer.echo(json.dumps(rows, indent=1))
         return
-    for name in names or [f"no datasets in {raw}"]:
-        typer.echo(name)
+    table = Table(title=f"{len(rows)} datasets in {raw}", title_justify="left")
+    for column in ("name", "channels", "labels", "cases", "files"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["name"], f"unusable: {row['error']}", "", "", "")
+        else:
+            table.add_row(
+                row["name"], ", ".join(row["channels"]), ", ".join(row["labels"]), str(row["cases"]), row["file_ending"]
+            )
+    out().print(table)
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    """Return what `nnunet dataset list` shows of a dataset."""
+    names = dataset.labels.region_names or [dataset.labels.names[value] for value in dataset.labels.foreground]
+    return {
+        "name": dataset.name,
+        "channels": list(dataset.channels),
+        "labels": list(names),
+        "cases": len(dataset.training),
+        "file_ending": dataset.ending,
+    }
 
 
 def _print(data: Dataset, result: Report) -> None:

@@ -1,0 +1,25 @@
+"""`nnunet dataset list`: what each dataset holds; one that cannot be used is a row with the reason."""
+
+import json
+import subprocess
+import sys
+
+
+def test_datasets_are_listed_and_unusable_ones_say_why(tiny):
+    broken = tiny.with_name("Dataset002_Broken")
+    broken.mkdir()
+    (broken / "dataset.json").write_text("{}")
+    command = [sys.executable, "-m", "nnunet_cli", "dataset", "list", "--workspace", str(tiny.parents[1])]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Dataset001_Tiny" in shown
+    assert "channel_names" in shown
+    first, second = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    assert first == {
+        "name": "Dataset001_Tiny",
+        "channels": ["MRI"],
+        "labels": ["cube"],
+        "cases": 6,
+        "file_ending": ".nii.gz",
+    }
+    assert second["name"] == "Dataset002_Broken"
+    assert "channel_names" in second["error"]
