@@ -16,6 +16,7 @@ from nnunet_core.registry import Registry
 COMMANDS = {
     "run": ("nnunet_cli.run:run", "Plan, preprocess, train, validate and evaluate; optionally predict a folder."),
     "plan": ("nnunet_cli.steps:plan", "Make and show the plans of a dataset."),
+    "splits": ("nnunet_cli.splits:splits", "Show the folds of a dataset, or make them."),
     "preprocess": ("nnunet_cli.steps:preprocess", "Prepare the cases of a dataset for training."),
     "train": ("nnunet_cli.steps:train", "Train and validate folds."),
     "predict": ("nnunet_cli.predict:predict", "Predict a folder of images with a trained model."),

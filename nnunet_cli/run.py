@@ -38,7 +38,10 @@ def run(
     postprocessor: o.PostprocessorOption = None,
     settings: o.SetOption = None,
     configuration: o.ConfigurationOption = None,
-    folds: o.FoldsOption = "0,1,2,3,4",
+    folds: Annotated[
+        str | None,
+        typer.Option(help="Folds with commas between them (0,1), or 'all' to train on all cases. Default: every fold."),
+    ] = None,
     predict: Annotated[
         Path | None,
         typer.Option(help="Folder of images to predict afterwards; also a folder of the dataset, e.g. imagesTs."),
@@ -77,7 +80,7 @@ def run(
         choices=choices,
         settings=parse_assignments(settings or []),
         configurations=tuple(configuration or ()),
-        folds=o.folds_of(folds),
+        folds=o.folds_of(folds) if folds is not None else (),
         runtime=runtime,
         seed=seed,
         processes=o.processes_of(processes),

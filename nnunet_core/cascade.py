@@ -17,7 +17,7 @@ from nnunet_core import files, locks
 from nnunet_core.errors import UsageError
 from nnunet_core.evaluation import read_label_map
 from nnunet_core.settings import build
-from nnunet_core.splits import ALL, FOLDS, Split, load_splits
+from nnunet_core.splits import ALL, Split, load_splits
 from nnunet_core.storage import LabelStore
 
 if TYPE_CHECKING:
@@ -50,11 +50,10 @@ def prepared_label(preprocessor: Preprocessor, label: np.ndarray, geometry: Prep
 
 
 def stage_splits(names: Sequence[str], folds: Sequence[str], path: Path) -> dict[str, Split]:
-    """Return the folds of the previous stage that folds of a cascade need: all five, and `all` for `all`."""
-    wanted = [ALL] if ALL in folds else []
-    if any(fold != ALL for fold in folds):
-        wanted += [str(fold) for fold in range(FOLDS)]
-    return load_splits(names, wanted, path)
+    """Return the folds of the previous stage that folds of a cascade need: every stored one, and `all` for `all`."""
+    every_case = load_splits(names, [ALL], path) if ALL in folds else {}
+    stored = {} if set(folds) == {ALL} else load_splits(names, (), path)
+    return {**every_case, **stored}
 
 
 def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, Split]) -> Experiment:
@@ -82,7 +81,7 @@ def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, S
     keys = {name: files.digest([digests[name], experiment.store.key(name)]) for name in sources}
     todo = [name for name, key in keys.items() if not store.is_current(name, key)]
     if todo:
-        with locks.held(store.folder, f"the inputs of {experiment.configuration_name}", experiment.report):
+        with locks.held(store.folder / locks.NAME, f"the inputs of {experiment.configuration_name}", experiment.report):
             _prepare(experiment, store, {name: (sources[name], keys[name]) for name in todo})
     return dataclasses.replace(experiment, previous=store, previous_digest=files.digest(keys))
 

@@ -13,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from nnunet_core.components import Component, Variant
     from nnunet_core.record import RunRecord
@@ -87,18 +88,19 @@ def nnunet_variants() -> Sequence[Variant]:  # type: ignore[empty-body]
 
 
 @hookspec
-def nnunet_run_started(record: RunRecord) -> None:
+def nnunet_run_started(record: RunRecord, folder: Path) -> None:
     """Observe that the training of one fold starts or resumes; change nothing, return nothing.
 
-    An exception in an observer is reported as a warning that names the plugin; the training goes on.
+    `folder` is that of the fold; what an observer writes goes into a folder of its own there. An exception in an observer
+    is reported as a warning that names the plugin; the training goes on.
     """
 
 
 @hookspec
-def nnunet_epoch_finished(record: RunRecord, metrics: Mapping[str, object]) -> None:
+def nnunet_epoch_finished(record: RunRecord, folder: Path, metrics: Mapping[str, object]) -> None:
     """Observe one epoch; `metrics` is the line that was appended to metrics.jsonl."""
 
 
 @hookspec
-def nnunet_run_finished(record: RunRecord, summary: Mapping[str, object]) -> None:
+def nnunet_run_finished(record: RunRecord, folder: Path, summary: Mapping[str, object]) -> None:
     """Observe that a fold is trained and validated; `summary` is the mean part of its summary.json."""

@@ -82,7 +82,7 @@ def _content(stream: IO[bytes] | igzip.GzipFile, path: Path) -> tuple[np.ndarray
     check_fits(path, header.size)
     content = np.empty(max(header.size, len(start)), np.uint8)
     content[: len(start)] = np.frombuffer(start, np.uint8)
-    found, view = len(start), memoryview(content)
+    found, view = len(start), content.data
     while count := stream.readinto(view[found:]):  # type: ignore[union-attr]
         found += count
     if found < header.size:

@@ -34,7 +34,7 @@ class Request:
         choices: {kind: reference} that replace the variant's components.
         settings: {kind: {field: value}}.
         configurations: Names from the plans; empty means `3d_fullres`, or `2d` when every case is a single slice.
-        folds: `0`..`4` and above, or `all`.
+        folds: Numbers, or `all`; empty means every stored fold, five unless the dataset has its own.
         runtime, seed: How to compute.
         processes, memory: Processes that read and prepare cases, and the bytes that they may need together (None: 80 % of
             what is free).
@@ -47,7 +47,7 @@ class Request:
     choices: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     configurations: tuple[str, ...] = ()
-    folds: tuple[str, ...] = ("0", "1", "2", "3", "4")
+    folds: tuple[str, ...] = ()
     runtime: Runtime = field(default_factory=Runtime)
     seed: int = 12345
     processes: int = 2

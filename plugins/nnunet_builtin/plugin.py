@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nnunet_builtin.observers.observer import check_names
 from nnunet_core import Component, Variant, hookimpl
 
 _HERE = "nnunet_builtin"
@@ -211,3 +212,9 @@ def nnunet_variants() -> list[Variant]:
             },
         ),
     ]
+
+
+@hookimpl
+def nnunet_run_started() -> None:
+    """Say it when NNUNET_LOG names something else than the observers that there are."""
+    check_names()

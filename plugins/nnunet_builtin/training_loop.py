@@ -24,6 +24,7 @@ from nnunet_builtin.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.losses import region_maps
 from nnunet_builtin.optimization import make_optimizer
 from nnunet_builtin.sampling import PatchSampler
+from nnunet_builtin.summary import describe_network
 from nnunet_core import files
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.models import WEIGHTS
@@ -108,6 +109,8 @@ class Loop:
                 + (f" and {state.progress.position} batches" if state.progress.position else "")
                 + f": {task.folder / CHECKPOINT}"
             )
+        elif ranks.rank() == 0:
+            describe_network(network, task, self.batch_size)
         return state
 
     def _start_from_pretrained(self, network: torch.nn.Module, quietly: bool) -> None:

@@ -5,6 +5,7 @@ The environment variables nnUNet_preprocessed and RESULTS_FOLDER name folders wi
 """
 
 import json
+import multiprocessing
 import os
 import pickle
 import sys
@@ -46,6 +47,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds / iterations, "wait": waited[0] / seconds}))
     sys.stdout.flush()
+    for loader in multiprocessing.active_children():
+        loader.kill()
     os._exit(0)  # its loader threads would not end
 
 

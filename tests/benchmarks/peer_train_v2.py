@@ -5,6 +5,7 @@ The environment variables nnUNet_preprocessed and nnUNet_results name folders wi
 """
 
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ def main() -> None:
     folder = Path(os.environ["nnUNet_preprocessed"]) / dataset  # noqa: SIM112
     plans = json.loads((folder / "nnUNetPlans.json").read_text())
     plans["configurations"]["3d_fullres"]["batch_size"] = batch_size
+    plans["continue_training"] = False  # what its own start adds
     document = json.loads((folder / "dataset.json").read_text())
     trainer = nnUNetTrainer(plans, "3d_fullres", 0, document, torch.device("cpu"))
     trainer.initialize()
@@ -37,6 +39,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds / iterations, "wait": waited / seconds}))
     sys.stdout.flush()
+    for loader in multiprocessing.active_children():
+        loader.kill()
     os._exit(0)  # its loader threads would not end
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -195,7 +196,8 @@ def loop_of(labels, dimensions):
         augmentation=None,
         seed=0,
     )
-    loop = Loop(TrainerV2(), task, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0))
+    with mock.patch("nnunet_builtin.training_loop.describe_network", create=True):
+        loop = Loop(TrainerV2(), task, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0))
     loop.state.network.double()
     return loop
 

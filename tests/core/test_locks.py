@@ -43,7 +43,10 @@ def holder(tmp_path):
 
 def test_a_lock_names_its_holder_and_the_file_to_delete(tmp_path, holder):
     expected = rf"process {holder.pid} on .* is busy with fold 0.*delete .*\.lock"
-    with pytest.raises(StorageError, match=expected), locks.held(tmp_path / locks.NAME, "fold 0", Silence(), wait=False):
+    with (
+        pytest.raises(StorageError, match=expected),
+        locks.held(tmp_path / locks.NAME, "fold 0", Silence(), wait=False),
+    ):
         pass
 
 

@@ -17,6 +17,7 @@ from nnunet_core.models import Model
 from nnunet_core.prediction import PredictionOptions, predict_folder
 from nnunet_core.registry import Registry
 from nnunet_core.run import Request, run
+from nnunet_core.splits import Splits, equal_folds
 from nnunet_core.workspace import Workspace
 
 RUNTIME = Runtime("cpu", "float32", 0, 1)
@@ -47,6 +48,8 @@ def test_a_run_makes_a_model_predictions_and_pictures_once(tiny, tmp_path):
     for name in (
         "weights.safetensors",
         "progress.png",
+        "network.txt",
+        "network.png",
         "run.json",
         "validation/summary.json",
         "validation/overlay_worst.png",
@@ -89,6 +92,19 @@ def test_changed_data_sets_the_old_fold_aside(tiny):
     assert second.best.folder == first.best.folder
     assert (first.best.folder / "stale_fold_0_1" / "weights.safetensors").is_file()
     assert (first.best.folder / "fold_0" / "weights.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_trains_every_own_fold_and_observers_get_their_folders(tiny, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("NNUNET_LOG", "tensorboard")
+    path = tiny.parents[1] / "preprocessed" / tiny.name / "splits.json"
+    path.parent.mkdir(parents=True)
+    Splits(folds=equal_folds([f"case_{i}" for i in range(6)], 2)).write(path)
+    result = run_tiny(tiny, folds=())
+    assert sorted(fold.name for fold in result.best.folder.glob("fold_*")) == ["fold_0", "fold_1"]
+    assert result.best.cases == 6
+    assert [len(list((fold / "tensorboard").iterdir())) for fold in result.best.folder.glob("fold_*")] == [1, 1]
 
 
 def test_all_cases_and_2d(tiny):

@@ -25,6 +25,7 @@ from training_problems import EPOCHS, PROBLEMS, STEPS, draw_batch, draw_weights
 def make_trainer(problem):
     """Return v1's trainer with the network and the optimiser that it makes itself."""
     trainer = nnUNetTrainerV2("none", None, batch_dice=problem["batch_dice"], fp16=False)
+    trainer.print_to_log_file = lambda *_: None
     trainer.max_num_epochs = EPOCHS
     trainer.threeD = len(problem["patch_size"]) == 3
     trainer.num_input_channels, trainer.num_classes = problem["input_channels"], problem["classes"]

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from nnunet_builtin.losses import DiceCE
 from nnunet_builtin.network import from_v1
 from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_builtin.trainer import TrainerV2
-from nnunet_builtin.training_loop import Loop
+from nnunet_builtin.training_loop import Loop, computing
 from nnunet_core.labels import Labels
 from nnunet_core.plans import NetworkSpec
 
@@ -75,7 +76,9 @@ def our_loop(problem: dict[str, Any], shapes: dict[str, Any], kind: str, **setti
         seed=0,
     )
     trainer = TrainerV2(**{"epochs": EPOCHS, "iterations_per_epoch": STEPS // EPOCHS, **settings})
-    loop = Loop(trainer, task, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0))  # type: ignore[arg-type]
+    runtime = ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0)
+    with mock.patch("nnunet_builtin.training_loop.describe_network", create=True):
+        loop = Loop(trainer, task, runtime)  # type: ignore[arg-type]
     drawn = {name: torch.from_numpy(array) for name, array in draw_weights(shapes).items()}
     loop.state.network.load_state_dict(from_v1(drawn))
     loop.state.network.to(getattr(torch, kind))
@@ -92,7 +95,8 @@ def our_steps(name: str, shapes: dict[str, Any], kind: str, **settings: Any) -> 
             group["lr"] = loop.schedule.rate(epoch)
         images, label = (torch.from_numpy(array) for array in draw_batch(problem, step))
         batch = {"images": images.to(getattr(torch, kind)), "label": label, "names": ["drawn"]}
-        losses.append(loop._training_step(Step(epoch, index, True), batch, True))
+        with computing(loop.runtime, deterministic=False):
+            losses.append(loop._training_step(Step(epoch, index, True), batch, True))
     weights = loop.state.network.state_dict()
     return {"losses": losses, "norms": {key: float(tensor.double().norm()) for key, tensor in weights.items()}}
 

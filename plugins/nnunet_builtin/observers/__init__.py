@@ -1,0 +1,1 @@
+"""Observers that show trainings in TensorBoard, Weights & Biases and MLflow; each is a plugin of its own."""

@@ -1,0 +1,136 @@
+"""What the observers share: whether they were asked for, and what they write."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nnunet_core import hookimpl
+from nnunet_core.errors import PluginError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nnunet_core.record import RunRecord
+
+VARIABLE = "NNUNET_LOG"
+NAMES = ("tensorboard", "wandb", "mlflow")
+
+
+class Log(Protocol):
+    """Where the numbers of one fold go."""
+
+    def write(self, values: Mapping[str, float], epoch: int) -> None:
+        """Write the numbers of an epoch."""
+
+    def finish(self, values: Mapping[str, float]) -> None:
+        """Write the validation of the whole fold, and close."""
+
+
+class Observer:
+    """Passes what a training reports to a library that shows it; silent unless NNUNET_LOG names it.
+
+    Args:
+        name: In NNUNET_LOG; also the extra of the package that installs the library.
+        library: Module of the library, imported when a training starts.
+        open_log: From library, record and fold folder to the log of one fold.
+    """
+
+    def __init__(self, name: str, library: str, open_log: Callable[[Any, RunRecord, Path], Log]) -> None:
+        self.name = name
+        self.library = library
+        self.open_log = open_log
+        self._logs: dict[Path, Log | None] = {}
+
+    @hookimpl
+    def nnunet_run_started(self, record: RunRecord, folder: Path) -> None:
+        """Open the log of a fold; what fails here is said once, and the fold is then not logged."""
+        if self.name in asked_names():
+            self._open(record, folder)
+
+    @hookimpl
+    def nnunet_epoch_finished(self, folder: Path, metrics: Mapping[str, object]) -> None:
+        """Write the numbers of an epoch."""
+        log = self._logs.get(folder)
+        if log is not None:
+            numbers = flat(metrics)
+            log.write(numbers, int(numbers.pop("epoch")))
+
+    @hookimpl
+    def nnunet_run_finished(self, record: RunRecord, folder: Path, summary: Mapping[str, object]) -> None:
+        """Write the scores of the fold's validation; a fold that only had to be validated is opened for it."""
+        if self.name in asked_names() and folder not in self._logs:
+            self._open(record, folder)
+        log = self._logs.pop(folder, None)
+        if log is not None:
+            log.finish(flat(summary, "validation/"))
+
+    def _open(self, record: RunRecord, folder: Path) -> None:
+        self._logs[folder] = None
+        self._logs[folder] = self.open_log(_imported(self.library, self.name), record, folder)
+
+
+def asked_names() -> tuple[str, ...]:
+    """Return the names in NNUNET_LOG."""
+    return tuple(name for part in os.environ.get(VARIABLE, "").split(",") if (name := part.strip().lower()))
+
+
+def check_names() -> None:
+    """Check NNUNET_LOG.
+
+    Raises:
+        UsageError: It names something else than the built-in observers.
+    """
+    for name in asked_names():
+        if name not in NAMES:
+            raise UsageError(f"{VARIABLE} names '{name}'.{nearest(name, NAMES)} Allowed: {', '.join(NAMES)}.")
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, float]:
+    """Return the finite numbers of nested mappings and lists; keys are joined by '/', elements counted from 1."""
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found.update(flat(value, f"{name}/"))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            found.update(flat({str(i): item for i, item in enumerate(value, 1)}, f"{name}/"))
+        elif isinstance(value, int | float) and math.isfinite(value):
+            found[name] = float(value)
+    return found
+
+
+def title(record: RunRecord) -> str:
+    """Return the name of a fold for people."""
+    return f"{record.dataset} {record.variant} {record.configuration} fold {record.fold}"
+
+
+def run_id(record: RunRecord) -> str:
+    """Return 16 hexadecimal digits that a training keeps when it is stopped and goes on."""
+    parts = (title(record), record.inputs_digest, record.started)
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def facts(record: RunRecord) -> dict[str, Any]:
+    """Return what was run: what to group and compare trainings by."""
+    keys = ("dataset", "variant", "configuration", "fold", "seed", "device", "precision")
+    chosen: dict[str, Any] = {key: getattr(record, key) for key in keys}
+    for kind, component in record.components.items():
+        chosen[kind] = component.reference
+        chosen.update({f"{kind}.{name}": value for name, value in component.settings.items()})
+    return chosen
+
+
+def _imported(library: str, name: str) -> Any:
+    """Import a library by name, so that this module itself stays light."""
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise PluginError(
+            f"{VARIABLE} asks for {name}, which cannot be imported ({error}). Run: pip install 'nnunet-core[{name}]'. "
+            "This fold is not logged there."
+        ) from error

@@ -1,0 +1,49 @@
+"""Weights & Biases: one run per fold; WANDB_PROJECT, WANDB_MODE and its other variables count as usual."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nnunet_builtin.observers.observer import Observer, facts, run_id, title
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nnunet_core.record import RunRecord
+
+PROJECT = "nnunet"
+
+
+class WandbLog:
+    """One run; a training that goes on goes on in the same run.
+
+    Args:
+        library: `wandb`.
+        record: What is trained.
+        folder: Of the fold; local files go into its folder `wandb`.
+    """
+
+    def __init__(self, library: Any, record: RunRecord, folder: Path) -> None:
+        self._run = library.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            group=f"{record.dataset} {record.variant} {record.configuration}",
+            name=title(record),
+            id=run_id(record),
+            resume="allow",
+            dir=str(folder),
+            config=facts(record),
+        )
+
+    def write(self, values: Mapping[str, float], epoch: int) -> None:
+        """Log the numbers of an epoch."""
+        self._run.log(dict(values), step=epoch)
+
+    def finish(self, values: Mapping[str, float]) -> None:
+        """Put the validation scores into the summary of the run, and finish it."""
+        self._run.summary.update(dict(values))
+        self._run.finish()
+
+
+plugin = Observer("wandb", "wandb", WandbLog)
