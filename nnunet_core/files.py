@@ -105,6 +105,12 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary.with_suffix(".old"), ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of writers that were killed, in a folder and below, where nobody else writes now."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_with(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file atomically through a function that gets an open binary file."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -157,6 +157,7 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     if record.status == "finished" and (folder / VALIDATION / SUMMARY).is_file():
         report.message(f"fold {fold} is trained and validated already: {folder}")
         return dict(files.read_json(folder / VALIDATION / SUMMARY))
+    files.remove_leftovers(folder)
     if record.status == "running":
         record.write(folder / RUN_FILE)
         _warn(report, registry.notify("nnunet_run_started", record=record, folder=folder))

@@ -6,8 +6,11 @@ the number of workers, nor the place at which a training goes on, nor the number
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -258,7 +262,7 @@ def _loader(dataset: BatchDataset, steps: Sequence[Step], workers: int) -> DataL
         num_workers=workers,
         prefetch_factor=_PREFETCH,
         timeout=_CHECK_SECONDS,
-        worker_init_fn=_start_worker,
+        worker_init_fn=functools.partial(_start_worker, training=os.getpid()),
         multiprocessing_context=_process_context(),
         generator=torch.Generator(),
     )
@@ -276,12 +280,20 @@ def _process_context() -> Any:
     return context
 
 
-def _start_worker(_worker: int) -> None:
+def _start_worker(_worker: int, training: int) -> None:
     """Compute in one thread, and outlive signals that ask the training to stop: it may need the next batch."""
     threadpool_limits(1)
+    threading.Thread(target=_end_with, args=[training], daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_LIVE))
+
+
+def _end_with(process: int) -> None:
+    """End this process when another one has ended; a training that is killed cannot end its workers itself."""
+    while psutil.pid_exists(process):
+        time.sleep(_CHECK_SECONDS)
+    os._exit(1)
 
 
 def _next(iterator: Iterator[Any], patience: float) -> Any:

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.devices import ResolvedRuntime
-from nnunet_builtin.loading import Step
+from nnunet_builtin.loading import BatchDataset, Step
 from nnunet_builtin.losses import DiceCE
 from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.sampling import PatchSampler
 from nnunet_builtin.trainer import TrainerV2
 from nnunet_builtin.training_loop import Loop
 from nnunet_core.images import Geometry, SimpleItkFormat
@@ -25,8 +26,10 @@ from nnunet_core.splits import Splits
 
 SETTINGS = (
     *("planner.max_batch_size=2", "planner.base_features=4"),
-    *("trainer.epochs=1", "trainer.iterations_per_epoch=2", "trainer.validation_iterations=1"),
+    *("trainer.epochs=1", "trainer.iterations_per_epoch=2", "trainer.validation_iterations=2"),
 )
+ALL = [f"case_{number}" for number in range(6)]
+ODD = 5  # the case that both training batches and a validation batch draw
 
 
 def empty_label(image, label):
@@ -63,7 +66,7 @@ def nothing_but_foreground(image, label):
     return image, np.ones_like(label)
 
 
-def rewrite(dataset, change, number=0):
+def rewrite(dataset, change, number=ODD):
     """Change a case of the dataset."""
     paths = dataset / "imagesTr" / f"case_{number}_0000.nii.gz", dataset / "labelsTr" / f"case_{number}.nii.gz"
     image, label = (SimpleItkFormat().read(path) for path in paths)
@@ -80,15 +83,18 @@ def keep(dataset, count):
             path.unlink()
 
 
-def train(dataset, configuration, folds="all"):
-    """Train by the command line; return the folders of the folds."""
+def train(dataset, folds="all"):
+    """Train in 2D and in 3D by the command line; return the folders of the folds."""
     workspace = dataset.parents[1]
     arguments = [sys.executable, "-m", "nnunet_cli", "train", str(dataset), "--workspace", str(workspace)]
-    arguments += ["--folds", folds, "-c", configuration, "--workers", "0", "--precision", "float32", "--processes", "1"]
+    arguments += ["-c", "2d", "-c", "3d_fullres", "--folds", folds]
+    arguments += ["--workers", "0", "--precision", "float32", "--processes", "1"]
     arguments += [part for setting in SETTINGS for part in ("--set", setting)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return sorted(workspace.glob(f"results/*/*/{configuration}/fold_*"))
+    found = sorted(workspace.glob("results/*/*/*/fold_*"))
+    assert {fold.parent.name for fold in found} == {"2d", "3d_fullres"}
+    return found
 
 
 def check(dataset, fold, cases):
@@ -104,53 +110,54 @@ def check(dataset, fold, cases):
         assert set(np.unique(prediction.array)) <= {0, 1}
 
 
-ALL = [f"case_{number}" for number in range(6)]
-ODD = [
+def test_the_odd_case_is_trained_on_with_and_without_foreground_forced():
+    sampler = PatchSampler(None, ALL, None, batch_size=2)
+    batches = BatchDataset(sampler, sampler, None, None, seed=12345)
+    assert [batches.names(Step(0, index, True)).index(ALL[ODD]) for index in range(2)] == [0, 1]
+    assert ALL[ODD] in batches.names(Step(0, 1, False))
+
+
+CHANGES = [
     *(empty_label, single_slice, single_slice_without_label, smaller_than_the_patch),
     *(constant_image, huge_intensities, one_foreground_voxel, nothing_but_foreground),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-@pytest.mark.parametrize("change", ODD, ids=lambda change: change.__name__)
-def test_one_odd_case_among_ordinary_ones(tiny, change, configuration):
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_one_odd_case_among_ordinary_ones(tiny, change):
     rewrite(tiny, change)
-    (fold,) = train(tiny, configuration)
-    check(tiny, fold, ALL)
+    for fold in train(tiny):
+        check(tiny, fold, ALL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-def test_no_case_has_any_foreground(tiny, configuration):
+def test_no_case_has_any_foreground(tiny):
     for number in range(6):
         rewrite(tiny, empty_label, number)
-    (fold,) = train(tiny, configuration)
-    check(tiny, fold, ALL)
+    for fold in train(tiny):
+        check(tiny, fold, ALL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-def test_a_dataset_of_one_case(tiny, configuration):
+def test_a_dataset_of_one_case(tiny):
     keep(tiny, 1)
-    (fold,) = train(tiny, configuration)
-    check(tiny, fold, ALL[:1])
+    for fold in train(tiny):
+        check(tiny, fold, ALL[:1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-def test_a_dataset_of_five_cases_validates_one_per_fold(tiny, configuration):
+def test_a_dataset_of_five_cases_validates_one_per_fold(tiny):
     keep(tiny, 5)
-    found = train(tiny, configuration, "0,4")
+    found = train(tiny, "0,4")
     splits = Splits.read(tiny.parents[1] / "preprocessed" / tiny.name / "splits.json").folds
     assert [len(split.val) for split in splits] == [1] * 5
-    for fold, split in zip(found, (splits[0], splits[4]), strict=True):
+    for fold, split in zip(found, (splits[0], splits[4]) * 2, strict=True):
         check(tiny, fold, split.val)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-def test_an_ignore_label_and_a_case_of_nothing_else(tiny, configuration):
+def test_an_ignore_label_and_a_case_of_nothing_else(tiny):
     def ignored(image, label):
         label[:, :9], label[0] = 2, 2
         return image, label
@@ -162,11 +169,11 @@ def test_an_ignore_label_and_a_case_of_nothing_else(tiny, configuration):
     document["labels"]["ignore"] = 2
     (tiny / "dataset.json").write_text(json.dumps(document))
     for number in range(6):
-        rewrite(tiny, ignored if number else all_ignored, number)
-    (fold,) = train(tiny, configuration)
-    check(tiny, fold, ALL)
-    first = json.loads((fold / "validation" / "summary.json").read_text())["results"]["all"][0]
-    assert first["1"]["Dice"] is None
+        rewrite(tiny, all_ignored if number == ODD else ignored, number)
+    for fold in train(tiny):
+        check(tiny, fold, ALL)
+        last = json.loads((fold / "validation" / "summary.json").read_text())["results"]["all"][ODD]
+        assert last["1"]["Dice"] is None
 
 
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}

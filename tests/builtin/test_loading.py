@@ -2,12 +2,17 @@
 
 import contextlib
 import itertools
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -223,3 +228,33 @@ def test_slow_workers_are_waited_for(store, monkeypatch):
     slow = list(stream(store, 1, augmentation=Slow(), epochs=range(1), training_iterations=2))
     fast = list(stream(store, 0, augmentation=NoAugmentation(), epochs=range(1), training_iterations=2))
     assert_equal(slow, fast)
+
+
+KILLED_TRAINING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_loading
+from nnunet_core.storage import PreparedStore
+if __name__ == "__main__":
+    stream = test_loading.stream(PreparedStore(Path(sys.argv[1])), 2, epochs=range(1000))
+    next(stream)
+    import psutil
+    print([child.pid for child in psutil.Process().children(recursive=True)], flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_training_end(store, tmp_path):
+    script = tmp_path / "training.py"
+    script.write_text(KILLED_TRAINING)
+    command = [sys.executable, str(script), str(store.folder), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as training:
+        children = json.loads(training.stdout.readline())
+        assert len(children) >= 3
+        training.kill()
+    deadline = time.monotonic() + 30
+    while any(psutil.pid_exists(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [child for child in children if psutil.pid_exists(child)]

@@ -49,10 +49,20 @@ def one_message(done):
 
 @pytest.mark.timeout(600)
 def test_killed_trainings_end_with_the_weights_of_an_undisturbed_one(tiny, killing):
-    hits, equal = killing.killed_trainings(tiny, 3, 0, workers=1)
+    hits, wrong = killing.killed_trainings(tiny, 3, 0, workers=1)
     assert len(hits) == 3
-    assert len(equal) >= 2
-    assert all(equal), hits
+    assert len(wrong) >= 2
+    assert not any(wrong), hits
+
+
+def test_half_written_files_of_a_killed_training_are_removed(stopped, killing):
+    dataset, fold = stopped
+    leftovers = fold / ".checkpoint.pt.abc.tmp", fold / "validation" / ".case_0.nii.gz.abc.tmp"
+    for path in leftovers:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    assert train(killing, dataset).returncode == 0
+    assert not any(path.exists() for path in leftovers)
 
 
 def test_a_disk_that_is_full_when_a_checkpoint_is_written_leaves_the_last_one(stopped, killing):

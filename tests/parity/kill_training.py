@@ -37,7 +37,7 @@ def finish(dataset: Path, workers: int) -> Path:
     return weights.parent
 
 
-def killed_trainings(dataset: Path, kills: int, seed: int, workers: int) -> tuple[list[str], list[bool]]:
+def killed_trainings(dataset: Path, kills: int, seed: int, workers: int) -> tuple[list[str], list[str]]:
     """Kill trainings until there were so many kills; a training that ends in between is compared, and another one begins.
 
     Args:
@@ -47,9 +47,10 @@ def killed_trainings(dataset: Path, kills: int, seed: int, workers: int) -> tupl
         workers: Loader processes.
 
     Returns:
-        Where each kill hit, and for each training that ended whether its weights are those of the undisturbed one.
+        Where each kill hit, and for each training that ended what is wrong with it: other weights than those of the
+        undisturbed one, or half-written files that are left; an empty text where nothing is.
     """
-    moments, hits, equal = random.Random(seed), [], []
+    moments, hits, wrong = random.Random(seed), [], []
     fold = finish(dataset, workers)  # also prepares the cases
     expected = [(fold / name).read_bytes() for name in WEIGHTS]
     fold.rename(fold.with_name("undisturbed"))
@@ -58,8 +59,9 @@ def killed_trainings(dataset: Path, kills: int, seed: int, workers: int) -> tupl
     whole = time.monotonic() - started
 
     def compare() -> None:
-        equal.append([(fold / name).read_bytes() for name in WEIGHTS] == expected and not list(fold.rglob("*.tmp")))
-        fold.rename(fold.with_name(f"ended_{len(equal)}"))
+        other = [name for name, content in zip(WEIGHTS, expected, strict=True) if (fold / name).read_bytes() != content]
+        wrong.append(", ".join([*other, *(path.name for path in fold.rglob("*.tmp"))]))
+        fold.rename(fold.with_name(f"ended_{len(wrong)}"))
 
     compare()
     while len(hits) < kills:
@@ -74,7 +76,7 @@ def killed_trainings(dataset: Path, kills: int, seed: int, workers: int) -> tupl
             compare()
     finish(dataset, workers)
     compare()
-    return hits, equal
+    return hits, wrong
 
 
 def _first_batch(dataset: Path, workers: int) -> float:
@@ -114,11 +116,12 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        hits, equal = killed_trainings(make_dataset(Path(folder)), options.kills, options.seed, options.workers)
+        hits, wrong = killed_trainings(make_dataset(Path(folder)), options.kills, options.seed, options.workers)
     for number, where in enumerate(hits, 1):
         print(f"kill {number}: after {where}")
-    print(f"{len(hits)} kills; {sum(equal)} of {len(equal)} trainings ended with the weights of an undisturbed one")
-    return int(not all(equal))
+    for number, what in enumerate(wrong, 1):
+        print(f"training {number}: {what or 'ended with the weights of an undisturbed one, nothing is left over'}")
+    return int(any(wrong))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def batches(problem, dtype):
 def train(problem, dtype):
     trainer = make_trainer(problem)
     network = trainer.network
-    weights = draw_weights({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+    weights = draw_weights(problem, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     network.to(dtype)
     clip, gradients = torch.nn.utils.clip_grad_norm_, []

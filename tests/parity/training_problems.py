@@ -1,4 +1,8 @@
-"""Small trainings that nnU-Net v1 and this package both make: networks, weights and batches drawn with NumPy alone."""
+"""Small trainings that nnU-Net v1 and this package both make: networks, weights and batches drawn with NumPy alone.
+
+Some trainings amplify rounding: in v1 as here, losses of float32 and of float64 are 1e-2 apart after ten steps for most seeds.
+Those below are seeds for which v1 itself stays within 1e-5, so that float32 can be compared too. In float64 any seed will do.
+"""
 
 import numpy as np
 
@@ -12,6 +16,7 @@ PROBLEMS = {
         "conv_kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
         "patch_size": [8, 16, 24],
         "batch_size": 2,
+        "seed": 11,
         "batch_dice": False,
     },
     "2d": {
@@ -22,23 +27,25 @@ PROBLEMS = {
         "conv_kernels": [[3, 3], [3, 3], [3, 3], [3, 3]],
         "patch_size": [32, 24],
         "batch_size": 5,
+        "seed": 8,
         "batch_dice": True,
     },
 }
 
 
-def draw_weights(shapes):
+def draw_weights(problem, shapes):
     """Return {name: float32 array} for v1's names and shapes, each drawn by its place among the sorted names.
 
     The heads are large, so that the first gradients are longer than what clipping leaves of them.
     """
-    return {name: _tensor(name, shapes[name], np.random.default_rng([1, i])) for i, name in enumerate(sorted(shapes))}
+    names = enumerate(sorted(shapes))
+    return {name: _tensor(name, shapes[name], np.random.default_rng([problem["seed"], i])) for i, name in names}
 
 
 def _tensor(name, shape, rng):
     drawn = rng.standard_normal(shape)
     if len(shape) > 1:
-        drawn *= np.sqrt(2 / np.prod(shape[1:])) * (8 if name.startswith("seg_outputs") else 1)
+        drawn *= np.sqrt(2 / np.prod(shape[1:])) * (12 if name.startswith("seg_outputs") else 1)
     else:
         drawn = 0.1 * drawn + name.endswith("instnorm.weight")
     return drawn.astype(np.float32)
