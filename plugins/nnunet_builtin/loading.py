@@ -302,6 +302,8 @@ def _next(iterator: Iterator[Any], patience: float) -> Any:
     while True:
         try:
             return next(iterator)
+        except (EOFError, OSError) as error:  # it died while it handed a batch over
+            raise _WorkerError(f"a loader worker died: {_last_line(error)}") from error
         except RuntimeError as error:
             if "timed out" not in str(error):
                 raise _WorkerError(f"a loader worker died: {_last_line(error)}") from error
