@@ -23,6 +23,7 @@ import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nnunet_builtin.allocation import keep_freed_memory
 from nnunet_core.errors import NnunetError, TrainingError
 
 if TYPE_CHECKING:
@@ -283,6 +284,7 @@ def _process_context() -> Any:
 def _start_worker(_worker: int, training: int) -> None:
     """Compute in one thread, and outlive signals that ask the training to stop: it may need the next batch."""
     threadpool_limits(1)
+    keep_freed_memory()
     threading.Thread(target=_end_with, args=[training], daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):

@@ -51,13 +51,13 @@ class _NormActivation(torch.autograd.Function):
     def forward(
         ctx: Any, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, slope: float
     ) -> torch.Tensor:
-        normalised = torch.empty_like(features)
+        activated = torch.empty_like(features)
         mean, scale = (weight.new_empty(features.shape[:2]) for _ in range(2))
         for index in range(len(features)):
             sample = slice(index, index + 1)
-            out = (normalised[sample], mean[index], scale[index])
+            out = (activated[sample], mean[index], scale[index])
             torch.native_batch_norm(features[sample], weight, bias, None, None, True, 0.0, _EPSILON, out=out)
-        activated = functional.leaky_relu_(normalised, slope)
+            functional.leaky_relu_(activated[sample], slope)
         ctx.save_for_backward(features, activated, weight, mean, scale)
         ctx.slope = slope
         return activated
@@ -65,13 +65,13 @@ class _NormActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         features, activated, weight, mean, scale = ctx.saved_tensors
-        gradient = torch.ops.aten.leaky_relu_backward(gradients[0], activated, ctx.slope, True)
         result = torch.empty_like(features)
         weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(weight)
         for index in range(len(features)):
             sample = slice(index, index + 1)
+            gradient = torch.ops.aten.leaky_relu_backward(gradients[0][sample], activated[sample], ctx.slope, True)
             by_features, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-                gradient[sample],
+                gradient,
                 features[sample],
                 weight,
                 None,

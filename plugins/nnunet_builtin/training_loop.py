@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from nnunet_builtin import ranks
+from nnunet_builtin.allocation import freed_memory_kept
 from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, Writer, moving_average, write_checkpoint
 from nnunet_builtin.compilation import compile_in_place
 from nnunet_builtin.deep_supervision import DeepSupervisionLoss, targets
@@ -337,13 +338,14 @@ class Loop:
 
 @contextlib.contextmanager
 def computing(runtime: ResolvedRuntime, deterministic: bool) -> Iterator[None]:
-    """Use the runtime's compute threads, and reproducible GPU operations if asked, inside the block."""
+    """Use the runtime's compute threads, keep freed memory, and reproducible GPU operations if asked, inside the block."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     torch.set_num_threads(runtime.threads)
     torch.backends.cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     try:
-        yield
+        with freed_memory_kept() if runtime.device.type == "cpu" else contextlib.nullcontext():
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark
