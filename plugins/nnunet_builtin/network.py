@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from nnunet_builtin.coarse import is_worthwhile, upsampled_convolution
 from nnunet_core.plans import NetworkSpec
 
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -33,7 +34,10 @@ class Block(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
-        features = self.conv(features)
+        return self.activated(self.conv(features))
+
+    def activated(self, features: torch.Tensor) -> torch.Tensor:
+        """Return convolved features after the norm and leaky ReLU; they may be overwritten."""
         if features.device.type == "cpu" and features.is_contiguous(memory_format=_CHANNELS_LAST[features.ndim]):
             return _NormActivation.apply(features, self.norm.weight, self.norm.bias, self.slope)
         return functional.leaky_relu(self.norm(features), self.slope, inplace=True)
@@ -137,10 +141,22 @@ class UNet(nn.Module):
         logits: list[torch.Tensor] = []
         skips.pop()
         for up, stage, head in zip(self.upsampling, self.decoder, self.heads, strict=True):
-            features = stage(torch.cat([up(features), skips.pop()], dim=1))
+            features = _decoded(up, stage, features, skips.pop())
             if self.deep_supervision or not skips:
                 logits.insert(0, head(features))
         return logits if self.deep_supervision else logits[0]
+
+
+def _decoded(up: nn.Module, stage: Any, coarse: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    """Return the features of a decoder stage from those of the stage below it and of the encoder."""
+    first, *others = stage
+    if is_worthwhile(up, first.conv, coarse):
+        features = first.activated(upsampled_convolution(up, first.conv, coarse, skip))
+    else:
+        features = first(torch.cat([up(coarse), skip], dim=1))
+    for block in others:
+        features = block(features)
+    return features
 
 
 def from_v1(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
