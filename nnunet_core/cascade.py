@@ -65,10 +65,18 @@ def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, S
         splits: The folds of the previous stage, see `stage_splits`; a case is taken from the last fold that validates it.
 
     Raises:
-        UsageError: Folds of the previous stage are not trained; the message says what to run.
+        UsageError: Folds of the previous stage are not trained, the message says what to run; or a case is validated in no
+            fold of it.
     """
     dataset = experiment.dataset
     sources = {name: previous.validation_file(fold, name) for fold, split in splits.items() for name in split.val}
+    unpredicted = sorted({name for split in splits.values() for name in split.train} - set(sources))
+    if unpredicted:
+        raise UsageError(
+            f"{experiment.configuration_name} needs a prediction of {previous.configuration_name} for every case, made by a fold "
+            f"that validates it; no fold validates {', '.join(unpredicted)}. Use folds that validate every case once: "
+            f"see 'nnunet splits {dataset.name}'."
+        )
     missing = sorted({fold for fold, split in splits.items() if not previous.is_finished(fold, split)})
     if missing:
         raise UsageError(

@@ -80,7 +80,8 @@ class Model:
             raise UsageError(
                 f"Fold {', '.join(missing) or '0'} of {self.folder} is not trained. Trained: "
                 f"{', '.join(trained) or 'none'}. Train with: nnunet train {self.document.dataset} --configuration "
-                f"{self.document.configuration_name} --folds {','.join(missing) or '0'}"
+                f"{self.document.configuration_name} --folds {','.join(missing) or '0'}, with the options of this model's "
+                f"other folds (they are in {FILE})"
             )
         return tuple(trained[name] for name in wanted)
 
