@@ -12,12 +12,13 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 _CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-_VOXELS_PER_CHANNEL = 64  # on fewer, making the weights takes longer than what they save
+_VOXELS_PER_CHANNEL = 32  # on fewer, making the weights takes longer than what they save
 
 
 def is_worthwhile(up: Any, conv: Any, coarse: torch.Tensor) -> bool:
@@ -41,70 +42,67 @@ def upsampled_convolution(up: Any, conv: Any, coarse: torch.Tensor, skip: torch.
         coarse: Features (B, C, *spatial), channels last.
         skip: Features (B, C', *spatial * 2).
     """
-    middle = up.out_channels
-    with torch.autocast(coarse.device.type, enabled=False):
-        weights = _window_weights(up.weight, conv.weight[:, :middle])
-    convolve = _CONVOLVE[coarse.ndim - 2]
-    windows = convolve(coarse, weights, padding=1)
-    fine: torch.Tensor = _Interleave.apply(windows)
-    return convolve(skip, conv.weight[:, middle:], conv.bias, padding=1).add_(fine)
+    middle, convolve = up.out_channels, _CONVOLVE[coarse.ndim - 2]
+    windows = convolve(coarse, _window_weights(up.weight, conv.weight[:, :middle]), padding=1)
+    fine = convolve(skip, conv.weight[:, middle:], conv.bias, padding=1)
+    result: torch.Tensor = _AddPositions.apply(fine, windows)
+    return result
 
 
 def _window_weights(up: torch.Tensor, conv: torch.Tensor) -> torch.Tensor:
     """Return (positions * outputs, inputs, 2, 2, 2) of weights (inputs, middle, 2, 2, 2) and (outputs, middle, 3, 3, 3)."""
     dimensions = up.ndim - 2
     windows, corners = (2,) * dimensions, 2**dimensions
-    spread = torch.tensordot(conv.flatten(2), _tap_places(dimensions).to(conv), 1)
-    spread = spread.unflatten(2, (corners, corners, corners))
-    weights = torch.tensordot(spread, up.flatten(2), ([1, 4], [1, 2]))  # (outputs, positions, places, inputs)
+    places = torch.from_numpy(_tap_places(dimensions)).to(conv)
+    spread = (conv.flatten(2) @ places).unflatten(2, (corners, corners, corners))
+    spread = spread.permute(0, 2, 3, 1, 4).flatten(3)  # (outputs, positions, places, middle * sources)
+    weights = spread @ up.flatten(1).T
     ordered = weights.permute(1, 0, 3, 2).reshape(-1, up.shape[0], *windows)
     return ordered.contiguous(memory_format=_CHANNELS_LAST[dimensions])
 
 
 @functools.cache
-def _tap_places(dimensions: int) -> torch.Tensor:
+def _tap_places(dimensions: int) -> np.ndarray:
     """Return (taps, positions * places * sources), 1 where a tap of the fine grid falls on a place of the coarse window.
 
     Along an axis, the fine voxel 2i + position sees, through tap t, the fine voxel 2i + position + t - 1, which is at the
     position `source` of the coarse voxel i + step. The window of this position starts at the coarse voxel i + position - 1.
     """
-    axis = torch.zeros(3, 2, 2, 2)
+    axis = np.zeros((3, 2, 2, 2), np.float32)
     for position, tap in itertools.product(range(2), range(3)):
         step, source = divmod(position + tap - 1, 2)
         axis[tap, position, step + 1 - position, source] = 1
-    places = torch.ones(1, 1, 1, 1)
+    places = np.ones((1, 1, 1, 1), np.float32)
     for _ in range(dimensions):
-        product = torch.einsum("tpws,uqxr->tupqwxsr", places, axis)
+        product = np.einsum("tpws,uqxr->tupqwxsr", places, axis)
         places = product.reshape([3 * len(places), *(2 * size for size in places.shape[1:])])
-    return places.flatten(1)
+    return places.reshape(len(places), -1)
 
 
-class _Interleave(torch.autograd.Function):
-    """(B, positions * C, *spatial + 1) of windows -> (B, C, *spatial * 2)."""
+class _AddPositions(torch.autograd.Function):
+    """Add windows (B, positions * C, *spatial + 1) to the fine grid (B, C, *spatial * 2), in place."""
 
     @staticmethod
-    def forward(ctx: Any, windows: torch.Tensor) -> torch.Tensor:
-        dimensions = windows.ndim - 2
+    def forward(ctx: Any, fine: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        ctx.mark_dirty(fine)
         ctx.shape = windows.shape
-        shape = (len(windows), windows.shape[1] >> dimensions, *[2 * (size - 1) for size in windows.shape[2:]])
-        fine = torch.empty(shape, dtype=windows.dtype, memory_format=_CHANNELS_LAST[dimensions])
-        for part, own in _positions(windows, fine):
-            own.copy_(part)
+        for own, part in _positions(fine, windows):
+            own.add_(part)
         return fine
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         (fine,) = gradients
         windows = torch.empty(ctx.shape, dtype=fine.dtype, memory_format=_CHANNELS_LAST[fine.ndim - 2]).zero_()
-        for part, own in _positions(windows, fine):
+        for own, part in _positions(fine, windows):
             part.copy_(own)
-        return windows
+        return fine, windows
 
 
-def _positions(windows: torch.Tensor, fine: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield, for each position within a coarse voxel, its part of the windows and its voxels of the fine grid."""
+def _positions(fine: torch.Tensor, windows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield, for each position within a coarse voxel, its voxels of the fine grid and its part of the windows."""
     channels = fine.shape[1]
     for index, position in enumerate(itertools.product(range(2), repeat=fine.ndim - 2)):
         spatial = [slice(p, p + size // 2) for p, size in zip(position, fine.shape[2:], strict=True)]
         part = windows[(slice(None), slice(index * channels, (index + 1) * channels), *spatial)]
-        yield part, fine[(slice(None), slice(None), *[slice(p, None, 2) for p in position])]
+        yield fine[(slice(None), slice(None), *[slice(p, None, 2) for p in position])], part

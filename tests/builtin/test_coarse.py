@@ -39,6 +39,14 @@ def test_values_and_gradients_are_those_of_the_two_steps(size):
         torch.testing.assert_close(found, wanted)
 
 
+def test_a_prediction_before_a_training_does_no_harm():
+    up, conv = layers(2)
+    coarse, skip = features(6, (4, 4)), features(4, (8, 8))
+    with torch.inference_mode():
+        upsampled_convolution(up, conv, coarse, skip)
+    upsampled_convolution(up, conv, coarse, skip).sum().backward()
+
+
 def test_it_is_used_on_large_grids_in_channels_last_order_alone():
     up, conv = layers(3)
     large, small = features(6, (8, 8, 8)), features(6, (2, 4, 4))
