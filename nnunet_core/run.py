@@ -20,7 +20,7 @@ from nnunet_core.prediction import PredictionOptions, predict_folder
 from nnunet_core.registry import Registry
 from nnunet_core.reporting import Reporter, Silence
 from nnunet_core.splits import Split, load_splits
-from nnunet_core.training import Experiment, train_fold
+from nnunet_core.training import Experiment, in_several_processes, train_fold
 from nnunet_core.workspace import Workspace
 
 
@@ -86,6 +86,11 @@ def run(request: Request, registry: Registry, workspace: Workspace, report: Repo
         NnunetError: A stage failed; what was finished before is kept.
     """
     report = report or Silence()
+    if in_several_processes():
+        raise UsageError(
+            "A run is one process; torchrun has started several. Train with 'torchrun ... -m nnunet_cli train' or "
+            "'nnunet train --gpus N' first; 'nnunet run' with the same options then does what is missing."
+        )
     with Workers(request.processes, request.memory, report) as workers:
         return _run(request, registry, workspace, workers, report)
 

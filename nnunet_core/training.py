@@ -152,7 +152,7 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
         record = _new_record(experiment, fold, inputs)
     _write_model_document(experiment)
     registry = experiment.method.registry
-    if record.status != "running" and _several_processes():
+    if record.status != "running" and in_several_processes():
         _train(experiment, folder, split, record)  # the other processes wait to be told that there is nothing to do
     if record.status == "finished" and (folder / VALIDATION / SUMMARY).is_file():
         report.message(f"fold {fold} is trained and validated already: {folder}")
@@ -170,7 +170,8 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     return summary
 
 
-def _several_processes() -> bool:
+def in_several_processes() -> bool:
+    """Return whether `torchrun` started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 

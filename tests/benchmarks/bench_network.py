@@ -9,13 +9,10 @@ leaky ReLU. Printed are the fastest and the median iteration, and how many times
 
 import argparse
 import statistics
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from compare_training import make_batches
 from torch import nn
 
 from nnunet_builtin.deep_supervision import DeepSupervisionLoss, targets
@@ -28,16 +25,36 @@ POOLS = ((2, 2, 2),) * 3
 SPEC = NetworkSpec(dimensions=3, input_channels=1, output_channels=3, pool_kernels=POOLS, conv_kernels=((3, 3, 3),) * 4)
 
 
+def make_batches(count: int = 8, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return batches of two volumes (2, 1, 40, 56, 40) with two ellipsoids as labels 1 and 2."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (40, 56, 40)], indexing="ij"))
+    batches = []
+    for _ in range(count):
+        label = np.zeros((2, 1, 40, 56, 40), np.int16)
+        for sample in label:
+            for value in (1, 2):
+                centre = rng.uniform(-0.4, 0.4, 3)[:, None, None, None]
+                radius = rng.uniform(0.2, 0.45, 3)[:, None, None, None]
+                sample[0][(((grid - centre) / radius) ** 2).sum(0) < 1] = value
+        batches.append(
+            (
+                torch.from_numpy((label * 1.0 + rng.normal(0, 0.7, label.shape)).astype(np.float32)),
+                torch.from_numpy(label),
+            )
+        )
+    return batches
+
+
 class PlainBlock(nn.Module):
     def __init__(self, block: Block):
         super().__init__()
-        features = block.conv.out_channels
-        self.block = nn.Sequential(
-            block.conv, nn.InstanceNorm3d(features, affine=True), nn.LeakyReLU(0.01, inplace=True)
-        )
+        self.conv = block.conv
+        norm = nn.InstanceNorm3d(block.conv.out_channels, affine=True)
+        self.activated = nn.Sequential(norm, nn.LeakyReLU(0.01, inplace=True))
 
     def forward(self, features):
-        return self.block(features)
+        return self.activated(self.conv(features))
 
 
 class Iteration:
@@ -83,12 +100,7 @@ def main() -> None:
     parser.add_argument("--curve", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        make_batches(Path(folder) / "batches.npz")
-        with np.load(Path(folder) / "batches.npz") as content:
-            batches = [
-                tuple(map(torch.from_numpy, pair)) for pair in zip(content["images"], content["labels"], strict=True)
-            ]
+    batches = make_batches()
     compare(batches, arguments.rounds)
     if arguments.curve:
         curves(batches, arguments.curve)

@@ -1,6 +1,6 @@
 """Runs inside an environment with nnunet 1.7.1: trains some iterations with its own loaders on CPU, prints JSON.
 
-Usage: python peer_train_v1.py TASK BATCH_SIZE WARM_UP ITERATIONS THREADS
+Usage: python peer_train_v1.py loading|one-batch TASK BATCH_SIZE WARM_UP ITERATIONS THREADS
 The environment variables nnUNet_preprocessed and RESULTS_FOLDER name folders with a planned and preprocessed task.
 """
 
@@ -16,7 +16,7 @@ import torch
 
 
 def main() -> None:
-    task, batch_size, warm_up, iterations, threads = sys.argv[1], *map(int, sys.argv[2:])
+    mode, task, batch_size, warm_up, iterations, threads = *sys.argv[1:3], *map(int, sys.argv[3:])
     from nnunet.training.network_training.nnUNetTrainerV2 import nnUNetTrainerV2
 
     torch.set_num_threads(threads)
@@ -30,12 +30,12 @@ def main() -> None:
     trainer = nnUNetTrainerV2(str(changed), 0, out, str(folder), batch_dice=False, stage=0, fp16=False)
     trainer.initialize(True)
     trainer.network.train()
-    waited = [0.0]
+    waited, first = [0.0], next(trainer.tr_gen)
 
     class Timed:
         def __next__(self):
             started = time.perf_counter()
-            batch = next(trainer.tr_gen)
+            batch = next(trainer.tr_gen) if mode == "loading" else first
             waited[0] += time.perf_counter() - started
             return batch
 

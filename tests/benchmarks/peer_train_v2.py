@@ -1,6 +1,6 @@
 """Runs inside an environment with nnunetv2: trains some iterations with its own loaders on CPU, prints JSON.
 
-Usage: python peer_train_v2.py DATASET BATCH_SIZE WARM_UP ITERATIONS THREADS
+Usage: python peer_train_v2.py loading|one-batch DATASET BATCH_SIZE WARM_UP ITERATIONS THREADS
 The environment variables nnUNet_preprocessed and nnUNet_results name folders with a planned and preprocessed dataset.
 """
 
@@ -15,7 +15,7 @@ import torch
 
 
 def main() -> None:
-    dataset, batch_size, warm_up, iterations, threads = sys.argv[1], *map(int, sys.argv[2:])
+    mode, dataset, batch_size, warm_up, iterations, threads = *sys.argv[1:3], *map(int, sys.argv[3:])
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     folder = Path(os.environ["nnUNet_preprocessed"]) / dataset  # noqa: SIM112
@@ -28,12 +28,12 @@ def main() -> None:
     trainer.on_train_start()
     torch.set_num_threads(threads)  # after the start, which sets its own
     trainer.network.train()
-    waited = 0.0
+    waited, batch = 0.0, next(trainer.dataloader_train)
     for index in range(warm_up + iterations):
         if index == warm_up:
             waited, started = 0.0, time.perf_counter()
         before = time.perf_counter()
-        batch = next(trainer.dataloader_train)
+        batch = next(trainer.dataloader_train) if mode == "loading" else batch
         waited += time.perf_counter() - before
         trainer.train_step(batch)
     seconds = time.perf_counter() - started

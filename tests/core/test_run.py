@@ -107,6 +107,12 @@ def test_a_run_trains_every_own_fold_and_observers_get_their_folders(tiny, monke
     assert [len(list((fold / "tensorboard").iterdir())) for fold in result.best.folder.glob("fold_*")] == [1, 1]
 
 
+def test_a_run_in_several_processes_is_refused(tiny, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="nnunet train --gpus N"):
+        run_tiny(tiny)
+
+
 def test_all_cases_and_2d(tiny):
     result = run_tiny(tiny, folds=("all",), configurations=("2d",))
     assert result.best.name == "2d"
