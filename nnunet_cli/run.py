@@ -56,6 +56,8 @@ def run(
     processes: o.ProcessesOption = None,
     memory_gb: o.MemoryOption = None,
     seed: o.SeedOption = 12345,
+    pretrained: o.PretrainedOption = None,
+    freeze: o.FreezeOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Run the whole method on a dataset: fingerprint, plan, preprocess, train, validate, evaluate, predict.
@@ -78,7 +80,7 @@ def run(
         dataset=dataset,
         variant=variant,
         choices=choices,
-        settings=parse_assignments(settings or []),
+        settings=o.with_pretrained(parse_assignments(settings or []), pretrained, freeze),
         configurations=tuple(configuration or ()),
         folds=o.folds_of(folds) if folds is not None else (),
         runtime=runtime,

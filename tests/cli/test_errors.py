@@ -50,6 +50,12 @@ def test_wrong_names_and_settings(tiny, capsys, options, parts):
     fails(capsys, [*plan(tiny), *options], code, *parts)
 
 
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_a_pretrained_model_that_does_not_exist(tiny, capsys, command):
+    options = ["--pretrained", tiny / "nothing", "--workspace", tiny.parent.parent]
+    fails(capsys, [command, tiny, *options], 2, "There are no weights", "nothing", "nnunet models list")
+
+
 def test_labels_that_are_not_declared(tiny, capsys):
     label = np.zeros(GEOMETRY.shape, np.uint8)
     label[3:5, 3:5, 3:5] = 7
