@@ -115,7 +115,7 @@ def train(
 ) -> None:
     """Train and validate folds; plans and prepared cases are made if they are missing. A stopped training goes on."""
     if gpus is not None and gpus > 1:
-        raise typer.Exit(launch(sys.argv[1:], gpus))
+        launch(sys.argv[1:], gpus, device)
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     report = make_reporter(quiet=distributed_rank() > 0)
     choices = o.choices_of(
@@ -137,13 +137,13 @@ def train(
         registry, variant, choices, o.with_pretrained(parse_assignments(settings or []), pretrained, freeze)
     )
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
-    splits = load_splits(data.names, o.folds_of(folds), space.preprocessed / data.name / "splits.json")
+    report.message(f"method: {method.name}")
+    splits = load_splits(data.names, o.folds_of(folds), space.preprocessed / data.name / "splits.json", report)
     with o.workers_of(processes, memory_gb, report) as pool:
         plans, _ = preparation.plan(data, method, space, pool, report)
-        names = configuration or default_configurations(plans)
-        experiments = [_experiment(request, data, method, plans, name, space, pool, report) for name in names]
-    for experiment in experiments:
-        name = experiment.configuration_name
+    for name in configuration or default_configurations(plans):
+        with o.workers_of(processes, memory_gb, report) as pool:
+            experiment = _experiment(request, data, method, plans, name, space, pool, report)
         for fold, split in splits.items():
             summary = train_fold(experiment, fold, split, restart)
             if not summary:

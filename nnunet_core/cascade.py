@@ -84,7 +84,7 @@ def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, S
             f"trained. Run: nnunet train {dataset.name} -c {previous.configuration_name} --folds {','.join(missing)}, with the "
             "same options, or let 'nnunet run' do it."
         )
-    store = LabelStore(experiment.folder / "previous_stage")
+    store = LabelStore(experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage"))
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {name: files.digest([digests[name], experiment.store.key(name)]) for name in sources}
     todo = [name for name, key in keys.items() if not store.is_current(name, key)]

@@ -99,7 +99,7 @@ def _run(request: Request, registry: Registry, workspace: Workspace, workers: Wo
     method = choose(registry, request.variant, request.choices, request.settings)
     dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
     report.message(f"method: {method.name}")  # also finds a wrong setting before any work is done
-    splits = load_splits(dataset.names, request.folds, workspace.preprocessed / dataset.name / "splits.json")
+    splits = load_splits(dataset.names, request.folds, workspace.preprocessed / dataset.name / "splits.json", report)
     source = _image_folder(request, dataset)
     plans, plans_path = preparation.plan(dataset, method, workspace, workers, report)
     results = []

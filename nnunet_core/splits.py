@@ -7,12 +7,16 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.files import Document
+
+if TYPE_CHECKING:
+    from nnunet_core.reporting import Reporter
 
 FILE = "splits.json"
 FOLDS = 5
@@ -139,13 +143,16 @@ def random_split(names: Iterable[str], fold: int) -> Split:
     return _split(cases, set(range(len(cases))) - set(training.tolist()))
 
 
-def load_splits(names: Sequence[str], folds: Sequence[str], path: Path) -> dict[str, Split]:
+def load_splits(
+    names: Sequence[str], folds: Sequence[str], path: Path, report: Reporter | None = None
+) -> dict[str, Split]:
     """Return {fold: split} of the asked folds.
 
     Args:
         names: Training cases of the dataset.
         folds: Numbers, or `all`: every case trains and validates, and no file is read or written. Empty: every stored fold.
         path: The splits file. It is written once; whoever comes later, or at the same time, reads that file.
+        report: Hears of cases that are in no fold.
 
     Raises:
         UsageError: Fewer than five cases.
@@ -158,6 +165,12 @@ def load_splits(names: Sequence[str], folds: Sequence[str], path: Path) -> dict[
         else:
             stored = _stored(names, path).folds
             found[fold] = stored[int(fold)] if int(fold) < len(stored) else random_split(names, int(fold))
+    used = {name for split in found.values() for name in (*split.train, *split.val)}
+    if report is not None and (unused := sorted(set(names) - used)):
+        report.warning(
+            f"{len(unused)} cases of the dataset are in no fold of {path}, and take no part: {_listed(unused)}. "
+            "'nnunet splits' shows the folds and makes new ones."
+        )
     return found
 
 

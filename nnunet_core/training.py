@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from nnunet_core.settings import build
 from nnunet_core.splits import Split
 from nnunet_core.storage import LabelStore, PreparedStore
 
+_LOOK_SECONDS = 1
 VALIDATION = "validation"
 SUMMARY = "summary.json"
 
@@ -132,6 +134,10 @@ def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = 
     if distributed_rank() > 0:
         method = experiment.method
         method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
+        while not experiment.is_finished(
+            fold, split
+        ):  # the first process validates; if it fails, torchrun ends this one
+            time.sleep(_LOOK_SECONDS)
         return {}
     with locks.held(experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False):
         if restart and folder.exists():
@@ -287,7 +293,7 @@ def _current_record(folder: Path, inputs: str, report: Reporter) -> RunRecord | 
     record = RunRecord.read(folder / RUN_FILE)
     if record.inputs_digest == inputs:
         return record
-    _set_aside(folder, report, "it was trained on other data, plans or code")
+    _set_aside(folder, report, "it was trained on other cases, plans, inputs or code, or with another seed")
     return None
 
 

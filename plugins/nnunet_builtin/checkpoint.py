@@ -93,19 +93,20 @@ class State:
             "progress": json.dumps({**vars(self.progress), "counts": self.progress.counts.tolist()}),
         }
 
-    def restore(self, path: Path, device: torch.device) -> None:
+    def restore(self, path: Path) -> None:
         """Take over the content of a checkpoint.
 
         Raises:
             TrainingError: It is damaged, or of another network or optimiser.
         """
         try:
-            content = torch.load(path, map_location=device, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
             self.network.load_state_dict(content["network"])
             if self.average is not None:
                 self.average.load_state_dict(content["average"])
             self.optimizer.load_state_dict(content["optimizer"])
-            self.scaler.load_state_dict(content["scaler"])
+            if content["scaler"]:  # empty unless that part of the training was in float16
+                self.scaler.load_state_dict(content["scaler"])
             progress = json.loads(content["progress"])
             self.progress = Progress(**{**progress, "counts": np.array(progress["counts"])})
             self.epoch, self.metrics = content["epoch"], json.loads(content["metrics"])

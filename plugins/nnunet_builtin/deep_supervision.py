@@ -42,4 +42,11 @@ class DeepSupervisionLoss(nn.Module):
     def forward(self, heads: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the loss of logits and labels, both lists with the full resolution first."""
         pairs = zip(self.weights, heads, labels, strict=True)
-        return torch.stack([weight * self.loss(logits, label) for weight, logits, label in pairs if weight]).sum()
+        return torch.stack(
+            [weight * self.loss(_full(logits), label) for weight, logits, label in pairs if weight]
+        ).sum()
+
+
+def _full(logits: torch.Tensor) -> torch.Tensor:
+    """Return float16 logits as float32: sums over a patch would overflow."""
+    return logits.float() if logits.dtype == torch.float16 else logits

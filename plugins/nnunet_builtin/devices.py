@@ -77,8 +77,12 @@ def available_devices() -> list[str]:
 def _device(name: str) -> torch.device:
     devices = available_devices()
     own = f"cuda:{os.environ.get('LOCAL_RANK', '')}"
-    if name in {"auto", "cuda"} and own in devices:  # one of several processes, each with a GPU of its own
-        return torch.device(own)
+    if name in {"auto", "cuda"} and "LOCAL_RANK" in os.environ and devices[0] == "cuda:0":
+        if torch.cuda.device_count() == 1:  # a launcher that shows each process its own GPU
+            return torch.device("cuda:0")
+        if own not in devices:
+            raise UsageError(f"There are more processes than GPUs: no {own} here. Available: {', '.join(devices)}.")
+        return torch.device(own)  # one of several processes, each with a GPU of its own
     if name == "auto":
         return torch.device(devices[0])
     wanted = "cuda:0" if name == "cuda" else name

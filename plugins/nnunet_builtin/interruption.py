@@ -34,9 +34,9 @@ def stop_requests() -> Iterator[StopRequest]:
         return
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if request.signal is not None:
+        if request.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.signal = signal.Signals(number)
+        request.signal = request.signal or signal.Signals(number)  # batch systems and torchrun may send several
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:

@@ -235,7 +235,8 @@ def _stream(
             with threads.limit(limits=1, user_api="blas"):  # small products; more threads only wait for each other
                 batch = _next(iterator, patience if number else _STARTING * patience)
             if isinstance(batch, Failure):
-                message = f"{str(step).capitalize()} cannot be made: {batch.message}"
+                cases = ", ".join(dataset.names(step))
+                message = f"{str(step).capitalize()}, cases {cases}, cannot be made: {batch.message}"
                 raise TrainingError(message) from RuntimeError(batch.trace)
             yield step, batch
     finally:

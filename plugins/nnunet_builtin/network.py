@@ -40,7 +40,11 @@ class Block(nn.Module):
         """Return convolved features after the norm and leaky ReLU; they may be overwritten."""
         if features.device.type == "cpu" and features.is_contiguous(memory_format=_CHANNELS_LAST[features.ndim]):
             return _NormActivation.apply(features, self.norm.weight, self.norm.bias, self.slope)
-        return functional.leaky_relu(self.norm(features), self.slope, inplace=True)
+        if features.device.type == "cuda":  # mixed precision would compute a group norm in float32
+            features = functional.instance_norm(features, weight=self.norm.weight, bias=self.norm.bias, eps=_EPSILON)
+        else:
+            features = self.norm(features)
+        return functional.leaky_relu(features, self.slope, inplace=True)
 
 
 class _NormActivation(torch.autograd.Function):

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import distributed, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_core.errors import UsageError
 
 #: The first process also validates folds; the others wait for it.
 _PATIENCE = datetime.timedelta(days=2)
+_TRAININGS = itertools.count()
 
 
 def world_size() -> int:
@@ -85,11 +88,13 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+    store, number, size = next(rendezvous("env://", timeout=_PATIENCE))
+    store.set_timeout(_PATIENCE)
+    own = distributed.PrefixStore(f"training_{next(_TRAININGS)}", store)  # the store keeps what the last training said
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=own, rank=number, world_size=size, timeout=_PATIENCE)
+    yield  # not in a `finally`: after an error, leaving would wait for processes that wait for this one
+    distributed.destroy_process_group()
 
 
 def distributed_network(network: nn.Module, device: torch.device) -> nn.Module:

@@ -17,6 +17,7 @@ from nnunet_builtin.finetuning import Part
 from nnunet_builtin.optimization import OptimizerName, Schedule, ScheduleName
 from nnunet_builtin.sliding_window import predict_ensemble
 from nnunet_builtin.training_loop import Loop, computing
+from nnunet_core.errors import UsageError
 from nnunet_core.interfaces import TrainedModel, TrainingTask
 from nnunet_core.models import WEIGHTS
 
@@ -107,15 +108,27 @@ class TrainerV2:
         this; the first one writes.
 
         Raises:
+            UsageError: Settings contradict each other, or the device or precision does not exist.
             TrainingError: The loss is not finite, a loader died again and again, or a case cannot be read.
             StoppedError: Ctrl-C or SIGTERM; the training is saved.
         """
+        self._check()
         runtime = resolve(task.runtime)
         with ranks.joined(runtime.device), computing(runtime, self.deterministic):
             if ranks.told_by_first((task.folder / WEIGHTS).is_file()):
                 return {}
             Loop(self, task, runtime).run()
         return {"device": str(runtime.device), "precision": str(runtime.dtype).removeprefix("torch.")}
+
+    def _check(self) -> None:
+        if self.early_stopping is not None and not self.validation_iterations:
+            raise UsageError(
+                "trainer.early_stopping needs the Dice of validation patches: trainer.validation_iterations is 0."
+            )
+        if self.freeze is not None and self.pretrained is None:
+            raise UsageError(
+                f"trainer.freeze={self.freeze} would keep random weights: give a model to start from, too (--pretrained)."
+            )
 
     def predictor(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
         """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial) (interfaces.Trainer)."""

@@ -104,7 +104,9 @@ class Loop:
         average = None if settings.ema is None else moving_average(network, settings.ema)
         state = State(network, optimizer, scaler, self._no_progress(), average)
         if going_on:
-            state.restore(task.folder / CHECKPOINT, runtime.device)
+            state.restore(task.folder / CHECKPOINT)
+            if ranks.rank() > 0:
+                state.progress.counts[:] = 0  # they are those of all processes
             task.report.message(
                 f"going on after epoch {state.epoch} of {settings.epochs}"
                 + (f" and {state.progress.position} batches" if state.progress.position else "")
@@ -241,24 +243,35 @@ class Loop:
     def _on_device(self, batch: dict[str, Any], training: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch)."""
         task, device = self.task, self.runtime.device
-        tensors = {k: batch[k].to(device, non_blocking=True) for k in ("images", "label", "previous") if k in batch}
+        tensors: dict[str, torch.Tensor] = {
+            k: batch[k].to(device, non_blocking=True) for k in ("images", "label", "previous") if k in batch
+        }
         images, label = tensors["images"], tensors["label"]
         augment = getattr(task.augmentation, "augment_tensors", None)
         if training and augment is not None:
-            pairs = [
-                augment(
-                    images[i : i + 1],
-                    label[i : i + 1],
-                    task.configuration,
-                    seed,
-                    tensors["previous"][i : i + 1] if "previous" in tensors else None,
-                )
-                for i, seed in enumerate(batch["seeds"])
-            ]
-            images, label = (torch.cat(part) for part in zip(*pairs, strict=True))
+            images, label = self._augmented(augment, tensors, batch)
         images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
         if task.labels.regions:
             label = region_maps(label, task.labels.regions, task.labels.ignore)
+        return images, label
+
+    def _augmented(
+        self, augment: Callable[..., Any], tensors: dict[str, torch.Tensor], batch: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images and label after an augmentation on tensors, sample by sample, each with its own seed."""
+        previous = tensors["previous"].split(1) if "previous" in tensors else [None] * len(batch["seeds"])
+        samples = zip(tensors["images"].split(1), tensors["label"].split(1), batch["seeds"], previous, strict=True)
+        try:
+            pairs = [
+                augment(image, label, self.task.configuration, seed, earlier) for image, label, seed, earlier in samples
+            ]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise TrainingError(
+                f"A batch of the cases {', '.join(batch['names'])} cannot be augmented: {type(error).__name__}: {error}"
+            ) from error
+        images, label = (torch.cat(part) for part in zip(*pairs, strict=True))
         return images, label
 
     def _finish_epoch(self, tracker: Tracker) -> None:
@@ -325,10 +338,14 @@ class Loop:
         return True
 
     def _stop(self, number: int | None) -> None:
-        state = self.state
+        state, progress = self.state, self.state.progress
+        progress.counts = ranks.summed(progress.counts)
+        progress.training_losses = [float(ranks.averaged(loss) or 0) for loss in progress.training_losses]
+        progress.validation_losses = [float(ranks.averaged(loss) or 0) for loss in progress.validation_losses]
         if ranks.rank() == 0:
             self.writer.wait()
             write_checkpoint(self.task.folder, state.snapshot())
+        ranks.told_by_first(True)  # no process ends before everything is saved: torchrun would end the others
         raise StoppedError(
             f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything is saved in "
             f"{self.task.folder}. Run the same command again to go on.",
@@ -346,6 +363,11 @@ def computing(runtime: ResolvedRuntime, deterministic: bool) -> Iterator[None]:
     try:
         with freed_memory_kept() if runtime.device.type == "cpu" else contextlib.nullcontext():
             yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{runtime.device} has too little memory: {str(error).splitlines()[0]} End what else runs on it, use another GPU, "
+            "or train with smaller batches or patches: --set trainer.batch_size=..., --set planner.gpu_memory_gb=..."
+        ) from error
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark
@@ -359,7 +381,11 @@ def _start_over(task: TrainingTask, state: State) -> None:
     )
     fresh = task.network.build(task.configuration.network).state_dict()
     own = state.network.state_dict()
-    state.network.load_state_dict({k: v if v.ndim > 1 else own[k] for k, v in fresh.items()})
+    trained = {name for name, parameter in state.network.named_parameters() if parameter.requires_grad}
+    state.network.load_state_dict({k: v if v.ndim > 1 and k in trained else own[k] for k, v in fresh.items()})
+    if state.average is not None:
+        state.average.module.load_state_dict(state.network.state_dict())
+        state.average.n_averaged.zero_()
     for group in state.optimizer.param_groups:
         if "momentum" in group:
             group["momentum"] = 0.95
@@ -381,21 +407,22 @@ def _counts(logits: torch.Tensor, label: torch.Tensor, task: TrainingTask) -> np
     return np.stack([count.sum(axes).cpu().numpy() for count in found]).astype(float)
 
 
-def _dice(counts: np.ndarray) -> tuple[list[float | None], float]:
-    """Return the Dice per class, None where there is nothing, and its mean."""
+def _dice(counts: np.ndarray) -> tuple[list[float | None], float | None]:
+    """Return the Dice per class, None where there is nothing, and its mean over the others."""
     tp, fp, fn = counts
     size = 2 * tp + fp + fn
     dice = [float(2 * t / s) if s else None for t, s in zip(tp, size, strict=True)]
     present = [value for value in dice if value is not None]
-    return dice, math.fsum(present) / len(present) if present else 0.0
+    return dice, _mean(present)
 
 
 def _detail(line: dict[str, Any], epochs: int) -> str:
-    validation = line["validation_loss"]
+    validation, dice = line["validation_loss"], line["mean_dice"]
     return (
         f"epoch {line['epoch'] + 1}/{epochs}  loss {line['train_loss']:.4f}"
         + (f" / {validation:.4f}" if validation is not None else "")
-        + f"  Dice {line['mean_dice']:.4f}  lr {line['learning_rate']:.2e}  {line['seconds']:.1f} s"
+        + (f"  Dice {dice:.4f}" if dice is not None else "")
+        + f"  lr {line['learning_rate']:.2e}  {line['seconds']:.1f} s"
     )
 
 

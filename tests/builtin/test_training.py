@@ -12,7 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, write_checkpoint
 from nnunet_builtin.optimization import Schedule, make_optimizer
+from nnunet_builtin.trainer import TrainerV2
+from nnunet_builtin.training_loop import _dice
+from nnunet_core.errors import UsageError
 from nnunet_core.files import file_digest
 
 SMALL = ("--set", "planner.max_batch_size=2", "--set", "planner.base_features=4")
@@ -150,6 +154,45 @@ def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_
     assert len(list(model.parent.glob("3d_lowres/fold_*"))) == 5
     assert weights(model / "fold_0")["encoder.0.0.conv.weight"].shape[1] == 2
     assert len(list((tmp_path / "out").glob("case_*.nii.gz"))) == 6
+
+    both = ("-c", "3d_lowres", "-c", "3d_cascade_fullres")
+    inputs = {path: path.stat().st_mtime_ns for path in model.glob("previous_stage/*")}
+    train(tiny, *both, settings=settings, folds="all")  # the cascade of all cases has inputs of its own
+    assert (model / "fold_all" / "weights.safetensors").is_file()
+    assert len(list(model.glob("previous_stage_all/case_*.json"))) == 6
+    assert {path: path.stat().st_mtime_ns for path in model.glob("previous_stage/*")} == inputs
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"freeze": "encoder"}, "--pretrained"),
+        ({"early_stopping": 3, "validation_iterations": 0}, "validation_iterations"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        TrainerV2(**settings).train(None)
+
+
+def test_a_training_goes_on_in_another_precision(tmp_path):
+    def state(scaled):
+        network = torch.nn.Linear(2, 1)
+        optimizer = make_optimizer("SGD", network.parameters(), 0.01, 0.99, 0)
+        scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+        return State(network, optimizer, scaler, Progress(np.zeros((3, 1))))
+
+    for before, after in ((False, True), (True, False), (True, True)):
+        first, second = state(before), state(after)
+        write_checkpoint(tmp_path, first.snapshot())
+        second.restore(tmp_path / CHECKPOINT)
+        assert torch.equal(second.network.weight, first.network.weight)
+        assert second.scaler.is_enabled() == after
+
+
+def test_without_any_class_there_is_no_dice():
+    assert _dice(np.zeros((3, 2))) == ([None, None], None)
+    assert _dice(np.array([[0.0, 0], [4, 0], [0, 0]])) == ([0.0, None], 0.0)
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import pytest
 
 from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.reporting import Silence
 from nnunet_core.splits import Splits, five_folds, load_splits, random_split
 
 NAMES = [f"case_{i:03d}" for i in range(11)]
@@ -21,6 +23,21 @@ def test_folds_are_those_of_v1(golden):
 def test_eleven_cases_split_as_the_specification_says():
     validation = [[NAMES.index(name) for name in split.val] for split in five_folds(reversed(NAMES))]
     assert validation == [[0, 3, 7], [6, 10], [8, 9], [1, 4], [2, 5]]
+
+
+def test_cases_that_came_after_the_folds_are_named(tmp_path):
+    class Listener(Silence):
+        warnings: ClassVar = []
+
+        def warning(self, text):
+            self.warnings.append(text)
+
+    load_splits(NAMES, ["0"], tmp_path / "s.json", Listener())
+    assert not Listener.warnings
+    load_splits([*NAMES, "zz_new"], ["0"], tmp_path / "s.json", Listener())
+    (warning,) = Listener.warnings
+    assert "1 cases of the dataset are in no fold" in warning
+    assert "zz_new" in warning
 
 
 def test_folds_beyond_five_are_random_but_fixed(tmp_path):
