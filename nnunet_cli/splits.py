@@ -15,7 +15,7 @@ from nnunet_core.dataset import Dataset, open_dataset
 from nnunet_core.errors import UsageError
 from nnunet_core.record import FILE as RUN_FILE
 from nnunet_core.split_files import read_folds, read_groups
-from nnunet_core.splits import FILE, FOLDS, Splits, equal_folds, five_folds, grouped_folds
+from nnunet_core.splits import FOLDS, Splits, equal_folds, five_folds, grouped_folds
 from nnunet_core.workspace import Workspace
 
 _SHOWN = 8
@@ -42,7 +42,7 @@ def splits(
     """Show which cases train and validate each fold; with --from, --groups or --folds, make the folds."""
     report, space = make_reporter(quiet=as_json), o.workspace_of(workspace)
     data = open_dataset(dataset, space.raw, o.registry_of(context), space.preprocessed)
-    path = space.preprocessed / data.name / FILE
+    path = space.splits(data.name)
     made = _made(data, source, groups, folds)
     if made is None:
         shown = Splits.read(path) if path.is_file() else Splits(folds=five_folds(data.names))

@@ -138,7 +138,7 @@ def train(
     )
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     report.message(f"method: {method.name}")
-    splits = load_splits(data.names, o.folds_of(folds), space.preprocessed / data.name / "splits.json", report)
+    splits = load_splits(data.names, request.folds, space.splits(data.name), report)
     with o.workers_of(processes, memory_gb, report) as pool:
         plans, _ = preparation.plan(data, method, space, pool, report)
     for name in configuration or default_configurations(plans):

@@ -17,7 +17,7 @@ from nnunet_core import files, locks
 from nnunet_core.errors import UsageError
 from nnunet_core.evaluation import read_label_map
 from nnunet_core.settings import build
-from nnunet_core.splits import ALL, Split, load_splits
+from nnunet_core.splits import ALL, Split, listed, load_splits
 from nnunet_core.storage import LabelStore
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, S
     if unpredicted:
         raise UsageError(
             f"{experiment.configuration_name} needs a prediction of {previous.configuration_name} for every case, made by a fold "
-            f"that validates it; no fold validates {', '.join(unpredicted)}. Use folds that validate every case once: "
+            f"that validates it; no fold validates {listed(unpredicted)}. Use folds that validate every case once: "
             f"see 'nnunet splits {dataset.name}'."
         )
     missing = sorted({fold for fold, split in splits.items() if not previous.is_finished(fold, split)})

@@ -99,7 +99,7 @@ def _run(request: Request, registry: Registry, workspace: Workspace, workers: Wo
     method = choose(registry, request.variant, request.choices, request.settings)
     dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
     report.message(f"method: {method.name}")  # also finds a wrong setting before any work is done
-    splits = load_splits(dataset.names, request.folds, workspace.preprocessed / dataset.name / "splits.json", report)
+    splits = load_splits(dataset.names, request.folds, workspace.splits(dataset.name), report)
     source = _image_folder(request, dataset)
     plans, plans_path = preparation.plan(dataset, method, workspace, workers, report)
     results = []
@@ -150,8 +150,7 @@ def previous_stage(
     """Return the stage before a cascade, and its folds that the asked ones need."""
     dataset, name = experiment.dataset, str(experiment.configuration.previous)
     stage = prepare_experiment(request, dataset, experiment.method, plans, name, workspace, workers, experiment.report)
-    path = workspace.preprocessed / dataset.name / "splits.json"
-    return stage, cascade.stage_splits(dataset.names, request.folds, path)
+    return stage, cascade.stage_splits(dataset.names, request.folds, workspace.splits(dataset.name))
 
 
 def default_configurations(plans: Plans) -> tuple[str, ...]:

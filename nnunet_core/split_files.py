@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from nnunet_core import files
 from nnunet_core.errors import StorageError, UsageError, nearest
 from nnunet_core.plain_pickle import read_plain_pickle
-from nnunet_core.splits import Splits
+from nnunet_core.splits import Splits, listed
 
 _FORM = '[{"train": ["case_1", "case_2"], "val": ["case_3"]}, ...]'
 
@@ -62,7 +62,7 @@ def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
         groups[case] = group
     if missing := sorted(known - set(groups)):
         raise UsageError(
-            f"{path} names no patient for {len(missing)} cases: {', '.join(missing[:10])}. Every case needs one; "
+            f"{path} names no patient for {len(missing)} cases: {listed(missing)}. Every case needs one; "
             "the first line is the header."
         )
     return groups

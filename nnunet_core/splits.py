@@ -18,7 +18,6 @@ from nnunet_core.files import Document
 if TYPE_CHECKING:
     from nnunet_core.reporting import Reporter
 
-FILE = "splits.json"
 FOLDS = 5
 ALL = "all"
 _SEED = 12345
@@ -64,23 +63,25 @@ class Splits(Document):
         unknown = sorted({name for split in self.folds for name in (*split.train, *split.val)} - known)
         if unknown:
             raise StorageError(
-                f"{origin} names cases that the dataset does not have: {_listed(unknown)}. If the dataset has changed, make "
+                f"{origin} names cases that the dataset does not have: {listed(unknown)}. If the dataset has changed, make "
                 f"new folds: nnunet splits DATASET --folds {FOLDS} --overwrite. Folds whose cases change are trained anew."
             )
 
     def remarks(self, names: Iterable[str]) -> list[str]:
         """Return what is allowed but unusual: cases that no fold validates, or several; cases that no fold uses."""
         validated = Counter(name for split in self.folds for name in split.val)
-        used = {name for split in self.folds for name in split.train} | set(validated)
         never = sorted(set(names) - set(validated))
         several = sorted(name for name, count in validated.items() if count > 1)
-        unused = sorted(set(names) - used)
         texts = (
             (never, "are validated in no fold: they have no part in the scores, and a cascade cannot be trained"),
             (several, "are validated in several folds: they count several times in the scores"),
-            (unused, "are in no fold at all: no network is trained on them"),
+            (self.unused(names), "are in no fold at all: no network is trained on them"),
         )
-        return [f"{len(cases)} cases {text}: {_listed(cases)}." for cases, text in texts if cases]
+        return [f"{len(cases)} cases {text}: {listed(cases)}." for cases, text in texts if cases]
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Return the cases that no fold trains on or validates, sorted."""
+        return sorted(set(names) - {name for split in self.folds for name in (*split.train, *split.val)})
 
 
 def equal_folds(names: Iterable[str], count: int = FOLDS) -> tuple[Split, ...]:
@@ -150,7 +151,8 @@ def load_splits(
 
     Args:
         names: Training cases of the dataset.
-        folds: Numbers, or `all`: every case trains and validates, and no file is read or written. Empty: every stored fold.
+        folds: Numbers, or `all` alone: every case trains and validates, and no file is read or written. Empty: every
+            stored fold.
         path: The splits file. It is written once; whoever comes later, or at the same time, reads that file.
         report: Hears of cases that are in no fold.
 
@@ -158,20 +160,16 @@ def load_splits(
         UsageError: Fewer than five cases.
         StorageError: The file is invalid, or names cases that the dataset does not have; see `Splits.check`.
     """
-    found: dict[str, Split] = {}
-    for fold in folds or [str(number) for number in range(len(_stored(names, path).folds))]:
-        if fold == ALL:
-            found[fold] = Split(train=tuple(names), val=tuple(names))
-        else:
-            stored = _stored(names, path).folds
-            found[fold] = stored[int(fold)] if int(fold) < len(stored) else random_split(names, int(fold))
-    used = {name for split in found.values() for name in (*split.train, *split.val)}
-    if report is not None and (unused := sorted(set(names) - used)):
+    if set(folds) == {ALL}:
+        return {ALL: Split(train=tuple(names), val=tuple(names))}
+    stored = _stored(names, path)
+    if report is not None and (unused := stored.unused(names)):
         report.warning(
-            f"{len(unused)} cases of the dataset are in no fold of {path}, and take no part: {_listed(unused)}. "
+            f"{len(unused)} cases of the dataset are in no fold of {path}, and take no part: {listed(unused)}. "
             "'nnunet splits' shows the folds and makes new ones."
         )
-    return found
+    known = {str(number): split for number, split in enumerate(stored.folds)}
+    return {fold: known.get(fold) or random_split(names, int(fold)) for fold in folds or known}
 
 
 def _stored(names: Sequence[str], path: Path) -> Splits:
@@ -214,16 +212,15 @@ def _check_fold(origin: str, split: Split) -> None:
         if not cases:
             raise StorageError(f"{origin} has no cases under '{side}'; every fold needs both.")
         if double := sorted(name for name, number in Counter(cases).items() if number > 1):
-            raise StorageError(
-                f"{origin} names cases more than once under '{side}': {_listed(double)}. Name each once."
-            )
+            raise StorageError(f"{origin} names cases more than once under '{side}': {listed(double)}. Name each once.")
     if both := sorted(set(split.train) & set(split.val)):
         raise StorageError(
-            f"{origin} trains on cases that it validates: {_listed(both)}. Their scores would be too good; remove them "
+            f"{origin} trains on cases that it validates: {listed(both)}. Their scores would be too good; remove them "
             "from 'train' or from 'val'."
         )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return the first ten names for a message, and how many more there are."""
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -134,9 +134,8 @@ def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = 
     if distributed_rank() > 0:
         method = experiment.method
         method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
-        while not experiment.is_finished(
-            fold, split
-        ):  # the first process validates; if it fails, torchrun ends this one
+        # The first process validates; if it fails, torchrun ends this one.
+        while not experiment.is_finished(fold, split):
             time.sleep(_LOOK_SECONDS)
         return {}
     with locks.held(experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False):

@@ -44,6 +44,10 @@ class Workspace:
             results=_absolute(results) if results else default.results,
         )
 
+    def splits(self, dataset: str) -> Path:
+        """Return the file with the folds of a dataset."""
+        return self.preprocessed / dataset / "splits.json"
+
     @classmethod
     def _under(cls, root: Path) -> Workspace:
         root = _absolute(root)

@@ -20,7 +20,7 @@ def keep_freed_memory() -> None:
     A training step allocates and frees the same large tensors each time. By default each of them is mapped and unmapped,
     and the system clears its pages anew: a tenth of a step on CPU.
     """
-    _set(_KEEPING)
+    _set(_glibc(), _KEEPING)
 
 
 @contextlib.contextmanager
@@ -30,15 +30,16 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        _set(_USUAL)
+        library = _glibc()
+        _set(library, _USUAL)
+        if library is not None:
+            library.malloc_trim(0)
 
 
-def _set(values: dict[int, int]) -> None:
-    library = _glibc()
+def _set(library: Any, values: dict[int, int]) -> None:
     if library is not None:
         for parameter, value in values.items():
             library.mallopt(parameter, value)
-        library.malloc_trim(0)
 
 
 def _glibc() -> Any:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from nnunet_builtin.devices import CHANNELS_LAST
+
 _CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
-_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 _VOXELS_PER_CHANNEL = 32  # on fewer, making the weights takes longer than what they save
 
 
@@ -26,7 +27,7 @@ def is_worthwhile(up: Any, conv: Any, coarse: torch.Tensor) -> bool:
     dimensions = coarse.ndim - 2
     return bool(
         coarse.device.type == "cpu"
-        and coarse.is_contiguous(memory_format=_CHANNELS_LAST[dimensions])
+        and coarse.is_contiguous(memory_format=CHANNELS_LAST[dimensions])
         and up.kernel_size == up.stride == (2,) * dimensions
         and conv.kernel_size == (3,) * dimensions
         and coarse.numel() // coarse.shape[1] > _VOXELS_PER_CHANNEL * conv.out_channels
@@ -58,7 +59,7 @@ def _window_weights(up: torch.Tensor, conv: torch.Tensor) -> torch.Tensor:
     spread = spread.permute(0, 2, 3, 1, 4).flatten(3)  # (outputs, positions, places, middle * sources)
     weights = spread @ up.flatten(1).T
     ordered = weights.permute(1, 0, 3, 2).reshape(-1, up.shape[0], *windows)
-    return ordered.contiguous(memory_format=_CHANNELS_LAST[dimensions])
+    return ordered.contiguous(memory_format=CHANNELS_LAST[dimensions])
 
 
 @functools.cache
@@ -93,7 +94,7 @@ class _AddPositions(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         (fine,) = gradients
-        windows = torch.empty(ctx.shape, dtype=fine.dtype, memory_format=_CHANNELS_LAST[fine.ndim - 2]).zero_()
+        windows = torch.empty(ctx.shape, dtype=fine.dtype, memory_format=CHANNELS_LAST[fine.ndim - 2]).zero_()
         for own, part in _positions(fine, windows):
             part.copy_(own)
         return fine, windows

@@ -43,10 +43,10 @@ class DeepSupervisionLoss(nn.Module):
         """Return the loss of logits and labels, both lists with the full resolution first."""
         pairs = zip(self.weights, heads, labels, strict=True)
         return torch.stack(
-            [weight * self.loss(_full(logits), label) for weight, logits, label in pairs if weight]
+            [weight * self.loss(at_least_float32(logits), label) for weight, logits, label in pairs if weight]
         ).sum()
 
 
-def _full(logits: torch.Tensor) -> torch.Tensor:
-    """Return float16 logits as float32: sums over a patch would overflow."""
-    return logits.float() if logits.dtype == torch.float16 else logits
+def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits in float32 or better: in fewer bits, sums over a patch are inexact or overflow."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

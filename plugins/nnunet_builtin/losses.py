@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat
 from torch import nn
 
 from nnunet_builtin import overlap, ranks
+from nnunet_builtin.deep_supervision import at_least_float32
 from nnunet_builtin.likelihoods import Sigmoid, Softmax
 from nnunet_core.errors import UsageError
 
@@ -128,7 +129,7 @@ class _Loss(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            logits = at_least_float32(logits)
             view = self.view.read(logits, target, self.ignore_label, self.settings.overlap == "squared_dice")
             value = logits.new_zeros(())
             if self.settings.ce_weight:

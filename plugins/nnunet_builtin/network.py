@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional
 
 from nnunet_builtin.coarse import is_worthwhile, upsampled_convolution
+from nnunet_builtin.devices import CHANNELS_LAST
 from nnunet_core.plans import NetworkSpec
 
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _EPSILON = 1e-5
 _INITIAL_SLOPE = 0.01
 
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
     def activated(self, features: torch.Tensor) -> torch.Tensor:
         """Return convolved features after the norm and leaky ReLU; they may be overwritten."""
-        if features.device.type == "cpu" and features.is_contiguous(memory_format=_CHANNELS_LAST[features.ndim]):
+        if features.device.type == "cpu" and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2]):
             return _NormActivation.apply(features, self.norm.weight, self.norm.bias, self.slope)
         if features.device.type == "cuda":  # mixed precision would compute a group norm in float32
             features = functional.instance_norm(features, weight=self.norm.weight, bias=self.norm.bias, eps=_EPSILON)

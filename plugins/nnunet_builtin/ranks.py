@@ -130,9 +130,9 @@ def summed(own: np.ndarray) -> np.ndarray:
     return values.cpu().numpy()
 
 
-def averaged(own: float | None) -> float | None:
-    """Return the mean of a number over all processes; None stays."""
-    return None if own is None else float(summed(np.array(own))) / world_size()
+def averaged(own: list[float]) -> list[float]:
+    """Return the mean of each number over all processes."""
+    return (summed(np.array(own)) / world_size()).tolist() if own else []
 
 
 def told_by_first(own: bool) -> bool:

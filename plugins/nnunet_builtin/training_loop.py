@@ -302,8 +302,8 @@ class Loop:
         dice, mean_dice = _dice(counts)
         line = {
             "epoch": state.epoch,
-            "train_loss": ranks.averaged(_mean(progress.training_losses)),
-            "validation_loss": ranks.averaged(_mean(progress.validation_losses)),
+            "train_loss": _mean(ranks.averaged(progress.training_losses)),
+            "validation_loss": _mean(ranks.averaged(progress.validation_losses)),
             "dice": dice,
             "mean_dice": mean_dice,
             "learning_rate": self.schedule.rate(state.epoch),
@@ -340,8 +340,8 @@ class Loop:
     def _stop(self, number: int | None) -> None:
         state, progress = self.state, self.state.progress
         progress.counts = ranks.summed(progress.counts)
-        progress.training_losses = [float(ranks.averaged(loss) or 0) for loss in progress.training_losses]
-        progress.validation_losses = [float(ranks.averaged(loss) or 0) for loss in progress.validation_losses]
+        progress.training_losses = ranks.averaged(progress.training_losses)
+        progress.validation_losses = ranks.averaged(progress.validation_losses)
         if ranks.rank() == 0:
             self.writer.wait()
             write_checkpoint(self.task.folder, state.snapshot())

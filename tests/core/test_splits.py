@@ -2,13 +2,12 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
 
 import pytest
 
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.reporting import Silence
-from nnunet_core.splits import Splits, five_folds, load_splits, random_split
+from nnunet_core.splits import Split, Splits, five_folds, load_splits, random_split
 
 NAMES = [f"case_{i:03d}" for i in range(11)]
 
@@ -25,19 +24,30 @@ def test_eleven_cases_split_as_the_specification_says():
     assert validation == [[0, 3, 7], [6, 10], [8, 9], [1, 4], [2, 5]]
 
 
+class Listener(Silence):
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
 def test_cases_that_came_after_the_folds_are_named(tmp_path):
-    class Listener(Silence):
-        warnings: ClassVar = []
-
-        def warning(self, text):
-            self.warnings.append(text)
-
-    load_splits(NAMES, ["0"], tmp_path / "s.json", Listener())
-    assert not Listener.warnings
-    load_splits([*NAMES, "zz_new"], ["0"], tmp_path / "s.json", Listener())
-    (warning,) = Listener.warnings
+    listener = Listener()
+    load_splits(NAMES, ["0"], tmp_path / "s.json", listener)
+    assert not listener.warnings
+    load_splits([*NAMES, "zz_new"], ["0"], tmp_path / "s.json", listener)
+    (warning,) = listener.warnings
     assert "1 cases of the dataset are in no fold" in warning
     assert "zz_new" in warning
+
+
+def test_cases_of_folds_that_were_not_asked_for_are_in_a_fold(tmp_path):
+    first, second = Split(train=NAMES[:5], val=NAMES[5:7]), Split(train=NAMES[7:9], val=NAMES[9:])
+    Splits(folds=(first, second)).write(tmp_path / "s.json")
+    listener = Listener()
+    assert load_splits(NAMES, ["0"], tmp_path / "s.json", listener) == {"0": first}
+    assert not listener.warnings
 
 
 def test_folds_beyond_five_are_random_but_fixed(tmp_path):
