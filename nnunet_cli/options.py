@@ -65,7 +65,8 @@ SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 PretrainedOption = Annotated[
     Path | None,
     typer.Option(
-        help="Model folder, fold folder or weights file to start from; what does not fit is said and left out."
+        help="Model folder, fold folder or weights file to start from, also of nnU-Net v1 and v2; "
+        "what does not fit is said and left out."
     ),
 ]
 FreezeOption = Annotated[str | None, typer.Option(help="Part of the network that keeps its weights: encoder.")]

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from safetensors.torch import load_file
 
+from nnunet_builtin.foreign_checkpoint import read_foreign_weights
 from nnunet_core import files
 from nnunet_core.errors import TrainingError
 
@@ -46,7 +47,7 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
 
     Args:
         network: To change.
-        path: A `weights.safetensors` file.
+        path: A `weights.safetensors` file, or a checkpoint of nnU-Net v1 (`.model`) or v2 (`.pth`).
         digest: Of the file that was chosen; None does not check.
 
     Raises:
@@ -55,7 +56,7 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
     try:
         if digest is not None and files.file_digest(path) != digest:
             raise TrainingError(f"{path} has changed since it was chosen as pretrained weights. Choose it again.")
-        found = load_file(path)
+        found = load_file(path) if path.suffix == ".safetensors" else read_foreign_weights(path)
     except TrainingError:
         raise
     except Exception as error:

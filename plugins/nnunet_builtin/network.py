@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -99,13 +98,19 @@ class _NormActivation(torch.autograd.Function):
 class UNet(nn.Module):
     """The network itself: (B, C, *patch) -> logits per resolution, full resolution first.
 
+    Args:
+        spec: Sizes.
+        slope: Of the leaky ReLU.
+        layout: `v1`, or `v2`, with biases in transposed convolutions and heads, and decoder kernels of the own resolution
+            instead of the next coarser one (spec: network, section 2).
+
     Attributes:
         deep_supervision: Return the logits of every resolution; False returns the full-resolution tensor alone.
         encoder: Blocks per resolution, finest first, bottleneck last.
         upsampling, decoder, heads: Per resolution, from the bottleneck upwards.
     """
 
-    def __init__(self, spec: NetworkSpec, slope: float) -> None:
+    def __init__(self, spec: NetworkSpec, slope: float, layout: str = "v1") -> None:
         super().__init__()
         self.deep_supervision = True
         dimensions, depth, convs = spec.dimensions, len(spec.pool_kernels), spec.convs_per_stage
@@ -123,16 +128,15 @@ class UNet(nn.Module):
             blocks(inputs[stage], features[stage], spec.conv_kernels[stage], strides[stage])
             for stage in range(depth + 1)
         )
-        upwards = range(depth - 1, -1, -1)
+        upwards, bias = range(depth - 1, -1, -1), layout == "v2"
+        kernels = spec.conv_kernels if layout == "v2" else spec.conv_kernels[1:]
         self.upsampling = nn.ModuleList(
-            _TRANSPOSED[dimensions](features[s + 1], features[s], strides[s + 1], strides[s + 1], bias=False)
+            _TRANSPOSED[dimensions](features[s + 1], features[s], strides[s + 1], strides[s + 1], bias=bias)
             for s in upwards
         )
-        self.decoder = nn.ModuleList(
-            blocks(2 * features[s], features[s], spec.conv_kernels[s + 1], ones) for s in upwards
-        )
+        self.decoder = nn.ModuleList(blocks(2 * features[s], features[s], kernels[s], ones) for s in upwards)
         self.heads = nn.ModuleList(
-            _CONVOLUTION[dimensions](features[s], spec.output_channels, 1, bias=False) for s in upwards
+            _CONVOLUTION[dimensions](features[s], spec.output_channels, 1, bias=bias) for s in upwards
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor] | torch.Tensor:
@@ -161,41 +165,6 @@ def _decoded(up: nn.Module, stage: Any, coarse: torch.Tensor, skip: torch.Tensor
     for block in others:
         features = block(features)
     return features
-
-
-def from_v1(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename a v1 state dict (spec: network, section 5) to the names of `UNet`.
-
-    | v1 | here |
-    |---|---|
-    | `conv_blocks_context.{d}.blocks.{j}` | `encoder.{d}.{j}` |
-    | `conv_blocks_context.{P}.0.blocks.{j}`, `.1.blocks.0` | `encoder.{P}.{j}`, `encoder.{P}.{last}` |
-    | `conv_blocks_localization.{u}.0.blocks.{j}`, `.1.blocks.0` | `decoder.{u}.{j}`, `decoder.{u}.{last}` |
-    | `tu.{u}`, `seg_outputs.{u}` | `upsampling.{u}`, `heads.{u}` |
-    | `instnorm` | `norm` |
-    """
-    plain = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    joints = [
-        match for name in plain if (match := re.match(r"conv_blocks_localization\.\d+\.0\.blocks\.(\d+)\.", name))
-    ]
-    last = max((int(match[1]) for match in joints), default=-1) + 1
-    rules = (
-        (r"^conv_blocks_(context|localization)\.(\d+)\.1\.blocks\.0\.", rf"\1.\2.{last}."),
-        (r"^conv_blocks_(context|localization)\.(\d+)\.0\.blocks\.(\d+)\.", r"\1.\2.\3."),
-        (r"^conv_blocks_context\.(\d+)\.blocks\.(\d+)\.", r"context.\1.\2."),
-        (r"^context\.", "encoder."),
-        (r"^localization\.", "decoder."),
-        (r"^tu\.", "upsampling."),
-        (r"^seg_outputs\.", "heads."),
-        (r"\.instnorm\.", ".norm."),
-    )
-    renamed = {}
-    for name, tensor in plain.items():
-        new = name
-        for pattern, replacement in rules:
-            new = re.sub(pattern, replacement, new)
-        renamed[new] = tensor
-    return renamed
 
 
 def initialise(module: nn.Module) -> None:

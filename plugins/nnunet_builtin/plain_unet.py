@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat
 
@@ -19,16 +19,19 @@ class PlainUNet:
 
     Args:
         negative_slope: Of the leaky ReLU.
+        layout: `v1`, or `v2`: biases in transposed convolutions and heads, and decoder kernels of the own resolution
+            instead of the next coarser one. Weights of either nnU-Net fit their layout whole.
     """
 
-    def __init__(self, negative_slope: NonNegativeFloat = 0.01) -> None:
+    def __init__(self, negative_slope: NonNegativeFloat = 0.01, layout: Literal["v1", "v2"] = "v1") -> None:
         self.negative_slope = negative_slope
+        self.layout = layout
 
     def build(self, spec: NetworkSpec) -> UNet:
         """Return the network (interfaces.NetworkBuilder), initialised as v1 initialises it."""
         from nnunet_builtin.network import UNet, initialise
 
-        network = UNet(spec, self.negative_slope)
+        network = UNet(spec, self.negative_slope, self.layout)
         network.apply(initialise)
         return network
 

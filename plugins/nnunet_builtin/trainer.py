@@ -19,7 +19,7 @@ from nnunet_builtin.sliding_window import predict_ensemble
 from nnunet_builtin.training_loop import Loop, computing
 from nnunet_core.errors import UsageError
 from nnunet_core.interfaces import TrainedModel, TrainingTask
-from nnunet_core.models import WEIGHTS
+from nnunet_core.models import WEIGHTS, find_weights
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(gt=0, lt=1)]
@@ -43,7 +43,8 @@ class TrainerV2:
         early_stopping: Epochs without a better moving average of the Dice after which the training ends; null never.
         compile: Compile the network with PyTorch; where that fails it is said, and it runs as it is.
         deterministic: Reproducible operations on GPUs, where they exist; CPUs always are.
-        pretrained: Weights file, or folder of a fold, to start from; pretrained_digest pins its content.
+        pretrained: Weights file, or folder of a fold or model, to start from, also of nnU-Net v1 and v2;
+            pretrained_digest pins its content.
         freeze: Part of the network that keeps its weights: `encoder`.
     """
 
@@ -170,5 +171,4 @@ class TrainerV2:
 
     def pretrained_file(self) -> Path:
         """Return the weights file of `pretrained`."""
-        path = Path(self.pretrained or "")
-        return path / WEIGHTS if path.is_dir() else path
+        return find_weights(Path(self.pretrained or ""))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nnunet_builtin.network import _NormActivation, from_v1
+from nnunet_builtin.network import _NormActivation
 from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.state_names import from_v1
 from nnunet_core.plans import NetworkSpec
 
 

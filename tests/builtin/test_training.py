@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, write_checkpoint
 from nnunet_builtin.optimization import Schedule, make_optimizer
+from nnunet_builtin.state_names import to_v1, to_v2
 from nnunet_builtin.trainer import TrainerV2
 from nnunet_builtin.training_loop import _dice
 from nnunet_core.errors import UsageError
@@ -196,12 +197,27 @@ def test_without_any_class_there_is_no_dice():
 
 
 @pytest.mark.slow
-def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(tiny):
+@pytest.mark.parametrize(
+    ("file", "key", "translate"),
+    [
+        ("weights.safetensors", None, None),
+        ("model_final_checkpoint.model", "state_dict", to_v1),
+        ("checkpoint_final.pth", "network_weights", to_v2),
+    ],
+    ids=["own", "v1", "v2"],
+)
+def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(tiny, tmp_path, file, key, translate):
     train(tiny)
     (source,) = folds(tiny)
-    digest = file_digest(source / "weights.safetensors")
-    err = train(tiny, "--pretrained", str(source.parent), "--freeze", "encoder")
-    assert "tensors loaded" in err
+    model = source.parent
+    if translate is not None:
+        model = tmp_path / "foreign"
+        (model / source.name).mkdir(parents=True)
+        torch.save({key: translate(weights(source))}, model / source.name / file)
+    digest = file_digest(model / source.name / file)
+    err = train(tiny, "--pretrained", str(model), "--freeze", "encoder")
+    total = len(weights(source))
+    assert f"{total} of {total} tensors loaded" in err
     assert "frozen: the encoder" in err
     tuned = next(fold for fold in folds(tiny) if fold != source)
     before, after = weights(source), weights(tuned)

@@ -56,6 +56,13 @@ def test_a_pretrained_model_that_does_not_exist(tiny, capsys, command):
     fails(capsys, [command, tiny, *options], 2, "There are no weights", "nothing", "nnunet models list")
 
 
+def test_a_pretrained_model_that_is_still_packed(tiny, capsys):
+    archive = tiny / "model.zip"
+    archive.write_bytes(b"PK")
+    options = ["--pretrained", archive, "--workspace", tiny.parent.parent]
+    fails(capsys, ["train", tiny, *options], 2, "model.zip", ".safetensors, .pth, .model", "Unpack")
+
+
 def test_labels_that_are_not_declared(tiny, capsys):
     label = np.zeros(GEOMETRY.shape, np.uint8)
     label[3:5, 3:5, 3:5] = 7

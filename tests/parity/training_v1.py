@@ -24,8 +24,8 @@ import torch
 from nnunet_builtin.devices import ResolvedRuntime
 from nnunet_builtin.loading import Step
 from nnunet_builtin.losses import DiceCE
-from nnunet_builtin.network import from_v1
 from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.state_names import from_v1
 from nnunet_builtin.trainer import TrainerV2
 from nnunet_builtin.training_loop import Loop, computing
 from nnunet_core.labels import Labels

@@ -1,0 +1,135 @@
+"""Names of a U-Net's tensors in the state dicts of nnU-Net v1 and v2, and here (docs: reference/state-dicts)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+
+from nnunet_core.errors import UsageError
+
+State = dict[str, torch.Tensor]
+
+_WRAPPERS = r"^(?:module\.|_orig_mod\.)+"
+_ALIAS = re.compile(r"^decoder\.encoder\.|\.all_modules\.")
+_FROM_V1 = (
+    (r"^tu\.(\d+)\.(weight|bias)$", r"upsampling.\1.\2"),
+    (r"^seg_outputs\.(\d+)\.(weight|bias)$", r"heads.\1.\2"),
+    (r"^conv_blocks_context\.(\d+)\.(?:0\.)?blocks\.(\d+)\.(?:(conv)|inst(norm))\.(\w+)$", r"encoder.\1.\2.\3\4.\5"),
+    (r"^conv_blocks_localization\.(\d+)\.0\.blocks\.(\d+)\.(?:(conv)|inst(norm))\.(\w+)$", r"decoder.\1.\2.\3\4.\5"),
+)
+_FROM_V2 = (
+    (r"^decoder\.transpconvs\.(\d+)\.(weight|bias)$", r"upsampling.\1.\2"),
+    (r"^decoder\.seg_layers\.(\d+)\.(weight|bias)$", r"heads.\1.\2"),
+    (r"^encoder\.stages\.(\d+)\.0\.convs\.(\d+)\.(conv|norm)\.(weight|bias)$", r"encoder.\1.\2.\3.\4"),
+    (r"^decoder\.stages\.(\d+)\.convs\.(\d+)\.(conv|norm)\.(weight|bias)$", r"decoder.\1.\2.\3.\4"),
+)
+_OWN = re.compile(r"(encoder|decoder)\.(\d+)\.(\d+)\.(conv|norm)\.(weight|bias)")
+
+
+def from_v1(state: Mapping[str, torch.Tensor]) -> State:
+    """Return the tensors of a v1 state dict (`Generic_UNet`) under the names of `network.UNet`.
+
+    Raises:
+        UsageError: A name that v1's plain U-Net does not have.
+    """
+    plain = {re.sub(_WRAPPERS, "", name): tensor for name, tensor in state.items()}
+    joints = [
+        int(match[1]) for name in plain if (match := re.match(r"conv_blocks_localization\.\d+\.0\.blocks\.(\d+)", name))
+    ]
+    last = max(joints, default=-1) + 1  # v1 keeps the last block of the bottleneck and of decoder stages apart
+    joined = {
+        re.sub(r"^(conv_blocks_\w+\.\d+)\.1\.blocks\.0\.", rf"\1.0.blocks.{last}.", n): t for n, t in plain.items()
+    }
+    return {_renamed(name, _FROM_V1, "v1"): tensor for name, tensor in joined.items()}
+
+
+def from_v2(state: Mapping[str, torch.Tensor]) -> State:
+    """Return the tensors of a v2 state dict (`PlainConvUNet`) under the names of `network.UNet`, each once.
+
+    Raises:
+        UsageError: A name that v2's plain U-Net does not have, as those of residual encoders.
+    """
+    plain = {re.sub(_WRAPPERS, "", name): tensor for name, tensor in state.items()}
+    return {_renamed(name, _FROM_V2, "v2"): tensor for name, tensor in plain.items() if not _ALIAS.search(name)}
+
+
+def to_v1(state: Mapping[str, torch.Tensor]) -> State:
+    """Return the state dict of a `network.UNet` under v1's names.
+
+    Raises:
+        UsageError: Transposed convolutions or heads have a bias other than 0; v1's have none.
+    """
+    depth = max(int(match[2]) for match in _own(state) if match[1] == "encoder")
+    last = max(int(match[3]) for match in _own(state))
+
+    def name_of(match: re.Match[str]) -> str:
+        part, stage, block, layer, kind = match.groups()
+        if part == "encoder" and int(stage) < depth:
+            place = f"blocks.{block}"
+        else:
+            place = f"0.blocks.{block}" if int(block) < last else "1.blocks.0"
+        side = "context" if part == "encoder" else "localization"
+        return f"conv_blocks_{side}.{stage}.{place}.{'conv' if layer == 'conv' else 'instnorm'}.{kind}"
+
+    renamed = _to(state, name_of, {"upsampling": "tu", "heads": "seg_outputs"})
+    extra = [name for name in renamed if re.match(r"(tu|seg_outputs)\.\d+\.bias$", name)]
+    if used := [name for name in extra if renamed[name].any()]:
+        raise UsageError(
+            f"This network has no equal in nnU-Net v1, whose transposed convolutions and heads have no bias: {', '.join(used)} "
+            "are not 0. Train with network.layout=v1 for models that v1 can load."
+        )
+    return {name: tensor for name, tensor in renamed.items() if name not in extra}
+
+
+def to_v2(state: Mapping[str, torch.Tensor]) -> State:
+    """Return the state dict of a `network.UNet` under v2's names, with the second and third names that v2 has for tensors.
+
+    Biases that the network does not have are 0. With kernels that differ between resolutions, only networks of the layout
+    `v2` have the shapes of v2's.
+    """
+
+    def name_of(match: re.Match[str]) -> str:
+        part, stage, block, layer, kind = match.groups()
+        return f"{part}.stages.{stage}.{'0.' if part == 'encoder' else ''}convs.{block}.{layer}.{kind}"
+
+    renamed = _to(state, name_of, {"upsampling": "decoder.transpconvs", "heads": "decoder.seg_layers"})
+    for name, tensor in list(renamed.items()):
+        if match := re.fullmatch(r"decoder\.(transpconvs|seg_layers)\.\d+\.weight", name):
+            outputs = tensor.shape[1 if match[1] == "transpconvs" else 0]
+            renamed.setdefault(name.replace("weight", "bias"), tensor.new_zeros(outputs))
+    return {alias: tensor for name, tensor in renamed.items() for alias in _v2_names(name)}
+
+
+def _v2_names(name: str) -> Iterator[str]:
+    """Yield every name that v2 has for a tensor: blocks list their layers twice, and the decoder holds the encoder."""
+    for own in dict.fromkeys((name, name.replace(".conv.", ".all_modules.0.").replace(".norm.", ".all_modules.1."))):
+        yield own
+        if own.startswith("encoder."):
+            yield f"decoder.{own}"
+
+
+def _own(state: Mapping[str, torch.Tensor]) -> list[re.Match[str]]:
+    return [match for name in state if (match := _OWN.fullmatch(name))]
+
+
+def _to(state: Mapping[str, torch.Tensor], name_of: Callable[[re.Match[str]], str], others: Mapping[str, str]) -> State:
+    renamed = {}
+    for name, tensor in state.items():
+        match = _OWN.fullmatch(name)
+        part, _, rest = name.partition(".")
+        if match is None and part not in others:
+            raise UsageError(f"'{name}' is no tensor of a plain U-Net; only those have names in nnU-Net v1 and v2.")
+        renamed[f"{others[part]}.{rest}" if match is None else name_of(match)] = tensor
+    return renamed
+
+
+def _renamed(name: str, rules: tuple[tuple[str, str], ...], version: str) -> str:
+    for pattern, replacement in rules:
+        if re.match(pattern, name):
+            return re.sub(pattern, replacement, name)
+    raise UsageError(
+        f"'{name}' is no tensor of a plain U-Net of nnU-Net {version}. Networks with other layers (residual encoders, batch "
+        "norm) cannot be taken over."
+    )
