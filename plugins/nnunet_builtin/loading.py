@@ -228,12 +228,13 @@ class _WorkerError(Exception):
 def _stream(
     dataset: BatchDataset, steps: Sequence[Step], workers: int, patience: float
 ) -> Generator[tuple[Step, dict[str, Any]], None, None]:
-    iterator = iter(_loader(dataset, steps, workers))
+    started = _process_context().Event() if workers else None
+    iterator = iter(_loader(dataset, steps, workers, started))
     threads = ThreadpoolController()
     try:
-        for number, step in enumerate(steps):
+        for step in steps:
             with threads.limit(limits=1, user_api="blas"):  # small products; more threads only wait for each other
-                batch = _next(iterator, patience if number else _STARTING * patience)
+                batch = _next(iterator, patience, started)
             if isinstance(batch, Failure):
                 cases = ", ".join(dataset.names(step))
                 message = f"{str(step).capitalize()}, cases {cases}, cannot be made: {batch.message}"
@@ -254,7 +255,7 @@ def _end_workers(iterator: Any) -> None:
             worker.join()
 
 
-def _loader(dataset: BatchDataset, steps: Sequence[Step], workers: int) -> DataLoader[Any]:
+def _loader(dataset: BatchDataset, steps: Sequence[Step], workers: int, started: Any) -> DataLoader[Any]:
     if workers == 0:
         return DataLoader(dataset, batch_size=None, sampler=_Order(steps), generator=torch.Generator())
     return DataLoader(
@@ -264,7 +265,7 @@ def _loader(dataset: BatchDataset, steps: Sequence[Step], workers: int) -> DataL
         num_workers=workers,
         prefetch_factor=_PREFETCH,
         timeout=_CHECK_SECONDS,
-        worker_init_fn=functools.partial(_start_worker, training=os.getpid()),
+        worker_init_fn=functools.partial(_start_worker, training=os.getpid(), started=started),
         multiprocessing_context=_process_context(),
         generator=torch.Generator(),
     )
@@ -282,7 +283,7 @@ def _process_context() -> Any:
     return context
 
 
-def _start_worker(_worker: int, training: int) -> None:
+def _start_worker(number: int, training: int, started: Any) -> None:
     """Compute in one thread, and outlive signals that ask the training to stop: it may need the next batch."""
     threadpool_limits(1)
     keep_freed_memory()
@@ -290,6 +291,8 @@ def _start_worker(_worker: int, training: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_LIVE))
+    if number == 0:  # it makes the first batch
+        started.set()
 
 
 def _end_with(process: int) -> None:
@@ -299,9 +302,12 @@ def _end_with(process: int) -> None:
     os._exit(1)
 
 
-def _next(iterator: Iterator[Any], patience: float) -> Any:
-    """Return the next item; while it is not there, the loader looks after its workers every few seconds."""
-    deadline = time.monotonic() + patience
+def _next(iterator: Iterator[Any], patience: float, started: Any) -> Any:
+    """Return the next item; while it is not there, the loader looks after its workers every few seconds.
+
+    Patience counts from now, or from the moment at which the first worker has started.
+    """
+    since, starting = time.monotonic(), started is not None and not started.is_set()
     while True:
         try:
             return next(iterator)
@@ -310,11 +316,13 @@ def _next(iterator: Iterator[Any], patience: float) -> Any:
         except RuntimeError as error:
             if "timed out" not in str(error):
                 raise _WorkerError(f"a loader worker died: {_last_line(error)}") from error
-            if time.monotonic() > deadline:
+            if starting and started.is_set():
+                since, starting = time.monotonic(), False
+            if time.monotonic() - since > (patience * _STARTING if starting else patience):
                 processes = [str(worker.pid) for worker in getattr(iterator, "_workers", ())]
                 raise _WorkerError(
-                    f"no batch arrived for {patience:.0f} s: loader workers are stuck (processes {', '.join(processes)}), "
-                    "or the disk of the prepared cases is that slow"
+                    f"no batch arrived for {time.monotonic() - since:.0f} s: loader workers are stuck "
+                    f"(processes {', '.join(processes)}), or the disk of the prepared cases is that slow"
                 ) from error
 
 

@@ -180,16 +180,17 @@ class Killed(NoAugmentation):
 
 
 class Trouble(NoAugmentation):
-    """Kills or blocks its process at its third batch, as often as there are files in a folder to take away."""
+    """Kills or blocks its process at a sample, as often as there are files in a folder to take away."""
 
-    def __init__(self, folder, stuck=False):
+    def __init__(self, folder, stuck=False, sample=5):
         self.folder = folder
         self.stuck = stuck
+        self.sample = sample
         self.samples = 0
 
     def augment(self, batch, configuration, seed):
         self.samples += 1
-        for path in sorted(self.folder.iterdir())[: self.samples == 5]:
+        for path in sorted(self.folder.iterdir())[: self.samples == self.sample]:
             path.unlink()
             time.sleep(1000) if self.stuck else os.kill(os.getpid(), signal.SIGKILL)
         return super().augment(batch, configuration, seed)
@@ -207,6 +208,17 @@ def test_a_worker_that_dies_or_is_stuck_is_named_and_replaced(store, tmp_path, s
     assert "of epoch 0 (training)" in warning
     assert "case_" in warning
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stuck_on_its_first_batch_is_named_as_soon(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_STARTING", 1000)
+    (tmp_path / "once").touch()
+    listener = Listener()
+    list(stream(store, 1, augmentation=Trouble(tmp_path, stuck=True, sample=1), report=listener, patience=6.0))
+    (warning,) = listener.warnings
+    assert "stuck" in warning
+    assert "batch 0 of epoch 0 (training)" in warning
 
 
 @pytest.mark.slow
