@@ -1,0 +1,120 @@
+"""A training of milliseconds in this process: four drawn cases, a network of two resolutions."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+
+from nnunet_builtin.augmentation import NoAugmentation
+from nnunet_builtin.losses import DiceCE
+from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.trainer import TrainerV2
+from nnunet_core.images import Geometry
+from nnunet_core.interfaces import PreparedCase, PreparedGeometry, Runtime, TrainingTask
+from nnunet_core.labels import Labels
+from nnunet_core.plans import Configuration, NetworkSpec, Normalization
+from nnunet_core.reporting import Silence
+from nnunet_core.storage import LabelStore, PreparedStore
+
+SHAPE, PATCH = (10, 14, 12), (8, 8, 8)
+NAMES = tuple(f"case_{number}" for number in range(4))
+CLASSES = {"background": 0, "edge": 1, "core": 2}
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
+IGNORE = {"ignore": 3}
+CONFIGURATION = Configuration(
+    preprocessor="default",
+    transpose_forward=(0, 1, 2),
+    spacing=(1, 1, 1),
+    median_shape=SHAPE,
+    patch_size=PATCH,
+    batch_size=2,
+    network=NetworkSpec(
+        dimensions=3,
+        input_channels=1,
+        output_channels=3,
+        pool_kernels=((2, 2, 2), (2, 2, 2)),
+        conv_kernels=((3, 3, 3),) * 3,
+        base_features=4,
+    ),
+    dummy_2d_augmentation=False,
+    batch_dice=True,
+    normalization=(Normalization(scheme="zscore"),),
+)
+SETTINGS = {"epochs": 3, "iterations_per_epoch": 3, "validation_iterations": 1, "learning_rate": 0.01}
+
+
+def labels_of(declared):
+    return Labels.from_dataset_json({"labels": declared, "regions_class_order": [1, 2]}, "test")
+
+
+def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: None, **changes):
+    """Return a task whose cases lie beside the fold's folder."""
+    labels = labels_of(declared or CLASSES)
+    store, previous = PreparedStore(folder.parent / "prepared"), LabelStore(folder.parent / "previous")
+    if not store.names():
+        _write_cases(store, previous, labels)
+    network = CONFIGURATION.network.model_dump()
+    network["output_channels"] = labels.outputs
+    if cascade:
+        network["input_channels"] += len(labels.foreground)
+    configuration = CONFIGURATION.model_copy(
+        update={"network": NetworkSpec(**network), "previous": "3d_lowres" if cascade else None}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    task = TrainingTask(
+        folder=folder,
+        configuration=configuration,
+        labels=labels,
+        training=NAMES[:3],
+        validation=NAMES[3:],
+        store=store,
+        network=PlainUNet(),
+        loss=DiceCE(labels="any"),
+        augmentation=NoAugmentation(),
+        runtime=Runtime("cpu", "float32", 0, 1),
+        seed=3,
+        report=Silence(),
+        epoch_finished=epoch_finished,
+        previous=previous if cascade else None,
+    )
+    return replace(task, **changes)
+
+
+def train(folder, settings=None, **changes):
+    """Train; return the folder."""
+    TrainerV2(**{**SETTINGS, **(settings or {})}).train(make_task(folder, **changes))
+    return folder
+
+
+def train_in_process(rank, size, port, trainings, fails_after):
+    """Train {folder: changes} as one of several processes; after `fails_after` epochs each of them fails."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in here.items()}, MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
+
+    def epoch_finished(line):
+        if line["epoch"] + 1 == fails_after:
+            raise RuntimeError("as planned")
+
+    for folder, changes in trainings.items():
+        train(folder, epoch_finished=epoch_finished, **changes)
+
+
+def _write_cases(store, previous, labels):
+    for number, name in enumerate(NAMES):
+        random = np.random.default_rng(number)
+        label = np.zeros(SHAPE, np.int8)
+        z, y, x = random.integers(1, 4, 3)
+        label[z : z + 5, y : y + 6, x : x + 6], label[z + 1 : z + 4, y + 2 : y + 5, x + 2 : x + 5] = 1, 2
+        if labels.ignore is not None:
+            label[:, :3] = labels.ignore
+        write_case(store, name, label, random)
+        previous.write(name, np.where(label == labels.ignore, 0, label).astype(np.int16), "key", PATCH)
+
+
+def write_case(store, name, label, random):
+    """Write a prepared case whose image is its label (int8) and noise."""
+    shape = label.shape
+    geometry = PreparedGeometry(Geometry(shape), tuple((0, n) for n in shape), (0, 1, 2), shape, (1.0, 1.0, 1.0))
+    images = (label + random.normal(0, 0.5, (1, *shape))).astype(np.float32)
+    locations = {value: np.argwhere(label == value) for value in (1, 2)}
+    store.write(PreparedCase(name, images, label, geometry, locations), "key", PATCH)

@@ -1,0 +1,231 @@
+"""What each setting of the trainer does, and that a resume keeps it: trainings of milliseconds, compared with plain formulas."""
+
+import contextlib
+import copy
+import itertools
+import socket
+
+import numpy as np
+import pytest
+import small_training as small
+import torch
+from safetensors.torch import load_file
+
+from nnunet_builtin import training_loop
+from nnunet_builtin.checkpoint import CHECKPOINT
+from nnunet_builtin.devices import resolve
+from nnunet_builtin.loading import Step
+from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.trainer import TrainerV2
+from nnunet_builtin.training_loop import BEST_WEIGHTS, Loop
+from nnunet_core.models import WEIGHTS
+
+
+class Kept(PlainUNet):
+    """Keeps the network that it builds."""
+
+    def build(self, spec):
+        self.built = super().build(spec)
+        return self.built
+
+
+class InterruptedTrainingError(Exception):
+    pass
+
+
+def weights(folder, name=WEIGHTS):
+    return load_file(folder / name)
+
+
+def assert_close(found, expected, **tolerance):
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, **tolerance)
+
+
+def loop_of(folder, **settings):
+    task = small.make_task(folder)
+    return Loop(TrainerV2(**{**small.SETTINGS, **settings}), task, resolve(task.runtime))
+
+
+def steps_of(folder, settings):
+    """Train with one iteration per epoch; return the weights after each iteration."""
+    builder, found = Kept(), []
+
+    def epoch_finished(_):
+        found.append(copy.deepcopy(builder.built.state_dict()))
+
+    settings = {"iterations_per_epoch": 1, "epochs": 6, **settings}
+    small.train(folder, settings, network=builder, epoch_finished=epoch_finished)
+    return found
+
+
+def test_weights_are_averaged_as_the_decay_says(tmp_path):
+    steps = steps_of(tmp_path / "fold_0", {"ema": 0.7})
+    expected = steps[0]
+    for state in steps[1:]:
+        expected = {name: 0.7 * expected[name] + 0.3 * tensor for name, tensor in state.items()}
+    assert_close(weights(tmp_path / "fold_0"), expected)
+    difference = (weights(tmp_path / "fold_0")["heads.1.weight"] - steps[-1]["heads.1.weight"]).abs().max()
+    assert difference > 1e-4
+
+
+def test_averaging_does_not_change_the_training_itself(tmp_path):
+    plain, averaged = (steps_of(tmp_path / name / "fold_0", {"ema": ema}) for name, ema in (("a", None), ("b", 0.7)))
+    for one, other in zip(plain, averaged, strict=True):
+        assert_close(one, other, rtol=0, atol=0)
+
+
+def test_the_averaged_weights_are_validated(tmp_path):
+    loop = loop_of(tmp_path / "fold_0", ema=0.5)
+    _, batch = next(iter(loop._stream()))
+    before = loop._validation_step(batch)
+    torch.nn.init.normal_(loop.state.network.heads[-1].weight)
+    assert loop._validation_step(batch) == before
+    torch.nn.init.normal_(loop.state.average.module.heads[-1].weight)
+    assert loop._validation_step(batch) != before
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_accumulated_batches_are_one_larger_batch(tmp_path, clip):
+    """Three iterations of an epoch with accumulation=2: an update from two batches, and one from what is left."""
+    random = np.random.default_rng(0)
+    settings = {"accumulation": 2, "gradient_clip": clip}
+
+    def batch(size):
+        images = torch.from_numpy(random.normal(size=(size, 1, *small.PATCH)).astype(np.float32))
+        label = torch.from_numpy(random.integers(0, 3, (size, 1, *small.PATCH)).astype(np.int16))
+        return {"images": images, "label": label, "names": ["drawn"]}
+
+    several, one = loop_of(tmp_path / "a", **settings), loop_of(tmp_path / "b", **{**settings, "accumulation": 1})
+    for loop in (several, one):  # per sample, or the Dice of a larger batch would be another one
+        loop.loss.loss.batch_dice = False
+    first, second, third = (batch(2) for _ in range(3))
+    for index, (part, updating) in enumerate([(first, False), (second, True), (third, True)]):
+        several._training_step(Step(0, index, True), part, updating)
+    joined = {key: torch.cat([first[key], second[key]]) for key in ("images", "label")}
+    one._training_step(Step(0, 0, True), {**joined, "names": ["drawn"]}, True)
+    one._training_step(Step(0, 1, True), third, True)
+    assert_close(several.state.network.state_dict(), one.state.network.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_updates_after_as_many_batches_and_at_the_end_of_an_epoch(tmp_path, monkeypatch):
+    updates = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *args, **kw: (updates.append(1), step(*args, **kw))[1])
+    small.train(tmp_path / "fold_0", {"accumulation": 2, "iterations_per_epoch": 5, "epochs": 2})
+    assert len(updates) == 2 * 3
+
+
+def test_checkpoints_come_at_their_interval_and_at_the_end(tmp_path, monkeypatch):
+    written, write = [], training_loop.write_checkpoint
+
+    def watched(folder, snapshot):
+        written.append(snapshot["epoch"])
+        write(folder, snapshot)
+
+    monkeypatch.setattr(training_loop, "write_checkpoint", watched)
+    small.train(tmp_path / "fold_0", {"epochs": 7, "checkpoint_interval": 3})
+    assert written == [3, 6, 7]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 0]), (0.5, [0, 1]), (1.0, [1, 1])])
+def test_the_share_of_a_batch_that_is_centred_on_foreground(tmp_path, share, expected):
+    """One foreground voxel in a large case: a patch has it when it is centred on it, else in one of seventy."""
+    task = small.make_task(tmp_path / "fold_0")
+    label = np.zeros((40, 40, 40), np.int8)
+    label[20, 20, 20] = 1
+    for name in small.NAMES:
+        small.write_case(task.store, name, label, np.random.default_rng(0))
+    loop = Loop(TrainerV2(epochs=5, foreground_share=share), task, resolve(task.runtime))
+    with contextlib.closing(loop._stream()) as stream:
+        batches = [batch for _, batch in itertools.islice(stream, 40)]
+    hits = [[bool((one == 1).any()) for one in batch["label"]] for batch in batches]
+    np.testing.assert_allclose(np.mean(hits, axis=0), expected, atol=0.15)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_deterministic_asks_pytorch_for_it_while_it_trains(tmp_path, deterministic):
+    seen = []
+
+    def epoch_finished(_):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+
+    small.train(tmp_path / "fold_0", {"deterministic": deterministic, "epochs": 1}, epoch_finished=epoch_finished)
+    assert seen == [(deterministic, not deterministic)]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_without_deep_supervision_the_coarse_heads_do_not_learn(tmp_path):
+    steps = steps_of(tmp_path / "fold_0", {"deep_supervision": False, "weight_decay": 0})
+    assert torch.equal(steps[0]["heads.0.weight"], steps[-1]["heads.0.weight"])
+    assert not torch.equal(steps[0]["heads.1.weight"], steps[-1]["heads.1.weight"])
+
+
+RESUMED = [
+    {},
+    {"ema": 0.7},
+    {"accumulation": 2},
+    {"optimizer": "Adam"},
+    {"schedule": "cosine", "warmup_epochs": 2},
+    {"checkpoint_interval": 2},
+    {"deep_supervision": False},
+]
+
+
+@pytest.mark.parametrize("settings", RESUMED, ids=lambda settings: ",".join(settings) or "default")
+@pytest.mark.parametrize("failing", [1, 3])
+def test_a_training_that_goes_on_ends_with_the_same_weights(tmp_path, settings, failing):
+    settings = {"epochs": 4, **settings}
+    undisturbed = small.train(tmp_path / "a" / "fold_0", settings)
+
+    def epoch_finished(line):
+        if line["epoch"] + 1 == failing:
+            raise InterruptedTrainingError
+
+    folder = tmp_path / "b" / "fold_0"
+    with pytest.raises(InterruptedTrainingError):
+        small.train(folder, settings, epoch_finished=epoch_finished)
+    assert not (folder / WEIGHTS).exists()
+    assert (folder / CHECKPOINT).exists() == (failing >= settings.get("checkpoint_interval", 1))
+    small.train(folder, settings)
+    for name in (WEIGHTS, BEST_WEIGHTS):
+        assert_close(weights(folder, name), weights(undisturbed, name), rtol=0, atol=0)
+
+
+KINDS = {
+    "classes": {},
+    "ignore": {"declared": {**small.CLASSES, **small.IGNORE}},
+    "regions": {"declared": {**small.REGIONS, **small.IGNORE}},
+    "cascade": {"cascade": True},
+    "cascade-ignore": {"cascade": True, "declared": {**small.CLASSES, **small.IGNORE}},
+    "cascade-regions": {"cascade": True, "declared": {**small.REGIONS, **small.IGNORE}},
+}
+
+
+def train_in_processes(number, trainings, fails_after=0):
+    """Train {folder: changes of the task} one after another in the same processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(small.train_in_process, (number, port, trainings, fails_after), nprocs=number)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path):
+    train_in_processes(2, {tmp_path / "both" / kind / "fold_0": changes for kind, changes in KINDS.items()})
+    for kind, changes in KINDS.items():
+        alone = small.train(tmp_path / "alone" / kind / "fold_0", **changes)
+        assert_close(weights(tmp_path / "both" / kind / "fold_0"), weights(alone), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path, first, second):
+    undisturbed, folder = small.train(tmp_path / "a" / "fold_0"), tmp_path / "b" / "fold_0"
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="as planned"):
+        train_in_processes(first, {folder: {}}, fails_after=2)
+    assert torch.load(folder / CHECKPOINT, weights_only=True)["epoch"] == 2
+    train_in_processes(second, {folder: {}})
+    assert_close(weights(folder), weights(undisturbed), rtol=1e-3, atol=1e-5)
+    assert (folder / training_loop.METRICS).read_text().count("\n") == small.SETTINGS["epochs"]
