@@ -155,7 +155,8 @@ class LossBuilder(Protocol):
         """Return loss(logits, target) -> scalar.
 
         logits: (B, K, *spatial). target: (B, 1, *spatial) integers, or (B, R, *spatial) binary maps for regions.
-        Voxels with the ignore label have zero gradient.
+        Voxels with the ignore label have zero gradient. A loss that changes in the course of a training has
+        `set_epoch(epoch)`, which is called before each epoch, counted from 0.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -97,7 +98,7 @@ def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]
         )
     if target.__init__ is object.__init__:
         return {}
-    parameters = dict(inspect.signature(target).parameters)
+    parameters = _signature(target)
     for parameter in parameters.values():
         variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         if variadic or parameter.default is inspect.Parameter.empty:
@@ -105,6 +106,15 @@ def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]
                 f"The constructor of {resolved.kind} '{resolved.reference}' takes '{parameter}'; "
                 "every setting needs a name, a type and a default value."
             )
+    return parameters
+
+
+def _signature(target: Any) -> dict[str, inspect.Parameter]:
+    """Return the constructor's parameters; those of a dataclass with the values that its default factories make."""
+    parameters = dict(inspect.signature(target).parameters)
+    for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
+        if field.init and field.default_factory is not dataclasses.MISSING and field.name in parameters:
+            parameters[field.name] = parameters[field.name].replace(default=field.default_factory())
     return parameters
 
 
@@ -117,8 +127,7 @@ def _model(target: Any) -> Any:
         return create_model(target.__name__)
     hints = typing.get_type_hints(target.__init__, include_extras=True)
     fields: dict[str, Any] = {
-        name: (hints.get(name, Any), parameter.default)
-        for name, parameter in inspect.signature(target).parameters.items()
+        name: (hints.get(name, Any), parameter.default) for name, parameter in _signature(target).items()
     }
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(target.__name__, __config__=config, **fields)

@@ -47,6 +47,8 @@ class AugmentationV2(AugmentationSettings):
         independent_scale_probability: Of one factor per axis when scaling, instead of one for all.
         elastic_probability, elastic_range: Elastic deformation: noise smoothed by a Gaussian of this fraction of the
             patch, that moves voxels by up to an eighth to a half of it.
+        elastic_alpha, elastic_sigma: Elastic deformation in voxels instead: noise from -1 to 1 smoothed by a Gaussian of
+            this standard deviation, times alpha; null follows elastic_range.
         additive_brightness_probability, additive_brightness_channel_probability, additive_brightness_deviation: Added
             to the intensity, normally distributed.
         contrast_channel_probability: Of a change of contrast in each channel.

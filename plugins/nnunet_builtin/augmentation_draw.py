@@ -49,11 +49,14 @@ class Elastic:
         noise: float32 (axes, *patch) from -1 to 1, before it is smoothed.
         deviations: Of the smoothing Gaussian along each axis, voxels.
         magnitudes: The largest displacement along each axis, voxels.
+        factor: Of the smoothed noise, instead of stretching it to `magnitudes`; None stretches it. The Gaussian is then
+            not periodic: noise outside the patch counts as 0.
     """
 
     noise: np.ndarray
     deviations: tuple[float, ...]
-    magnitudes: tuple[float, ...]
+    magnitudes: tuple[float, ...] = ()
+    factor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,8 @@ class AugmentationSettings:
     independent_scale_probability: Share = 0.0
     elastic_probability: Share = 0.0
     elastic_range: ZeroRange = (0.0, 0.25)
+    elastic_alpha: ZeroRange | None = None
+    elastic_sigma: Range = (9.0, 13.0)
     additive_brightness_probability: Share = 0.0
     additive_brightness_channel_probability: Share = 0.5
     additive_brightness_deviation: NotNegative = 0.1
@@ -276,11 +281,13 @@ class AugmentationSettings:
         if not dice.happens(self.elastic_probability):
             return None
         patch = configuration.patch_size[-spatial_axes(configuration) :]
+        if self.elastic_alpha is not None:
+            factor, deviations = dice.within(self.elastic_alpha), (dice.within(self.elastic_sigma),) * len(patch)
+            return Elastic(_even_noise(dice, patch), deviations, factor=factor)
         smoothness = dice.within(self.elastic_range)
         deviations = tuple(smoothness * voxels for voxels in patch)
         magnitudes = tuple(dice.rng.uniform(deviation / 8, deviation / 2) for deviation in deviations)
-        noise = dice.rng.random((len(patch), *patch), np.float32) * 2 - 1
-        return Elastic(noise, deviations, magnitudes)
+        return Elastic(_even_noise(dice, patch), deviations, magnitudes)
 
     def _shift(self, dice: Dice) -> Channels:
         limits = (0.0, self.additive_brightness_deviation)
@@ -328,3 +335,8 @@ class AugmentationSettings:
                 "Name some of these, or null for all."
             )
         return self.mirror_axes
+
+
+def _even_noise(dice: Dice, patch: tuple[int, ...]) -> np.ndarray:
+    """Return float32 (axes, *patch) from -1 to 1."""
+    return dice.rng.random((len(patch), *patch), np.float32) * 2 - 1

@@ -66,9 +66,12 @@ def scaling_matrix(old: int, new: int, factor: float, offset: float) -> np.ndarr
 
 
 def smoothing_matrices(elastic: Elastic) -> list[np.ndarray]:
-    """Return the float32 matrix per axis that smooths by a periodic Gaussian."""
+    """Return the float32 matrix per axis that smooths by a Gaussian, periodic unless the displacement has a factor."""
+    sizes = zip(elastic.noise.shape[1:], elastic.deviations, strict=True)
+    if elastic.factor is not None:
+        return [ndimage.gaussian_filter1d(np.eye(n, dtype=np.float32), s, mode="constant") for n, s in sizes]
     matrices = []
-    for voxels, deviation in zip(elastic.noise.shape[1:], elastic.deviations, strict=True):
+    for voxels, deviation in sizes:
         weights = np.exp(-2 * (np.pi * np.fft.fftfreq(voxels) * deviation) ** 2)
         matrices.append(linalg.circulant(np.fft.ifft(weights).real).astype(np.float32))
     return matrices

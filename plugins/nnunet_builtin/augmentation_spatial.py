@@ -52,10 +52,12 @@ def along(array: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
 
 
 def displacement(elastic: Elastic) -> np.ndarray:
-    """Return float32 (axes, *patch) voxels: smoothed noise, stretched to its largest displacement along each axis."""
+    """Return float32 (axes, *patch) voxels: smoothed noise, times a factor or stretched to its largest displacements."""
     field = elastic.noise
     for axis, matrix in enumerate(smoothing_matrices(elastic)):
         field = along(field, matrix, axis + 1)
+    if elastic.factor is not None:
+        return field * np.float32(elastic.factor)
     for part, magnitude in zip(field, elastic.magnitudes, strict=True):
         part /= np.abs(part).max() / np.float32(magnitude + 1e-8)  # noqa: PLW2901 (a view)
     return field

@@ -111,6 +111,8 @@ def _points(
 def _displacement(elastic: Elastic, device: torch.device) -> torch.Tensor:
     """Return float32 (axes, *patch) voxels: `augmentation_spatial.displacement` on tensors."""
     field = products(torch.from_numpy(elastic.noise).to(device), smoothing_matrices(elastic))
+    if elastic.factor is not None:
+        return field * elastic.factor
     axes = list(range(1, field.ndim))
     largest = torch.tensor(elastic.magnitudes, device=device, dtype=torch.float32).reshape(-1, *(1,) * len(axes))
     return field * ((largest + 1e-8) / field.abs().amax(axes, keepdim=True))

@@ -39,6 +39,11 @@ class DeepSupervisionLoss(nn.Module):
         self.loss = loss
         self.weights = weights(heads)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Tell a loss that changes in the course of a training which epoch it is."""
+        if hasattr(self.loss, "set_epoch"):
+            self.loss.set_epoch(epoch)
+
     def forward(self, heads: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the loss of logits and labels, both lists with the full resolution first."""
         pairs = zip(self.weights, heads, labels, strict=True)

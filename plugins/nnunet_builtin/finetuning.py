@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.foreign_checkpoint import read_foreign_weights
+from nnunet_builtin.trainer_settings import Part
 from nnunet_core import files
 from nnunet_core.errors import TrainingError
-
-#: Parts of a network that can be kept as they are; names of its children.
-Part = Literal["encoder"]
 
 
 @dataclass(frozen=True)

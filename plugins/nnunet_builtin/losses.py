@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import nn
 
 from nnunet_builtin import overlap, ranks
@@ -47,6 +47,8 @@ class DiceCE:
     Args:
         labels: `exclusive`, `regions` or `any`: the datasets that the loss is for.
         dice_weight, ce_weight: Of the two terms; 0 leaves a term out.
+        transition, final_dice_weight, final_ce_weight: Two epochs between which the weights go to these, evenly; null
+            keeps the weights.
         overlap: `dice`, `squared_dice` (squared probabilities in the denominator), `generalised_dice` (classes weighted by
             1 / voxels) or `mcc` (Matthews correlation coefficient).
         smooth: Added to numerator and denominator of the overlap.
@@ -78,6 +80,9 @@ class DiceCE:
         focal_smooth: Smooth = 0.0,
         focal_alpha: Balance | None = None,
         class_weights: ClassWeights | None = None,
+        transition: tuple[NonNegativeInt, NonNegativeInt] | None = None,
+        final_dice_weight: NonNegativeFloat = 1.0,
+        final_ce_weight: NonNegativeFloat = 1.0,
     ) -> None:
         self.labels = labels
         self.dice_weight = dice_weight
@@ -93,6 +98,9 @@ class DiceCE:
         self.focal_smooth = focal_smooth
         self.focal_alpha = focal_alpha
         self.class_weights = class_weights
+        self.transition = transition
+        self.final_dice_weight = final_dice_weight
+        self.final_ce_weight = final_ce_weight
 
     def build(self, *, batch_dice: bool, ignore_label: int | None = None, regions: bool = False) -> nn.Module:
         """Return the loss of logits (B, K, *spatial) and labels (B, 1, *spatial) (interfaces.LossBuilder).
@@ -116,6 +124,8 @@ class DiceCE:
             raise UsageError(
                 "loss.dice_weight and loss.ce_weight are both 0, so there is nothing to learn from. Set one above 0."
             )
+        if self.transition is not None and self.transition[0] >= self.transition[1]:
+            raise UsageError(f"loss.transition={list(self.transition)} must be two epochs, the second after the first.")
         return _Loss(self, batch_dice if self.batch_dice is None else self.batch_dice, ignore_label, regions)
 
 
@@ -126,16 +136,27 @@ class _Loss(nn.Module):
         self.batch_dice = batch_dice
         self.ignore_label = ignore_label
         self.view: type[Softmax] | type[Sigmoid] = Sigmoid if regions else Softmax
+        self.dice_weight, self.ce_weight = settings.dice_weight, settings.ce_weight
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the weights of an epoch (interfaces.LossBuilder); as v1's, they follow the transition by one epoch."""
+        settings = self.settings
+        if settings.transition is None:
+            return
+        first, last = settings.transition
+        share = min(1.0, max(0.0, (epoch - 1 - first) / (last - first)))
+        self.dice_weight = settings.dice_weight + share * (settings.final_dice_weight - settings.dice_weight)
+        self.ce_weight = settings.ce_weight + share * (settings.final_ce_weight - settings.ce_weight)
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
             view = self.view.read(logits, target, self.ignore_label, self.settings.overlap == "squared_dice")
             value = logits.new_zeros(())
-            if self.settings.ce_weight:
-                value = value + self.settings.ce_weight * self._cross_entropy(view)
-            if self.settings.dice_weight:
-                value = value - self.settings.dice_weight * self._overlap(view)
+            if self.ce_weight:
+                value = value + self.ce_weight * self._cross_entropy(view)
+            if self.dice_weight:
+                value = value - self.dice_weight * self._overlap(view)
             return value
 
     def _cross_entropy(self, view: Softmax | Sigmoid) -> torch.Tensor:

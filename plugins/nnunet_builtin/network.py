@@ -11,39 +11,83 @@ from torch.nn import functional
 
 from nnunet_builtin.coarse import is_worthwhile, upsampled_convolution
 from nnunet_builtin.devices import CHANNELS_LAST
+from nnunet_builtin.plain_unet import GROUPS, PlainUNet
 from nnunet_core.plans import NetworkSpec
 
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_BATCH_NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _EPSILON = 1e-5
+_RESPONSE_EPSILON = 1e-6
 _INITIAL_SLOPE = 0.01
 
 
 class Block(nn.Module):
-    """Convolution, instance norm, leaky ReLU."""
+    """Convolution, norm, activation; or the activation before the norm."""
 
     def __init__(
-        self, dimensions: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int], slope: float
+        self, dimensions: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int], style: PlainUNet
     ) -> None:
         super().__init__()
         padding = tuple((size - 1) // 2 for size in kernel)
         self.conv = _CONVOLUTION[dimensions](inputs, outputs, tuple(kernel), tuple(stride), padding)
-        self.norm = nn.GroupNorm(outputs, outputs, _EPSILON)
-        self.slope = slope
+        self.norm = _norm(style.norm, dimensions, outputs)
+        self.style = style
+        self.usual = (style.norm, style.activation, style.norm_last) == ("instance", "leaky_relu", False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
         return self.activated(self.conv(features))
 
     def activated(self, features: torch.Tensor) -> torch.Tensor:
-        """Return convolved features after the norm and leaky ReLU; they may be overwritten."""
-        if features.device.type == "cpu" and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2]):
-            return _NormActivation.apply(features, self.norm.weight, self.norm.bias, self.slope)
-        if features.device.type == "cuda":  # mixed precision would compute a group norm in float32
-            features = functional.instance_norm(features, weight=self.norm.weight, bias=self.norm.bias, eps=_EPSILON)
-        else:
-            features = self.norm(features)
-        return functional.leaky_relu(features, self.slope, inplace=True)
+        """Return convolved features after norm and activation; they may be overwritten."""
+        on_cpu = features.device.type == "cpu"
+        if self.usual and on_cpu and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2]):
+            return _NormActivation.apply(features, self.norm.weight, self.norm.bias, self.style.negative_slope)
+        if self.style.norm_last:
+            return self._normed(self._activation(features))
+        return self._activation(self._normed(features))
+
+    def _normed(self, features: torch.Tensor) -> torch.Tensor:
+        norm: Any = self.norm
+        if self.style.norm == "instance" and features.device.type == "cuda":  # a group norm would compute in float32
+            return functional.instance_norm(features, weight=norm.weight, bias=norm.bias, eps=_EPSILON)
+        normed: torch.Tensor = norm(features)
+        return normed
+
+    def _activation(self, features: torch.Tensor) -> torch.Tensor:
+        if self.style.norm == "frn":
+            return features  # it has its own
+        if self.style.activation == "leaky_relu":
+            return functional.leaky_relu(features, self.style.negative_slope, inplace=True)
+        return functional.gelu(features) if self.style.activation == "gelu" else functional.mish(features)
+
+
+def _norm(name: str, dimensions: int, features: int) -> nn.Module:
+    if name == "batch":
+        return _BATCH_NORM[dimensions](features, _EPSILON)
+    if name == "frn":
+        return ResponseNorm(features)
+    if name == "none":
+        return nn.Identity()
+    return nn.GroupNorm(features if name == "instance" else GROUPS, features, _EPSILON)
+
+
+class ResponseNorm(nn.Module):
+    """Filter response normalisation and thresholded linear unit (Singh and Krishnan, 2020)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.threshold = (
+            nn.Parameter(torch.full((features,), value)) for value in (1.0, 0.0, 0.0)
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, *spatial) to the same shape."""
+        axes = list(range(2, features.ndim))
+        weight, bias, threshold = (p.view(-1, *[1] * len(axes)) for p in (self.weight, self.bias, self.threshold))
+        scale = torch.rsqrt(features.float().square().mean(axes, keepdim=True) + _RESPONSE_EPSILON)
+        return torch.maximum(weight * (features * scale) + bias, threshold)
 
 
 class _NormActivation(torch.autograd.Function):
@@ -100,9 +144,7 @@ class UNet(nn.Module):
 
     Args:
         spec: Sizes.
-        slope: Of the leaky ReLU.
-        layout: `v1`, or `v2`, with biases in transposed convolutions and heads, and decoder kernels of the own resolution
-            instead of the next coarser one (spec: network, section 2).
+        style: Norm, activation and layout.
 
     Attributes:
         deep_supervision: Return the logits of every resolution; False returns the full-resolution tensor alone.
@@ -110,15 +152,15 @@ class UNet(nn.Module):
         upsampling, decoder, heads: Per resolution, from the bottleneck upwards.
     """
 
-    def __init__(self, spec: NetworkSpec, slope: float, layout: str = "v1") -> None:
+    def __init__(self, spec: NetworkSpec, style: PlainUNet) -> None:
         super().__init__()
         self.deep_supervision = True
         dimensions, depth, convs = spec.dimensions, len(spec.pool_kernels), spec.convs_per_stage
         ones = (1,) * dimensions
 
         def blocks(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Sequential:
-            first = Block(dimensions, inputs, outputs, kernel, stride, slope)
-            others = (Block(dimensions, outputs, outputs, kernel, ones, slope) for _ in range(convs - 1))
+            first = Block(dimensions, inputs, outputs, kernel, stride, style)
+            others = (Block(dimensions, outputs, outputs, kernel, ones, style) for _ in range(convs - 1))
             return nn.Sequential(first, *others)
 
         features = [spec.features(stage) for stage in range(depth + 1)]
@@ -128,15 +170,15 @@ class UNet(nn.Module):
             blocks(inputs[stage], features[stage], spec.conv_kernels[stage], strides[stage])
             for stage in range(depth + 1)
         )
-        upwards, bias = range(depth - 1, -1, -1), layout == "v2"
-        kernels = spec.conv_kernels if layout == "v2" else spec.conv_kernels[1:]
+        upwards, v2 = range(depth - 1, -1, -1), style.layout == "v2"
+        kernels = spec.conv_kernels if v2 else spec.conv_kernels[1:]
         self.upsampling = nn.ModuleList(
-            _TRANSPOSED[dimensions](features[s + 1], features[s], strides[s + 1], strides[s + 1], bias=bias)
+            _TRANSPOSED[dimensions](features[s + 1], features[s], strides[s + 1], strides[s + 1], bias=v2)
             for s in upwards
         )
         self.decoder = nn.ModuleList(blocks(2 * features[s], features[s], kernels[s], ones) for s in upwards)
         self.heads = nn.ModuleList(
-            _CONVOLUTION[dimensions](features[s], spec.output_channels, 1, bias=bias) for s in upwards
+            _CONVOLUTION[dimensions](features[s], spec.output_channels, 1, bias=v2 or style.head_bias) for s in upwards
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor] | torch.Tensor:

@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat
 
 from nnunet_builtin.memory import unet_memory
+from nnunet_core.errors import UsageError
 from nnunet_core.plans import NetworkSpec
 
 if TYPE_CHECKING:
     from nnunet_builtin.network import UNet
 
+#: Groups of `norm=group`.
+GROUPS = 8
 
+
+@dataclass
 class PlainUNet:
     """Builds the U-Net of nnU-Net v1: strided convolutions down, transposed convolutions up, a head per resolution.
 
     Args:
-        negative_slope: Of the leaky ReLU.
+        negative_slope: Of the leaky ReLU; 0 is a ReLU.
+        norm: `instance`, `batch`, `group` (8 groups), `frn` (filter response norm with its thresholded linear unit in the
+            place of the activation) or `none`.
+        activation: `leaky_relu`, `gelu` or `mish`.
+        norm_last: Norm after the activation instead of before it.
+        head_bias: Biases in the heads.
         layout: `v1`, or `v2`: biases in transposed convolutions and heads, and decoder kernels of the own resolution
             instead of the next coarser one. Weights of either nnU-Net fit their layout whole.
     """
 
-    def __init__(self, negative_slope: NonNegativeFloat = 0.01, layout: Literal["v1", "v2"] = "v1") -> None:
-        self.negative_slope = negative_slope
-        self.layout = layout
+    negative_slope: NonNegativeFloat = 0.01
+    norm: Literal["instance", "batch", "group", "frn", "none"] = "instance"
+    activation: Literal["leaky_relu", "gelu", "mish"] = "leaky_relu"
+    norm_last: bool = False
+    head_bias: bool = False
+    layout: Literal["v1", "v2"] = "v1"
 
     def build(self, spec: NetworkSpec) -> UNet:
-        """Return the network (interfaces.NetworkBuilder), initialised as v1 initialises it."""
+        """Return the network (interfaces.NetworkBuilder), initialised as v1 initialises it.
+
+        Raises:
+            UsageError: The features of the plans cannot be grouped.
+        """
         from nnunet_builtin.network import UNet, initialise
 
-        network = UNet(spec, self.negative_slope, self.layout)
+        odd = [size for stage in range(len(spec.conv_kernels)) if (size := spec.features(stage)) % GROUPS]
+        if self.norm == "group" and odd:
+            raise UsageError(
+                f"network.norm=group has {GROUPS} groups, but the network has stages with {odd[0]} features. Plan with a "
+                f"multiple of {GROUPS}: --set planner.base_features=..."
+            )
+        network = UNet(spec, self)
         network.apply(initialise)
         return network
 

@@ -127,6 +127,14 @@ def nnunet_augmentations() -> list[Component]:
         "contrast_range": [0.9, 1.1],
         "gamma_range": [0.9, 1.1],
     }
+    first = {
+        **clean,
+        **{f"{step}_probability": 0.0 for step in ("brightness", "contrast", "inverted_gamma")},
+        "rotation_degrees": 15,
+        "scale_range": [0.85, 1.25],
+        "elastic_probability": 0.2,
+        "elastic_alpha": [0, 900],
+    }
     insane = {
         "rotation_probability": 0.3,
         "elongated_degrees": 180,
@@ -160,6 +168,7 @@ def nnunet_augmentations() -> list[Component]:
             "mirroring, small rotation and scaling, slight changes of contrast; no noise, blur or low resolution",
             {**clean, **light},
         ),
+        Component("first", v2, "v1's first trainer: elastic deformation, rotation, scaling, gamma, mirroring", first),
         Component("insane", v2, "v1's insaneDA as in its DA3 trainer: elastic deformation, wide ranges", insane),
         Component(
             "da5",

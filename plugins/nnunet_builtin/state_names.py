@@ -22,10 +22,12 @@ _FROM_V1 = (
 _FROM_V2 = (
     (r"^decoder\.transpconvs\.(\d+)\.(weight|bias)$", r"upsampling.\1.\2"),
     (r"^decoder\.seg_layers\.(\d+)\.(weight|bias)$", r"heads.\1.\2"),
-    (r"^encoder\.stages\.(\d+)\.0\.convs\.(\d+)\.(conv|norm)\.(weight|bias)$", r"encoder.\1.\2.\3.\4"),
-    (r"^decoder\.stages\.(\d+)\.convs\.(\d+)\.(conv|norm)\.(weight|bias)$", r"decoder.\1.\2.\3.\4"),
+    (r"^encoder\.stages\.(\d+)\.0\.convs\.(\d+)\.(conv|norm)\.(\w+)$", r"encoder.\1.\2.\3.\4"),
+    (r"^decoder\.stages\.(\d+)\.convs\.(\d+)\.(conv|norm)\.(\w+)$", r"decoder.\1.\2.\3.\4"),
 )
-_OWN = re.compile(r"(encoder|decoder)\.(\d+)\.(\d+)\.(conv|norm)\.(weight|bias)")
+_OWN = re.compile(
+    r"(encoder|decoder)\.(\d+)\.(\d+)\.(conv|norm)\.(weight|bias|running_mean|running_var|num_batches_tracked)"
+)
 
 
 def from_v1(state: Mapping[str, torch.Tensor]) -> State:
@@ -130,6 +132,6 @@ def _renamed(name: str, rules: tuple[tuple[str, str], ...], version: str) -> str
         if re.match(pattern, name):
             return re.sub(pattern, replacement, name)
     raise UsageError(
-        f"'{name}' is no tensor of a plain U-Net of nnU-Net {version}. Networks with other layers (residual encoders, batch "
-        "norm) cannot be taken over."
+        f"'{name}' is no tensor of a plain U-Net of nnU-Net {version}. Networks with other layers (residual encoders) "
+        "cannot be taken over."
     )

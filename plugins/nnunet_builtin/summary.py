@@ -119,7 +119,7 @@ def network_picture(
     title = f"U-Net for {spec.dimensions}D patches of {_times(patch_size)} voxels, batch size {batch_size}"
     style: dict[str, Any] = {"ha": "center", "va": "center", "color": _INK}
     axes.text(layout.width / 2, layout.height - 0.3, title, fontsize=12, fontweight="bold", **style)
-    note = "box: features, size in voxels; below: convolutions, each with instance norm and leaky ReLU"
+    note = "box: features, size in voxels; below: convolutions, each with norm and activation"
     axes.text(layout.width / 2, 0.2, note, fontsize=8, **{**style, "color": _GREY})
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

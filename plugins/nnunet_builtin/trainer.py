@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors.torch import load_file
 
 from nnunet_builtin import ranks
 from nnunet_builtin.devices import placed, resolve
-from nnunet_builtin.finetuning import Part
-from nnunet_builtin.optimization import OptimizerName, Schedule, ScheduleName
+from nnunet_builtin.optimization import find_optimizer
 from nnunet_builtin.sliding_window import predict_ensemble
+from nnunet_builtin.trainer_settings import TrainerSettings
 from nnunet_builtin.training_loop import Loop, computing
 from nnunet_core.errors import UsageError
 from nnunet_core.interfaces import TrainedModel, TrainingTask
 from nnunet_core.models import WEIGHTS, find_weights
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(gt=0, lt=1)]
 
-
-class TrainerV2:
+class TrainerV2(TrainerSettings):
     """Trains and applies networks as nnU-Net v1's V2 trainer does (spec: training, inference).
 
     Args:
         epochs, iterations_per_epoch, validation_iterations: Length of the training.
         batch_size: Samples per batch, of all processes together; null follows the plans.
-        optimizer, learning_rate, momentum, weight_decay: SGD with Nesterov momentum, Adam, AMSGrad or AdamW.
-        schedule: Of the learning rate: `poly` (1 - epoch / epochs) ** poly_power, `cosine`, `constant`, or `steps`, times
-            step_factor at each of step_epochs; warmup_epochs rise linearly before.
+        optimizer, learning_rate, weight_decay: `SGD` with Nesterov momentum, `Adam`, `AMSGrad`, `AdamW`, or
+            `package.module:Class`; optimizer_settings are further arguments of it.
+        momentum: Of SGD; it falls to final_momentum in the last momentum_epochs, unless that is null.
+        schedule: Of the learning rate: `poly` (1 - epoch / epochs) ** poly_power, `cosine` or `constant`; or `plateau`,
+            times step_factor when the moving average of the training loss has not fallen by plateau_threshold in
+            plateau_patience epochs.
+        warmup_epochs, decay_start, step_epochs: The rate rises linearly in the first epochs; `poly` and `cosine` fall
+            from decay_start on; any schedule is multiplied by step_factor at each of step_epochs.
+        cycle_epochs, cycle_learning_rate: Epochs at the end, in which the rate rises to this one and falls again.
         gradient_clip: Largest L2 norm of all gradients together; null does not clip.
         accumulation: Batches whose gradients are averaged for one update.
         foreground_share: Share of each batch, from its end, that is centred on foreground.
@@ -47,60 +48,6 @@ class TrainerV2:
             pretrained_digest pins its content.
         freeze: Part of the network that keeps its weights: `encoder`.
     """
-
-    def __init__(
-        self,
-        epochs: PositiveInt = 1000,
-        iterations_per_epoch: PositiveInt = 250,
-        validation_iterations: NonNegativeInt = 50,
-        batch_size: PositiveInt | None = None,
-        optimizer: OptimizerName = "SGD",
-        learning_rate: PositiveFloat = 0.01,
-        momentum: Share = 0.99,
-        weight_decay: NonNegativeFloat = 3e-5,
-        schedule: ScheduleName = "poly",
-        poly_power: NonNegativeFloat = 0.9,
-        warmup_epochs: NonNegativeInt = 0,
-        step_epochs: tuple[PositiveInt, ...] = (),
-        step_factor: PositiveFloat = 0.1,
-        gradient_clip: PositiveFloat | None = 12.0,
-        accumulation: PositiveInt = 1,
-        foreground_share: Share = 0.33,
-        ema: Decay | None = None,
-        deep_supervision: bool = True,
-        checkpoint_interval: PositiveInt = 1,
-        early_stopping: PositiveInt | None = None,
-        compile: bool = False,  # noqa: A002
-        deterministic: bool = False,
-        pretrained: str | None = None,
-        pretrained_digest: str | None = None,
-        freeze: Part | None = None,
-    ) -> None:
-        self.epochs = epochs
-        self.iterations_per_epoch = iterations_per_epoch
-        self.validation_iterations = validation_iterations
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.poly_power = poly_power
-        self.warmup_epochs = warmup_epochs
-        self.step_epochs = step_epochs
-        self.step_factor = step_factor
-        self.gradient_clip = gradient_clip
-        self.accumulation = accumulation
-        self.foreground_share = foreground_share
-        self.ema = ema
-        self.deep_supervision = deep_supervision
-        self.checkpoint_interval = checkpoint_interval
-        self.early_stopping = early_stopping
-        self.compile = compile
-        self.deterministic = deterministic
-        self.pretrained = pretrained
-        self.pretrained_digest = pretrained_digest
-        self.freeze = freeze
 
     def train(self, task: TrainingTask) -> dict[str, str]:
         """Train one fold, or go on from its last checkpoint (interfaces.Trainer).
@@ -122,6 +69,12 @@ class TrainerV2:
         return {"device": str(runtime.device), "precision": str(runtime.dtype).removeprefix("torch.")}
 
     def _check(self) -> None:
+        find_optimizer(self.optimizer)
+        if self.warmup_epochs + self.cycle_epochs >= self.epochs and self.cycle_epochs:
+            raise UsageError(
+                f"trainer.warmup_epochs={self.warmup_epochs} and trainer.cycle_epochs={self.cycle_epochs} leave none of "
+                f"trainer.epochs={self.epochs} between them."
+            )
         if self.early_stopping is not None and not self.validation_iterations:
             raise UsageError(
                 "trainer.early_stopping needs the Dice of validation patches: trainer.validation_iterations is 0."
@@ -156,18 +109,6 @@ class TrainerV2:
                 )
 
         return predict
-
-    def schedule_of(self) -> Schedule:
-        """Return the learning rate of every epoch."""
-        return Schedule(
-            self.schedule,
-            self.learning_rate,
-            self.epochs,
-            self.warmup_epochs,
-            self.poly_power,
-            self.step_epochs,
-            self.step_factor,
-        )
 
     def pretrained_file(self) -> Path:
         """Return the weights file of `pretrained`."""

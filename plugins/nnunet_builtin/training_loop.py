@@ -23,7 +23,7 @@ from nnunet_builtin.finetuning import freeze, transfer
 from nnunet_builtin.interruption import stop_requests
 from nnunet_builtin.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.losses import region_maps
-from nnunet_builtin.optimization import make_optimizer
+from nnunet_builtin.optimization import LOSS_MEMORY, learning_rate, make_optimizer, momentum
 from nnunet_builtin.sampling import PatchSampler
 from nnunet_builtin.summary import describe_network
 from nnunet_core import files
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 BEST_WEIGHTS = "weights_best.safetensors"
 METRICS = "metrics.jsonl"
 PROGRESS = "progress.png"
-_LOSS_MEMORY, _DICE_MEMORY = 0.93, 0.9
+_DICE_MEMORY = 0.9
 _HOPELESS_EPOCHS = 101
 
 
@@ -52,7 +52,6 @@ class Loop:
         self.runtime = runtime
         self.batch_size = settings.batch_size or task.configuration.batch_size
         self.classes = len(task.labels.regions) or len(task.labels.foreground)
-        self.schedule = settings.schedule_of()
         self.writer = Writer()
         self.state = self._initial_state()
         if settings.compile:
@@ -97,9 +96,7 @@ class Loop:
         going_on = (task.folder / CHECKPOINT).is_file()
         self._start_from_pretrained(network, quietly=going_on)
         network = placed(network, runtime, task.configuration.dimensions)
-        optimizer = make_optimizer(
-            settings.optimizer, network.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay
-        )
+        optimizer = make_optimizer(settings, network.parameters())
         scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
         average = None if settings.ema is None else moving_average(network, settings.ema)
         state = State(network, optimizer, scaler, self._no_progress(), average)
@@ -170,9 +167,8 @@ class Loop:
 
     def _epoch(self, stream: Iterator[tuple[Step, dict]], tracker: Tracker, stopping: Callable[[], bool]) -> None:
         """Run an epoch to its end, or until somebody asks to stop."""
-        state, progress, settings = self.state, self.state.progress, self.settings
-        for group in state.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(state.epoch)
+        progress, settings = self.state.progress, self.settings
+        self._set_rates()
         last = settings.iterations_per_epoch - 1
         while progress.position < settings.iterations_per_epoch + settings.validation_iterations:
             started = time.perf_counter()
@@ -190,6 +186,16 @@ class Loop:
             if updating and stopping():
                 return
         self._finish_epoch(tracker)
+
+    def _set_rates(self) -> None:
+        """Set the learning rate of the epoch, and its momentum and loss where these change."""
+        state = self.state
+        self.loss.set_epoch(state.epoch)
+        falling = momentum(self.settings, state.epoch)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, state.epoch, [line["train_loss"] for line in state.metrics])
+            if falling is not None and "momentum" in group:
+                group["momentum"] = falling
 
     def _training_step(self, step: Step, batch: dict[str, Any], updating: bool) -> float:
         state, settings = self.state, self.settings
@@ -278,7 +284,7 @@ class Loop:
         """Update averages; write metrics, picture, best weights and checkpoint beside the next epoch."""
         state, settings = self.state, self.settings
         line = self._metrics_line()
-        state.loss_average = _moving(state.loss_average, line["train_loss"], _LOSS_MEMORY)
+        state.loss_average = _moving(state.loss_average, line["train_loss"], LOSS_MEMORY)
         state.dice_average = _moving(state.dice_average, line["mean_dice"], _DICE_MEMORY)
         line["mean_dice_average"] = state.dice_average
         state.metrics.append(line)
@@ -306,7 +312,7 @@ class Loop:
             "validation_loss": _mean(ranks.averaged(progress.validation_losses)),
             "dice": dice,
             "mean_dice": mean_dice,
-            "learning_rate": self.schedule.rate(state.epoch),
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
             "seconds": round(progress.seconds, 3),
             "data_wait": round(progress.waited / max(progress.seconds, 1e-9), 4),
         }

@@ -10,6 +10,7 @@ from batchgenerators.augmentations.resample_augmentations import augment_linear_
 from batchgenerators.augmentations.spatial_transformations import augment_mirroring, augment_spatial
 from batchgenerators.augmentations.utils import (
     create_zero_centered_coordinate_mesh,
+    elastic_deform_coordinates,
     elastic_deform_coordinates_2,
     interpolate_img,
     rotate_coords_2d,
@@ -391,7 +392,14 @@ def test_no_augmentation():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("elastic", "angles", "scale"), [(True, False, None), (True, True, 0.8), (False, True, "each")]
+    ("elastic", "angles", "scale"),
+    [
+        ("patch", False, None),
+        ("patch", True, 0.8),
+        (None, True, "each"),
+        ("voxels", False, None),
+        ("voxels", True, 0.8),
+    ],
 )
 def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(kind, elastic, angles, scale, monkeypatch):
     config = configuration(*KINDS[kind])
@@ -400,12 +408,20 @@ def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(kind, elas
     patch = config.patch_size[-axes:]
     scale = (0.7, 1.3, 0.9)[:axes] if scale == "each" else scale
     noise = np.random.default_rng(1).random((axes, *patch), np.float32) * 2 - 1
-    deformation = Elastic(noise, tuple(0.12 * n for n in patch), (1.5, 0.8, 2.0)[:axes]) if elastic else None
+    deformations = {
+        None: None,
+        "patch": Elastic(noise, tuple(0.12 * n for n in patch), (1.5, 0.8, 2.0)[:axes]),
+        "voxels": Elastic(noise, (1.7,) * axes, factor=4.0),
+    }
+    deformation = deformations[elastic]
     mesh = create_zero_centered_coordinate_mesh(patch)
     if deformation:
         drawn = iter((noise.astype(float) + 1) / 2)
         monkeypatch.setattr(np.random, "random", lambda shape: next(drawn))
-        mesh = elastic_deform_coordinates_2(mesh, deformation.deviations, deformation.magnitudes)
+        if elastic == "patch":
+            mesh = elastic_deform_coordinates_2(mesh, deformation.deviations, deformation.magnitudes)
+        else:
+            mesh = elastic_deform_coordinates(mesh, deformation.factor, deformation.deviations[0])
     if angles:
         turned = rotate_coords_3d if axes == 3 else rotate_coords_2d
         mesh = turned(mesh, *ANGLES[kind])
@@ -428,6 +444,20 @@ def test_additive_brightness_may_come_before_or_after_the_steps_around_it():
     shifted, _ = apply(Draw(shift={0: 0.4, 1: -0.2}, **steps), *sample(config), config)
     plain, _ = apply(Draw(**steps), *sample(config), config)
     np.testing.assert_allclose(shifted, plain + np.array([0.4, -0.2]).reshape(2, 1, 1, 1), atol=1e-4)
+
+
+def test_draws_of_a_deformation_in_voxels():
+    settings = {"elastic_probability": 0.2, "elastic_alpha": (0, 900), "elastic_sigma": (9, 13)}
+    rng, config = np.random.default_rng(0), configuration((8, 12, 16))
+    fields = [AugmentationV2(**settings).draw(rng, config, 2).elastic for _ in range(2000)]
+    assert np.mean([field is not None for field in fields]) == pytest.approx(0.2, abs=0.03)
+    factors = np.array([field.factor for field in fields if field])
+    sigmas = np.array([field.deviations for field in fields if field])
+    assert (sigmas == sigmas[:, :1]).all()
+    for values, (low, high) in ((factors, (0, 900)), (sigmas, (9, 13))):
+        assert values.mean() == pytest.approx((low + high) / 2, rel=0.06)
+        assert low <= values.min()
+        assert values.max() <= high
 
 
 def test_draws_of_the_steps_that_are_off_by_default():

@@ -32,7 +32,10 @@ def statistics(batch) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("settings", [{}, OFTEN], ids=["default", "often"])
+VOXELS = {"elastic_probability": 0.7, "elastic_alpha": (0, 40), "elastic_sigma": (2, 4)}
+
+
+@pytest.mark.parametrize("settings", [{}, OFTEN, VOXELS], ids=["default", "often", "deformed"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_seeds_make_the_batches_of_v2(kind, settings):
     config = configuration(*KINDS[kind], use_mask=(True, False))

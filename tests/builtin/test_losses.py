@@ -400,3 +400,29 @@ def test_the_mean_gradient_of_two_processes_is_that_of_the_joined_batch(tmp_path
     found = np.load(tmp_path / "rank0.npy", allow_pickle=False)
     assert np.abs(expected[:, 1:]).max(axis=1).min() > 1e-4
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+
+WEIGHTS = ("ce_weight", "dice_weight")
+
+
+def test_weights_go_from_one_term_to_the_other_in_the_course_of_a_training():
+    """v1 goes from 2 CE to 2 Dice between epochs 500 and 750, one epoch late."""
+    settings = {
+        "ce_weight": 2,
+        "dice_weight": 0,
+        "final_ce_weight": 0,
+        "final_dice_weight": 2,
+        "transition": (500, 750),
+    }
+    loss = DeepSupervisionLoss(DiceCE(**settings).build(batch_dice=True), 1)
+    terms = {name: DiceCE(**{name: 1, other: 0}).build(batch_dice=True) for name, other in (WEIGHTS, WEIGHTS[::-1])}
+    logits, label = torch.randn(2, 3, 5, 6), torch.randint(0, 3, (2, 1, 5, 6))
+    ce, dice = (term(logits, label) for term in terms.values())
+    for epoch, share in ((0, 0), (501, 0), (626, 0.5), (751, 1), (999, 1)):
+        loss.set_epoch(epoch)
+        torch.testing.assert_close(loss([logits], [label]), 2 * (1 - share) * ce + 2 * share * dice)
+
+
+def test_a_transition_needs_two_epochs_in_order():
+    with pytest.raises(UsageError, match=r"loss\.transition=\[7, 7\]"):
+        DiceCE(transition=(7, 7)).build(batch_dice=True)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from nnunet_builtin.network import _NormActivation
 from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_builtin.state_names import from_v1
+from nnunet_core.errors import UsageError
 from nnunet_core.plans import NetworkSpec
 
 
@@ -156,3 +157,79 @@ def test_bfloat16_follows_float32():
     with torch.autocast("cpu", torch.bfloat16):
         coarse = network(images)[0]
     assert (exact - coarse).abs().mean() < 0.02 * exact.abs().mean() + 0.02
+
+
+def variant_block(**style):
+    """Return one block of a network, with random norm parameters, and images in both memory orders."""
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        dimensions=3,
+        input_channels=2,
+        output_channels=2,
+        pool_kernels=((2, 2, 2),),
+        conv_kernels=((3, 3, 3),) * 2,
+        base_features=8,
+    )
+    block = PlainUNet(**style).build(spec).encoder[0][0]
+    for parameter in block.norm.parameters():
+        torch.nn.init.normal_(parameter)
+    images = torch.randn(2, 2, 6, 8, 8)
+    return block, [images, images.contiguous(memory_format=torch.channels_last_3d)]
+
+
+def leaky(features, slope=0.01):
+    return functional.leaky_relu(features, slope)
+
+
+def response_norm(features, norm):
+    axes, shape = (2, 3, 4), (1, -1, 1, 1, 1)
+    scaled = features / (features.square().mean(axes, keepdim=True) + 1e-6).sqrt()
+    return torch.maximum(norm.weight.view(shape) * scaled + norm.bias.view(shape), norm.threshold.view(shape))
+
+
+def instance_norm(features, norm):
+    return functional.instance_norm(features, weight=norm.weight, bias=norm.bias)
+
+
+VARIANTS = [
+    ({}, lambda x, n: leaky(instance_norm(x, n))),
+    ({"norm": "batch"}, lambda x, n: leaky(functional.batch_norm(x, None, None, n.weight, n.bias, training=True))),
+    ({"norm": "group"}, lambda x, n: leaky(functional.group_norm(x, 8, n.weight, n.bias))),
+    ({"norm": "frn"}, response_norm),
+    ({"norm": "none"}, lambda x, _: leaky(x)),
+    ({"activation": "gelu"}, lambda x, n: functional.gelu(instance_norm(x, n))),
+    ({"activation": "mish"}, lambda x, n: instance_norm(x, n) * functional.softplus(instance_norm(x, n)).tanh()),
+    ({"norm_last": True, "negative_slope": 0.2}, lambda x, n: instance_norm(leaky(x, 0.2), n)),
+]
+
+
+@pytest.mark.parametrize(
+    ("style", "expected"), VARIANTS, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
+def test_norms_and_activations(style, expected):
+    block, orders = variant_block(**style)
+    for images in orders:
+        convolved = functional.conv3d(images, block.conv.weight, block.conv.bias, padding=1)
+        torch.testing.assert_close(block(images), expected(convolved, block.norm), rtol=1e-4, atol=1e-5)
+
+
+def test_heads_have_biases_on_request():
+    spec = NetworkSpec(
+        dimensions=2, input_channels=1, output_channels=3, pool_kernels=((2, 2),) * 2, conv_kernels=((3, 3),) * 3
+    )
+    names = {name for name, _ in PlainUNet(head_bias=True).build(spec).named_parameters()}
+    without = {name for name, _ in PlainUNet().build(spec).named_parameters()}
+    assert names - without == {"heads.0.bias", "heads.1.bias"}
+
+
+def test_features_that_cannot_be_grouped_are_refused():
+    spec = NetworkSpec(
+        dimensions=2,
+        input_channels=1,
+        output_channels=3,
+        pool_kernels=((2, 2),),
+        conv_kernels=((3, 3),) * 2,
+        base_features=12,
+    )
+    with pytest.raises(UsageError, match=r"stages with 12 features.*planner\.base_features"):
+        PlainUNet(norm="group").build(spec)

@@ -129,9 +129,9 @@ def specs(draw):
 
 
 @settings(max_examples=40, deadline=None)
-@given(specs(), st.sampled_from(["v1", "v2"]))
-def test_every_network_goes_there_and_back(spec, layout):
-    state = PlainUNet(layout=layout).build(spec).state_dict()
+@given(specs(), st.sampled_from(["v1", "v2"]), st.sampled_from(["instance", "batch"]))
+def test_every_network_goes_there_and_back(spec, layout, norm):
+    state = PlainUNet(layout=layout, norm=norm).build(spec).state_dict()
     for there, back in ((to_v1, from_v1), (to_v2, from_v2)):
         returned = back({f"module.{name}": tensor for name, tensor in there(state).items()})
         assert all(returned[name] is tensor for name, tensor in state.items() if name in returned)

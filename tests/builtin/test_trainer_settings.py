@@ -168,6 +168,13 @@ RESUMED = [
     {"accumulation": 2},
     {"optimizer": "Adam"},
     {"schedule": "cosine", "warmup_epochs": 2},
+    {
+        "schedule": "plateau",
+        "plateau_patience": 1,
+        "plateau_threshold": 1.0,
+        "final_momentum": 0.5,
+        "momentum_epochs": 3,
+    },
     {"checkpoint_interval": 2},
     {"deep_supervision": False},
 ]

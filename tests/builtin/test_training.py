@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, write_checkpoint
-from nnunet_builtin.optimization import Schedule, make_optimizer
+from nnunet_builtin.optimization import learning_rate, make_optimizer, momentum
 from nnunet_builtin.state_names import to_v1, to_v2
 from nnunet_builtin.trainer import TrainerV2
 from nnunet_builtin.training_loop import _dice
@@ -54,24 +54,52 @@ def lines(fold):
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (Schedule("poly", 0.01, 10), {0: 0.01, 5: 0.01 * 0.5**0.9}),
-        (Schedule("cosine", 0.01, 10), {0: 0.01, 5: 0.005}),
-        (Schedule("constant", 0.01, 10), {0: 0.01, 9: 0.01}),
-        (Schedule("steps", 0.01, 10, step_epochs=(3, 6)), {2: 0.01, 3: 0.001, 6: 0.0001}),
-        (Schedule("poly", 0.01, 12, warmup_epochs=2), {0: 0.005, 1: 0.01, 2: 0.01, 7: 0.01 * 0.5**0.9}),
+        ({}, {0: 0.01, 5: 0.01 * 0.5**0.9}),
+        ({"schedule": "cosine"}, {0: 0.01, 5: 0.005}),
+        ({"schedule": "constant"}, {0: 0.01, 9: 0.01}),
+        ({"schedule": "constant", "step_epochs": (3, 6)}, {2: 0.01, 3: 0.001, 6: 0.0001}),
+        ({"epochs": 12, "warmup_epochs": 2}, {0: 0.005, 1: 0.01, 2: 0.01, 7: 0.01 * 0.5**0.9}),
+        ({"step_epochs": (4,), "decay_start": 6}, {3: 0.01, 4: 0.001, 6: 0.001, 8: 0.001 * 0.5**0.9}),
+        ({"epochs": 14, "cycle_epochs": 4}, {5: 0.01 * 0.5**0.9, 10: 1e-6, 11: 0.0005005, 12: 0.001, 13: 0.0005005}),
     ],
 )
 def test_learning_rates(schedule, expected):
+    settings = TrainerV2(**{"epochs": 10, **schedule})
     for epoch, rate in expected.items():
-        assert schedule.rate(epoch) == pytest.approx(rate)
+        assert learning_rate(settings, epoch) == pytest.approx(rate)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AMSGrad", "AdamW"])
+def test_the_rate_falls_on_a_plateau_as_with_pytorchs_schedule():
+    settings = TrainerV2(schedule="plateau", step_factor=0.2, plateau_patience=3, plateau_threshold=0.01)
+    random = np.random.default_rng(0)
+    losses = (1 / np.arange(1, 120) ** 0.7 + random.normal(0, 0.02, 119)).tolist()
+    optimizer = make_optimizer(settings, [torch.nn.Parameter(torch.ones(1))])
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.2, patience=3, threshold=0.01, threshold_mode="abs", eps=0
+    )
+    average, rates = losses[0], []
+    for epoch in range(1, len(losses)):
+        average = 0.93 * average + 0.07 * losses[epoch]
+        scheduler.step(average)
+        assert learning_rate(settings, epoch + 1, losses[: epoch + 1]) == pytest.approx(optimizer.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert len(set(rates)) > 2
+
+
+def test_momentum_falls_at_the_end():
+    settings = TrainerV2(final_momentum=0.9)
+    assert [momentum(settings, epoch) for epoch in (0, 800, 801)] == [None, None, None]
+    assert momentum(settings, 901) == pytest.approx(0.945)
+    assert momentum(settings, 999) == pytest.approx(0.99 - 0.09 / 200 * 198)
+    assert momentum(TrainerV2(), 999) is None
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AMSGrad", "AdamW", "torch.optim:RAdam"])
 def test_optimisers_train_what_is_not_frozen(name):
     layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
     layers[0].requires_grad_(False)
     before = [parameter.detach().clone() for parameter in layers.parameters()]
-    optimizer = make_optimizer(name, layers.parameters(), 0.1, 0.9, 1e-4)
+    optimizer = make_optimizer(TrainerV2(optimizer=name, learning_rate=0.1), layers.parameters())
     layers(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     changed = [not torch.equal(old, new) for old, new in zip(before, layers.parameters(), strict=True)]
@@ -169,6 +197,10 @@ def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_
     [
         ({"freeze": "encoder"}, "--pretrained"),
         ({"early_stopping": 3, "validation_iterations": 0}, "validation_iterations"),
+        ({"optimizer": "sgd"}, "Allowed: SGD, Adam, AMSGrad, AdamW, or package.module:Class"),
+        ({"optimizer": "torch.optim:Ranger"}, "no attribute 'Ranger'"),
+        ({"optimizer": "torch.nn:Linear"}, "not a torch.optim.Optimizer"),
+        ({"cycle_epochs": 60, "warmup_epochs": 50, "epochs": 100}, "cycle_epochs"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, message):
@@ -176,10 +208,18 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
         TrainerV2(**settings).train(None)
 
 
+def test_settings_that_an_optimiser_does_not_take_are_named():
+    settings = TrainerV2(optimizer="AdamW", optimizer_settings={"betas": [0.8, 0.9], "warp": 9})
+    with pytest.raises(UsageError, match="warp"):
+        make_optimizer(settings, [torch.nn.Parameter(torch.ones(1))])
+    settings.optimizer_settings.pop("warp")
+    assert make_optimizer(settings, [torch.nn.Parameter(torch.ones(1))]).defaults["betas"] == (0.8, 0.9)
+
+
 def test_a_training_goes_on_in_another_precision(tmp_path):
     def state(scaled):
         network = torch.nn.Linear(2, 1)
-        optimizer = make_optimizer("SGD", network.parameters(), 0.01, 0.99, 0)
+        optimizer = make_optimizer(TrainerV2(), network.parameters())
         scaler = torch.amp.GradScaler("cpu", enabled=scaled)
         return State(network, optimizer, scaler, Progress(np.zeros((3, 1))))
 

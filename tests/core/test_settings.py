@@ -1,6 +1,7 @@
 """Typed settings: what users set is checked against the constructor."""
 
 import json
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,12 @@ class Plain:
     pass
 
 
+@dataclass
+class Record:
+    count: int = 1
+    names: list[str] = field(default_factory=lambda: ["a"])
+
+
 def resolved(target=Example, **settings):
     return Resolved("loss", "test/example", Component("example", f"{__name__}:{target.__name__}", settings=settings))
 
@@ -43,6 +50,12 @@ def test_assignments_are_json_or_text_and_may_be_nested():
         "loss": {"count": 3, "name": "abc", "axes": [1, 2]},
         "preprocessor": {"normalization": {"0": "CT"}},
     }
+
+
+def test_a_dataclass_may_make_its_defaults():
+    assert full_settings(resolved(Record)) == {"count": 1, "names": ["a"]}
+    first, second = build(resolved(Record)), build(resolved(Record, names=["b"]))
+    assert (first.names, second.names) == (["a"], ["b"])
 
 
 @pytest.mark.parametrize("text", ["loss", "loss=3", "loss.=3", "los.count=3", "=3"])

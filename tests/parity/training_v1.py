@@ -24,6 +24,7 @@ import torch
 from nnunet_builtin.devices import ResolvedRuntime
 from nnunet_builtin.loading import Step
 from nnunet_builtin.losses import DiceCE
+from nnunet_builtin.optimization import learning_rate
 from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_builtin.state_names import from_v1
 from nnunet_builtin.trainer import TrainerV2
@@ -92,7 +93,7 @@ def our_steps(name: str, shapes: dict[str, Any], kind: str, **settings: Any) -> 
     for step in range(STEPS):
         epoch, index = divmod(step, STEPS // EPOCHS)
         for group in loop.state.optimizer.param_groups:
-            group["lr"] = loop.schedule.rate(epoch)
+            group["lr"] = learning_rate(loop.settings, epoch)
         images, label = (torch.from_numpy(array) for array in draw_batch(problem, step))
         batch = {"images": images.to(getattr(torch, kind)), "label": label, "names": ["drawn"]}
         with computing(loop.runtime, deterministic=False):
