@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from nnunet_builtin.coarse import is_worthwhile, upsampled_convolution
 from nnunet_builtin.devices import CHANNELS_LAST
-from nnunet_builtin.plain_unet import GROUPS, PlainUNet
+from nnunet_builtin.plain_unet import GROUPS
 from nnunet_core.plans import NetworkSpec
 
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -22,16 +23,43 @@ _RESPONSE_EPSILON = 1e-6
 _INITIAL_SLOPE = 0.01
 
 
+@dataclass(frozen=True)
+class Style:
+    """What blocks and ends of a U-Net are made of.
+
+    Attributes:
+        norm, activation, negative_slope, norm_last: See `plain_unet.PlainUNet`.
+        own_kernels: Kernels of a decoder stage are those of its resolution, instead of the next coarser one.
+        upsampling_bias, head_bias: Biases in transposed convolutions and in heads.
+        residual_blocks: Per resolution, of a residual encoder.
+    """
+
+    norm: str = "instance"
+    activation: str = "leaky_relu"
+    negative_slope: float = 0.01
+    norm_last: bool = False
+    own_kernels: bool = False
+    upsampling_bias: bool = False
+    head_bias: bool = False
+    residual_blocks: tuple[int, ...] = ()
+
+
 class Block(nn.Module):
     """Convolution, norm, activation; or the activation before the norm."""
 
     def __init__(
-        self, dimensions: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int], style: PlainUNet
+        self,
+        dimensions: int,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        style: Style,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        padding = tuple((size - 1) // 2 for size in kernel)
-        self.conv = _CONVOLUTION[dimensions](inputs, outputs, tuple(kernel), tuple(stride), padding)
-        self.norm = _norm(style.norm, dimensions, outputs)
+        self.conv = convolution(dimensions, inputs, outputs, kernel, stride, bias)
+        self.norm = make_norm(style.norm, dimensions, outputs)
         self.style = style
         self.usual = (style.norm, style.activation, style.norm_last) == ("instance", "leaky_relu", False)
 
@@ -41,19 +69,15 @@ class Block(nn.Module):
 
     def activated(self, features: torch.Tensor) -> torch.Tensor:
         """Return convolved features after norm and activation; they may be overwritten."""
-        on_cpu = features.device.type == "cpu"
-        if self.usual and on_cpu and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2]):
-            return _NormActivation.apply(features, self.norm.weight, self.norm.bias, self.style.negative_slope)
+        if self.usual:
+            return instance_normed(features, self.norm, self.style.negative_slope)
         if self.style.norm_last:
-            return self._normed(self._activation(features))
-        return self._activation(self._normed(features))
+            return self.normed(self._activation(features))
+        return self._activation(self.normed(features))
 
-    def _normed(self, features: torch.Tensor) -> torch.Tensor:
-        norm: Any = self.norm
-        if self.style.norm == "instance" and features.device.type == "cuda":  # a group norm would compute in float32
-            return functional.instance_norm(features, weight=norm.weight, bias=norm.bias, eps=_EPSILON)
-        normed: torch.Tensor = norm(features)
-        return normed
+    def normed(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features after the norm alone."""
+        return instance_normed(features, self.norm) if self.style.norm == "instance" else self.norm(features)
 
     def _activation(self, features: torch.Tensor) -> torch.Tensor:
         if self.style.norm == "frn":
@@ -63,7 +87,36 @@ class Block(nn.Module):
         return functional.gelu(features) if self.style.activation == "gelu" else functional.mish(features)
 
 
-def _norm(name: str, dimensions: int, features: int) -> nn.Module:
+def instance_normed(features: torch.Tensor, norm: Any, slope: float = 1.0) -> torch.Tensor:
+    """Return features after an instance norm and a leaky ReLU; a slope of 1 is none. They may be overwritten.
+
+    Args:
+        features: (B, C, *spatial).
+        norm: Group norm with one group per feature.
+        slope: Of the leaky ReLU.
+    """
+    kind = features.device.type
+    if kind == "cpu" and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2]):
+        fused: torch.Tensor = _NormActivation.apply(features, norm.weight, norm.bias, slope)
+        return fused
+    if kind == "cuda":  # mixed precision would compute a group norm in float32
+        features = functional.instance_norm(features, weight=norm.weight, bias=norm.bias, eps=_EPSILON)
+    else:
+        features = norm(features)
+    return features if slope == 1 else functional.leaky_relu(features, slope, inplace=True)
+
+
+def convolution(
+    dimensions: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int], bias: bool
+) -> nn.Module:
+    """Return a convolution that keeps the size, but for its stride."""
+    padding = tuple((size - 1) // 2 for size in kernel)
+    made: nn.Module = _CONVOLUTION[dimensions](inputs, outputs, tuple(kernel), tuple(stride), padding, bias=bias)
+    return made
+
+
+def make_norm(name: str, dimensions: int, features: int) -> nn.Module:
+    """Return a norm of features; see `Style`."""
     if name == "batch":
         return _BATCH_NORM[dimensions](features, _EPSILON)
     if name == "frn":
@@ -152,34 +205,37 @@ class UNet(nn.Module):
         upsampling, decoder, heads: Per resolution, from the bottleneck upwards.
     """
 
-    def __init__(self, spec: NetworkSpec, style: PlainUNet) -> None:
+    def __init__(self, spec: NetworkSpec, style: Style) -> None:
         super().__init__()
         self.deep_supervision = True
-        dimensions, depth, convs = spec.dimensions, len(spec.pool_kernels), spec.convs_per_stage
-        ones = (1,) * dimensions
-
-        def blocks(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Sequential:
-            first = Block(dimensions, inputs, outputs, kernel, stride, style)
-            others = (Block(dimensions, outputs, outputs, kernel, ones, style) for _ in range(convs - 1))
-            return nn.Sequential(first, *others)
-
-        features = [spec.features(stage) for stage in range(depth + 1)]
-        strides = [ones, *spec.pool_kernels]
-        inputs = [spec.input_channels, *features]
+        dimensions, depth = spec.dimensions, len(spec.pool_kernels)
+        ones, features = (1,) * dimensions, [spec.features(stage) for stage in range(depth + 1)]
+        strides, inputs = [ones, *spec.pool_kernels], [spec.input_channels, *features]
+        kernels = spec.conv_kernels if style.own_kernels else spec.conv_kernels[1:]
+        upwards = range(depth - 1, -1, -1)
         self.encoder = nn.ModuleList(
-            blocks(inputs[stage], features[stage], spec.conv_kernels[stage], strides[stage])
-            for stage in range(depth + 1)
+            self.encoder_stage(spec, stage, inputs[stage], strides[stage], style) for stage in range(depth + 1)
         )
-        upwards, v2 = range(depth - 1, -1, -1), style.layout == "v2"
-        kernels = spec.conv_kernels if v2 else spec.conv_kernels[1:]
         self.upsampling = nn.ModuleList(
-            _TRANSPOSED[dimensions](features[s + 1], features[s], strides[s + 1], strides[s + 1], bias=v2)
+            _TRANSPOSED[dimensions](
+                features[s + 1], features[s], strides[s + 1], strides[s + 1], bias=style.upsampling_bias
+            )
             for s in upwards
         )
-        self.decoder = nn.ModuleList(blocks(2 * features[s], features[s], kernels[s], ones) for s in upwards)
+        self.decoder = nn.ModuleList(self.decoder_stage(spec, s, kernels[s], style) for s in upwards)
         self.heads = nn.ModuleList(
-            _CONVOLUTION[dimensions](features[s], spec.output_channels, 1, bias=v2 or style.head_bias) for s in upwards
+            _CONVOLUTION[dimensions](features[s], spec.output_channels, 1, bias=style.head_bias) for s in upwards
         )
+
+    def encoder_stage(
+        self, spec: NetworkSpec, stage: int, inputs: int, stride: Sequence[int], style: Style
+    ) -> nn.Sequential:
+        """Return the blocks of a resolution; the first one has the stride."""
+        return _blocks(spec, stage, inputs, spec.conv_kernels[stage], stride, style)
+
+    def decoder_stage(self, spec: NetworkSpec, stage: int, kernel: Sequence[int], style: Style) -> nn.Sequential:
+        """Return the blocks of a resolution after upsampled and skipped features are joined."""
+        return _blocks(spec, stage, 2 * spec.features(stage), kernel, (1,) * spec.dimensions, style)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor] | torch.Tensor:
         """Return logits; see the class."""
@@ -195,6 +251,15 @@ class UNet(nn.Module):
             if self.deep_supervision or not skips:
                 logits.insert(0, head(features))
         return logits if self.deep_supervision else logits[0]
+
+
+def _blocks(
+    spec: NetworkSpec, stage: int, inputs: int, kernel: Sequence[int], stride: Sequence[int], style: Style
+) -> nn.Sequential:
+    features, ones = spec.features(stage), (1,) * spec.dimensions
+    first = Block(spec.dimensions, inputs, features, kernel, stride, style)
+    others = (Block(spec.dimensions, features, features, kernel, ones, style) for _ in range(spec.convs_per_stage - 1))
+    return nn.Sequential(first, *others)
 
 
 def _decoded(up: nn.Module, stage: Any, coarse: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from nnunet_core.plans import NetworkSpec
 if TYPE_CHECKING:
     from nnunet_builtin.network import UNet
 
+Norm = Literal["instance", "batch", "group", "frn", "none"]
 #: Groups of `norm=group`.
 GROUPS = 8
 
@@ -35,7 +36,7 @@ class PlainUNet:
     """
 
     negative_slope: NonNegativeFloat = 0.01
-    norm: Literal["instance", "batch", "group", "frn", "none"] = "instance"
+    norm: Norm = "instance"
     activation: Literal["leaky_relu", "gelu", "mish"] = "leaky_relu"
     norm_last: bool = False
     head_bias: bool = False
@@ -47,18 +48,37 @@ class PlainUNet:
         Raises:
             UsageError: The features of the plans cannot be grouped.
         """
-        from nnunet_builtin.network import UNet, initialise
+        from nnunet_builtin.network import Style, UNet, initialise
 
-        odd = [size for stage in range(len(spec.conv_kernels)) if (size := spec.features(stage)) % GROUPS]
-        if self.norm == "group" and odd:
-            raise UsageError(
-                f"network.norm=group has {GROUPS} groups, but the network has stages with {odd[0]} features. Plan with a "
-                f"multiple of {GROUPS}: --set planner.base_features=..."
-            )
-        network = UNet(spec, self)
+        check_groups(self.norm, spec)
+        v2 = self.layout == "v2"
+        style = Style(
+            norm=self.norm,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
+            norm_last=self.norm_last,
+            own_kernels=v2,
+            upsampling_bias=v2,
+            head_bias=v2 or self.head_bias,
+        )
+        network = UNet(spec, style)
         network.apply(initialise)
         return network
 
     def memory(self, spec: NetworkSpec, patch_size: Sequence[int]) -> float:
         """Return the planner's memory estimate (interfaces.NetworkBuilder)."""
         return unet_memory(spec, patch_size)
+
+
+def check_groups(norm: str, spec: NetworkSpec) -> None:
+    """Check that the features of every resolution can be grouped, if the norm is `group`.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    odd = [size for stage in range(len(spec.conv_kernels)) if (size := spec.features(stage)) % GROUPS]
+    if norm == "group" and odd:
+        raise UsageError(
+            f"network.norm=group has {GROUPS} groups, but the network has stages with {odd[0]} features. Plan with a "
+            f"multiple of {GROUPS}: --set planner.base_features=..."
+        )

@@ -90,7 +90,14 @@ def nnunet_preprocessors() -> list[Component]:
 @hookimpl
 def nnunet_networks() -> list[Component]:
     """Return the U-Net of v1."""
-    return [Component("plain_unet", f"{_HERE}.plain_unet:PlainUNet", "the U-Net of nnU-Net v1, with deep supervision")]
+    return [
+        Component("plain_unet", f"{_HERE}.plain_unet:PlainUNet", "the U-Net of nnU-Net v1, with deep supervision"),
+        Component(
+            "residual_unet",
+            f"{_HERE}.residual_unet:ResidualUNet",
+            "the same with a residual encoder, as v1's ResencUNet",
+        ),
+    ]
 
 
 @hookimpl

@@ -26,6 +26,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.residual_unet import ResidualUNet
 from nnunet_core.errors import NnunetError
 from nnunet_core.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from nnunet_core.labels import Labels
@@ -44,6 +46,7 @@ PLANNERS = {
 #: The last five have older rules of pooling, spacing and memory in v1; peer_v1_plans.py gives them those of v21, as ours have.
 VARIANTS = {
     "ExperimentPlanner3D_v21_3cps": "v21_3convs",
+    "ExperimentPlanner3DFabiansResUNet_v21": "v21",
     "ExperimentPlanner3D_v21_customTargetSpacing_2x2x2": "v21_fixed_spacing",
     "ExperimentPlanner3D_v21_noResampling": "v21_no_resampling",
     "ExperimentPlannerAllConv3x3": "v21_all_conv3",
@@ -52,6 +55,8 @@ VARIANTS = {
     "ExperimentPlannerCT2": "v21_ct2",
     "ExperimentPlannernonCT": "v21_nonct",
 }
+#: {class in v1: our network}, where it is another one.
+NETWORKS: dict[str, Any] = {"ExperimentPlanner3DFabiansResUNet_v21": ResidualUNet()}
 CHANNELS = ("CT", "ct", "MRI", "noNorm", "CTA")
 SCHEMES = {"zscore": "nonCT", "none": "noNorm"}
 PREPROCESSORS = {
@@ -116,15 +121,6 @@ def _varied(rng: np.random.Generator, size: np.ndarray, spacing: np.ndarray) -> 
     return np.maximum(size, 1), spacing * rng.choice([1, 1, 0.5, 0.9, 1.25, 1.1, 2], rng.choice([1, 3]))
 
 
-class Memory:
-    """The estimate of the built-in network."""
-
-    def memory(self, spec: Any, patch_size: Any) -> float:
-        from nnunet_builtin.memory import unet_memory
-
-        return unet_memory(spec, patch_size)
-
-
 def plan(content: dict[str, Any], planners: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Return our plans in the words of v1, or the error, for each class of v1."""
     registry = Registry.discover()
@@ -150,7 +146,7 @@ def plan(content: dict[str, Any], planners: dict[str, str]) -> dict[str, dict[st
         stages = ["2d"] if ours == "v21_2d" else ["3d_lowres", "3d_fullres"]
         planner = build(registry.resolve("planner", ours).with_settings({"configurations": stages}))
         try:
-            result[theirs] = as_v1(planner.plan(dataset, fingerprint, Memory()), stages)
+            result[theirs] = as_v1(planner.plan(dataset, fingerprint, NETWORKS.get(theirs, PlainUNet())), stages)
         except (NnunetError, ValueError, ArithmeticError) as error:
             result[theirs] = {"error": f"{type(error).__name__}: {error}"}
     return result
@@ -212,6 +208,8 @@ def compare(fingerprints: list[dict[str, Any]], ours: list[Any], theirs: list[An
             both = "both fail" if "error" in mine else "ours plans it"
             tally.undefined[f"{re.sub('[0-9]+', 'N', other['error'])[:90]} ({both})"] += 1
             continue
+        if planner in NETWORKS:
+            other["plans_per_stage"] = {k: _without_blocks(v) for k, v in other["plans_per_stage"].items()}
         other.setdefault("conv_per_stage", 2)  # plans of 2D planners leave it out (spec: planning, section 9)
         found = differences(mine, other)
         if found:
@@ -220,6 +218,12 @@ def compare(fingerprints: list[dict[str, Any]], ours: list[Any], theirs: list[An
         else:
             tally.agreeing += 1
     return tally
+
+
+def _without_blocks(stage: dict[str, Any]) -> dict[str, Any]:
+    """Return a stage of a residual network in the words of the others: no blocks, no leading pool of ones."""
+    others = {key: value for key, value in stage.items() if not key.startswith("num_blocks")}
+    return {**others, "pool_op_kernel_sizes": stage["pool_op_kernel_sizes"][1:]}
 
 
 def run_v1(python: Path, fingerprints: list[dict[str, Any]], planners: list[str], processes: int) -> list[Any]:
