@@ -41,6 +41,7 @@ METRICS = "metrics.jsonl"
 PROGRESS = "progress.png"
 _DICE_MEMORY = 0.9
 _HOPELESS_EPOCHS = 101
+_PICTURE_SECONDS = 30  # at least, between two pictures of the progress; one takes a third of a second
 
 
 class Loop:
@@ -53,6 +54,7 @@ class Loop:
         self.batch_size = settings.batch_size or task.configuration.batch_size
         self.classes = len(task.labels.regions) or len(task.labels.foreground)
         self.writer = Writer()
+        self.drawn = -math.inf
         self.state = self._initial_state()
         if settings.compile:
             spec = task.configuration.network
@@ -84,6 +86,7 @@ class Loop:
                 stream.close()
                 self.writer.close()
         if ranks.rank() == 0:
+            progress_picture(state.metrics, self.task.folder / PROGRESS)
             files.write_bytes(self.task.folder / WEIGHTS, state.weights())
             (self.task.folder / CHECKPOINT).unlink(missing_ok=True)
 
@@ -322,6 +325,8 @@ class Loop:
 
     def _write(self, snapshot: dict[str, Any] | None, best: bytes | None) -> None:
         folder, metrics = self.task.folder, list(self.state.metrics)
+        drawing = time.monotonic() - self.drawn >= _PICTURE_SECONDS
+        self.drawn = time.monotonic() if drawing else self.drawn
 
         def write() -> None:
             if best is not None:
@@ -329,7 +334,8 @@ class Loop:
             if snapshot is not None:
                 write_checkpoint(folder, snapshot)
             files.write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in metrics))
-            progress_picture(metrics, folder / PROGRESS)
+            if drawing:
+                progress_picture(metrics, folder / PROGRESS)
 
         self.writer.submit(write)
 
@@ -351,6 +357,7 @@ class Loop:
         if ranks.rank() == 0:
             self.writer.wait()
             write_checkpoint(self.task.folder, state.snapshot())
+            progress_picture(state.metrics, self.task.folder / PROGRESS)
         ranks.told_by_first(True)  # no process ends before everything is saved: torchrun would end the others
         raise StoppedError(
             f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything is saved in "

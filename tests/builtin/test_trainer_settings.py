@@ -129,6 +129,15 @@ def test_checkpoints_come_at_their_interval_and_at_the_end(tmp_path, monkeypatch
     assert written == [3, 6, 7]
 
 
+def test_the_progress_is_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training_loop, "progress_picture", lambda metrics, _: drawn.append(len(metrics)))
+    small.train(tmp_path / "a" / "fold_0", {"epochs": 4})
+    monkeypatch.setattr(training_loop, "_PICTURE_SECONDS", 0)
+    small.train(tmp_path / "b" / "fold_0", {"epochs": 3})
+    assert drawn == [1, 4, 1, 2, 3, 3]
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 0]), (0.5, [0, 1]), (1.0, [1, 1])])
 def test_the_share_of_a_batch_that_is_centred_on_foreground(tmp_path, share, expected):
     """One foreground voxel in a large case: a patch has it when it is centred on it, else in one of seventy."""
