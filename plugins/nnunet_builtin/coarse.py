@@ -27,6 +27,7 @@ def is_worthwhile(up: Any, conv: Any, coarse: torch.Tensor) -> bool:
     dimensions = coarse.ndim - 2
     return bool(
         coarse.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and up.bias is None
         and coarse.is_contiguous(memory_format=CHANNELS_LAST[dimensions])
         and up.kernel_size == up.stride == (2,) * dimensions

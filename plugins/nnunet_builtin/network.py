@@ -95,11 +95,11 @@ def instance_normed(features: torch.Tensor, norm: Any, slope: float = 1.0) -> to
         norm: Group norm with one group per feature.
         slope: Of the leaky ReLU.
     """
-    kind = features.device.type
-    if kind == "cpu" and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2]):
+    kind, compiling = features.device.type, torch.compiler.is_compiling()  # compilers fuse better what they can see
+    if kind == "cpu" and not compiling and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2]):
         fused: torch.Tensor = _NormActivation.apply(features, norm.weight, norm.bias, slope)
         return fused
-    if kind == "cuda":  # mixed precision would compute a group norm in float32
+    if kind == "cuda" or compiling:  # mixed precision would compute a group norm in float32
         features = functional.instance_norm(features, weight=norm.weight, bias=norm.bias, eps=_EPSILON)
     else:
         features = norm(features)

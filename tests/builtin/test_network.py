@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from nnunet_builtin.network import _NormActivation
 from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.residual_unet import ResidualUNet
 from nnunet_builtin.state_names import from_v1
 from nnunet_core.errors import UsageError
 from nnunet_core.plans import NetworkSpec
@@ -211,6 +212,24 @@ def test_norms_and_activations(style, expected):
     for images in orders:
         convolved = functional.conv3d(images, block.conv.weight, block.conv.bias, padding=1)
         torch.testing.assert_close(block(images), expected(convolved, block.norm), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("builder", [PlainUNet(), ResidualUNet()], ids=["plain", "residual"])
+def test_compilers_see_the_whole_network(builder):
+    spec = NetworkSpec(
+        dimensions=3,
+        input_channels=1,
+        output_channels=2,
+        pool_kernels=((2, 2, 2),) * 2,
+        conv_kernels=((3, 3, 3),) * 3,
+        base_features=4,
+    )
+    network = builder.build(spec).to(memory_format=torch.channels_last_3d)
+    images = torch.randn(1, 1, 16, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+    torch._dynamo.reset()
+    compiled = torch.compile(network.forward, backend="aot_eager", fullgraph=True)
+    for found, expected in zip(compiled(images), network(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_heads_have_biases_on_request():
