@@ -135,7 +135,8 @@ def find_weights(path: Path) -> Path:
                 f"{path} is no file of weights: those end with {', '.join(_WEIGHTS_ENDINGS)}. Unpack archives first."
             )
         return path
-    candidates = [found for name in _WEIGHTS_NAMES for found in (path / name, *sorted(path.glob(f"fold_*/{name}")))]
+    places = [path, *sorted(path.glob("fold_*")), path / "all"]  # the last is v1's fold of all cases
+    candidates = [place / name for name in _WEIGHTS_NAMES for place in places]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         raise UsageError(

@@ -113,9 +113,20 @@ def _signature(target: Any) -> dict[str, inspect.Parameter]:
     """Return the constructor's parameters; those of a dataclass with the values that its default factories make."""
     parameters = dict(inspect.signature(target).parameters)
     for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
-        if field.init and field.default_factory is not dataclasses.MISSING and field.name in parameters:
-            parameters[field.name] = parameters[field.name].replace(default=field.default_factory())
+        parameter, factory = parameters.get(field.name), field.default_factory
+        if parameter is not None and factory is not dataclasses.MISSING and repr(parameter.default) == "<factory>":
+            parameters[field.name] = parameter.replace(default=factory())
     return parameters
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Return the types of the constructor's parameters; a dataclass may inherit some from a class of another module."""
+    try:
+        return typing.get_type_hints(target.__init__, include_extras=True)
+    except NameError:
+        if not dataclasses.is_dataclass(target):
+            raise
+        return typing.get_type_hints(target, include_extras=True)
 
 
 @functools.cache
@@ -125,7 +136,7 @@ def _model(target: Any) -> Any:
 
     if target.__init__ is object.__init__:
         return create_model(target.__name__)
-    hints = typing.get_type_hints(target.__init__, include_extras=True)
+    hints = _hints(target)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), parameter.default) for name, parameter in _signature(target).items()
     }

@@ -31,6 +31,7 @@ def compile_in_place(
         report: Where a failure is told.
     """
     plain = network.forward
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}  # a forward pass changes them
     try:
         network.forward = torch.compile(plain, dynamic=False)
         with precision():
@@ -41,4 +42,5 @@ def compile_in_place(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         report.warning(f"the network cannot be compiled, it runs as it is: {reason}")
     finally:
+        network.load_state_dict(buffers, strict=False)
         network.zero_grad(set_to_none=True)

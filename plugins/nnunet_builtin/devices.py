@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,11 +12,13 @@ import torch
 from nnunet_core.errors import UsageError
 from nnunet_core.interfaces import Runtime
 from nnunet_core.parallel import usable_cores
+from nnunet_core.plans import NetworkSpec
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: Order of features in memory, by spatial dimensions, that convolutions on CPUs are fastest in.
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 _MOST_WORKERS = 12
+_FEWEST_VOXELS = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,20 @@ def resolve(runtime: Runtime) -> ResolvedRuntime:
     cores = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     workers = runtime.workers if runtime.workers is not None else max(1, min(_MOST_WORKERS, cores - 1))
     return ResolvedRuntime(device, _dtype(runtime.precision, device), runtime.threads or cores, workers)
+
+
+def with_exact_gradients(runtime: ResolvedRuntime, spec: NetworkSpec, patch_size: Sequence[int]) -> ResolvedRuntime:
+    """Return the runtime to train with: float32 where bfloat16 on CPU is wrong.
+
+    oneDNN (PyTorch 2.13) computes wrong weight gradients of 3D convolutions in bfloat16 where a resolution has 2 voxels or
+    fewer along an axis.
+    """
+    sizes, smallest = list(patch_size), min(patch_size)
+    for kernel in spec.pool_kernels:
+        sizes = [size // step for size, step in zip(sizes, kernel, strict=True)]
+        smallest = min(smallest, *sizes)
+    wrong = runtime.device.type == "cpu" and runtime.dtype == torch.bfloat16 and spec.dimensions == 3
+    return replace(runtime, dtype=torch.float32) if wrong and smallest <= _FEWEST_VOXELS else runtime
 
 
 def placed(network: torch.nn.Module, runtime: ResolvedRuntime, dimensions: int) -> torch.nn.Module:

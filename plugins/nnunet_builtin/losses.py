@@ -126,6 +126,8 @@ class DiceCE:
             )
         if self.transition is not None and self.transition[0] >= self.transition[1]:
             raise UsageError(f"loss.transition={list(self.transition)} must be two epochs, the second after the first.")
+        if self.transition is not None and not self.final_dice_weight and not self.final_ce_weight:
+            raise UsageError("loss.final_dice_weight and loss.final_ce_weight are both 0. Set one above 0.")
         return _Loss(self, batch_dice if self.batch_dice is None else self.batch_dice, ignore_label, regions)
 
 

@@ -28,7 +28,7 @@ class PlainUNet:
         negative_slope: Of the leaky ReLU; 0 is a ReLU.
         norm: `instance`, `batch`, `group` (8 groups), `frn` (filter response norm with its thresholded linear unit in the
             place of the activation) or `none`.
-        activation: `leaky_relu`, `gelu` or `mish`.
+        activation: `leaky_relu`, `gelu` or `mish`; without effect for `norm=frn`.
         norm_last: Norm after the activation instead of before it.
         head_bias: Biases in the heads.
         layout: `v1`, or `v2`: biases in transposed convolutions and heads, and decoder kernels of the own resolution

@@ -25,11 +25,13 @@ _ESTIMATED_BATCH = 2
 class ResidualUNet:
     """Builds v1's U-Net with a residual encoder: more convolutions in the encoder, one per stage in the decoder.
 
+    The planner's `convs_per_stage` has no effect on it.
+
     Args:
         blocks: Residual blocks, of two convolutions, at each resolution, the finest first.
         negative_slope: Of the leaky ReLU.
         norm: `instance`, `batch`, `group` (8 groups) or `none`.
-        zero_init: Begin with residual blocks that add nothing.
+        zero_init: Begin with residual blocks that add nothing; needs a norm.
     """
 
     blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin import ranks
-from nnunet_builtin.devices import placed, resolve
+from nnunet_builtin.devices import placed, resolve, with_exact_gradients
 from nnunet_builtin.optimization import find_optimizer
 from nnunet_builtin.sliding_window import predict_ensemble
 from nnunet_builtin.trainer_settings import TrainerSettings
@@ -61,7 +61,12 @@ class TrainerV2(TrainerSettings):
             StoppedError: Ctrl-C or SIGTERM; the training is saved.
         """
         self._check()
-        runtime = resolve(task.runtime)
+        asked, configuration = resolve(task.runtime), task.configuration
+        runtime = with_exact_gradients(asked, configuration.network, configuration.patch_size)
+        if runtime != asked:
+            task.report.message(
+                "training in float32: on CPU, bfloat16 is wrong for networks with 2 voxels along an axis"
+            )
         with ranks.joined(runtime.device), computing(runtime, self.deterministic):
             if ranks.told_by_first((task.folder / WEIGHTS).is_file()):
                 return {}

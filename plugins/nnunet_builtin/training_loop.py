@@ -198,11 +198,13 @@ class Loop:
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, state.epoch, [line["train_loss"] for line in state.metrics])
             if falling is not None and "momentum" in group:
-                group["momentum"] = falling
+                group["momentum"] = min(group["momentum"], falling)  # it may be lower, see _start_over
 
     def _training_step(self, step: Step, batch: dict[str, Any], updating: bool) -> float:
         state, settings = self.state, self.settings
         state.network.train()
+        if settings.freeze is not None:
+            state.network.get_submodule(settings.freeze).eval()  # batch norm keeps its statistics
         images, label = self._on_device(batch, training=True)
         if step.index % settings.accumulation == 0:
             state.optimizer.zero_grad(set_to_none=True)
@@ -393,9 +395,10 @@ def _start_over(task: TrainingTask, state: State) -> None:
         "No foreground was found in 101 epochs: the weights are initialised anew, momentum is now 0.95."
     )
     fresh = task.network.build(task.configuration.network).state_dict()
-    own = state.network.state_dict()
-    trained = {name for name, parameter in state.network.named_parameters() if parameter.requires_grad}
-    state.network.load_state_dict({k: v if v.ndim > 1 and k in trained else own[k] for k, v in fresh.items()})
+    weights = {name for name, parameter in state.network.named_parameters() if parameter.requires_grad}
+    convolutions = {name.rpartition(".")[0] for name in weights if fresh[name].ndim > 1}
+    anew = {name: fresh[name] for name in weights if name.rpartition(".")[0] in convolutions}
+    state.network.load_state_dict(anew, strict=False)
     if state.average is not None:
         state.average.module.load_state_dict(state.network.state_dict())
         state.average.n_averaged.zero_()

@@ -47,6 +47,10 @@ def labels_of(declared):
     return Labels.from_dataset_json({"labels": declared, "regions_class_order": [1, 2]}, "test")
 
 
+def make_runtime():
+    return Runtime("cpu", "float32", 0, 1)
+
+
 def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: None, **changes):
     """Return a task whose cases lie beside the fold's folder."""
     labels = labels_of(declared or CLASSES)
@@ -71,7 +75,7 @@ def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: Non
         network=PlainUNet(),
         loss=DiceCE(labels="any"),
         augmentation=NoAugmentation(),
-        runtime=Runtime("cpu", "float32", 0, 1),
+        runtime=make_runtime(),
         seed=3,
         report=Silence(),
         epoch_finished=epoch_finished,

@@ -426,3 +426,8 @@ def test_weights_go_from_one_term_to_the_other_in_the_course_of_a_training():
 def test_a_transition_needs_two_epochs_in_order():
     with pytest.raises(UsageError, match=r"loss\.transition=\[7, 7\]"):
         DiceCE(transition=(7, 7)).build(batch_dice=True)
+
+
+def test_a_transition_to_nothing_is_refused():
+    with pytest.raises(UsageError, match="both 0"):
+        DiceCE(transition=(1, 2), final_ce_weight=0, final_dice_weight=0).build(batch_dice=True)

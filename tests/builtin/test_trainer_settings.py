@@ -3,7 +3,9 @@
 import contextlib
 import copy
 import itertools
+import json
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 
 from nnunet_builtin import training_loop
 from nnunet_builtin.checkpoint import CHECKPOINT
-from nnunet_builtin.devices import resolve
+from nnunet_builtin.devices import resolve, with_exact_gradients
 from nnunet_builtin.loading import Step
 from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_builtin.trainer import TrainerV2
@@ -177,13 +179,8 @@ RESUMED = [
     {"accumulation": 2},
     {"optimizer": "Adam"},
     {"schedule": "cosine", "warmup_epochs": 2},
-    {
-        "schedule": "plateau",
-        "plateau_patience": 1,
-        "plateau_threshold": 1.0,
-        "final_momentum": 0.5,
-        "momentum_epochs": 3,
-    },
+    {"epochs": 7, "schedule": "plateau", "plateau_patience": 1, "plateau_threshold": 9.0},
+    {"final_momentum": 0.5, "momentum_epochs": 3},
     {"checkpoint_interval": 2},
     {"deep_supervision": False},
 ]
@@ -245,3 +242,75 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path, first, se
     train_in_processes(second, {folder: {}})
     assert_close(weights(folder), weights(undisturbed), rtol=1e-3, atol=1e-5)
     assert (folder / training_loop.METRICS).read_text().count("\n") == small.SETTINGS["epochs"]
+
+
+def test_the_plateau_of_the_resumed_training_lowers_the_rate(tmp_path):
+    settings = {"epochs": 7, "schedule": "plateau", "plateau_patience": 1, "plateau_threshold": 9.0}
+    lines = (small.train(tmp_path / "fold_0", settings) / training_loop.METRICS).read_text().splitlines()
+    assert len({json.loads(line)["learning_rate"] for line in lines}) > 1
+
+
+def test_batch_norm_goes_on_with_its_statistics(tmp_path):
+    builder, settings = PlainUNet(norm="batch"), {"ema": 0.5}
+    undisturbed = small.train(tmp_path / "a" / "fold_0", settings, network=builder)
+
+    def epoch_finished(line):
+        if line["epoch"] == 1:
+            raise InterruptedTrainingError
+
+    folder = tmp_path / "b" / "fold_0"
+    with pytest.raises(InterruptedTrainingError):
+        small.train(folder, settings, network=builder, epoch_finished=epoch_finished)
+    small.train(folder, settings, network=builder)
+    assert_close(weights(folder), weights(undisturbed), rtol=0, atol=0)
+    assert weights(folder)["encoder.0.0.norm.num_batches_tracked"] == 9
+    assert weights(folder)["encoder.0.0.norm.running_mean"].any()
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_a_frozen_encoder_stays_as_it_was(tmp_path, norm):
+    builder = PlainUNet(norm=norm)
+    source = small.train(tmp_path / "a" / "fold_0", network=builder)
+    settings = {"pretrained": str(source), "freeze": "encoder"}
+    tuned = weights(small.train(tmp_path / "b" / "fold_0", settings, network=builder))
+    changed = {name.split(".")[0] for name, tensor in weights(source).items() if not torch.equal(tensor, tuned[name])}
+    assert changed == {"decoder", "heads", "upsampling"}
+
+
+def test_initialising_anew_forgets_every_convolution(tmp_path):
+    task = small.make_task(tmp_path / "fold_0", network=PlainUNet(norm="batch", head_bias=True))
+    loop = Loop(TrainerV2(), task, resolve(task.runtime))
+    network = loop.state.network
+    for tensor in network.state_dict().values():
+        tensor.fill_(7)
+    training_loop._start_over(task, loop.state)
+    kept = {name for name, tensor in network.state_dict().items() if (tensor == 7).all()}
+    assert kept == {name for name in network.state_dict() if ".norm." in name}
+    assert not network.heads[1].bias.any()
+    assert loop.state.optimizer.param_groups[0]["momentum"] == 0.95
+
+
+def test_compiling_leaves_the_statistics_of_batch_norm_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    task = small.make_task(tmp_path / "fold_0", network=PlainUNet(norm="batch"))
+    loop = Loop(TrainerV2(compile=True), task, resolve(task.runtime))
+    assert all((buffer == (1 if "var" in name else 0)).all() for name, buffer in loop.state.network.named_buffers())
+
+
+def test_networks_that_bfloat16_computes_wrongly_train_in_float32(tmp_path):
+    said = []
+
+    class Listener(small.Silence):
+        def message(self, text):
+            said.append(text)
+
+    task = small.make_task(tmp_path / "fold_0", report=Listener())
+    used = TrainerV2(**small.SETTINGS).train(replace(task, runtime=replace(task.runtime, precision="bfloat16")))
+    assert used["precision"] == "float32"  # its coarsest resolution has 2 voxels along each axis
+    assert any("float32" in text for text in said)
+
+
+@pytest.mark.parametrize(("patch", "expected"), [((16, 16, 16), torch.bfloat16), ((8, 16, 16), torch.float32)])
+def test_bfloat16_is_left_where_a_resolution_has_two_voxels(patch, expected):
+    runtime = replace(resolve(small.make_runtime()), dtype=torch.bfloat16)
+    assert with_exact_gradients(runtime, small.CONFIGURATION.network, patch).dtype == expected

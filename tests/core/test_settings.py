@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnunet_builtin.trainer_settings import TrainerSettings
 from nnunet_core import Component
 from nnunet_core.errors import PluginError, SettingsError
 from nnunet_core.registry import Resolved
@@ -50,6 +51,27 @@ def test_assignments_are_json_or_text_and_may_be_nested():
         "loss": {"count": 3, "name": "abc", "axes": [1, 2]},
         "preprocessor": {"normalization": {"0": "CT"}},
     }
+
+
+@dataclass
+class Extended(TrainerSettings):
+    """Types of the class that it extends are names of another module."""
+
+    extra: int = 3
+
+
+def test_a_dataclass_may_extend_one_of_another_module():
+    assert full_settings(resolved(Extended, epochs=5))["epochs"] == 5
+    assert build(resolved(Extended, extra=4)).extra == 4
+
+
+class OwnDefault(TrainerSettings):
+    def __init__(self, optimizer_settings: dict | None = None) -> None:
+        super().__init__(optimizer_settings=optimizer_settings or {})
+
+
+def test_an_own_constructor_has_its_own_defaults():
+    assert full_settings(resolved(OwnDefault)) == {"optimizer_settings": None}
 
 
 def test_a_dataclass_may_make_its_defaults():
