@@ -51,7 +51,7 @@ PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or f
 WorkersOption = Annotated[int | None, typer.Option(min=0, help="Loader processes; default: by the number of cores.")]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Compute threads on CPU; 0 uses every core.")]
 ProcessesOption = Annotated[
-    int | None, typer.Option(min=1, help="Processes that prepare cases; default: one per core.")
+    int | None, typer.Option(min=1, help="Processes that prepare cases; default: one per core, at most 8.")
 ]
 MemoryOption = Annotated[
     float | None,

@@ -79,7 +79,7 @@ def nnunet_postprocessors() -> Sequence[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def nnunet_executors() -> Sequence[Component]:  # type: ignore[empty-body]
-    """Return executors: where the jobs of a benchmark run; see `interfaces.Executor`."""
+    """Return executors: where the jobs of a benchmark will run; nothing uses them yet. See `interfaces.Executor`."""
 
 
 @hookspec

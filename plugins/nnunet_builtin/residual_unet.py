@@ -43,12 +43,15 @@ class ResidualUNet:
         """Return the network (interfaces.NetworkBuilder), initialised as v1 initialises it.
 
         Raises:
-            UsageError: The plans have more resolutions than `blocks`, or features that cannot be grouped.
+            UsageError: The plans have more resolutions than `blocks`, or features that cannot be grouped; zero_init
+                without a norm.
         """
         from nnunet_builtin.network import Style, initialise
         from nnunet_builtin.residual_network import ResidualEncoderUNet, begin_as_identity
 
         check_groups(self.norm, spec)
+        if self.zero_init and self.norm == "none":
+            raise UsageError("network.zero_init begins with the last norm of each block; network.norm=none has none.")
         style = Style(
             norm=self.norm,
             negative_slope=self.negative_slope,

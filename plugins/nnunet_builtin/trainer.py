@@ -65,7 +65,7 @@ class TrainerV2(TrainerSettings):
         runtime = with_exact_gradients(asked, configuration.network, configuration.patch_size)
         if runtime != asked:
             task.report.message(
-                "training in float32: on CPU, bfloat16 is wrong for networks with 2 voxels along an axis"
+                "training in float32: on CPU, bfloat16 is wrong for networks with 2 voxels or fewer along an axis"
             )
         with ranks.joined(runtime.device), computing(runtime, self.deterministic):
             if ranks.told_by_first((task.folder / WEIGHTS).is_file()):

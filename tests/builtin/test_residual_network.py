@@ -83,6 +83,11 @@ def test_the_estimate_is_that_of_v1s_planner():
     assert ResidualUNet().memory(spec, (96, 160, 160)) / _PLAIN_UNITS[3] == pytest.approx(1601836800.0, rel=1e-12)
 
 
+def test_to_begin_with_a_norm_needs_one():
+    with pytest.raises(UsageError, match="network.zero_init"):
+        ResidualUNet(zero_init=True, norm="none").build(spec_of())
+
+
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_it_trains_and_predicts(tmp_path, norm):
     builder = ResidualUNet(norm=norm)
