@@ -84,7 +84,7 @@ def test_the_estimate_is_that_of_v1s_planner():
 
 
 def test_to_begin_with_a_norm_needs_one():
-    with pytest.raises(UsageError, match="network.zero_init"):
+    with pytest.raises(UsageError, match=r"network\.zero_init"):
         ResidualUNet(zero_init=True, norm="none").build(spec_of())
 
 
