@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from nnunet_builtin.architecture import topology
-from nnunet_builtin.network import UNet
 from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_builtin.summary import _Layout, describe_network, network_picture, network_table
 from nnunet_core.plans import NetworkSpec
@@ -45,7 +44,7 @@ def test_the_table_has_every_layer_and_the_parameters_of_the_specification():
 
 def test_the_estimate_counts_two_maps_per_convolution_block():
     spec = spec_of(((2, 2),), ((3, 3), (3, 3)), base_features=4)
-    text = network_table(UNet(spec, 0.01), (1, 1, 1024, 1024))
+    text = network_table(PlainUNet().build(spec), (1, 1, 1024, 1024))
     voxels = 1024 * 1024
     blocks = 4 * 4 * voxels + 2 * 8 * voxels / 4  # encoder and decoder, bottleneck
     maps = 2 * blocks + 4 * voxels + 3 * voxels  # with the transposed convolution and the head
