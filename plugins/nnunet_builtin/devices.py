@@ -61,12 +61,11 @@ def with_exact_gradients(runtime: ResolvedRuntime, spec: NetworkSpec, patch_size
     oneDNN (PyTorch 2.13) computes wrong weight gradients of 3D convolutions in bfloat16 where a resolution has 2 voxels or
     fewer along an axis.
     """
-    sizes, smallest = list(patch_size), min(patch_size)
+    sizes = list(patch_size)
     for kernel in spec.pool_kernels:
         sizes = [size // step for size, step in zip(sizes, kernel, strict=True)]
-        smallest = min(smallest, *sizes)
     wrong = runtime.device.type == "cpu" and runtime.dtype == torch.bfloat16 and spec.dimensions == 3
-    return replace(runtime, dtype=torch.float32) if wrong and smallest <= _FEWEST_VOXELS else runtime
+    return replace(runtime, dtype=torch.float32) if wrong and min(sizes) <= _FEWEST_VOXELS else runtime
 
 
 def placed(network: torch.nn.Module, runtime: ResolvedRuntime, dimensions: int) -> torch.nn.Module:

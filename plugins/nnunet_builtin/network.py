@@ -72,12 +72,8 @@ class Block(nn.Module):
         if self.usual:
             return instance_normed(features, self.norm, self.style.negative_slope)
         if self.style.norm_last:
-            return self.normed(self._activation(features))
-        return self._activation(self.normed(features))
-
-    def normed(self, features: torch.Tensor) -> torch.Tensor:
-        """Return features after the norm alone."""
-        return instance_normed(features, self.norm) if self.style.norm == "instance" else self.norm(features)
+            return normed(self._activation(features), self.norm, self.style)
+        return self._activation(normed(features, self.norm, self.style))
 
     def _activation(self, features: torch.Tensor) -> torch.Tensor:
         if self.style.norm == "frn":
@@ -85,6 +81,12 @@ class Block(nn.Module):
         if self.style.activation == "leaky_relu":
             return functional.leaky_relu(features, self.style.negative_slope, inplace=True)
         return functional.gelu(features) if self.style.activation == "gelu" else functional.mish(features)
+
+
+def normed(features: torch.Tensor, norm: Any, style: Style) -> torch.Tensor:
+    """Return features after a norm alone."""
+    result: torch.Tensor = instance_normed(features, norm) if style.norm == "instance" else norm(features)
+    return result
 
 
 def instance_normed(features: torch.Tensor, norm: Any, slope: float = 1.0) -> torch.Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from nnunet_builtin.network import Block, Style, UNet, convolution, instance_normed, make_norm
+from nnunet_builtin.network import Block, Style, UNet, convolution, make_norm, normed
 from nnunet_core.plans import NetworkSpec
 
 
@@ -36,12 +35,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
-        added = features if self.skip is None else self._normed(self.skip(features), self.skip_norm)
-        result = self._normed(self.second(self.first(features)), self.norm) + added
+        added = features if self.skip is None else normed(self.skip(features), self.skip_norm, self.style)
+        result = normed(self.second(self.first(features)), self.norm, self.style) + added
         return functional.leaky_relu(result, self.style.negative_slope, inplace=True)
-
-    def _normed(self, features: torch.Tensor, norm: Any) -> torch.Tensor:
-        return instance_normed(features, norm) if self.style.norm == "instance" else norm(features)
 
 
 class ResidualEncoderUNet(UNet):

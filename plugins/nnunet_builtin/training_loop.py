@@ -194,9 +194,10 @@ class Loop:
         """Set the learning rate of the epoch, and its momentum and loss where these change."""
         state = self.state
         self.loss.set_epoch(state.epoch)
-        falling = momentum(self.settings, state.epoch)
+        losses = [line["train_loss"] for line in state.metrics]
+        rate, falling = learning_rate(self.settings, state.epoch, losses), momentum(self.settings, state.epoch)
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, state.epoch, [line["train_loss"] for line in state.metrics])
+            group["lr"] = rate
             if falling is not None and "momentum" in group:
                 group["momentum"] = min(group["momentum"], falling)  # it may be lower, see _start_over
 
