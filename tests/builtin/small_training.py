@@ -54,9 +54,7 @@ def make_runtime():
 def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: None, **changes):
     """Return a task whose cases lie beside the fold's folder."""
     labels = labels_of(declared or CLASSES)
-    store, previous = PreparedStore(folder.parent / "prepared"), LabelStore(folder.parent / "previous")
-    if not store.names():
-        _write_cases(store, previous, labels)
+    store, previous = prepare(folder, labels)
     network = CONFIGURATION.network.model_dump()
     network["output_channels"] = labels.outputs
     if cascade:
@@ -82,6 +80,14 @@ def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: Non
         previous=previous if cascade else None,
     )
     return replace(task, **changes)
+
+
+def prepare(folder, labels):
+    """Return the stores of the cases and of their previous stage, written before if they are not there."""
+    store, previous = PreparedStore(folder.parent / "prepared"), LabelStore(folder.parent / "previous")
+    if not store.names():
+        _write_cases(store, previous, labels)
+    return store, previous
 
 
 def train(folder, settings=None, **changes):

@@ -218,6 +218,8 @@ KINDS = {
 
 def train_in_processes(number, trainings, fails_after=0):
     """Train {folder: changes of the task} one after another in the same processes."""
+    for folder, changes in trainings.items():  # written here, before there are several writers
+        small.prepare(folder, small.labels_of(changes.get("declared", small.CLASSES)))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
