@@ -13,19 +13,16 @@ import numpy as np
 from scipy import ndimage, special
 
 from nnunet_builtin.augmentation import augmented, finish
-from nnunet_builtin.augmentation_draw import (  # the types of inherited settings are looked up here
+from nnunet_builtin.augmentation_draw import (
     AugmentationSettings,
-    Axis,  # noqa: F401
     Channels,
     Degrees,
     Dice,
     Draw,
     NotNegative,
     PositiveFloat,
-    RadiusRange,  # noqa: F401
     Range,
     Share,
-    ZeroRange,  # noqa: F401
 )
 from nnunet_builtin.augmentation_geometry import spatial_axes
 from nnunet_builtin.augmentation_intensity import (
@@ -185,7 +182,7 @@ class DA5(AugmentationSettings):
         if len(equal) < 2 or not dice.happens(self.axes_probability):
             return None
         first, second = np.sort(dice.rng.choice(equal, 2, replace=False))
-        return int(dice.rng.integers(1, 4)), (int(first), int(second))
+        return int(dice.rng.integers(4)), (int(first), int(second))
 
     def _order(self, dice: Dice, equal: list[int], axes: int) -> tuple[int, ...] | None:
         if len(equal) < 2 or not dice.happens(self.axes_probability):

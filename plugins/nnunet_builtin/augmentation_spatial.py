@@ -64,12 +64,14 @@ def displacement(elastic: Elastic) -> np.ndarray:
 
 
 def _deformed_points(elastic: Elastic, matrix: np.ndarray, size: Sequence[int]) -> list[np.ndarray]:
-    """Return where displaced voxels lie; the mean of all lies in the centre."""
+    """Return where displaced voxels lie; of a stretched deformation, as in v1, the mean of all lies in the centre."""
     field = displacement(elastic)
     patch = field.shape[1:]
     moved = [sum(m * d for m, d in zip(row, field, strict=True)) for row in matrix]
     grid = points(matrix, -matrix @ ((np.array(patch) - 1) / 2), patch)
-    return [g + m - m.mean() + n / 2 - 0.5 for g, m, n in zip(grid, moved, size, strict=True)]
+    if elastic.factor is None:
+        moved = [m - m.mean() for m in moved]
+    return [g + m + n / 2 - 0.5 for g, m, n in zip(grid, moved, size, strict=True)]
 
 
 def _deformed_images(images: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:

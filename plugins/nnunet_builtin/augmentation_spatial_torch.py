@@ -105,7 +105,9 @@ def _points(
         return torch.tensordot(turn, where, 1) + torch.from_numpy(offset.astype(np.float32)).to(device).reshape(shape)
     moved = torch.tensordot(turn, where - centre + _displacement(elastic, device), 1)
     middle = torch.tensor([n / 2 - 0.5 for n in size], device=device).reshape(shape)
-    return moved - moved.mean(list(range(1, axes + 1)), keepdim=True) + middle
+    if elastic.factor is None:  # stretched: the mean of all lies in the centre
+        moved = moved - moved.mean(list(range(1, axes + 1)), keepdim=True)
+    return moved + middle
 
 
 def _displacement(elastic: Elastic, device: torch.device) -> torch.Tensor:

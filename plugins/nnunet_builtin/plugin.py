@@ -147,6 +147,7 @@ def nnunet_augmentations() -> list[Component]:
         "elongated_degrees": 180,
         "scaling_probability": 0.3,
         "scale_range": [0.65, 1.6],
+        "generator_scale": 0.7,
         "independent_scale_probability": 0.3,
         "elastic_probability": 0.3,
         "noise_probability": 0.15,

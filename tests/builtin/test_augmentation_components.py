@@ -72,3 +72,4 @@ def test_insane_has_the_numbers_of_v1s_da3():
     assert np.mean([isinstance(d.scale, tuple) for d in draws if d.scale]) == pytest.approx(0.3, abs=0.05)
     assert max(abs(d.angles[0]) for d in draws if d.angles) > np.radians(170)
     assert np.mean([len(d.shift) for d in draws]) == pytest.approx(0.6, abs=0.05)
+    assert augmentation.generator_patch_size(configuration((128, 128, 128))) == (249, 249, 249)
