@@ -52,7 +52,8 @@ def peer(side: V1 | V2, mode: str, arguments: argparse.Namespace) -> dict[str, f
     dataset = side.source.name if isinstance(side, V1) else side.dataset
     numbers = [BATCH, WARM_UP, arguments.iterations, os.cpu_count() or 1]
     output = run([str(side.python), str(HERE / script), mode, dataset, *map(str, numbers)], side.environment)
-    return json.loads(output.splitlines()[-1])
+    lines = [line for line in output.splitlines() if line.startswith("{")]  # loaders that are killed may print after it
+    return json.loads(lines[-1])
 
 
 def main() -> None:

@@ -5,12 +5,12 @@ The environment variables nnUNet_preprocessed and nnUNet_results name folders wi
 """
 
 import json
-import multiprocessing
 import os
 import sys
 from pathlib import Path
 
 import torch
+from peer_ending import leave
 
 
 def main() -> None:
@@ -34,10 +34,7 @@ def main() -> None:
     trainer.on_train_start = started
     trainer.run_training()
     trainer.perform_actual_validation(False)
-    sys.stdout.flush()
-    for loader in multiprocessing.active_children():
-        loader.kill()
-    os._exit(0)  # its loader threads would not end
+    leave()
 
 
 if __name__ == "__main__":

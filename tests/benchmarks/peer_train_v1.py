@@ -4,8 +4,6 @@ Usage: python peer_train_v1.py loading|one-batch TASK BATCH_SIZE WARM_UP ITERATI
 The environment variables nnUNet_preprocessed and RESULTS_FOLDER name folders with a planned and preprocessed task.
 """
 
-import json
-import multiprocessing
 import os
 import pickle
 import sys
@@ -13,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from peer_ending import leave
 
 
 def main() -> None:
@@ -45,11 +44,7 @@ def main() -> None:
     for _ in range(iterations):
         trainer.run_iteration(Timed())
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds / iterations, "wait": waited[0] / seconds}))
-    sys.stdout.flush()
-    for loader in multiprocessing.active_children():
-        loader.kill()
-    os._exit(0)  # its loader threads would not end
+    leave({"seconds": seconds / iterations, "wait": waited[0] / seconds})
 
 
 if __name__ == "__main__":
