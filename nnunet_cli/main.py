@@ -5,8 +5,22 @@ Processes that prepare cases import this module too; so it imports what a comman
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
 import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _StoppedError(BaseException):
+    """Ctrl-C or SIGTERM; Typer would turn a KeyboardInterrupt into an exit without a word."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,15 +34,16 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         rest, denied = _take_no_plugin([argument for argument in given if argument != "--debug"])
         registry = Registry.discover(denied)
-        build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
+        with _stopped_by_signals():
+            build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
     except NnunetError as error:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (_StoppedError, KeyboardInterrupt) as stop:
         print("stopped; the same command goes on where it stopped.", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
     except Exception as error:
         if debug:
             raise
@@ -38,6 +53,25 @@ def main(arguments: list[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM (batch systems) raise, so that locks and temporary files are removed on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # batch systems may send several; what is left to do is cleaning up
+    raise _StoppedError(number)
 
 
 def _take_no_plugin(arguments: list[str]) -> tuple[list[str], list[str]]:

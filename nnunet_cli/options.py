@@ -61,7 +61,7 @@ MemoryOption = Annotated[
         help="Memory that the cases being prepared at once may need, estimated; default: 80 % of what is free.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 PretrainedOption = Annotated[
     Path | None,
     typer.Option(

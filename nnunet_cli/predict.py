@@ -18,6 +18,7 @@ from nnunet_core.evaluation import evaluate_folders, mean_foreground_dice
 from nnunet_core.interfaces import Runtime
 from nnunet_core.labels import Labels
 from nnunet_core.models import Model, find_model
+from nnunet_core.parallel import Workers
 from nnunet_core.prediction import PredictionOptions, predict_folder
 
 
@@ -29,7 +30,7 @@ def predict(
     images: Annotated[Path, typer.Argument(help="Folder of images CASE_0000.ext.", show_default=False)],
     output: Annotated[Path, typer.Argument(help="Folder that the predictions are written to.", show_default=False)],
     folds: Annotated[
-        str | None, typer.Option(help="Folds with commas between them; default: every trained one.")
+        str | None, typer.Option(help="Folds with commas between them; default: every numbered one that is trained.")
     ] = None,
     mirroring: Annotated[bool, typer.Option(help="Average over mirrored inputs.")] = True,
     step_size: Annotated[float, typer.Option(help="Sliding-window step, a fraction of the patch in (0, 1].")] = 0.5,
@@ -69,6 +70,7 @@ def evaluate(
         Path | None, typer.Option(help="Summary file; default: summary.json beside the predictions.")
     ] = None,
     workspace: o.WorkspaceOption = None,
+    processes: o.ProcessesOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Compare predicted with reference label maps: Dice and twelve other overlap metrics per case and label."""
@@ -81,7 +83,8 @@ def evaluate(
     labels = Labels.from_dataset_json(document, path)
     ending = find_label_ending(path.parent, document, o.registry_of(context))
     image_format = find_format(ending, o.registry_of(context), document.get("label_format"))
-    summary = evaluate_folders(predictions, references, labels, image_format, ending)
+    with Workers(o.processes_of(processes)) as workers:
+        summary = evaluate_folders(predictions, references, labels, image_format, ending, workers)
     target = output or predictions / "summary.json"
     files.write_json(target, summary)
     if as_json:

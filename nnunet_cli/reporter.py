@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nnunet_core.reporting import Reporter, Tracker
@@ -83,7 +84,7 @@ class BarReporter:
 
     def warning(self, text: str) -> None:
         """Print a line marked as a warning."""
-        self.console.print(f"[yellow]warning:[/yellow] {_escape(text)}", soft_wrap=True)
+        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
 
     @contextlib.contextmanager
     def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
@@ -112,10 +113,6 @@ class BarReporter:
 def out() -> Console:
     """Return the console for results on stdout; wide enough for paths when it is no terminal."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def _clock(seconds: float) -> str:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunet_core import files, locks
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import UsageError, listed
 from nnunet_core.evaluation import read_label_map
 from nnunet_core.settings import build
-from nnunet_core.splits import ALL, Split, listed, load_splits
+from nnunet_core.splits import ALL, Split, load_splits
 from nnunet_core.storage import LabelStore
 
 if TYPE_CHECKING:
@@ -87,11 +87,15 @@ def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, S
     store = LabelStore(experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage"))
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {name: files.digest([digests[name], experiment.store.key(name)]) for name in sources}
-    todo = [name for name, key in keys.items() if not store.is_current(name, key)]
-    if todo:
+    if _missing(store, keys):
         with locks.held(store.folder / locks.NAME, f"the inputs of {experiment.configuration_name}", experiment.report):
+            todo = _missing(store, keys)  # another run may have prepared them while this one waited
             _prepare(experiment, store, {name: (sources[name], keys[name]) for name in todo})
     return dataclasses.replace(experiment, previous=store, previous_digest=files.digest(keys))
+
+
+def _missing(store: LabelStore, keys: Mapping[str, str]) -> list[str]:
+    return [name for name, key in keys.items() if not store.is_current(name, key)]
 
 
 def _prepare(experiment: Experiment, store: LabelStore, todo: Mapping[str, tuple[Path, str]]) -> None:

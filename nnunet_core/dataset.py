@@ -17,6 +17,7 @@ from nnunet_core.errors import DatasetError, ImageError, StorageError, UsageErro
 from nnunet_core.images import Image, stack_channels
 from nnunet_core.interfaces import Case, ImageFormat
 from nnunet_core.labels import Labels
+from nnunet_core.nifti import check_finite
 from nnunet_core.registry import Registry
 from nnunet_core.settings import build
 
@@ -96,11 +97,7 @@ class Dataset:
                 f"Case {case.name} has {image.array.shape[0]} channels, dataset.json declares "
                 f"{len(self.channels)}: {', '.join(self.channels)}."
             )
-        if not np.isfinite(image.array.sum()) and (lost := int(np.count_nonzero(~np.isfinite(image.array)))):
-            raise ImageError(
-                f"{case.images[0]} holds {lost} voxels that are NaN or infinite. "
-                "Replace them with a number, for example the background intensity."
-            )
+        check_finite(image.array, case.images[0])
         label = None if case.label is None else self.load_label(case.label, image, case.images[0])
         return Case(case.name, image.array, label, image.geometry)
 
@@ -148,12 +145,9 @@ class Dataset:
         growth = 1.0 if spacing is None else 1 + max(1.0, math.prod(header.spacing) / math.prod(spacing))
         return int(growth * math.prod(header.shape) * (_BYTES_PER_VALUE * len(self.channels) + _BYTES_PER_VOXEL))
 
-    def digest(self) -> str:
-        """Return 16 hexadecimal digits that identify dataset.json and the content of every training file."""
-        return self._digest
-
     @functools.cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """16 hexadecimal digits that identify dataset.json and the content of every training file."""
         paths = [path for case in self.training for path in (*case.images, case.label) if path is not None]
         contents = dict(
             zip((str(path.relative_to(self.folder)) for path in paths), self.file_digests(paths), strict=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_SHOWN = 10
 
 
 class NnunetError(Exception):
@@ -54,6 +56,12 @@ class StoppedError(NnunetError):
     def __init__(self, message: str, signal_number: int | None) -> None:
         super().__init__(message)
         self.exit_code = 128 + (signal_number or 2)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first ten names for a message, and how many more there are."""
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

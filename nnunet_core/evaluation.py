@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_core.errors import DatasetError, ImageError
+from nnunet_core.errors import DatasetError, ImageError, listed
 from nnunet_core.parallel import Workers
 
 if TYPE_CHECKING:
@@ -125,9 +125,6 @@ def evaluate_folders(
     image_format: ImageFormat,
     ending: str,
     workers: Workers | None = None,
-    *,
-    name: str = "",
-    task: str = "",
 ) -> dict[str, Any]:
     """Compare two folders of label files `CASE.ext` with the same names; return the summary.json document.
 
@@ -138,8 +135,6 @@ def evaluate_folders(
         image_format: Reads the files.
         ending: Of the files to compare, with the leading dot; other files and hidden files are not looked at.
         workers: Processes to compare cases in; None does it in this one.
-        name: What was evaluated, for the document.
-        task: Dataset name, for the document.
 
     Raises:
         DatasetError: A folder is missing or empty, or the folders do not hold the same cases; all differences are told.
@@ -149,7 +144,7 @@ def evaluate_folders(
     evaluate = functools.partial(_evaluate_files, labels=labels, image_format=image_format)
     pairs = [(predictions / case, references / case) for case in cases]
     results = (workers or Workers()).each(evaluate, pairs, name=lambda pair: pair[0].name)
-    return summarise(list(results), name=name, task=task)
+    return summarise(list(results))
 
 
 def read_label_map(path: Path, image_format: ImageFormat) -> np.ndarray:
@@ -180,7 +175,7 @@ def _evaluate_files(pair: tuple[Path, Path], labels: Labels, image_format: Image
 def _paired(predictions: Path, references: Path, ending: str) -> list[str]:
     predicted, true = _files(predictions, ending), _files(references, ending)
     problems = [
-        f"{folder} lacks {len(missing)} of them: {', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}"
+        f"{folder} lacks {len(missing)} of them: {listed(missing)}"
         for folder, missing in ((predictions, sorted(true - predicted)), (references, sorted(predicted - true)))
         if missing
     ]

@@ -322,22 +322,3 @@ class Executor(Protocol):
     def status(self, identifier: str) -> str:
         """Return `waiting`, `running`, `done` or `failed`."""
         ...
-
-
-__all__ = [
-    "Augmentation",
-    "Case",
-    "Executor",
-    "ImageFormat",
-    "LossBuilder",
-    "NetworkBuilder",
-    "Planner",
-    "Postprocessor",
-    "PreparedCase",
-    "PreparedGeometry",
-    "Preprocessor",
-    "Runtime",
-    "TrainedModel",
-    "Trainer",
-    "TrainingTask",
-]

@@ -14,7 +14,7 @@ class Labels(BaseModel):
     """The labels of a dataset.
 
     Attributes:
-        names: {value or region name: ...} in the order of dataset.json, background first in ordinary datasets.
+        names: {value: name} in the order of dataset.json, background first in ordinary datasets.
         foreground: Foreground values in the order in which dataset.json lists them (v1 keeps that order).
         regions: One tuple of values per network output for region-based training; empty otherwise.
         region_order: The value that each region writes, later ones over earlier ones; empty without regions.

@@ -29,7 +29,7 @@ class Method:
         variant: Name of the variant that it started from.
         components: {kind: resolved component}; `preprocessor` is absent while the plans decide it.
         preprocessor_settings: Settings for the preprocessor that the plans name.
-        variant_components: The components of the variant without the user's changes, for naming.
+        variant_components, variant_preprocessor_settings: Those of the variant without the user's changes, for naming.
     """
 
     registry: Registry

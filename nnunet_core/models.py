@@ -8,9 +8,10 @@ from pathlib import Path
 from nnunet_core import files
 from nnunet_core.errors import PluginError, UsageError, nearest
 from nnunet_core.labels import Labels
+from nnunet_core.method import TRAINING_KINDS
 from nnunet_core.plans import Configuration
 from nnunet_core.record import FILE as RUN_FILE
-from nnunet_core.record import ComponentRecord, RunRecord
+from nnunet_core.record import ComponentRecord, RunRecord, identity
 from nnunet_core.registry import Registry, Resolved
 
 FILE = "model.json"
@@ -44,6 +45,12 @@ class ModelDocument(files.Document):
     configuration: Configuration
     components: dict[str, ComponentRecord]
 
+    def digest(self) -> str:
+        """Identify what the folds of one model have in common: configuration, labels, components of the training."""
+        configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
+        training = {kind: self.components[kind] for kind in TRAINING_KINDS if kind in self.components}
+        return files.digest([configuration, self.labels.model_dump(mode="json"), identity(training)])
+
 
 @dataclass(frozen=True)
 class Model:
@@ -73,9 +80,10 @@ class Model:
         """Return the folders of the trained folds that were asked for; of all numbered folds when none was.
 
         Raises:
-            UsageError: A fold is not trained.
+            UsageError: A fold is not trained, or was trained with other plans, labels or code than model.json describes.
         """
-        trained = {path.name.removeprefix("fold_"): path for path in sorted(self.folder.glob("fold_*")) if _done(path)}
+        found = ((path, _record(path)) for path in sorted(self.folder.glob("fold_*")))
+        trained = {path.name.removeprefix("fold_"): (path, record) for path, record in found if record is not None}
         wanted = asked or tuple(name for name in trained if name.isdigit()) or tuple(trained)
         missing = [name for name in wanted if name not in trained]
         if missing or not wanted:
@@ -85,7 +93,16 @@ class Model:
                 f"{self.document.configuration_name} --folds {','.join(missing) or '0'}, with the options of this model's "
                 f"other folds (they are in {FILE})"
             )
-        return tuple(trained[name] for name in wanted)
+        digest = self.document.digest()
+        others = [name for name in wanted if trained[name][1].model_digest != digest]
+        if others:
+            raise UsageError(
+                f"Fold {', '.join(others)} of {self.folder} was trained with other plans, labels or code than {FILE} has now, so "
+                f"it is no part of this model. Name the folds to use (--folds), or train it again: nnunet train "
+                f"{self.document.dataset} --configuration {self.document.configuration_name} --folds {','.join(others)}, with "
+                f"the options of this model's other folds (they are in {FILE})"
+            )
+        return tuple(trained[name][0] for name in wanted)
 
     def component(self, registry: Registry, kind: str) -> tuple[Resolved, str | None]:
         """Resolve a component as the model was trained with it.
@@ -114,10 +131,12 @@ class Model:
         return resolved, None
 
 
-def _done(fold: Path) -> bool:
+def _record(fold: Path) -> RunRecord | None:
+    """Return the record of a fold that is trained, else None."""
     if not (fold / WEIGHTS).is_file() or not (fold / RUN_FILE).is_file():
-        return False
-    return RunRecord.read(fold / RUN_FILE).status != "running"
+        return None
+    record = RunRecord.read(fold / RUN_FILE)
+    return None if record.status == "running" else record
 
 
 def find_weights(path: Path) -> Path:

@@ -71,7 +71,7 @@ def read(path: Path) -> np.ndarray | None:
     if header.dtype is None:
         return None
     voxels = content[header.offset :].view(header.dtype)
-    _check_finite(voxels, path)
+    check_finite(voxels, path)
     return voxels if header.plain else None
 
 
@@ -94,7 +94,8 @@ def _content(stream: IO[bytes] | igzip.GzipFile, path: Path) -> tuple[np.ndarray
     return content[: header.size], header
 
 
-def _check_finite(voxels: np.ndarray, path: Path) -> None:
+def check_finite(voxels: np.ndarray, path: Path) -> None:
+    """Raise ImageError if a voxel of an image is NaN or infinite."""
     if voxels.dtype.kind != "f" or np.isfinite(voxels.sum()):
         return
     if lost := int(np.count_nonzero(~np.isfinite(voxels))):

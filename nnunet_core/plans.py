@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nnunet_core.errors import UsageError, nearest
-from nnunet_core.files import Document, digest
+from nnunet_core.files import Document
 from nnunet_core.fingerprint import IntensityStatistics
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -57,7 +56,7 @@ class Normalization(BaseModel):
     """How one channel is normalised.
 
     Attributes:
-        scheme: `CT`, `CT2`, `zscore` or `none` (spec: preprocessing, section 3; v1 calls the third `nonCT`).
+        scheme: `CT`, `CT2`, `zscore` (`nonCT` in v1), `none`, `rescale_to_0_1` or `rgb_to_0_1` (spec: preprocessing, section 3).
         use_mask: Restrict to the non-zero region (voxels with label >= 0).
         statistics: Foreground intensities of the dataset; CT schemes need them.
     """
@@ -126,12 +125,6 @@ class Configuration(BaseModel):
         """2 for networks that see single slices, 3 for volumes."""
         return self.network.dimensions
 
-    @property
-    def transpose_backward(self) -> tuple[int, int, int]:
-        """The inverse of `transpose_forward`."""
-        order = self.transpose_forward
-        return order.index(0), order.index(1), order.index(2)
-
     def preprocessing_inputs(self) -> dict[str, object]:
         """Return what the prepared arrays depend on; configurations that agree in it share prepared cases."""
         fields = {"preprocessor", "transpose_forward", "spacing", "normalization"}
@@ -157,12 +150,7 @@ class Plans(Document):
     skipped: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @property
-    def digest(self) -> str:
-        """Identity of the plans' content."""
-        return digest(self.model_dump(mode="json"))
-
-    def configuration(self, name: str, source: Path | str = "the plans") -> Configuration:
+    def configuration(self, name: str) -> Configuration:
         """Return one configuration.
 
         Raises:
@@ -173,6 +161,6 @@ class Plans(Document):
         except KeyError:
             why = f" The planner left it out: {self.skipped[name]}" if name in self.skipped else ""
             raise UsageError(
-                f"There is no configuration '{name}' in {source} of {self.dataset} by {self.planner}."
+                f"There is no configuration '{name}' in the plans of {self.dataset} by {self.planner}."
                 f"{nearest(name, self.configurations)}{why} Available: {', '.join(self.configurations)}."
             ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def fingerprint(
     """
     planner: Planner = method.build("planner")
     code = type(planner).fingerprint
-    key = digest([dataset.digest(), f"{code.__module__}.{code.__qualname__}", method.components["planner"].version])
+    key = digest([dataset.digest, f"{code.__module__}.{code.__qualname__}", method.components["planner"].version])
     path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
     if path.is_file():
         return Fingerprint.read(path)
@@ -79,13 +80,13 @@ def prepare(
     store = PreparedStore(workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}")
     keys = case_keys(dataset, configuration, identity)
     if not _missing(store, keys):
-        return store
+        return dataclasses.replace(store, keys=keys)
     with locks.held(store.folder / locks.NAME, f"preprocessing {dataset.name}", report):
         todo = _missing(store, keys)  # another run may have prepared them while this one waited
         with report.track(f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)) as tracker:
             advance = lambda name: tracker.advance(1, name)  # noqa: E731
             prepare_cases(dataset, configuration, on_device(build(resolved), device), store, todo, workers, advance)
-    return store
+    return dataclasses.replace(store, keys=keys)
 
 
 def _missing(store: PreparedStore, keys: Mapping[str, str]) -> dict[str, str]:

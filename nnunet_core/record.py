@@ -47,10 +47,11 @@ class RunRecord(files.Document):
     """The record of one trained fold.
 
     Attributes:
-        status: `running` until the fold is trained and validated, then `finished`.
+        status: `running` until the fold is `trained`; `finished` when it is validated, too.
         dataset, dataset_digest, variant, configuration, fold, seed: What was run.
         components: {kind: record}.
         inputs_digest: Identity of everything that the training depends on; a finished fold with another digest is stale.
+        model_digest: Of the model that the fold is a part of, see `models.ModelDocument.digest`.
         libraries: {distribution: version}.
         device, precision: What computed it.
         plugins: {plugin: "distribution version"} of all active plugins.
@@ -64,6 +65,7 @@ class RunRecord(files.Document):
     fold: str
     seed: int
     inputs_digest: str
+    model_digest: str
     components: dict[str, ComponentRecord]
     python: str = Field(default_factory=platform.python_version)
     libraries: dict[str, str] = Field(default_factory=dict)

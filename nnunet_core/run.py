@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,8 @@ def _predict(
 ) -> tuple[tuple[Path, ...], Mapping[str, float]]:
     """Predict a folder with the best configuration; evaluate it where `labelsX` lies beside `imagesX`."""
     model = Model.open(result.best.folder)
-    paths = predict_folder(model, source, output, registry, request.options, report)
+    options = replace(request.options, folds=request.options.folds or request.folds)
+    paths = predict_folder(model, source, output, registry, options, report)
     dataset = result.dataset
     references = source.with_name(source.name.replace("images", "labels", 1))
     if references == source or not all((references / path.name).is_file() for path in paths):

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from nnunet_core import files
-from nnunet_core.errors import StorageError, UsageError, nearest
+from nnunet_core.errors import StorageError, UsageError, listed, nearest
 from nnunet_core.plain_pickle import read_plain_pickle
-from nnunet_core.splits import Splits, listed
+from nnunet_core.splits import Splits
 
 _FORM = '[{"train": ["case_1", "case_2"], "val": ["case_3"]}, ...]'
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from nnunet_core.errors import StorageError, UsageError
+from nnunet_core import locks
+from nnunet_core.errors import StorageError, UsageError, listed
 from nnunet_core.files import Document
-
-if TYPE_CHECKING:
-    from nnunet_core.reporting import Reporter
+from nnunet_core.reporting import Reporter, Silence
 
 FOLDS = 5
 ALL = "all"
 _SEED = 12345
 _TRAINING_SHARE = 0.8
-_SHOWN = 10
 
 
 class Split(BaseModel):
@@ -162,7 +157,7 @@ def load_splits(
     """
     if set(folds) == {ALL}:
         return {ALL: Split(train=tuple(names), val=tuple(names))}
-    stored = _stored(names, path)
+    stored = _stored(names, path, report or Silence())
     if report is not None and (unused := stored.unused(names)):
         report.warning(
             f"{len(unused)} cases of the dataset are in no fold of {path}, and take no part: {listed(unused)}. "
@@ -172,24 +167,14 @@ def load_splits(
     return {fold: known.get(fold) or random_split(names, int(fold)) for fold in folds or known}
 
 
-def _stored(names: Sequence[str], path: Path) -> Splits:
+def _stored(names: Sequence[str], path: Path, report: Reporter) -> Splits:
     if not path.is_file():
-        _write_once(Splits(folds=five_folds(names)), path)
+        with locks.held(path.with_name(f".{path.name}{locks.NAME}"), f"the folds of {path.parent.name}", report):
+            if not path.is_file():
+                Splits(folds=five_folds(names)).write(path)
     splits = Splits.read(path)
     splits.check(names, path)
     return splits
-
-
-def _write_once(splits: Splits, path: Path) -> None:
-    """Write the file unless another process has just written it: a link to a complete file appears, or is refused."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    splits.write(temporary)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _split(cases: Sequence[str], validation: set[int]) -> Split:
@@ -218,9 +203,3 @@ def _check_fold(origin: str, split: Split) -> None:
             f"{origin} trains on cases that it validates: {listed(both)}. Their scores would be too good; remove them "
             "from 'train' or from 'val'."
         )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first ten names for a message, and how many more there are."""
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -12,7 +12,7 @@ import glob
 import hashlib
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import blosc2
@@ -24,7 +24,7 @@ from nnunet_core.errors import PluginError, StorageError
 from nnunet_core.interfaces import PreparedGeometry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from nnunet_core.interfaces import PreparedCase
@@ -125,9 +125,11 @@ class PreparedStore:
 
     Attributes:
         folder: Created by the first write.
+        keys: {name: digest of everything that the case was computed from}; a case of another one is not opened.
     """
 
     folder: Path
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the cases that were written completely, sorted."""
@@ -185,12 +187,17 @@ class PreparedStore:
             verify: Read every file and compare its content with the recorded digest; sizes are always compared.
 
         Raises:
-            StorageError: The case is not in the store, or one of its files is damaged.
+            StorageError: The case is not in the store, was prepared anew, or one of its files is damaged.
         """
         path = self._path(name, RECORD)
         if not path.is_file():
             raise StorageError(f"Case {name} is not in {self.folder}. Run: nnunet preprocess")
         record = CaseRecord.read(path)
+        if self.keys.get(name, record.key) != record.key:
+            raise StorageError(
+                f"Case {name} of {self.folder} was prepared anew from other data while this ran. Run the same command again: "
+                "it trains anew what depends on the case."
+            )
         for file, problem in self._problems(record, verify):
             raise _damaged(file, problem)
         images, label = open_array(self._path(name, IMAGES)), open_array(self._path(name, LABEL))

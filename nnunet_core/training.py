@@ -71,11 +71,7 @@ class Experiment:
 
     def is_finished(self, fold: str, split: Split) -> bool:
         """Return whether a fold of these inputs is trained and validated."""
-        path = self.fold_folder(fold) / RUN_FILE
-        if not path.is_file():
-            return False
-        record = RunRecord.read(path)
-        return record.status == "finished" and record.inputs_digest == self.inputs_digest(split)
+        return _is_finished(self.fold_folder(fold), self.inputs_digest(split))
 
     def mirror_axes(self) -> tuple[int, ...] | None:
         """Return the axes of the patch that training mirrors; None is all."""
@@ -104,7 +100,7 @@ class Experiment:
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
         return files.digest(
             [
-                self.dataset.digest(),
+                self.dataset.digest,
                 configuration,
                 identity(chosen),
                 list(split.train),
@@ -132,10 +128,10 @@ def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = 
     """
     folder, report = experiment.fold_folder(fold), experiment.report
     if distributed_rank() > 0:
-        method = experiment.method
-        method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
+        inputs = experiment.inputs_digest(split)  # now: files of local components may change while they train
+        experiment.method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
         # The first process validates; if it fails, torchrun ends this one.
-        while not experiment.is_finished(fold, split):
+        while not _is_finished(folder, inputs):
             time.sleep(_LOOK_SECONDS)
         return {}
     with locks.held(experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False):
@@ -264,7 +260,7 @@ def _draw_overlays(experiment: Experiment, target: Path, summary: Mapping[str, A
     from nnunet_core.pictures import overlay_picture
 
     scored = [(mean_foreground_dice({"results": {"mean": case}}), case["test"]) for case in summary["results"]["all"]]
-    ranked = [Path(path) for score, path in sorted(scored) if not math.isnan(score)]
+    ranked = [Path(path) for _, path in sorted(pair for pair in scored if not math.isnan(pair[0]))]
     if not ranked:
         return
     dataset = experiment.dataset
@@ -283,6 +279,13 @@ def _draw_overlays(experiment: Experiment, target: Path, summary: Mapping[str, A
             labels=dataset.labels,
             direction=case.geometry.direction,
         )
+
+
+def _is_finished(folder: Path, inputs: str) -> bool:
+    if not (folder / RUN_FILE).is_file():
+        return False
+    record = RunRecord.read(folder / RUN_FILE)
+    return record.status == "finished" and record.inputs_digest == inputs
 
 
 def _current_record(folder: Path, inputs: str, report: Reporter) -> RunRecord | None:
@@ -311,12 +314,13 @@ def _new_record(experiment: Experiment, fold: str, inputs: str) -> RunRecord:
     return RunRecord(
         status="running",
         dataset=experiment.dataset.name,
-        dataset_digest=experiment.dataset.digest(),
+        dataset_digest=experiment.dataset.digest,
         variant=method.name,
         configuration=experiment.configuration_name,
         fold=fold,
         seed=experiment.seed,
         inputs_digest=inputs,
+        model_digest=experiment.document().digest(),
         components=method.records(experiment.configuration),
         libraries=library_versions(),
         device=experiment.runtime.device,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from nnunet_core.errors import DatasetError
+from nnunet_core.errors import DatasetError, listed
 from nnunet_core.files import Document
 from nnunet_core.images import orientation
 from nnunet_core.parallel import Workers
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nnunet_core.dataset import CaseFiles, Dataset
-
-_SHOWN = 10
 
 
 class CaseFacts(BaseModel):
@@ -159,8 +157,8 @@ def _test_cases(dataset: Dataset) -> tuple[list[CaseFiles], list[str]]:
     """Return the cases of imagesTs and what is wrong with their list."""
     folder = dataset.folder / "imagesTs"
     entries = dataset.document.get("test")
-    listed = [_stem(entry, dataset.ending) for entry in entries] if isinstance(entries, list) else []
-    if not listed and not _names(folder, dataset.ending):
+    named = [_stem(entry, dataset.ending) for entry in entries] if isinstance(entries, list) else []
+    if not named and not _names(folder, dataset.ending):
         return [], []
     try:
         found = list(dataset.find_cases(folder))
@@ -168,14 +166,14 @@ def _test_cases(dataset: Dataset) -> tuple[list[CaseFiles], list[str]]:
         return [], [f"{error} Add what is missing, or remove the test cases."]
     names = {case.name for case in found}
     problems = []
-    if missing := sorted(set(listed) - names):
+    if missing := sorted(set(named) - names):
         problems.append(
-            f"dataset.json lists {len(missing)} test cases without images in {folder}: {_some(missing)}. "
+            f"dataset.json lists {len(missing)} test cases without images in {folder}: {listed(missing)}. "
             "Add the images or remove the entries."
         )
-    if unlisted := sorted(names - set(listed)) if listed else []:
+    if unlisted := sorted(names - set(named)) if named else []:
         problems.append(
-            f"{folder} holds {len(unlisted)} cases that 'test' of dataset.json does not list: {_some(unlisted)}. "
+            f"{folder} holds {len(unlisted)} cases that 'test' of dataset.json does not list: {listed(unlisted)}. "
             "Remove the files or add the entries."
         )
     return found, problems
@@ -192,7 +190,7 @@ def _extra_files(dataset: Dataset, tests: Sequence[CaseFiles]) -> Iterator[str]:
         extra = sorted(_names(folder, ending) - {path.name for path in known if path is not None})
         if extra and known:
             yield (
-                f"{folder} holds {len(extra)} files that belong to no case: {_some(extra)}. Remove them, or complete "
+                f"{folder} holds {len(extra)} files that belong to no case: {listed(extra)}. Remove them, or complete "
                 "them to cases (images, labels, channels, entries of dataset.json)."
             )
 
@@ -204,10 +202,10 @@ def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[s
     names, present = dataset.labels.names, {value for case in cases for value in case.voxels}
     absent = [f"{value} ({names.get(value)})" for value in dataset.labels.foreground if value not in present]
     if absent and cases:
-        yield f"Labels that occur in no case: {_some(absent)}. No network can learn them; correct dataset.json."
+        yield f"Labels that occur in no case: {listed(absent)}. No network can learn them; correct dataset.json."
     empty = [case.name for case in cases if not set(dataset.labels.foreground) & set(case.voxels)]
     if empty:
-        yield f"{len(empty)} cases have no foreground in {dataset.folder / 'labelsTr'}: {_some(empty)}. Is this meant?"
+        yield f"{len(empty)} cases have no foreground in {dataset.folder / 'labelsTr'}: {listed(empty)}. Is this meant?"
 
 
 def _doubtful_images(dataset: Dataset, cases: Sequence[CaseFacts], tests: Sequence[CaseFacts]) -> Iterator[str]:
@@ -215,12 +213,12 @@ def _doubtful_images(dataset: Dataset, cases: Sequence[CaseFacts], tests: Sequen
     for index, channel in enumerate(dataset.channels):
         constant = [case.name for case in everything if case.minimum[index] == case.maximum[index]]
         if constant:
-            yield f"Channel {index} ({channel}) is constant in {len(constant)} cases: {_some(constant)}. Is this meant?"
+            yield f"Channel {index} ({channel}) is constant in {len(constant)} cases: {listed(constant)}. Is this meant?"
     usual = collections.Counter(case.orientation for case in cases).most_common(1)
     other = [f"{case.name} ({case.orientation})" for case in everything if usual and case.orientation != usual[0][0]]
     if other:
         yield (
-            f"{len(other)} cases are oriented otherwise than the usual {usual[0][0]}: {_some(other)}. Networks see "
+            f"{len(other)} cases are oriented otherwise than the usual {usual[0][0]}: {listed(other)}. Networks see "
             "voxels, not patients: reorient them, unless the orientation is meant to vary."
         )
     groups = collections.defaultdict(list)
@@ -229,7 +227,7 @@ def _doubtful_images(dataset: Dataset, cases: Sequence[CaseFacts], tests: Sequen
     for names in groups.values():
         if len(names) > 1:
             yield (
-                f"These cases hold the same image: {_some(names)}. Remove all but one: copies on both sides of a split "
+                f"These cases hold the same image: {listed(names)}. Remove all but one: copies on both sides of a split "
                 "make the scores too good."
             )
 
@@ -243,10 +241,6 @@ def _names(folder: Path, ending: str) -> set[str]:
 def _stem(entry: object, ending: str) -> str:
     image = entry.get("image", "") if isinstance(entry, dict) else entry
     return str(image).replace("\\", "/").rpartition("/")[2].removesuffix(ending)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")
 
 
 def _range(rows: Iterable[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from nnunet_core.plans import Configuration
 
 AnyDraw = TypeVar("AnyDraw", bound=Draw)
-__all__ = ["AugmentationV2", "Draw", "NoAugmentation", "append_previous", "apply", "augmented", "finish"]
 
 
 class AugmentationV2(AugmentationSettings):

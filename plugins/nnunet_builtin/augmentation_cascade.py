@@ -23,7 +23,7 @@ FAR = 16384
 
 
 def append_previous(batch: dict[str, np.ndarray], configuration: Configuration) -> dict[str, np.ndarray]:
-    """Return the batch with one channel per foreground class of the previous stage, for validation and prediction.
+    """Return the batch with one channel per foreground class of the previous stage, for batches that are not augmented.
 
     Args:
         batch: `images` float32 (B, C, *spatial) and, in a cascade, `previous` integer (B, 1, *spatial).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,10 +18,10 @@ from nnunet_core import files
 from nnunet_core.errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 CHECKPOINT = "checkpoint.pt"
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass
@@ -52,7 +53,7 @@ class State:
         average: Moving average of the weights, or None.
         epoch: Finished epochs.
         progress: Of the epoch that is running.
-        loss_average, dice_average, best_dice: Moving averages of finished epochs.
+        dice_average, best_dice: Moving average of finished epochs, and its highest value.
         stale_epochs: Finished epochs since the best one.
         metrics: One line per finished epoch.
     """
@@ -63,7 +64,6 @@ class State:
     progress: Progress
     average: AveragedModel | None = None
     epoch: int = 0
-    loss_average: float | None = None
     dice_average: float | None = None
     best_dice: float | None = None
     stale_epochs: int = 0
@@ -88,19 +88,19 @@ class State:
             "average": None if self.average is None else _copy(self.average.state_dict()),
             "optimizer": _copy(self.optimizer.state_dict()),
             "scaler": _copy(self.scaler.state_dict()),
-            "averages": [self.loss_average, self.dice_average, self.best_dice, self.stale_epochs],
+            "frozen": [name for name, parameter in self.network.named_parameters() if not parameter.requires_grad],
+            "averages": [self.dice_average, self.best_dice, self.stale_epochs],
             "metrics": json.dumps(self.metrics),
             "progress": json.dumps({**vars(self.progress), "counts": self.progress.counts.tolist()}),
         }
 
-    def restore(self, path: Path) -> None:
+    def restore(self, content: dict[str, Any], path: Path) -> None:
         """Take over the content of a checkpoint.
 
         Raises:
-            TrainingError: It is damaged, or of another network or optimiser.
+            TrainingError: It is of another network or optimiser.
         """
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with readable(path):
             self.network.load_state_dict(content["network"])
             if self.average is not None:
                 self.average.load_state_dict(content["average"])
@@ -110,15 +110,10 @@ class State:
             progress = json.loads(content["progress"])
             self.progress = Progress(**{**progress, "counts": np.array(progress["counts"])})
             self.epoch, self.metrics = content["epoch"], json.loads(content["metrics"])
-            self.loss_average, self.dice_average, self.best_dice, self.stale_epochs = content["averages"]
-        except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise TrainingError(
-                f"The checkpoint {path} cannot be read: {reason[0]}. Delete it to train this fold from the start."
-            ) from error
+            self.dice_average, self.best_dice, self.stale_epochs = content["averages"]
 
 
-def moving_average(network: torch.nn.Module, decay: float) -> AveragedModel:
+def averaged_weights(network: torch.nn.Module, decay: float) -> AveragedModel:
     """Return an exponential moving average of the weights of a network."""
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
@@ -145,6 +140,35 @@ class Writer:
         """Finish, and raise what went wrong."""
         self._threads.shutdown(wait=True)
         self.wait()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, tensors on the CPU.
+
+    Raises:
+        TrainingError: It is damaged, or of another version of this software.
+    """
+    with readable(path):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        written = content["format"]
+    if written != _FORMAT:
+        raise TrainingError(
+            f"The checkpoint {path} is of another version of this software (format {written}, here {_FORMAT}). Go on with that "
+            "version, or delete it to train this fold from the start."
+        )
+    return content
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with the content of a checkpoint into a TrainingError that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise TrainingError(
+            f"The checkpoint {path} cannot be read: {reason[0]}. Delete it to train this fold from the start."
+        ) from error
 
 
 def write_checkpoint(folder: Path, snapshot: dict[str, Any]) -> None:

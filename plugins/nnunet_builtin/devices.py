@@ -37,11 +37,6 @@ class ResolvedRuntime:
     threads: int
     workers: int
 
-    @property
-    def autocast(self) -> bool:
-        """Whether the forward pass runs in mixed precision."""
-        return self.dtype != torch.float32
-
 
 def resolve(runtime: Runtime) -> ResolvedRuntime:
     """Return the device, precision, threads and loaders for a request.
@@ -83,7 +78,7 @@ def memory_format(runtime: ResolvedRuntime, dimensions: int) -> torch.memory_for
 
 def autocast(runtime: ResolvedRuntime) -> torch.autocast:
     """Return the context of the forward pass: mixed precision where the runtime asks for it."""
-    return torch.autocast(runtime.device.type, runtime.dtype, enabled=runtime.autocast)
+    return torch.autocast(runtime.device.type, runtime.dtype, enabled=runtime.dtype != torch.float32)
 
 
 def available_devices() -> list[str]:

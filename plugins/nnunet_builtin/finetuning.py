@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,19 +73,51 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
     return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))
 
 
-def freeze(network: torch.nn.Module, part: Part) -> int:
-    """Keep a part of the network as it is; return its number of parameters.
+def freeze(network: torch.nn.Module, part: Part, initial: Collection[str]) -> tuple[str, ...]:
+    """Keep what was loaded of a part of the network as it is.
+
+    Args:
+        network: To change.
+        part: Name of a child module.
+        initial: Tensors of the network that have initial values; the layers that they belong to are trained.
+
+    Returns:
+        Names of the frozen parameters.
 
     Raises:
-        TrainingError: The network has no such part.
+        TrainingError: The network has no such part, or nothing of it was loaded.
     """
     child = getattr(network, part, None)
     if not isinstance(child, torch.nn.Module):
         names = ", ".join(name for name, _ in network.named_children())
         raise TrainingError(f"This network has no part '{part}' that can be frozen. Its parts: {names}.")
-    for parameter in child.parameters():
-        parameter.requires_grad_(False)
-    return sum(parameter.numel() for parameter in child.parameters())
+    own = [name for name, _ in network.named_parameters() if name.startswith(f"{part}.")]
+    new = {_layer(name) for name in initial}
+    frozen = tuple(name for name in own if _layer(name) not in new)
+    if not frozen:
+        raise TrainingError(
+            f"No tensor of the {part} was loaded, so there is nothing to freeze: leave out trainer.freeze."
+        )
+    keep(network, frozen)
+    return frozen
+
+
+def keep(network: torch.nn.Module, names: Iterable[str]) -> None:
+    """Let the parameters of these names be as they are."""
+    for name in names:
+        network.get_parameter(name).requires_grad_(False)
+
+
+def rest(network: torch.nn.Module) -> None:
+    """Let the layers without a parameter that is trained be in evaluation: a frozen batch norm keeps its statistics."""
+    for layer in network.modules():
+        parameters = list(layer.parameters(recurse=False))
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            layer.eval()
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _difference(own: torch.Tensor, found: torch.Tensor | None) -> str:

@@ -40,7 +40,7 @@ def extract(dataset: Dataset, workers: Workers, progress: Callable[[str], None] 
             progress(case.name)
     channels = range(len(dataset.channels))
     return Fingerprint(
-        dataset_digest=dataset.digest(),
+        dataset_digest=dataset.digest,
         channels=dataset.channels,
         foreground=dataset.labels.foreground,
         cases=tuple(cases),

@@ -21,9 +21,10 @@ import numpy as np
 import psutil
 import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from nnunet_builtin.allocation import keep_freed_memory
+from nnunet_builtin.augmentation_cascade import append_previous
 from nnunet_core.errors import NnunetError, TrainingError
 
 if TYPE_CHECKING:
@@ -81,19 +82,6 @@ def steps_of(epochs: range, training_iterations: int, validation_iterations: int
     iterations = ((True, training_iterations), (False, validation_iterations))
     steps = [Step(epoch, index, kind) for epoch in epochs for kind, count in iterations for index in range(count)]
     return steps[position:]
-
-
-class _Order(Sampler[Step]):
-    """Hands the steps to the loader."""
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = steps
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[Step]:
-        return iter(self.steps)
 
 
 class BatchDataset(Dataset[Any]):
@@ -156,7 +144,7 @@ class BatchDataset(Dataset[Any]):
         if not step.training:
             batch = sampler.draw(rng, configuration.patch_size, self.positions)
             batch["label"] = np.maximum(batch["label"], 0)
-            return with_previous(batch, configuration) if "previous" in batch else batch
+            return append_previous(batch, configuration)
         batch = sampler.draw(rng, self.augmentation.generator_patch_size(configuration), self.positions)
         if hasattr(self.augmentation, "augment_tensors"):
             return batch
@@ -167,13 +155,6 @@ class BatchDataset(Dataset[Any]):
         ]
         joined = {key: np.concatenate([sample[key] for sample in samples]) for key in ("images", "label")}
         return {**joined, "names": batch["names"], "seeds": batch["seeds"]}
-
-
-def with_previous(batch: dict[str, Any], configuration: Configuration) -> dict[str, Any]:
-    """Return a validation batch with the label map of the previous stage as further image channels."""
-    from nnunet_builtin.augmentation import append_previous
-
-    return append_previous(batch, configuration)
 
 
 def batches(
@@ -257,11 +238,11 @@ def _end_workers(iterator: Any) -> None:
 
 def _loader(dataset: BatchDataset, steps: Sequence[Step], workers: int, started: Any) -> DataLoader[Any]:
     if workers == 0:
-        return DataLoader(dataset, batch_size=None, sampler=_Order(steps), generator=torch.Generator())
+        return DataLoader(dataset, batch_size=None, sampler=steps, generator=torch.Generator())
     return DataLoader(
         dataset,
         batch_size=None,
-        sampler=_Order(steps),
+        sampler=steps,
         num_workers=workers,
         prefetch_factor=_PREFETCH,
         timeout=_CHECK_SECONDS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,8 +13,7 @@ import torch
 from nnunet_builtin.trainer_settings import TrainerSettings
 from nnunet_core.errors import UsageError
 
-#: Weight of the old value in the moving average of the training loss.
-LOSS_MEMORY = 0.93
+_LOSS_MEMORY = 0.93
 _LOWEST_RATE = 1e-6
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "SGD": torch.optim.SGD,
@@ -109,11 +109,9 @@ def _cycle_rate(settings: TrainerSettings, epoch: int) -> float:
 
 def _plateaus(settings: TrainerSettings, losses: Sequence[float]) -> int:
     """Return how often the moving average of the loss has stopped to fall; as v1, the first epoch does not count."""
-    average, best, bad, found = math.nan, math.inf, 0, 0
-    for epoch, loss in enumerate(losses):
-        average = loss if epoch == 0 else LOSS_MEMORY * average + (1 - LOSS_MEMORY) * loss
-        if epoch == 0:
-            continue
+    best, bad, found = math.inf, 0, 0
+    averages = itertools.accumulate(losses, lambda average, loss: _LOSS_MEMORY * average + (1 - _LOSS_MEMORY) * loss)
+    for average in itertools.islice(averages, 1, None):
         better = average < best - settings.plateau_threshold
         best, bad = (average, 0) if better else (best, bad + 1)
         if bad > settings.plateau_patience:

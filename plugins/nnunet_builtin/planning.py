@@ -38,7 +38,7 @@ _EDGE = 512
 _LOWRES_SHARE = 4
 _DATASET_SHARE = 0.05
 _MASK_BELOW = 0.75
-#: What v1 counts with in 2D, though it builds networks of BASE_FEATURES and MAX_FEATURES.
+#: What v1 counts with in 2D, though it builds networks of `base_features` and MAX_FEATURES.
 _ESTIMATED_BASE_2D = 30
 _ESTIMATED_FEATURES_2D = 512
 _REFERENCE_2D = 19_739_648 * 50 / 2

@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from nnunet_builtin.devices import ResolvedRuntime, memory_format
+from nnunet_builtin.devices import ResolvedRuntime, autocast, memory_format
 
 #: Voxels that one forward pass may hold; tiles and mirrored versions are joined up to it.
 VOXELS_PER_PASS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**21}
@@ -117,7 +117,7 @@ def predict_ensemble(
 def _probabilities(network: nn.Module, runtime: ResolvedRuntime, regions: bool) -> Forward:
     def forward(tiles: torch.Tensor) -> torch.Tensor:
         tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
-        with torch.autocast(runtime.device.type, runtime.dtype, enabled=runtime.autocast):
+        with autocast(runtime):
             logits = network(tiles)
         return logits.float().sigmoid() if regions else logits.float().softmax(1)
 

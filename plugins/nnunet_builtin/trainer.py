@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin import ranks
+from nnunet_builtin.checkpoint import CHECKPOINT
 from nnunet_builtin.devices import placed, resolve, with_exact_gradients
 from nnunet_builtin.optimization import find_optimizer
 from nnunet_builtin.sliding_window import predict_ensemble
@@ -17,7 +16,7 @@ from nnunet_builtin.trainer_settings import TrainerSettings
 from nnunet_builtin.training_loop import Loop, computing
 from nnunet_core.errors import UsageError
 from nnunet_core.interfaces import TrainedModel, TrainingTask
-from nnunet_core.models import WEIGHTS, find_weights
+from nnunet_core.models import WEIGHTS
 
 
 class TrainerV2(TrainerSettings):
@@ -69,6 +68,7 @@ class TrainerV2(TrainerSettings):
             )
         with ranks.joined(runtime.device), computing(runtime, self.deterministic):
             if ranks.told_by_first((task.folder / WEIGHTS).is_file()):
+                (task.folder / CHECKPOINT).unlink(missing_ok=True)  # left if the training was killed as it ended
                 return {}
             Loop(self, task, runtime).run()
         return {"device": str(runtime.device), "precision": str(runtime.dtype).removeprefix("torch.")}
@@ -102,7 +102,7 @@ class TrainerV2(TrainerSettings):
         axes = tuple(range(model.configuration.dimensions)) if model.mirror_axes is None else model.mirror_axes
 
         def predict(images: np.ndarray) -> np.ndarray:
-            with computing(runtime, deterministic=False), torch.inference_mode():
+            with computing(runtime, deterministic=False):
                 return predict_ensemble(
                     networks,
                     images,
@@ -114,7 +114,3 @@ class TrainerV2(TrainerSettings):
                 )
 
         return predict
-
-    def pretrained_file(self) -> Path:
-        """Return the weights file of `pretrained`."""
-        return find_weights(Path(self.pretrained or ""))

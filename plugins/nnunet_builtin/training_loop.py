@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,20 +16,29 @@ import torch
 
 from nnunet_builtin import ranks
 from nnunet_builtin.allocation import freed_memory_kept
-from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, Writer, moving_average, write_checkpoint
+from nnunet_builtin.checkpoint import (
+    CHECKPOINT,
+    Progress,
+    State,
+    Writer,
+    averaged_weights,
+    read_checkpoint,
+    readable,
+    write_checkpoint,
+)
 from nnunet_builtin.compilation import compile_in_place
 from nnunet_builtin.deep_supervision import DeepSupervisionLoss, targets
 from nnunet_builtin.devices import ResolvedRuntime, autocast, memory_format, placed
-from nnunet_builtin.finetuning import freeze, transfer
+from nnunet_builtin.finetuning import freeze, keep, rest, transfer
 from nnunet_builtin.interruption import stop_requests
 from nnunet_builtin.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.losses import region_maps
-from nnunet_builtin.optimization import LOSS_MEMORY, learning_rate, make_optimizer, momentum
+from nnunet_builtin.optimization import learning_rate, make_optimizer, momentum
 from nnunet_builtin.sampling import PatchSampler
 from nnunet_builtin.summary import describe_network
 from nnunet_core import files
 from nnunet_core.errors import StoppedError, TrainingError
-from nnunet_core.models import WEIGHTS
+from nnunet_core.models import WEIGHTS, find_weights
 from nnunet_core.pictures import progress_picture
 
 if TYPE_CHECKING:
@@ -96,36 +106,45 @@ class Loop:
         torch.manual_seed(task.seed)
         network = task.network.build(task.configuration.network)
         network.deep_supervision = settings.deep_supervision  # type: ignore[assignment]
-        going_on = (task.folder / CHECKPOINT).is_file()
-        self._start_from_pretrained(network, quietly=going_on)
+        path = task.folder / CHECKPOINT
+        content = read_checkpoint(path) if path.is_file() else None
+        if content is None:
+            self._start_from_pretrained(network)
+        else:
+            with readable(path):
+                keep(network, content["frozen"])
         network = placed(network, runtime, task.configuration.dimensions)
         optimizer = make_optimizer(settings, network.parameters())
         scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
-        average = None if settings.ema is None else moving_average(network, settings.ema)
+        average = None if settings.ema is None else averaged_weights(network, settings.ema)
         state = State(network, optimizer, scaler, self._no_progress(), average)
-        if going_on:
-            state.restore(task.folder / CHECKPOINT)
+        if content is not None:
+            state.restore(content, path)
             if ranks.rank() > 0:
                 state.progress.counts[:] = 0  # they are those of all processes
             task.report.message(
                 f"going on after epoch {state.epoch} of {settings.epochs}"
                 + (f" and {state.progress.position} batches" if state.progress.position else "")
-                + f": {task.folder / CHECKPOINT}"
+                + f": {path}"
             )
         elif ranks.rank() == 0:
             describe_network(network, task, self.batch_size)
         return state
 
-    def _start_from_pretrained(self, network: torch.nn.Module, quietly: bool) -> None:
+    def _start_from_pretrained(self, network: torch.nn.Module) -> None:
         settings = self.settings
-        if settings.pretrained is not None and not quietly:
-            report = transfer(network, settings.pretrained_file(), settings.pretrained_digest)
-            files.write_text(self.task.folder / "pretrained.txt", "\n".join(report.lines()) + "\n")
-            for line in report.lines():
-                self.task.report.message(line)
+        if settings.pretrained is None:
+            return
+        report = transfer(network, find_weights(Path(settings.pretrained)), settings.pretrained_digest)
+        lines = report.lines()
         if settings.freeze is not None:
-            frozen = freeze(network, settings.freeze)
-            self.task.report.message(f"frozen: the {settings.freeze}, {frozen} parameters")
+            frozen = freeze(network, settings.freeze, report.skipped)
+            count = sum(network.get_parameter(name).numel() for name in frozen)
+            lines.append(f"frozen: what was loaded of the {settings.freeze}, {count} parameters")
+        if ranks.rank() == 0:
+            files.write_text(self.task.folder / "pretrained.txt", "\n".join(lines) + "\n")
+        for line in lines:
+            self.task.report.message(line)
 
     def _no_progress(self) -> Progress:
         return Progress(np.zeros((3, self.classes)))
@@ -205,12 +224,12 @@ class Loop:
         state, settings = self.state, self.settings
         state.network.train()
         if settings.freeze is not None:
-            state.network.get_submodule(settings.freeze).eval()  # batch norm keeps its statistics
+            rest(state.network)
         images, label = self._on_device(batch, training=True)
         if step.index % settings.accumulation == 0:
             state.optimizer.zero_grad(set_to_none=True)
         with ranks.gradients_at(self.forward, updating):
-            value = self._value(images, label)
+            value, _ = self._value(self.forward, images, label)
             if not torch.isfinite(value):
                 raise TrainingError(
                     f"The loss of epoch {state.epoch} became {value.item()} (cases {', '.join(batch['names'])}). Check these "
@@ -232,24 +251,22 @@ class Loop:
         first = step.index - step.index % self.settings.accumulation
         return min(self.settings.accumulation, self.settings.iterations_per_epoch - first)
 
-    def _value(self, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def _value(
+        self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor, label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss, and the logits of the full resolution."""
         with autocast(self.runtime):
-            heads = self.forward(images)
+            heads = forward(images)
         heads = heads if self.settings.deep_supervision else [heads]
         kernels = self.task.configuration.network.pool_kernels
-        return self.loss(heads, targets(label, kernels if self.settings.deep_supervision else kernels[:1]))
+        return self.loss(heads, targets(label, kernels if self.settings.deep_supervision else kernels[:1])), heads[0]
 
     @torch.no_grad()
     def _validation_step(self, batch: dict[str, Any]) -> float:
         """Return the loss, and count TP, FP and FN of the full-resolution head over the batch."""
-        network = self.state.best_network.eval()
         images, label = self._on_device(batch, training=False)
-        with autocast(self.runtime):
-            heads = network(images)
-        heads = heads if self.settings.deep_supervision else [heads]
-        kernels = self.task.configuration.network.pool_kernels
-        value = self.loss(heads, targets(label, kernels if self.settings.deep_supervision else kernels[:1]))
-        self.state.progress.counts += _counts(heads[0], label, self.task)
+        value, logits = self._value(self.state.best_network.eval(), images, label)
+        self.state.progress.counts += _counts(logits, label, self.task)
         return float(value)
 
     def _on_device(self, batch: dict[str, Any], training: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -289,8 +306,8 @@ class Loop:
     def _finish_epoch(self, tracker: Tracker) -> None:
         """Update averages; write metrics, picture, best weights and checkpoint beside the next epoch."""
         state, settings = self.state, self.settings
+        self._check_weights()
         line = self._metrics_line()
-        state.loss_average = _moving(state.loss_average, line["train_loss"], LOSS_MEMORY)
         state.dice_average = _moving(state.dice_average, line["mean_dice"], _DICE_MEMORY)
         line["mean_dice_average"] = state.dice_average
         state.metrics.append(line)
@@ -306,6 +323,14 @@ class Loop:
             self._write(state.snapshot() if due else None, state.weights() if better else None)
         tracker.advance(0, _detail(line, settings.epochs))
         self.task.epoch_finished(line)
+
+    def _check_weights(self) -> None:
+        """Raise before weights that are not finite take the place of the last checkpoint."""
+        if not all(bool(tensor.isfinite().all()) for tensor in self.state.network.state_dict().values()):
+            raise TrainingError(
+                f"Weights became infinite or NaN in epoch {self.state.epoch}; the last checkpoint, if there is one, is kept. "
+                "Lower trainer.learning_rate, or train with --precision float32."
+            )
 
     def _metrics_line(self) -> dict[str, Any]:
         """Return one line of metrics.jsonl; the Dice is pooled over the epoch's patches (spec: training, section 7)."""
@@ -334,9 +359,9 @@ class Loop:
         def write() -> None:
             if best is not None:
                 files.write_bytes(folder / BEST_WEIGHTS, best)
-            if snapshot is not None:
-                write_checkpoint(folder, snapshot)
             files.write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in metrics))
+            if snapshot is not None:
+                write_checkpoint(folder, snapshot)  # last: a training that goes on has the rest of its epochs
             if drawing:
                 progress_picture(metrics, folder / PROGRESS)
 
@@ -353,6 +378,7 @@ class Loop:
         return True
 
     def _stop(self, number: int | None) -> None:
+        self._check_weights()
         state, progress = self.state, self.state.progress
         progress.counts = ranks.summed(progress.counts)
         progress.training_losses = ranks.averaged(progress.training_losses)

@@ -1,6 +1,8 @@
 """A training of milliseconds in this process: four drawn cases, a network of two resolutions."""
 
+import contextlib
 import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +11,8 @@ from nnunet_builtin.augmentation import NoAugmentation
 from nnunet_builtin.losses import DiceCE
 from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_builtin.trainer import TrainerV2
+from nnunet_builtin.training_loop import Loop
+from nnunet_core.errors import StoppedError
 from nnunet_core.images import Geometry
 from nnunet_core.interfaces import PreparedCase, PreparedGeometry, Runtime, TrainingTask
 from nnunet_core.labels import Labels
@@ -96,8 +100,11 @@ def train(folder, settings=None, **changes):
     return folder
 
 
-def train_in_process(rank, size, port, trainings, fails_after):
-    """Train {folder: changes} as one of several processes; after `fails_after` epochs each of them fails."""
+def train_in_process(rank, size, port, trainings, fails_after, stops_after):
+    """Train {folder: changes} as one of several processes.
+
+    After `fails_after` epochs each of them fails. The last one gets SIGTERM in the second batch after `stops_after` epochs.
+    """
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in here.items()}, MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
 
@@ -105,8 +112,18 @@ def train_in_process(rank, size, port, trainings, fails_after):
         if line["epoch"] + 1 == fails_after:
             raise RuntimeError("as planned")
 
-    for folder, changes in trainings.items():
-        train(folder, epoch_finished=epoch_finished, **changes)
+    if stops_after and rank == size - 1:
+        step = Loop._training_step
+
+        def stopping(loop, at, *arguments):
+            if (at.epoch, at.index) == (stops_after, 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(loop, at, *arguments)
+
+        Loop._training_step = stopping
+    with contextlib.suppress(StoppedError) if stops_after else contextlib.nullcontext():
+        for folder, changes in trainings.items():
+            train(folder, epoch_finished=epoch_finished, **changes)
 
 
 def _write_cases(store, previous, labels):

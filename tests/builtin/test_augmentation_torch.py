@@ -82,9 +82,7 @@ def test_operations_are_those_of_arrays(operation, radius):
     for shape in ((20, 17, 24), (5, 24, 3), (30, 22)):
         mask = np.random.default_rng(0).random(shape) < 0.3
         found = operate_on_tensor(torch.from_numpy(mask), operation, radius).numpy()
-        if len(shape) == 3:
-            np.testing.assert_array_equal(found, operate(mask, operation, radius))
-        assert found.shape == shape
+        np.testing.assert_array_equal(found, operate(mask, operation, radius))
 
 
 def test_tensors_stay_as_they_were_and_global_randomness_too():

@@ -15,8 +15,8 @@ def test_auto_takes_the_first_device_there_is():
 
 def test_explicit_choices_are_kept():
     runtime = resolve(Runtime("cpu", "bfloat16", 3, 1))
-    assert (runtime.dtype, runtime.autocast, runtime.workers, runtime.threads) == (torch.bfloat16, True, 3, 1)
-    assert not resolve(Runtime("cpu", "float32")).autocast
+    assert (runtime.dtype, runtime.workers, runtime.threads) == (torch.bfloat16, 3, 1)
+    assert resolve(Runtime("cpu", "float32")).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from listening import Listener
 
 from nnunet_builtin import loading
 from nnunet_builtin.augmentation import AugmentationV2, NoAugmentation
@@ -166,14 +166,6 @@ def test_the_cause_of_a_broken_augmentation_stays_attached(store, workers):
     assert "in augment" in str(caught.value.__cause__)
 
 
-class Listener(Silence):
-    def __init__(self):
-        self.warnings = []
-
-    def warning(self, text):
-        self.warnings.append(text)
-
-
 class Killed(NoAugmentation):
     def augment(self, batch, configuration, seed):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -245,7 +237,6 @@ def test_slow_workers_are_waited_for(store, monkeypatch):
 KILLED_TRAINING = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 import test_loading
 from nnunet_core.storage import PreparedStore
 if __name__ == "__main__":
@@ -261,8 +252,10 @@ if __name__ == "__main__":
 def test_workers_of_a_killed_training_end(store, tmp_path):
     script = tmp_path / "training.py"
     script.write_text(KILLED_TRAINING)
-    command = [sys.executable, str(script), str(store.folder), str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as training:
+    command, paths = [sys.executable, str(script), str(store.folder)], os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
+    ) as training:
         children = json.loads(training.stdout.readline())
         assert len(children) >= 3
         training.kill()

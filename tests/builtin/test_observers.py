@@ -24,6 +24,7 @@ RECORD = RunRecord(
     fold="0",
     seed=1,
     inputs_digest="1",
+    model_digest="2",
     components={"trainer": TRAINER},
     started="2020-01-01",
 )
@@ -179,6 +180,18 @@ def test_mlflow_goes_on_in_the_same_run(registry, tmp_path, monkeypatch):
     assert [step for _, name, step in fake.metrics if name == "mean_dice"] == [0, 1]
     assert ("0", "validation/1/Dice", None) in fake.metrics
     assert fake.params["trainer.odd_name_"] == 1
+
+
+def test_folds_that_start_together_share_an_mlflow_experiment(registry, tmp_path, monkeypatch):
+    class Busy(FakeMlflow):
+        def create_experiment(self, name):
+            super().create_experiment(name)  # by another fold, between the question and the answer
+            raise RuntimeError("RESOURCE_ALREADY_EXISTS")
+
+    fake = Busy()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    assert train(registry("mlflow"), tmp_path) == []
+    assert fake.runs["0"]["ended"]
 
 
 def test_numbers_are_flat_and_finite():

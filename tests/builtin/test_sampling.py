@@ -228,3 +228,16 @@ def test_what_cannot_be_drawn_is_an_error(tmp_path):
         PatchSampler(PreparedStore(tmp_path), (), configuration((2, 2, 2)), 2).draw(rng, (2, 2, 2))
     with pytest.raises(StorageError, match="liver_7"):
         PatchSampler(PreparedStore(tmp_path), ("liver_7",), configuration((2, 2, 2)), 2).draw(rng, (2, 2, 2))
+
+
+@pytest.mark.parametrize("patch", [(5, 6, 7), (6, 7)])
+def test_the_previous_stage_is_cut_where_the_label_is(patch):
+    shape = (9, 12, 11)
+    foreground = {1: [(2, 3, 4), (8, 11, 10)], 2: [(0, 0, 0)]}
+    cases = Cases().add(shape, foreground)
+    previous = SimpleNamespace(open=lambda name: cases[name].label.array)
+    sampler = PatchSampler(cases, tuple(cases), configuration(patch), 60, 0.5, (1, 2, 7), previous)
+    batch = sampler.draw(np.random.default_rng(0), patch)
+    assert batch["previous"].dtype == np.int16
+    np.testing.assert_array_equal(batch["previous"], np.maximum(batch["label"], 0))
+    assert set(np.unique(batch["previous"])) == {0, 1, 2}

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import small_training as small
 import torch
+from listening import Listener
 from safetensors.torch import load_file
 
-from nnunet_builtin import training_loop
+from nnunet_builtin import ranks, training_loop
 from nnunet_builtin.checkpoint import CHECKPOINT
 from nnunet_builtin.devices import resolve, with_exact_gradients
 from nnunet_builtin.loading import Step
 from nnunet_builtin.plain_unet import PlainUNet
 from nnunet_builtin.trainer import TrainerV2
 from nnunet_builtin.training_loop import BEST_WEIGHTS, Loop
+from nnunet_core.errors import UsageError
 from nnunet_core.models import WEIGHTS
 
 
@@ -37,6 +39,10 @@ class InterruptedTrainingError(Exception):
 
 def weights(folder, name=WEIGHTS):
     return load_file(folder / name)
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / training_loop.METRICS).read_text().splitlines()]
 
 
 def assert_close(found, expected, **tolerance):
@@ -178,6 +184,7 @@ RESUMED = [
     {"ema": 0.7},
     {"accumulation": 2},
     {"optimizer": "Adam"},
+    {"optimizer": "AdamW"},
     {"schedule": "cosine", "warmup_epochs": 2},
     {"epochs": 7, "schedule": "plateau", "plateau_patience": 1, "plateau_threshold": 9.0},
     {"final_momentum": 0.5, "momentum_epochs": 3},
@@ -216,14 +223,16 @@ KINDS = {
 }
 
 
-def train_in_processes(number, trainings, fails_after=0):
+def train_in_processes(number, trainings, fails_after=0, stops_after=0):
     """Train {folder: changes of the task} one after another in the same processes."""
     for folder, changes in trainings.items():  # written here, before there are several writers
         small.prepare(folder, small.labels_of(changes.get("declared", small.CLASSES)))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(small.train_in_process, (number, port, trainings, fails_after), nprocs=number)
+    torch.multiprocessing.spawn(
+        small.train_in_process, (number, port, trainings, fails_after, stops_after), nprocs=number
+    )
 
 
 @pytest.mark.slow
@@ -231,7 +240,39 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     train_in_processes(2, {tmp_path / "both" / kind / "fold_0": changes for kind, changes in KINDS.items()})
     for kind, changes in KINDS.items():
         alone = small.train(tmp_path / "alone" / kind / "fold_0", **changes)
-        assert_close(weights(tmp_path / "both" / kind / "fold_0"), weights(alone), rtol=1e-3, atol=1e-5)
+        both = tmp_path / "both" / kind / "fold_0"
+        assert_close(weights(both), weights(alone), rtol=1e-3, atol=1e-5)
+        for found, expected in zip(lines_of(both), lines_of(alone), strict=True):
+            for name in ("train_loss", "validation_loss", "dice", "mean_dice", "mean_dice_average"):
+                assert found[name] == pytest.approx(expected[name], abs=1e-3), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", [1, 2])
+def test_processes_that_are_asked_to_stop_save_what_all_of_them_did(tmp_path, second):
+    """One of two processes gets the signal, and both stop within an epoch."""
+    undisturbed, folder = small.train(tmp_path / "a" / "fold_0"), tmp_path / "b" / "fold_0"
+    train_in_processes(2, {folder: {}}, stops_after=2)
+    content = torch.load(folder / CHECKPOINT, weights_only=True)
+    progress = json.loads(content["progress"])
+    assert (content["epoch"], progress["position"], len(progress["training_losses"])) == (2, 2, 2)
+    train_in_processes(second, {folder: {}})
+    assert_close(weights(folder), weights(undisturbed), rtol=1e-3, atol=1e-5)
+    for found, expected in zip(lines_of(folder), lines_of(undisturbed), strict=True):
+        assert found["train_loss"] == pytest.approx(expected["train_loss"], abs=1e-3)
+        assert found["dice"] == pytest.approx(expected["dice"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "parts"), [(2, 2, [[0], [1]]), (5, 2, [[0, 1], [2, 3, 4]]), (7, 3, [[0, 1], [2, 3], [4, 5, 6]])]
+)
+def test_processes_share_a_batch(monkeypatch, batch, size, parts):
+    monkeypatch.setattr(ranks, "world_size", lambda: size)
+    for number, part in enumerate(parts):
+        monkeypatch.setattr(ranks, "rank", lambda number=number: number)
+        assert list(ranks.own_part(batch)) == part
+    with pytest.raises(UsageError, match=rf"--set trainer\.batch_size={size * (size - 1)}"):
+        ranks.own_part(size - 1)
 
 
 @pytest.mark.slow
@@ -300,16 +341,11 @@ def test_compiling_leaves_the_statistics_of_batch_norm_alone(tmp_path, monkeypat
 
 
 def test_networks_that_bfloat16_computes_wrongly_train_in_float32(tmp_path):
-    said = []
-
-    class Listener(small.Silence):
-        def message(self, text):
-            said.append(text)
-
-    task = small.make_task(tmp_path / "fold_0", report=Listener())
+    listener = Listener()
+    task = small.make_task(tmp_path / "fold_0", report=listener)
     used = TrainerV2(**small.SETTINGS).train(replace(task, runtime=replace(task.runtime, precision="bfloat16")))
     assert used["precision"] == "float32"  # its coarsest resolution has 2 voxels along each axis
-    assert any("float32" in text for text in said)
+    assert any("float32" in text for text in listener.messages)
 
 
 @pytest.mark.parametrize(("patch", "expected"), [((16, 16, 16), torch.bfloat16), ((8, 16, 16), torch.float32)])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, write_checkpoint
+from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, read_checkpoint, write_checkpoint
 from nnunet_builtin.optimization import learning_rate, make_optimizer, momentum
 from nnunet_builtin.state_names import to_v1, to_v2
 from nnunet_builtin.trainer import TrainerV2
@@ -104,6 +104,7 @@ def test_optimisers_train_what_is_not_frozen(name):
     optimizer.step()
     changed = [not torch.equal(old, new) for old, new in zip(before, layers.parameters(), strict=True)]
     assert changed == [False, False, True, True]
+    assert optimizer.defaults.get("amsgrad", False) == (name == "AMSGrad")
 
 
 @pytest.mark.slow
@@ -226,7 +227,7 @@ def test_a_training_goes_on_in_another_precision(tmp_path):
     for before, after in ((False, True), (True, False), (True, True)):
         first, second = state(before), state(after)
         write_checkpoint(tmp_path, first.snapshot())
-        second.restore(tmp_path / CHECKPOINT)
+        second.restore(read_checkpoint(tmp_path / CHECKPOINT), tmp_path / CHECKPOINT)
         assert torch.equal(second.network.weight, first.network.weight)
         assert second.scaler.is_enabled() == after
 
@@ -258,25 +259,13 @@ def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(tiny, tmp_path, fil
     err = train(tiny, "--pretrained", str(model), "--freeze", "encoder")
     total = len(weights(source))
     assert f"{total} of {total} tensors loaded" in err
-    assert "frozen: the encoder" in err
+    assert "frozen: what was loaded of the encoder" in err
     tuned = next(fold for fold in folds(tiny) if fold != source)
     before, after = weights(source), weights(tuned)
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"decoder", "heads", "upsampling"}
     record = json.loads((tuned / "run.json").read_text())
     assert record["components"]["trainer"]["settings"]["pretrained_digest"] == digest
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "setting",
-    ["optimizer=AdamW", "ema=0.9", "deep_supervision=false", "accumulation=3", "schedule=cosine", "gradient_clip=null"],
-)
-def test_settings_train(tiny, setting):
-    train(tiny, settings=(*SHORT, setting))
-    (fold,) = folds(tiny)
-    assert [np.isfinite(line["train_loss"]) for line in lines(fold)] == [True, True]
-    assert (fold / "validation" / "summary.json").is_file()
 
 
 @pytest.mark.slow
@@ -290,7 +279,8 @@ def test_early_stopping_ends_the_training(tiny):
     )
     assert "no better Dice in 2 epochs" in train(tiny, settings=settings)
     (fold,) = folds(tiny)
-    assert len(lines(fold)) < 50
+    averages = [line["mean_dice_average"] for line in lines(fold)]
+    assert len(averages) == averages.index(max(averages)) + 1 + 2
 
 
 @pytest.mark.slow

@@ -127,6 +127,13 @@ def test_wrong_run_options(tiny, capsys, options, part):
     fails(capsys, ["run", tiny, "--workspace", tiny.parent.parent, *options], 2, part)
 
 
+def test_a_negative_seed(tiny, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(tiny), "--seed", "-1"])
+    assert stop.value.code == 2
+    assert "--seed" in capsys.readouterr().err
+
+
 def test_five_folds_need_five_cases(tiny, capsys):
     for index in range(2, 6):
         (tiny / "imagesTr" / f"case_{index}_0000.nii.gz").unlink()

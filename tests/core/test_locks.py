@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from listening import Listener
 
 from nnunet_core import locks
 from nnunet_core.errors import StorageError
@@ -22,14 +23,6 @@ with locks.held(Path(sys.argv[1]) / locks.NAME, "preprocessing", Silence()):
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-class Listener(Silence):
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
 
 @pytest.fixture

@@ -6,18 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+from listening import Listener
 
 from nnunet_core.errors import ImageError, NnunetError
 from nnunet_core.parallel import SMALL_WORK, Workers
-from nnunet_core.reporting import Silence
-
-
-class Listener(Silence):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def _double(number: int) -> int:

@@ -13,7 +13,7 @@ import pytest
 from nnunet_core.errors import UsageError
 from nnunet_core.images import SimpleItkFormat
 from nnunet_core.interfaces import Runtime
-from nnunet_core.models import Model
+from nnunet_core.models import Model, ModelDocument
 from nnunet_core.prediction import PredictionOptions, predict_folder
 from nnunet_core.registry import Registry
 from nnunet_core.run import Request, run
@@ -152,10 +152,34 @@ def test_predictions_of_another_model_are_not_replaced(tiny, tmp_path):
     assert len(predict_folder(model, tiny / "imagesTr", tmp_path / "out", registry, replace)) == 6
 
 
+def test_folds_of_other_plans_are_no_part_of_a_model(tiny, tmp_path):
+    """Equal shapes would load: the networks of old folds would see images of another spacing."""
+    first = run_tiny(tiny, folds=("0", "1"))
+    document = json.loads(first.plans_path.read_text())
+    document["configurations"]["3d_fullres"]["spacing"] = [1.6, 1.1, 1.1]
+    first.plans_path.write_text(json.dumps(document))
+    second = run_tiny(tiny, folds=("0",))
+    assert second.best.folder == first.best.folder
+    model = Model.open(second.best.folder)
+    with pytest.raises(
+        UsageError, match=r"Fold 1 of .* other plans.*--folds.*nnunet train Dataset001_Tiny .*--folds 1, with"
+    ):
+        predict_folder(
+            model, tiny / "imagesTr", tmp_path / "out", Registry.discover(), PredictionOptions(runtime=RUNTIME)
+        )
+    assert not (tmp_path / "out").exists()
+    assert model.folds(("0",)) == (model.folder / "fold_0",)
+    run_tiny(tiny, folds=("0", "1"))
+    assert len(Model.open(second.best.folder).folds()) == 2
+
+
 def test_a_model_whose_package_is_missing_says_what_to_install(tiny):
     result = run_tiny(tiny)
     path = result.best.folder / "model.json"
     path.write_text(path.read_text().replace("builtin/plain_unet", "gonepkg/net").replace('"nnunet-core"', '"gonepkg"'))
+    fold = path.parent / "fold_0" / "run.json"
+    record = {**json.loads(fold.read_text()), "model_digest": ModelDocument.read(path).digest()}
+    fold.write_text(json.dumps(record))
     with pytest.raises(Exception, match="pip install 'gonepkg"):
         predict_folder(Model.open(result.best.folder), tiny / "imagesTr", tiny / "out", Registry.discover())
 
@@ -173,6 +197,22 @@ def command(tiny, *options):
         *(part for setting in settings for part in ("--set", setting)),
         *options,
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_leaves_no_lock(tiny, number):
+    """A lock of another host is never taken over: a batch system that starts the run elsewhere would wait for ever."""
+    workspace = tiny.parent.parent
+    process = subprocess.Popen(command(tiny), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(workspace.rglob("*.lock")):
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 128 + number, err
+    assert "the same command goes on" in err or "Run the same command again" in err
+    assert not list(workspace.rglob("*.lock"))
+    subprocess.run(command(tiny), check=True, capture_output=True)
 
 
 @pytest.mark.slow

@@ -103,6 +103,14 @@ def test_a_case_is_current_for_its_key_only(stored):
     assert not stored.is_current("absent", "key")
 
 
+def test_a_case_that_was_replaced_is_not_opened_by_who_expects_the_old_one(stored):
+    reader = PreparedStore(stored.folder, {NAME: "key"})
+    assert reader.open(NAME).name == NAME
+    stored.write(make_case(seed=1), "new", PATCH)
+    with pytest.raises(StorageError, match="prepared anew from other data while this ran"):
+        pickle.loads(pickle.dumps(reader)).open(NAME)
+
+
 def test_writing_again_replaces(stored):
     stored.write(make_case(seed=1), "new", PATCH)
     assert stored.is_current(NAME, "new")

@@ -1,6 +1,6 @@
 """The documentation says what the code does: generated pages, links, commands in examples, the README's plugin."""
 
-import importlib.util
+import importlib
 import inspect
 import itertools
 import json
@@ -10,6 +10,7 @@ import sys
 import types
 from pathlib import Path
 
+import generate
 import numpy as np
 import pytest
 import torch
@@ -32,16 +33,9 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 BLOCK = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
 
-def generator():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("page", ["cli.md", "hooks.md", "components.md"])
 def test_generated_pages_are_current(page):
-    assert (ROOT / "docs/reference" / page).read_text() == generator().PAGES[page](), "run: python docs/generate.py"
+    assert (ROOT / "docs/reference" / page).read_text() == generate.PAGES[page](), "run: python docs/generate.py"
 
 
 def test_links_resolve():

@@ -1,11 +1,12 @@
 """The page of v1's trainers: every option that it names exists and takes the value; its losses are those that are checked."""
 
-import importlib.util
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import test_losses
 import typer
 
 from nnunet_cli.app import COMMANDS
@@ -51,12 +52,9 @@ def test_every_row_has_options_that_work_or_says_that_there_are_none(names):
 
 
 def test_the_losses_of_the_page_are_those_that_are_compared_with_v1():
-    spec = importlib.util.spec_from_file_location("test_losses", ROOT / "tests" / "builtin" / "test_losses.py")
-    losses = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(losses)
     page = {re.findall("`(.+?)`", names)[0]: words for names, (words, _) in rows().items()}
     registry = Registry.discover()
-    for trainer, component, changes, *_ in losses.V1:
+    for trainer, component, changes, *_ in test_losses.V1:
         name = trainer if trainer == "V2" else f"V2{trainer}" if trainer.startswith("BraTS") else f"V2_{trainer}"
         words = [] if page[name][:1] == ["none:"] else page[name]
         chosen = full_settings(method_of(words).components["loss"])

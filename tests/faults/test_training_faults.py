@@ -1,31 +1,21 @@
 """Trainings that are killed, run out of disk, or find a damaged checkpoint."""
 
-import importlib.util
 import resource
 import signal
 import subprocess
 import time
-from pathlib import Path
 
+import kill_training
 import pytest
 import torch
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).parent.parent / "parity" / "kill_training.py"
-
-
-@pytest.fixture(scope="module")
-def killing():
-    spec = importlib.util.spec_from_file_location("kill_training", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
-def stopped(tiny, killing):
+def stopped(tiny):
     """A training that was stopped after an epoch or more: its dataset and its fold's folder, with a checkpoint."""
-    process = subprocess.Popen(killing.command(tiny, 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(kill_training.command(tiny, 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(tiny.parents[1].rglob("checkpoint.pt")):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
@@ -34,8 +24,10 @@ def stopped(tiny, killing):
     return tiny, checkpoint.parent
 
 
-def train(killing, dataset, *options, **more):
-    return subprocess.run(killing.command(dataset, 0, *options), capture_output=True, text=True, check=False, **more)
+def train(dataset, *options, **more):
+    return subprocess.run(
+        kill_training.command(dataset, 0, *options), capture_output=True, text=True, check=False, **more
+    )
 
 
 def one_message(done):
@@ -48,24 +40,24 @@ def one_message(done):
 
 
 @pytest.mark.timeout(600)
-def test_killed_trainings_end_with_the_weights_of_an_undisturbed_one(tiny, killing):
-    hits, wrong = killing.killed_trainings(tiny, 3, 0, workers=1)
+def test_killed_trainings_end_with_the_weights_of_an_undisturbed_one(tiny):
+    hits, wrong = kill_training.killed_trainings(tiny, 3, 0, workers=1)
     assert len(hits) == 3
     assert len(wrong) >= 2
     assert not any(wrong), hits
 
 
-def test_half_written_files_of_a_killed_training_are_removed(stopped, killing):
+def test_half_written_files_of_a_killed_training_are_removed(stopped):
     dataset, fold = stopped
     leftovers = fold / ".checkpoint.pt.abc.tmp", fold / "validation" / ".case_0.nii.gz.abc.tmp"
     for path in leftovers:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
-    assert train(killing, dataset).returncode == 0
+    assert train(dataset).returncode == 0
     assert not any(path.exists() for path in leftovers)
 
 
-def test_a_disk_that_is_full_when_a_checkpoint_is_written_leaves_the_last_one(stopped, killing):
+def test_a_disk_that_is_full_when_a_checkpoint_is_written_leaves_the_last_one(stopped):
     dataset, fold = stopped
     before = (fold / "checkpoint.pt").read_bytes()
 
@@ -74,12 +66,12 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_written_leaves_the_last_one(st
         limit = len(before) // 2
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    message = one_message(train(killing, dataset, preexec_fn=little_space))
+    message = one_message(train(dataset, preexec_fn=little_space))
     assert "No space left" in message
     assert "checkpoint.pt" in message
     assert (fold / "checkpoint.pt").read_bytes() == before
     assert not list(fold.glob(".*.tmp"))
-    done = train(killing, dataset)
+    done = train(dataset)
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in done.stderr
 
@@ -101,25 +93,25 @@ def no_archive(content):
 
 
 @pytest.mark.parametrize("damage", [empty, truncated, overwritten, no_archive], ids=lambda damage: damage.__name__)
-def test_a_damaged_checkpoint_is_one_message_that_says_what_to_do(stopped, killing, damage):
+def test_a_damaged_checkpoint_is_one_message_that_says_what_to_do(stopped, damage):
     dataset, fold = stopped
     path = fold / "checkpoint.pt"
     path.write_bytes(damage(path.read_bytes()))
     damaged = path.read_bytes()
-    message = one_message(train(killing, dataset))
+    message = one_message(train(dataset))
     assert str(path) in message
     assert "Delete it to train this fold from the start" in message
     assert path.read_bytes() == damaged
     path.unlink()
-    done = train(killing, dataset)
+    done = train(dataset)
     assert done.returncode == 0, done.stderr
     assert "going on" not in done.stderr
 
 
-def test_a_checkpoint_of_another_network_is_one_message(stopped, killing):
+def test_a_checkpoint_of_another_network_is_one_message(stopped):
     dataset, fold = stopped
     path = fold / "checkpoint.pt"
     content = torch.load(path, weights_only=True)
     content["network"]["heads.0.weight"] = torch.zeros(1)
     torch.save(content, path)
-    assert "Delete it to train this fold from the start" in one_message(train(killing, dataset))
+    assert "Delete it to train this fold from the start" in one_message(train(dataset))

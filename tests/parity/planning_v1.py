@@ -165,7 +165,7 @@ def as_v1(plans: Plans, stages: list[str]) -> dict[str, Any]:
         "normalization_schemes": [SCHEMES.get(n.scheme, n.scheme) for n in last.normalization],
         "use_mask_for_norm": [n.use_mask for n in last.normalization],
         "transpose_forward": list(last.transpose_forward),
-        "transpose_backward": list(last.transpose_backward),
+        "transpose_backward": [last.transpose_forward.index(axis) for axis in range(3)],
         "preprocessor_name": PREPROCESSORS.get(last.preprocessor, last.preprocessor),
         "plans_per_stage": [_stage_as_v1(configuration, last.spacing) for configuration in found],
     }

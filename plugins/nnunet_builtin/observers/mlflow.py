@@ -27,8 +27,7 @@ class MlflowLog:
 
     def __init__(self, library: Any, record: RunRecord, folder: Path) -> None:
         self._client = library.MlflowClient()
-        experiment = self._client.get_experiment_by_name(record.dataset)
-        number = self._client.create_experiment(record.dataset) if experiment is None else experiment.experiment_id
+        number = self._experiment(record.dataset)
         known = self._client.search_runs([number], filter_string=f"tags.{TAG} = '{run_id(record)}'")
         if known:
             self._run = known[0].info.run_id
@@ -38,6 +37,18 @@ class MlflowLog:
         self._run = self._client.create_run(number, tags=tags, run_name=title(record)).info.run_id
         for name, value in facts(record).items():
             self._client.log_param(self._run, _name(name), value)
+
+    def _experiment(self, name: str) -> str:
+        """Return the id of an experiment; folds that start at the same time may all find none, and one creates it."""
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name))
+            except Exception:
+                found = self._client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
 
     def write(self, values: Mapping[str, float], epoch: int) -> None:
         """Log the numbers of an epoch."""
