@@ -69,6 +69,9 @@ def preprocess(
     processes: o.ProcessesOption = None,
     memory_gb: o.MemoryOption = None,
     device: o.DeviceOption = "cpu",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every prepared case; prepare again what is not as it was written.")
+    ] = False,
 ) -> None:
     """Prepare the training cases of a dataset: crop, resample, normalise, store. Finished cases are not done again."""
     registry, space, report = o.registry_of(context), o.workspace_of(workspace), make_reporter()
@@ -78,7 +81,7 @@ def preprocess(
     with o.workers_of(processes, memory_gb, report) as pool:
         plans, _ = preparation.plan(data, method, space, pool, report)
         for name in configuration or default_configurations(plans):
-            store = preparation.prepare(data, plans.configuration(name), method, space, pool, report, device)
+            store = preparation.prepare(data, plans.configuration(name), method, space, pool, report, device, verify)
             out().print(f"{name}: {len(store.names())} cases in {store.folder}", soft_wrap=True)
 
 

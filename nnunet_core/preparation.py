@@ -72,25 +72,29 @@ def prepare(
     workers: Workers,
     report: Reporter,
     device: str = "cpu",
+    verify: bool = False,
 ) -> PreparedStore:
-    """Return the store of prepared cases, after preparing those that are missing or stale; on `device` if it can."""
+    """Return the store of prepared cases, after preparing those that are missing or stale; on `device` if it can.
+
+    With `verify`, files whose content is not what was written are found, too: every prepared case is read.
+    """
     resolved = method.preprocessor(configuration)
     identity = component_record(resolved).identity()
     key = digest([configuration.preprocessing_inputs(), identity])
     store = PreparedStore(workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}")
     keys = case_keys(dataset, configuration, identity)
-    if not _missing(store, keys):
+    if not _missing(store, keys, verify):
         return dataclasses.replace(store, keys=keys)
     with locks.held(store.folder / locks.NAME, f"preprocessing {dataset.name}", report):
-        todo = _missing(store, keys)  # another run may have prepared them while this one waited
+        todo = _missing(store, keys, verify)  # another run may have prepared them while this one waited
         with report.track(f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)) as tracker:
             advance = lambda name: tracker.advance(1, name)  # noqa: E731
             prepare_cases(dataset, configuration, on_device(build(resolved), device), store, todo, workers, advance)
     return dataclasses.replace(store, keys=keys)
 
 
-def _missing(store: PreparedStore, keys: Mapping[str, str]) -> dict[str, str]:
-    return {name: key for name, key in keys.items() if not store.is_current(name, key)}
+def _missing(store: PreparedStore, keys: Mapping[str, str], verify: bool) -> dict[str, str]:
+    return {name: key for name, key in keys.items() if not store.is_current(name, key, verify)}
 
 
 def describe(configuration: Configuration) -> dict[str, Any]:

@@ -167,13 +167,13 @@ class PreparedStore:
         record = CaseRecord(name=case.name, key=key, geometry=case.geometry, files=records)
         record.write(self._path(case.name, RECORD))
 
-    def is_current(self, name: str, key: str) -> bool:
-        """Return whether the case is complete and was computed from the inputs of `key`."""
+    def is_current(self, name: str, key: str, verify: bool = False) -> bool:
+        """Return whether the case is complete and was computed from the inputs of `key`; `verify` as in `open`."""
         try:
             record = CaseRecord.read(self._path(name, RECORD))
         except StorageError:
             return False
-        return record.key == key and not any(self._problems(record))
+        return record.key == key and not any(self._problems(record, verify))
 
     def key(self, name: str) -> str:
         """Return the digest of everything that a case was computed from. Raises StorageError."""
@@ -349,10 +349,7 @@ def _check(case: PreparedCase) -> None:
 
 
 def _damaged(path: Path, problem: str) -> StorageError:
-    case = path.name.removesuffix(RECORD)
-    for part in _PARTS:
-        case = case.removesuffix(part)
     return StorageError(
-        f"{path} is damaged: {problem}. Delete {path.with_name(case + RECORD)} and run the same command again, or "
-        "nnunet preprocess; the case is then prepared anew."
+        f"{path} is damaged: {problem}. Delete what is left of the case there and run the same command "
+        "again, which prepares it anew. 'nnunet preprocess --verify' finds and mends every damaged case."
     )

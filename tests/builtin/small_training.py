@@ -25,6 +25,20 @@ NAMES = tuple(f"case_{number}" for number in range(4))
 CLASSES = {"background": 0, "edge": 1, "core": 2}
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
 IGNORE = {"ignore": 3}
+
+
+def isotropic(depth, dimensions=3, **changes):
+    """Return the sizes of a network that halves every axis `depth` times."""
+    usual = {
+        "dimensions": dimensions,
+        "input_channels": 1,
+        "output_channels": 2,
+        "pool_kernels": ((2,) * dimensions,) * depth,
+        "conv_kernels": ((3,) * dimensions,) * (depth + 1),
+    }
+    return NetworkSpec(**{**usual, **changes})
+
+
 CONFIGURATION = Configuration(
     preprocessor="default",
     transpose_forward=(0, 1, 2),
@@ -32,14 +46,7 @@ CONFIGURATION = Configuration(
     median_shape=SHAPE,
     patch_size=PATCH,
     batch_size=2,
-    network=NetworkSpec(
-        dimensions=3,
-        input_channels=1,
-        output_channels=3,
-        pool_kernels=((2, 2, 2), (2, 2, 2)),
-        conv_kernels=((3, 3, 3),) * 3,
-        base_features=4,
-    ),
+    network=isotropic(2, output_channels=3, base_features=4),
     dummy_2d_augmentation=False,
     batch_dice=True,
     normalization=(Normalization(scheme="zscore"),),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from small_training import isotropic
 from torch.nn import functional
 
 from nnunet_builtin.network import _NormActivation
@@ -72,25 +73,16 @@ def test_every_head_equals_v1(golden, name, channels_last):
     ],
 )
 def test_parameter_counts(dimensions, depth, inputs, outputs, parameters):
-    spec = NetworkSpec(
-        dimensions=dimensions,
-        input_channels=inputs,
-        output_channels=outputs,
-        pool_kernels=((2,) * dimensions,) * depth,
-        conv_kernels=((3,) * dimensions,) * (depth + 1),
-        max_features=480 if dimensions == 2 else 320,
-    )
+    most = 480 if dimensions == 2 else 320
+    spec = isotropic(depth, dimensions, input_channels=inputs, output_channels=outputs, max_features=most)
     with torch.device("meta"):
         network = PlainUNet().build(spec)
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
 def test_initialisation_is_kaiming_with_zero_biases():
-    spec = NetworkSpec(
-        dimensions=3, input_channels=1, output_channels=2, pool_kernels=((2, 2, 2),) * 2, conv_kernels=((3, 3, 3),) * 3
-    )
     torch.manual_seed(0)
-    for name, tensor in PlainUNet().build(spec).named_parameters():
+    for name, tensor in PlainUNet().build(isotropic(2)).named_parameters():
         if tensor.ndim > 1 and tensor.numel() > 1000:
             fan_in = tensor.shape[1] * np.prod(tensor.shape[2:])
             assert tensor.std().item() == pytest.approx(np.sqrt(2 / (1 + 1e-4) / fan_in), rel=0.1), name
@@ -145,15 +137,7 @@ def test_both_memory_orders_learn_the_same():
 
 def test_bfloat16_follows_float32():
     torch.manual_seed(0)
-    spec = NetworkSpec(
-        dimensions=3,
-        input_channels=1,
-        output_channels=2,
-        pool_kernels=((2, 2, 2),) * 2,
-        conv_kernels=((3, 3, 3),) * 3,
-        base_features=8,
-    )
-    network, images = PlainUNet().build(spec), torch.randn(1, 1, 16, 16, 16)
+    network, images = PlainUNet().build(isotropic(2, base_features=8)), torch.randn(1, 1, 16, 16, 16)
     exact = network(images)[0]
     with torch.autocast("cpu", torch.bfloat16):
         coarse = network(images)[0]
@@ -163,14 +147,7 @@ def test_bfloat16_follows_float32():
 def variant_block(**style):
     """Return one block of a network, with random norm parameters, and images in both memory orders."""
     torch.manual_seed(0)
-    spec = NetworkSpec(
-        dimensions=3,
-        input_channels=2,
-        output_channels=2,
-        pool_kernels=((2, 2, 2),),
-        conv_kernels=((3, 3, 3),) * 2,
-        base_features=8,
-    )
+    spec = isotropic(1, input_channels=2, base_features=8)
     block = PlainUNet(**style).build(spec).encoder[0][0]
     for parameter in block.norm.parameters():
         torch.nn.init.normal_(parameter)
@@ -216,15 +193,7 @@ def test_norms_and_activations(style, expected):
 
 @pytest.mark.parametrize("builder", [PlainUNet(), ResidualUNet()], ids=["plain", "residual"])
 def test_compilers_see_the_whole_network(builder):
-    spec = NetworkSpec(
-        dimensions=3,
-        input_channels=1,
-        output_channels=2,
-        pool_kernels=((2, 2, 2),) * 2,
-        conv_kernels=((3, 3, 3),) * 3,
-        base_features=4,
-    )
-    network = builder.build(spec).to(memory_format=torch.channels_last_3d)
+    network = builder.build(isotropic(2, base_features=4)).to(memory_format=torch.channels_last_3d)
     images = torch.randn(1, 1, 16, 16, 16).contiguous(memory_format=torch.channels_last_3d)
     torch._dynamo.reset()
     compiled = torch.compile(network.forward, backend="aot_eager", fullgraph=True)

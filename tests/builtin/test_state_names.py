@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_training import isotropic
 
 from nnunet_builtin import foreign_checkpoint
 from nnunet_builtin.devices import ResolvedRuntime
@@ -38,15 +39,7 @@ def checkpoints(models, folder, model):
 
 
 def hippocampus(layout):
-    spec = NetworkSpec(
-        dimensions=3,
-        input_channels=1,
-        output_channels=3,
-        pool_kernels=((2, 2, 2),) * 3,
-        conv_kernels=((3, 3, 3),) * 4,
-        base_features=8,
-    )
-    return PlainUNet(layout=layout).build(spec)
+    return PlainUNet(layout=layout).build(isotropic(3, output_channels=3, base_features=8))
 
 
 def networks(models, folder, model, layout):

@@ -156,8 +156,10 @@ def test_flipped_bytes_are_noticed_by_verification(stored, part, place):
     content = bytearray(path.read_bytes())
     content[int(len(content) * place)] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=r"damaged.*Delete.*json"):
+    with pytest.raises(StorageError, match=r"damaged.*Delete.*preprocess --verify"):
         stored.open(NAME, verify=True)
+    assert stored.is_current(NAME, "key")
+    assert not stored.is_current(NAME, "key", verify=True)
 
 
 @pytest.mark.parametrize("seed", range(40))
