@@ -123,7 +123,8 @@ def _print(result: RunResult) -> None:
         table.add_row(row.name, *(f"{v:.4f}" for v in row.dice.values()), f"{row.mean_dice:.4f}", str(row.cases))
     if result.prediction_dice:
         values = list(result.prediction_dice.values())
-        mean = sum(values) / len(values)
+        scored = [value for value in values if not math.isnan(value)]
+        mean = sum(scored) / len(scored) if scored else math.nan
         count = str(len(result.predictions))
         table.add_row("predicted folder", *(f"{value:.4f}" for value in values), f"{mean:.4f}", count)
     console.print(table)

@@ -141,8 +141,14 @@ def evaluate_folders(
         ImageError: A file is unreadable, has more than one channel or other values than integers, or shapes differ.
     """
     cases = _paired(predictions, references, ending)
+    return evaluate_files([(predictions / case, references / case) for case in cases], labels, image_format, workers)
+
+
+def evaluate_files(
+    pairs: Sequence[tuple[Path, Path]], labels: Labels, image_format: ImageFormat, workers: Workers | None = None
+) -> dict[str, Any]:
+    """Compare (prediction, reference) label files; return the summary.json document. Raises ImageError."""
     evaluate = functools.partial(_evaluate_files, labels=labels, image_format=image_format)
-    pairs = [(predictions / case, references / case) for case in cases]
     results = (workers or Workers()).each(evaluate, pairs, name=lambda pair: pair[0].name)
     return summarise(list(results))
 

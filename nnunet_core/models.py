@@ -29,6 +29,7 @@ class ModelDocument(files.Document):
         labels: What its outputs mean.
         file_ending: Of the images that it was trained on.
         label_ending: Of the label files that it writes.
+        image_format, label_format: Components that read and write these files, where dataset.json names them.
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over; null is all.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
@@ -41,6 +42,8 @@ class ModelDocument(files.Document):
     labels: Labels
     file_ending: str
     label_ending: str
+    image_format: str | None = None
+    label_format: str | None = None
     mirror_axes: tuple[int, ...] | None = None
     configuration: Configuration
     components: dict[str, ComponentRecord]
@@ -82,8 +85,7 @@ class Model:
         Raises:
             UsageError: A fold is not trained, or was trained with other plans, labels or code than model.json describes.
         """
-        found = ((path, _record(path)) for path in sorted(self.folder.glob("fold_*")))
-        trained = {path.name.removeprefix("fold_"): (path, record) for path, record in found if record is not None}
+        trained = self.trained()
         wanted = asked or tuple(name for name in trained if name.isdigit()) or tuple(trained)
         missing = [name for name in wanted if name not in trained]
         if missing or not wanted:
@@ -103,6 +105,11 @@ class Model:
                 f"the options of this model's other folds (they are in {FILE})"
             )
         return tuple(trained[name][0] for name in wanted)
+
+    def trained(self) -> dict[str, tuple[Path, RunRecord]]:
+        """Return {name of a trained fold: its folder and record}."""
+        found = ((path, _record(path)) for path in sorted(self.folder.glob("fold_*")))
+        return {path.name.removeprefix("fold_"): (path, record) for path, record in found if record is not None}
 
     def component(self, registry: Registry, kind: str) -> tuple[Resolved, str | None]:
         """Resolve a component as the model was trained with it.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nnunet_core.interfaces import Preprocessor, Runtime, TrainedModel
 from nnunet_core.labels import Labels
 from nnunet_core.models import WEIGHTS, Model
 from nnunet_core.preprocess import on_device
+from nnunet_core.record import ComponentRecord
 from nnunet_core.registry import Registry
 from nnunet_core.reporting import Reporter, Silence
 from nnunet_core.settings import build
@@ -71,7 +72,12 @@ class Predictor:
             components[kind] = build(resolved)
         self.preprocessor: Preprocessor = on_device(components["preprocessor"], options.runtime.device)
         self._postprocessor = components["postprocessor"]
-        self._state = postprocessing_state(model) if options.postprocess else None
+        self._state = postprocessing_state(model, self.folds) if options.postprocess else None
+        if options.postprocess and self._state is None:
+            report.warning(
+                f"No postprocessing: none was fitted on the validation cases of {', '.join(fold.name for fold in self.folds)} of "
+                f"{model.folder}. 'nnunet run' with these folds does that."
+            )
         trained = TrainedModel(
             folds=self.folds,
             configuration=self.document.configuration,
@@ -83,10 +89,8 @@ class Predictor:
             step_size=options.step_size,
         )
         self._probabilities = components["trainer"].predictor(trained)
-        stage = self.document.configuration.previous
-        self._previous: Predictor | None = None
-        if stage is not None:
-            self._previous = Predictor(Model.open(model.folder.parent / stage), registry, options, report)
+        before = _previous(model, options)
+        self._previous = None if before is None else Predictor(before[0], registry, before[1], report)
 
     def __call__(self, dataset: Dataset, case: CaseFiles) -> tuple[np.ndarray, np.ndarray, Geometry]:
         """Predict one case.
@@ -108,6 +112,15 @@ class Predictor:
         return segmentation, probabilities, raw.geometry
 
 
+def _previous(model: Model, options: PredictionOptions) -> tuple[Model, PredictionOptions] | None:
+    """Return the stage before a cascade and how it predicts: with the same folds if it has them, else with all of its own."""
+    name = model.document.configuration.previous
+    if name is None:
+        return None
+    stage = Model.open(model.folder.parent / name)
+    return stage, options if set(options.folds) <= set(stage.trained()) else replace(options, folds=())
+
+
 def to_segmentation(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
     """Turn probabilities (K, Z, Y, X) to a label map (Z, Y, X) of type uint8 (uint16 above 255).
 
@@ -124,17 +137,45 @@ def to_segmentation(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
     return segmentation
 
 
-def postprocessing_file(model_folder: Path, postprocessor: str, settings: Mapping[str, Any]) -> Path:
-    """Return where the state of a fitted postprocessor lies; each choice of settings has its own file."""
-    name = postprocessor.rpartition("/")[2].replace(":", ".")
-    return model_folder / "postprocessing" / f"{name}-{files.digest([postprocessor, dict(settings)])[:8]}.json"
+class PostprocessingRecord(files.Document):
+    """What a postprocessor decided on validation cases.
+
+    Attributes:
+        component: The postprocessor.
+        folds: Whose validation cases it saw.
+        weights: {fold: digest of its weights file}.
+        inputs: Digest of the predictions that it saw.
+        state: Its decision.
+    """
+
+    component: ComponentRecord
+    folds: tuple[str, ...]
+    weights: dict[str, str]
+    inputs: str
+    state: dict[str, Any]
 
 
-def postprocessing_state(model: Model) -> dict[str, Any] | None:
-    """Return the fitted state of the model's postprocessor; None when it was not fitted (no validation cases yet)."""
-    record = model.document.components["postprocessor"]
-    path = postprocessing_file(model.folder, record.reference, record.settings)
-    return files.read_json(path)["state"] if path.is_file() else None
+def postprocessing_file(model_folder: Path, component: ComponentRecord, folds: Sequence[str]) -> Path:
+    """Return where the state of a fitted postprocessor lies; each choice of settings and folds has its own file."""
+    name = component.reference.rpartition("/")[2].replace(":", ".")
+    key = files.digest([component.reference, dict(component.settings), sorted(folds)])
+    return model_folder / "postprocessing" / f"{name}-{key[:8]}.json"
+
+
+def postprocessing_state(model: Model, folds: Sequence[Path]) -> dict[str, Any] | None:
+    """Return the state that the model's postprocessor was fitted to on the validation cases of these folds, or of more.
+
+    None when there is none, or when one of the folds has been trained anew since.
+    """
+    component = model.document.components["postprocessor"].identity()
+    weights = {fold.name.removeprefix("fold_"): files.file_digest(fold / WEIGHTS) for fold in folds}
+    records = (PostprocessingRecord.read(path) for path in sorted((model.folder / "postprocessing").glob("*.json")))
+    fitting = [
+        record
+        for record in records
+        if record.component.identity() == component and weights.items() <= record.weights.items()
+    ]
+    return min(fitting, key=lambda record: len(record.folds)).state if fitting else None
 
 
 def predict_folder(
@@ -186,40 +227,55 @@ def _predict_one(
     segmentation, probabilities, geometry = predictor(dataset, case)
     if options.save_probabilities:
         compact = probabilities.astype(np.float16)
-        path = output.with_name(f"{case.name}.npz")
-        files.write_with(path, lambda file: np.savez_compressed(file, probabilities=compact))
+        files.write_with(_probabilities_file(output), lambda file: np.savez_compressed(file, probabilities=compact))
     dataset.label_format.write(output, segmentation, geometry)
 
 
 def _exists(path: Path, options: PredictionOptions) -> bool:
-    stem = path.name.removesuffix(".gz").rpartition(".")[0]
-    return path.is_file() and (not options.save_probabilities or path.with_name(f"{stem}.npz").is_file())
+    return path.is_file() and (not options.save_probabilities or _probabilities_file(path).is_file())
 
 
 def _claim(output: Path, model: Model, options: PredictionOptions, outputs: Sequence[Path]) -> None:
     """Record who writes the folder; refuse one that holds predictions of something else."""
-    folds = model.folds(options.folds)
-    weights = [files.file_digest(fold / WEIGHTS) for fold in folds]
-    chosen = {"mirroring": options.mirroring, "step_size": options.step_size, "postprocess": options.postprocess}
-    state = postprocessing_state(model) if options.postprocess else None
     record = PredictionRecord(
         model=str(model.folder),
-        folds=tuple(fold.name for fold in folds),
-        identity=files.digest([model.document.model_dump(mode="json"), weights, chosen, state]),
-        options=chosen,
+        folds=tuple(fold.name for fold in model.folds(options.folds)),
+        identity=_identity(model, options),
+        options=_chosen(options),
     )
     path = output / RECORD
     existing = [file for file in outputs if file.is_file()]
     same = path.is_file() and PredictionRecord.read(path).identity == record.identity
+    if path.is_file() and not same:
+        existing = existing or sorted(output.glob(f"[!.]*{model.document.label_ending}"))
     if existing and not same:
         if not options.overwrite:
             raise UsageError(
                 f"{output} holds predictions of another model or with other options ({existing[0].name}, "
                 f"{len(existing)} in all). Choose another output folder, or pass --overwrite to replace them."
             )
-        for file in existing:
-            file.unlink()
+        for file in outputs:
+            for old in (file, _probabilities_file(file)):
+                old.unlink(missing_ok=True)
     record.write(path)
+
+
+def _identity(model: Model, options: PredictionOptions) -> str:
+    """Identify everything that a prediction depends on, the stage before a cascade included."""
+    folds = model.folds(options.folds)
+    weights = [files.file_digest(fold / WEIGHTS) for fold in folds]
+    state = postprocessing_state(model, folds) if options.postprocess else None
+    before = _previous(model, options)
+    parts = [model.document.model_dump(mode="json"), weights, _chosen(options), state]
+    return files.digest(parts if before is None else [*parts, _identity(*before)])
+
+
+def _chosen(options: PredictionOptions) -> dict[str, Any]:
+    return {"mirroring": options.mirroring, "step_size": options.step_size, "postprocess": options.postprocess}
+
+
+def _probabilities_file(label: Path) -> Path:
+    return label.with_name(f"{label.name.removesuffix('.gz').rpartition('.')[0]}.npz")
 
 
 def _as_dataset(model: Model, source: Path, registry: Registry) -> Dataset:
@@ -231,9 +287,9 @@ def _as_dataset(model: Model, source: Path, registry: Registry) -> Dataset:
         channels=document.channels,
         labels=document.labels,
         ending=document.file_ending,
-        image_format=find_format(document.file_ending, registry),
+        image_format=find_format(document.file_ending, registry, document.image_format),
         label_ending=document.label_ending,
-        label_format=find_format(document.label_ending, registry),
+        label_format=find_format(document.label_ending, registry, document.label_format),
         training=(),
         document={},
     )

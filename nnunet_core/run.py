@@ -9,8 +9,8 @@ from typing import Any
 
 from nnunet_core import cascade, preparation, selection
 from nnunet_core.dataset import Dataset, open_dataset
-from nnunet_core.errors import UsageError
-from nnunet_core.evaluation import evaluate_folders
+from nnunet_core.errors import NnunetError, UsageError
+from nnunet_core.evaluation import evaluate_files
 from nnunet_core.interfaces import Runtime
 from nnunet_core.method import DEFAULT_VARIANT, Method, choose
 from nnunet_core.models import Model
@@ -185,5 +185,11 @@ def _predict(
     references = source.with_name(source.name.replace("images", "labels", 1))
     if references == source or not all((references / path.name).is_file() for path in paths):
         return tuple(paths), {}
-    summary = evaluate_folders(output, references, dataset.labels, dataset.label_format, dataset.label_ending)
+    try:
+        summary = evaluate_files(
+            [(path, references / path.name) for path in paths], dataset.labels, dataset.label_format
+        )
+    except NnunetError as error:
+        report.warning(f"the predictions are not evaluated: {error}")
+        return tuple(paths), {}
     return tuple(paths), selection.dice_by_name(summary, dataset)

@@ -14,7 +14,8 @@ from nnunet_core.dataset import Dataset
 from nnunet_core.evaluation import mean_foreground_dice, summarise
 from nnunet_core.images import Geometry
 from nnunet_core.interfaces import Postprocessor
-from nnunet_core.prediction import postprocessing_file
+from nnunet_core.models import WEIGHTS
+from nnunet_core.prediction import PostprocessingRecord, postprocessing_file
 from nnunet_core.record import component_record
 from nnunet_core.training import Experiment
 
@@ -49,7 +50,9 @@ def consolidate(experiment: Experiment, summaries: Mapping[str, Mapping[str, Any
         experiment: The configuration.
         summaries: {fold: summary of its validation}.
     """
-    cases = [case for fold in sorted(summaries) for case in summaries[fold]["results"]["all"]]
+    cases = [
+        _located(experiment, fold, case) for fold in sorted(summaries) for case in summaries[fold]["results"]["all"]
+    ]
     summary = summarise(
         cases, name=f"{experiment.method.name} folds {','.join(sorted(summaries))}", task=experiment.dataset.name
     )
@@ -63,6 +66,14 @@ def consolidate(experiment: Experiment, summaries: Mapping[str, Mapping[str, Any
         cases=len(cases),
         postprocessing=state,
     )
+
+
+def _located(experiment: Experiment, fold: str, case: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the entry of a validation case with the places where its files are now: a workspace may have been moved."""
+    dataset = experiment.dataset
+    name = Path(case["test"]).name.removesuffix(dataset.label_ending)
+    files_now = {"test": experiment.validation_file(fold, name), "reference": dataset.case(name).label}
+    return {**case, **{key: str(path) for key, path in files_now.items()}}
 
 
 def dice_by_name(summary: Mapping[str, Any], dataset: Dataset) -> dict[str, float]:
@@ -82,13 +93,14 @@ def _fit_postprocessing(
     experiment: Experiment, cases: Sequence[Mapping[str, Any]], folds: Sequence[str]
 ) -> Mapping[str, Any]:
     """Fit, store and return the postprocessor's state; reuse the stored one of the same predictions."""
-    record = component_record(experiment.method.components["postprocessor"])
-    path = postprocessing_file(experiment.folder, record.reference, record.settings)
+    component = component_record(experiment.method.components["postprocessor"])
+    path = postprocessing_file(experiment.folder, component, folds)
     inputs = files.digest([files.file_digest(Path(case["test"])) for case in cases])
+    weights = {fold: files.file_digest(experiment.fold_folder(fold) / WEIGHTS) for fold in folds}
     if path.is_file():
-        stored = files.read_json(path)
-        if stored.get("inputs") == inputs:
-            return dict(stored["state"])
+        stored = PostprocessingRecord.read(path)
+        if (stored.inputs, stored.weights) == (inputs, weights):
+            return stored.state
     postprocessor: Postprocessor = experiment.method.build("postprocessor")
     dataset = experiment.dataset
 
@@ -98,9 +110,9 @@ def _fit_postprocessing(
             yield prediction.array[0], dataset.load_label(Path(case["reference"])), prediction.geometry
 
     state = postprocessor.fit(pairs, dataset.labels)
-    files.write_json(
-        path, {"component": record.model_dump(mode="json"), "folds": list(folds), "inputs": inputs, "state": state}
-    )
+    PostprocessingRecord(
+        component=component, folds=tuple(folds), weights=weights, inputs=inputs, state=dict(state)
+    ).write(path)
     return state
 
 

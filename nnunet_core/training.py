@@ -88,6 +88,8 @@ class Experiment:
             labels=self.dataset.labels,
             file_ending=self.dataset.ending,
             label_ending=self.dataset.label_ending,
+            image_format=self.dataset.document.get("image_format"),
+            label_format=self.dataset.document.get("label_format"),
             mirror_axes=self.mirror_axes(),
             configuration=self.configuration,
             components=self.method.records(self.configuration),

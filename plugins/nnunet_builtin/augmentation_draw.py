@@ -227,7 +227,7 @@ class AugmentationSettings:
         Steps that are off by default and those of a cascade come last, and draw nothing where they cannot happen.
 
         Raises:
-            UsageError: `mirror_axes` names an axis that the patch does not have.
+            UsageError: `mirror_axes` names an axis that the patch does not have, or one twice.
         """
         dice = Dice(rng, channels)
         blur_share, zoom_share = self.blur_channel_probability, self.low_resolution_channel_probability
@@ -327,14 +327,13 @@ class AugmentationSettings:
             UsageError: `mirror_axes` names an axis that the patch does not have.
         """
         axes = tuple(range(configuration.dimensions))
-        if self.mirror_axes is None:
-            return axes
-        if set(self.mirror_axes) - set(axes):
+        chosen = axes if self.mirror_axes is None else self.mirror_axes
+        if set(chosen) - set(axes) or len(set(chosen)) < len(chosen):
             raise UsageError(
-                f"augmentation.mirror_axes is {list(self.mirror_axes)}, but the patch has the axes {list(axes)}. "
-                "Name some of these, or null for all."
+                f"augmentation.mirror_axes is {list(chosen)}, but the patch has the axes {list(axes)}. "
+                "Name some of these, each once, or null for all."
             )
-        return self.mirror_axes
+        return chosen if self.mirror_probability else ()
 
 
 def _even_noise(dice: Dice, patch: tuple[int, ...]) -> np.ndarray:

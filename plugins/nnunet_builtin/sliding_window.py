@@ -60,10 +60,12 @@ def predict(
     Returns:
         float32 (K, *spatial).
     """
-    patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
+    slices_along = 3 - len(patch_size)  # axes along which every slice is an image of its own
+    patch = (1,) * slices_along + tuple(patch_size)
     padded, inside = _pad(torch.from_numpy(np.ascontiguousarray(images, np.float32)), patch)
-    starts = window_starts(padded.shape[1:], patch, step_size)
-    one_tile = math.prod(len(axis) for axis in starts[3 - len(patch_size) :]) == 1
+    tiles_at = window_starts(padded.shape[1 + slices_along :], patch_size, step_size)
+    starts = [list(range(count)) for count in padded.shape[1 : 1 + slices_along]] + tiles_at
+    one_tile = math.prod(len(axis) for axis in tiles_at) == 1
     weights = torch.from_numpy(np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size))
     total: torch.Tensor | None = None
     normaliser = torch.zeros(padded.shape[1:])

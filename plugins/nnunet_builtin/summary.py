@@ -44,7 +44,9 @@ def describe_network(network: nn.Module, task: TrainingTask, batch_size: int) ->
         with torch.random.fork_rng(devices=[]):
             text = network_table(network, (batch_size, spec.input_channels, *patch))
         values = task.network.memory(spec, patch)
-        write_text(task.folder / TABLE, f"{text}\nplanner's estimate: {values:,.0f} feature-map values per patch\n")
+        write_text(
+            task.folder / TABLE, f"{text}\nfeature-map values per patch, as planners count them: {values:,.0f}\n"
+        )
         if type(network) is UNet:
             heads = len(spec.pool_kernels) if network.deep_supervision else 1
             network_picture(spec, patch, task.folder / DRAWING, batch_size, heads)

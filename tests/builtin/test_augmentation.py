@@ -378,6 +378,13 @@ def test_wrong_settings_are_errors():
     config = configuration(PLANE)
     with pytest.raises(UsageError, match="mirror_axes"):
         AugmentationV2(mirror_axes=(0, 2)).augment(patches(config), config, 0)
+    with pytest.raises(UsageError, match="each once"):
+        AugmentationV2(mirror_axes=(1, 1)).mirrored_axes(config)
+
+
+def test_what_is_never_mirrored_is_not_averaged_over():
+    assert AugmentationV2(mirror_probability=0).mirrored_axes(configuration()) == ()
+    assert AugmentationV2(mirror_probability=0.1).mirrored_axes(configuration()) == (0, 1, 2)
 
 
 def test_no_augmentation():

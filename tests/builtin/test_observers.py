@@ -194,5 +194,20 @@ def test_folds_that_start_together_share_an_mlflow_experiment(registry, tmp_path
     assert fake.runs["0"]["ended"]
 
 
+def test_a_server_that_is_gone_is_asked_once(registry, tmp_path, monkeypatch):
+    """Libraries try again for minutes; a thousand epochs would wait for each of them."""
+    asked = []
+
+    class Gone(FakeMlflow):
+        def log_metric(self, run, name, value, step=None):
+            asked.append(step)
+            raise ConnectionError("no answer")
+
+    monkeypatch.setitem(sys.modules, "mlflow", Gone())
+    (warning,) = train(registry("mlflow"), tmp_path, range(5))
+    assert "is not logged: ConnectionError: no answer" in warning
+    assert asked == [0]
+
+
 def test_numbers_are_flat_and_finite():
     assert flat({"a": 1, "b": {"c": [2.0, None]}, "d": float("nan"), "e": "text"}, "x/") == {"x/a": 1.0, "x/b/c/1": 2.0}

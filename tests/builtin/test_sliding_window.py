@@ -92,3 +92,16 @@ def test_folds_are_averaged():
 
     found = predict_ensemble([Constant(0.0), Constant(100.0)], np.zeros((1, 4, 4, 4), np.float32), (4, 4, 4), FLOAT32)
     np.testing.assert_allclose(found[1], 0.75, atol=1e-6)
+
+
+def test_every_slice_goes_through_a_network_of_planes_once():
+    seen = []
+
+    def forward(tiles):
+        seen.append(len(tiles))
+        return tiles[:, :1]
+
+    images = np.random.default_rng(0).normal(size=(1, 9, 20, 16)).astype(np.float32)
+    found = predict(forward, images, (20, 16), FLOAT32, mirror_axes=(0, 1), step_size=0.25)
+    np.testing.assert_allclose(found, images, atol=1e-6)
+    assert sum(seen) == 9 * 4

@@ -64,7 +64,7 @@ def test_showing_changes_neither_network_nor_random_numbers(tmp_path):
     assert not any(module._forward_hooks for module in network.modules())
     assert warnings == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["network.png", "network.txt"]
-    assert "planner's estimate" in (tmp_path / "network.txt").read_text()
+    assert "as planners count them" in (tmp_path / "network.txt").read_text()
 
 
 def test_without_deep_supervision_one_head_is_drawn():

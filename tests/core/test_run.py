@@ -2,14 +2,20 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from listening import Listener
 
+from nnunet_core import prediction
 from nnunet_core.errors import UsageError
 from nnunet_core.images import SimpleItkFormat
 from nnunet_core.interfaces import Runtime
@@ -148,8 +154,8 @@ def test_predictions_of_another_model_are_not_replaced(tiny, tmp_path):
     with pytest.raises(UsageError, match="--overwrite"):
         predict_folder(model, tiny / "imagesTr", tmp_path / "out", registry, mirrored)
     assert written(tmp_path / "out", "*.nii.gz") == before
-    replace = PredictionOptions(runtime=RUNTIME, overwrite=True)
-    assert len(predict_folder(model, tiny / "imagesTr", tmp_path / "out", registry, replace)) == 6
+    overwriting = PredictionOptions(runtime=RUNTIME, overwrite=True)
+    assert len(predict_folder(model, tiny / "imagesTr", tmp_path / "out", registry, overwriting)) == 6
 
 
 def test_folds_of_other_plans_are_no_part_of_a_model(tiny, tmp_path):
@@ -171,6 +177,84 @@ def test_folds_of_other_plans_are_no_part_of_a_model(tiny, tmp_path):
     assert model.folds(("0",)) == (model.folder / "fold_0",)
     run_tiny(tiny, folds=("0", "1"))
     assert len(Model.open(second.best.folder).folds()) == 2
+
+
+def test_postprocessing_is_that_of_the_folds_that_predict(tiny, tmp_path):
+    """A later run of fewer folds, or of all cases, has its own; a fold that is trained anew has none until it is fitted."""
+    both = run_tiny(tiny, folds=("0", "1")).best.folder
+    for path in (both / "postprocessing").glob("*.json"):
+        document = json.loads(path.read_text())
+        path.write_text(json.dumps({**document, "state": {**document["state"], "mark": "both"}}))
+    run_tiny(tiny, folds=("all",))
+    model = Model.open(both)
+
+    def marked(*folds):
+        state = prediction.postprocessing_state(model, model.folds(folds))
+        return None if state is None else state.get("mark")
+
+    assert (marked("0"), marked("1", "0"), marked("all")) == ("both", "both", None)
+    assert prediction.postprocessing_state(model, model.folds(("all",))) is not None
+    (both / "fold_1" / "weights.safetensors").write_bytes((both / "fold_0" / "weights.safetensors").read_bytes())
+    assert prediction.postprocessing_state(model, model.folds(("0", "1"))) is None
+    listener = Listener()
+    options = PredictionOptions(runtime=RUNTIME, mirroring=False)
+    predict_folder(model, tiny / "imagesTr", tmp_path / "out", Registry.discover(), options, listener)
+    assert any("No postprocessing" in text and "fold_0, fold_1" in text for text in listener.warnings)
+
+
+def test_a_workspace_may_be_moved(tiny, tmp_path):
+    run_tiny(tiny)
+    moved = tiny.parents[1].rename(tmp_path / "elsewhere")
+    again = run_tiny(moved / "raw" / tiny.name, choices={"postprocessor": "none"})  # fitted anew, on the moved files
+    (case, *_) = json.loads((again.best.folder / "crossval_summary.json").read_text())["results"]["all"]
+    assert Path(case["test"]).is_file()
+    assert Path(case["reference"]).is_file()
+
+
+def test_outputs_of_another_model_are_never_taken_for_own(tiny, tmp_path):
+    """Other cases, or probabilities beside label maps: a rerun would keep them."""
+    model, registry, out = Model.open(run_tiny(tiny).best.folder), Registry.discover(), tmp_path / "out"
+    for name in ("case_0", "case_1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}_0000.nii.gz").write_bytes((tiny / "imagesTr" / f"{name}_0000.nii.gz").read_bytes())
+    plain = PredictionOptions(runtime=RUNTIME, mirroring=False, save_probabilities=True)
+    predict_folder(model, tmp_path / "case_0", out, registry, plain)
+    other = PredictionOptions(runtime=RUNTIME)
+    with pytest.raises(UsageError, match=r"predictions of another model.*case_0\.nii\.gz"):
+        predict_folder(model, tmp_path / "case_1", out, registry, other)
+    predict_folder(model, tmp_path / "case_0", out, registry, replace(other, overwrite=True))
+    assert not (out / "case_0.npz").exists()
+
+
+def test_references_of_more_cases_than_were_predicted_do_no_harm(tiny, tmp_path):
+    shutil.copytree(tiny / "labelsTr", tiny / "labelsTs")
+    (tiny / "imagesTs").mkdir()
+    shutil.copy(tiny / "imagesTr" / "case_3_0000.nii.gz", tiny / "imagesTs")
+    result = run_tiny(tiny, predict=Path("imagesTs"), output=tmp_path / "out")
+    assert len(result.predictions) == 1
+    assert set(result.prediction_dice) == {"cube"}
+
+
+def test_named_formats_are_those_of_predictions_too(tiny, tmp_path):
+    path = tiny / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_format": "builtin/nifti"}))
+    result = run_tiny(tiny)
+    document = ModelDocument.read(result.best.folder / "model.json")
+    assert (document.image_format, document.label_format) == ("builtin/nifti", None)
+    model = Model(result.best.folder, document.model_copy(update={"image_format": "builtin/niftti"}))
+    with pytest.raises(UsageError, match="nifti"):
+        predict_folder(model, tiny / "imagesTr", tmp_path / "out", Registry.discover())
+
+
+@pytest.mark.parametrize(("trained", "expected"), [("01", ()), ("015", ("5",))])
+def test_the_stage_before_predicts_with_the_same_folds_if_it_has_them(monkeypatch, trained, expected):
+    """A cascade of a sixth fold is trained on what the five folds of its stage predict."""
+    stage = SimpleNamespace(trained=lambda: dict.fromkeys(trained))
+    monkeypatch.setattr(prediction.Model, "open", lambda folder: stage)
+    configuration = SimpleNamespace(previous="3d_lowres")
+    model = SimpleNamespace(folder=Path("x"), document=SimpleNamespace(configuration=configuration))
+    found, options = prediction._previous(model, PredictionOptions(folds=("5",)))
+    assert (found, options.folds) == (stage, expected)
 
 
 def test_a_model_whose_package_is_missing_says_what_to_install(tiny):

@@ -58,7 +58,13 @@ class Observer:
         log = self._logs.get(folder)
         if log is not None:
             numbers = flat(metrics)
-            log.write(numbers, int(numbers.pop("epoch")))
+            try:
+                log.write(numbers, int(numbers.pop("epoch")))
+            except Exception as error:
+                self._logs[folder] = None  # a server that is gone would hold up every epoch
+                raise RuntimeError(
+                    f"the rest of {folder.name} is not logged: {type(error).__name__}: {error}"
+                ) from error
 
     @hookimpl
     def nnunet_run_finished(self, record: RunRecord, folder: Path, summary: Mapping[str, object]) -> None:
