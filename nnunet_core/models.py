@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +137,11 @@ class Model:
                 f"with {record.version}. For equal numbers run: pip install '{record.distribution}=={record.version}'"
             )
         return resolved, None
+
+
+def weights_digests(folds: Iterable[Path]) -> dict[str, str]:
+    """Return {name of a fold: digest of its weights file}; every file is read whole."""
+    return {fold.name.removeprefix("fold_"): files.file_digest(fold / WEIGHTS) for fold in folds}
 
 
 def _record(fold: Path) -> RunRecord | None:

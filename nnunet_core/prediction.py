@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from nnunet_core.errors import NnunetError, StorageError, UsageError
 from nnunet_core.images import Geometry
 from nnunet_core.interfaces import Preprocessor, Runtime, TrainedModel
 from nnunet_core.labels import Labels
-from nnunet_core.models import WEIGHTS, Model
+from nnunet_core.models import Model, weights_digests
 from nnunet_core.preprocess import on_device
 from nnunet_core.record import ComponentRecord
 from nnunet_core.registry import Registry
@@ -72,7 +72,7 @@ class Predictor:
             components[kind] = build(resolved)
         self.preprocessor: Preprocessor = on_device(components["preprocessor"], options.runtime.device)
         self._postprocessor = components["postprocessor"]
-        self._state = postprocessing_state(model, self.folds) if options.postprocess else None
+        self._state = postprocessing_state(model, weights_digests(self.folds)) if options.postprocess else None
         if options.postprocess and self._state is None:
             report.warning(
                 f"No postprocessing: none was fitted on the validation cases of {', '.join(fold.name for fold in self.folds)} of "
@@ -162,13 +162,17 @@ def postprocessing_file(model_folder: Path, component: ComponentRecord, folds: S
     return model_folder / "postprocessing" / f"{name}-{key[:8]}.json"
 
 
-def postprocessing_state(model: Model, folds: Sequence[Path]) -> dict[str, Any] | None:
-    """Return the state that the model's postprocessor was fitted to on the validation cases of these folds, or of more.
+def postprocessing_state(model: Model, weights: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the state that the model's postprocessor was fitted to on the validation cases of folds, or of more.
 
-    None when there is none, or when one of the folds has been trained anew since.
+    Args:
+        model: Whose postprocessor.
+        weights: Of these folds, see `models.weights_digests`.
+
+    Returns:
+        None when there is none, or when one of the folds has been trained anew since.
     """
     component = model.document.components["postprocessor"].identity()
-    weights = {fold.name.removeprefix("fold_"): files.file_digest(fold / WEIGHTS) for fold in folds}
     records = (PostprocessingRecord.read(path) for path in sorted((model.folder / "postprocessing").glob("*.json")))
     fitting = [
         record
@@ -262,11 +266,10 @@ def _claim(output: Path, model: Model, options: PredictionOptions, outputs: Sequ
 
 def _identity(model: Model, options: PredictionOptions) -> str:
     """Identify everything that a prediction depends on, the stage before a cascade included."""
-    folds = model.folds(options.folds)
-    weights = [files.file_digest(fold / WEIGHTS) for fold in folds]
-    state = postprocessing_state(model, folds) if options.postprocess else None
+    weights = weights_digests(model.folds(options.folds))
+    state = postprocessing_state(model, weights) if options.postprocess else None
     before = _previous(model, options)
-    parts = [model.document.model_dump(mode="json"), weights, _chosen(options), state]
+    parts = [model.document.model_dump(mode="json"), list(weights.values()), _chosen(options), state]
     return files.digest(parts if before is None else [*parts, _identity(*before)])
 
 

@@ -14,7 +14,7 @@ from nnunet_core.dataset import Dataset
 from nnunet_core.evaluation import mean_foreground_dice, summarise
 from nnunet_core.images import Geometry
 from nnunet_core.interfaces import Postprocessor
-from nnunet_core.models import WEIGHTS
+from nnunet_core.models import weights_digests
 from nnunet_core.prediction import PostprocessingRecord, postprocessing_file
 from nnunet_core.record import component_record
 from nnunet_core.training import Experiment
@@ -96,7 +96,7 @@ def _fit_postprocessing(
     component = component_record(experiment.method.components["postprocessor"])
     path = postprocessing_file(experiment.folder, component, folds)
     inputs = files.digest([files.file_digest(Path(case["test"])) for case in cases])
-    weights = {fold: files.file_digest(experiment.fold_folder(fold) / WEIGHTS) for fold in folds}
+    weights = weights_digests(experiment.fold_folder(fold) for fold in folds)
     if path.is_file():
         stored = PostprocessingRecord.read(path)
         if (stored.inputs, stored.weights) == (inputs, weights):

@@ -19,7 +19,7 @@ from nnunet_core import prediction
 from nnunet_core.errors import UsageError
 from nnunet_core.images import SimpleItkFormat
 from nnunet_core.interfaces import Runtime
-from nnunet_core.models import Model, ModelDocument
+from nnunet_core.models import Model, ModelDocument, weights_digests
 from nnunet_core.prediction import PredictionOptions, predict_folder
 from nnunet_core.registry import Registry
 from nnunet_core.run import Request, run
@@ -189,13 +189,13 @@ def test_postprocessing_is_that_of_the_folds_that_predict(tiny, tmp_path):
     model = Model.open(both)
 
     def marked(*folds):
-        state = prediction.postprocessing_state(model, model.folds(folds))
+        state = prediction.postprocessing_state(model, weights_digests(model.folds(folds)))
         return None if state is None else state.get("mark")
 
     assert (marked("0"), marked("1", "0"), marked("all")) == ("both", "both", None)
-    assert prediction.postprocessing_state(model, model.folds(("all",))) is not None
+    assert prediction.postprocessing_state(model, weights_digests(model.folds(("all",)))) is not None
     (both / "fold_1" / "weights.safetensors").write_bytes((both / "fold_0" / "weights.safetensors").read_bytes())
-    assert prediction.postprocessing_state(model, model.folds(("0", "1"))) is None
+    assert prediction.postprocessing_state(model, weights_digests(model.folds(("0", "1")))) is None
     listener = Listener()
     options = PredictionOptions(runtime=RUNTIME, mirroring=False)
     predict_folder(model, tiny / "imagesTr", tmp_path / "out", Registry.discover(), options, listener)
