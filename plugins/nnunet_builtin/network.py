@@ -13,6 +13,7 @@ from torch.nn import functional
 from nnunet_builtin.coarse import is_worthwhile, upsampled_convolution
 from nnunet_builtin.devices import CHANNELS_LAST
 from nnunet_builtin.plain_unet import GROUPS
+from nnunet_builtin.winograd import convolve
 from nnunet_core.plans import NetworkSpec
 
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -65,7 +66,7 @@ class Block(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
-        return self.activated(self.conv(features))
+        return self.activated(convolve(self.conv, features))
 
     def activated(self, features: torch.Tensor) -> torch.Tensor:
         """Return convolved features after norm and activation; they may be overwritten."""

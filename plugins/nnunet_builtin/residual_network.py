@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from nnunet_builtin.network import Block, Style, UNet, convolution, make_norm, normed
+from nnunet_builtin.winograd import convolve
 from nnunet_core.plans import NetworkSpec
 
 
@@ -36,7 +37,7 @@ class ResidualBlock(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
         added = features if self.skip is None else normed(self.skip(features), self.skip_norm, self.style)
-        result = normed(self.second(self.first(features)), self.norm, self.style) + added
+        result = normed(convolve(self.second, self.first(features)), self.norm, self.style) + added
         return functional.leaky_relu(result, self.style.negative_slope, inplace=True)
 
 

@@ -25,34 +25,29 @@ WARM_UP, BATCH = 5, 2
 
 
 def ours(side: Ours, precision: str, mode: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Train three epochs, two of them to warm up (the first picture loads matplotlib); return what the last one's metrics say."""
-    results = side.workspace / "results"
-    shutil.rmtree(results, ignore_errors=True)
-    trainer = {"epochs": 3, "iterations_per_epoch": arguments.iterations, "validation_iterations": 0}
-    settings = ["planner.max_batch_size=2", *(f"trainer.{name}={value}" for name, value in trainer.items())]
-    sets = [word for setting in settings for word in ("--set", setting)]
-    command = [
-        sys.executable,
-        str(HERE / "own_train.py"),
-        mode,
-        str(side.source),
-        "-c",
-        "3d_fullres",
-        "--device",
-        "cpu",
-    ]
-    run([*command, "--workspace", str(side.workspace), "--precision", precision, *sets], side.environment)
-    (path,) = results.glob("*/*/*/fold_0/metrics.jsonl")
-    line = json.loads(path.read_text().splitlines()[-1])
-    return {"seconds": line["seconds"] / arguments.iterations, "wait": line["data_wait"]}
+    shutil.rmtree(side.workspace / "results", ignore_errors=True)
+    trainer = {
+        "epochs": 1,
+        "iterations_per_epoch": WARM_UP + arguments.iterations + 1,
+        "validation_iterations": 0,
+    }
+    settings = [f"planner.max_batch_size={BATCH}", *(f"trainer.{name}={value}" for name, value in trainer.items())]
+    options = ["--workspace", str(side.workspace), "-c", "3d_fullres", "--device", "cpu", "--precision", precision]
+    options += [word for setting in settings for word in ("--set", setting)]
+    numbers = map(str, (WARM_UP, arguments.iterations))
+    return timed([sys.executable, str(HERE / "own_train.py"), mode, *numbers, str(side.source), *options], side)
 
 
 def peer(side: V1 | V2, mode: str, arguments: argparse.Namespace) -> dict[str, float]:
     script = "peer_train_v1.py" if isinstance(side, V1) else "peer_train_v2.py"
     dataset = side.source.name if isinstance(side, V1) else side.dataset
     numbers = [BATCH, WARM_UP, arguments.iterations, os.cpu_count() or 1]
-    output = run([str(side.python), str(HERE / script), mode, dataset, *map(str, numbers)], side.environment)
-    lines = [line for line in output.splitlines() if line.startswith("{")]  # loaders that are killed may print after it
+    return timed([str(side.python), str(HERE / script), mode, dataset, *map(str, numbers)], side)
+
+
+def timed(command: list[str], side: Ours | V1 | V2) -> dict[str, float]:
+    """Run a training; return the line of JSON that it prints. Loaders that are killed may print after it."""
+    lines = [line for line in run(command, side.environment).splitlines() if line.startswith("{")]
     return json.loads(lines[-1])
 
 
