@@ -1,9 +1,9 @@
-"""Convolutions with kernels of 3 by a third fewer products, for training on CPU.
+"""Convolutions with kernels of 3 by a third fewer products, for training in bfloat16 on CPU.
 
 Winograd's F(2, 3) along one axis (Lavin and Gray, 2016, section 4.1): two neighbouring slices of the result take four products of
 slices with transformed kernels instead of six. The products are convolutions over the other axes, which leaves the work to
-PyTorch. Terms and products are rounded before they are summed: in bfloat16 errors are about 2.5 times those of one convolution,
-in float32 they are alike. Predictions are computed without it.
+PyTorch. Terms and products are rounded before they are summed, so errors are about 2.5 times those of one convolution.
+Predictions are computed without it, and trainings in float32, which keep to the numbers of v1.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def is_worthwhile(conv: Any, features: torch.Tensor) -> bool:
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and features.is_contiguous(memory_format=CHANNELS_LAST[dimensions])
-        and features.dtype == _precision(conv.weight)
-        and (features.dtype != torch.bfloat16 or not has_tile_products())
+        and features.dtype == torch.bfloat16 == _precision(conv.weight)
+        and not has_tile_products()
         and conv.kernel_size == (_KERNEL,) * dimensions
         and conv.stride == (1,) * dimensions
         and features.shape[2] % 2 == 0
@@ -91,18 +91,21 @@ class _Winograd(torch.autograd.Function):
         (gradient,) = gradients
         features, *kernels = ctx.saved_tensors
         dtype, biased = ctx.parameters
-        by_kernels: list[torch.Tensor] = []
-        products = _gradients(gradient, features, kernels, by_kernels)
         result = _empty(features.shape, features)
         even, odd = _slices(result)
-        by_sum, by_difference = next(products), next(products)
+        pairs = _gradients(gradient, features, kernels)
+        (by_sum, sum_kernel), (by_difference, difference_kernel) = next(pairs), next(pairs)
         torch.sub(by_sum, by_difference, out=even)
         torch.add(by_sum, by_difference, out=odd)
-        _subtract_step(odd, next(products), towards_first=True)
-        _subtract_step(even, next(products), towards_first=False)
-        list(products)
+        by_step, first_kernel = next(pairs)
+        odd -= by_step
+        odd[:, :, :-1] += by_step[:, :, 1:]
+        by_step, last_kernel = next(pairs)
+        even -= by_step
+        even[:, :, 1:] += by_step[:, :, :-1]
+        by_kernels = [part.to(dtype) for part in (sum_kernel, difference_kernel, first_kernel, last_kernel)]
         by_bias = gradient.sum([0, *range(2, gradient.ndim)], dtype=dtype) if biased else None
-        return result, _weight_gradient([part.to(dtype) for part in by_kernels]), by_bias
+        return result, _weight_gradient(*by_kernels), by_bias
 
 
 def _terms(features: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -119,9 +122,9 @@ def _terms(features: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _gradients(
-    gradient: torch.Tensor, features: torch.Tensor, kernels: Sequence[torch.Tensor], by_kernels: list[torch.Tensor]
-) -> Iterator[torch.Tensor]:
-    """Yield the gradient by each term, and append that by its kernel."""
+    gradient: torch.Tensor, features: torch.Tensor, kernels: Sequence[torch.Tensor]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the gradients by each term and by its kernel."""
     dimensions, layout = features.ndim - 2, CHANNELS_LAST[features.ndim - 2]
     even, odd = _slices(gradient)
     sides = (lambda: even + odd, lambda: even - odd, lambda: even, lambda: odd)
@@ -140,17 +143,7 @@ def _gradients(
             1,
             [True, True, False],
         )
-        by_kernels.append(by_kernel)
-        yield by_term
-
-
-def _subtract_step(slices: torch.Tensor, by_step: torch.Tensor, towards_first: bool) -> None:
-    """Add the gradient by a step: minus itself, plus that of the neighbour that the slice is the far end of."""
-    slices -= by_step
-    if towards_first:
-        slices[:, :, :-1] += by_step[:, :, 1:]
-    else:
-        slices[:, :, 1:] += by_step[:, :, :-1]
+        yield by_term, by_kernel
 
 
 def _kernels(weight: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -161,9 +154,10 @@ def _kernels(weight: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
     return [kernel.to(dtype).contiguous(memory_format=CHANNELS_LAST[weight.ndim - 2]) for kernel in kernels]
 
 
-def _weight_gradient(by_kernels: Sequence[torch.Tensor]) -> torch.Tensor:
+def _weight_gradient(
+    by_sum: torch.Tensor, by_difference: torch.Tensor, by_first: torch.Tensor, by_last: torch.Tensor
+) -> torch.Tensor:
     """Return the gradient by the weights from those by the kernels of the terms."""
-    by_sum, by_difference, by_first, by_last = by_kernels
     both = (by_sum + by_difference) / 2
     return torch.cat([by_first + both, (by_sum - by_difference) / 2, both + by_last], dim=2)
 
