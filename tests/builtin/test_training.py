@@ -1,5 +1,6 @@
 """Training through the command line: stops, resumes, cascades, several processes, fine-tuning; and what settings do."""
 
+import itertools
 import json
 import os
 import signal
@@ -112,15 +113,11 @@ def test_optimisers_train_what_is_not_frozen(name):
 def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(tiny, number):
     settings = ("epochs=2", "iterations_per_epoch=100", "validation_iterations=1")
     process = subprocess.Popen(command(tiny, settings=settings), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 100
-    while not folds(tiny) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    while not (folds(tiny)[0] / "run.json").exists():
-        time.sleep(0.05)
-    time.sleep(2)
+    before = list(itertools.takewhile(lambda line: not line.startswith("train fold_0"), process.stderr))
+    time.sleep(0.5)
     process.send_signal(number)
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == 128 + number, err
+    err = process.stderr.read()
+    assert process.wait(timeout=100) == 128 + number, [*before, err]
     assert "Run the same command again to go on" in err
     (fold,) = folds(tiny)
     content = torch.load(fold / "checkpoint.pt", weights_only=True)
