@@ -122,11 +122,8 @@ def _print(result: RunResult) -> None:
     for row in result.configurations:
         table.add_row(row.name, *(f"{v:.4f}" for v in row.dice.values()), f"{row.mean_dice:.4f}", str(row.cases))
     if result.prediction_dice:
-        values = list(result.prediction_dice.values())
-        scored = [value for value in values if not math.isnan(value)]
-        mean = sum(scored) / len(scored) if scored else math.nan
-        count = str(len(result.predictions))
-        table.add_row("predicted folder", *(f"{value:.4f}" for value in values), f"{mean:.4f}", count)
+        dice = (f"{value:.4f}" for value in result.prediction_dice.values())
+        table.add_row("predicted folder", *dice, f"{result.prediction_mean_dice:.4f}", str(len(result.predictions)))
     console.print(table)
     for row in result.configurations:
         console.print(f"model        {row.folder}", soft_wrap=True)

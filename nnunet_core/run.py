@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from nnunet_core import cascade, preparation, selection
 from nnunet_core.dataset import Dataset, open_dataset
 from nnunet_core.errors import NnunetError, UsageError
-from nnunet_core.evaluation import evaluate_files
+from nnunet_core.evaluation import evaluate_files, mean_foreground_dice
 from nnunet_core.interfaces import Runtime
 from nnunet_core.method import DEFAULT_VARIANT, Method, choose
 from nnunet_core.models import Model
@@ -67,6 +68,7 @@ class RunResult:
         best: The one that predicts.
         predictions: Predicted files; empty without `predict`.
         prediction_dice: {label name: Dice} of the predictions where reference labels lie beside the images.
+        prediction_mean_dice: Mean over these; NaN when nothing could be scored.
     """
 
     dataset: Dataset
@@ -76,6 +78,7 @@ class RunResult:
     best: selection.ConfigurationResult
     predictions: tuple[Path, ...] = ()
     prediction_dice: Mapping[str, float] = field(default_factory=dict)
+    prediction_mean_dice: float = math.nan
 
 
 def run(request: Request, registry: Registry, workspace: Workspace, report: Reporter | None = None) -> RunResult:
@@ -113,8 +116,7 @@ def _run(request: Request, registry: Registry, workspace: Workspace, workers: Wo
     result = RunResult(dataset, method, plans_path, tuple(results), best)
     if source is None or request.output is None:
         return result
-    predictions, dice = _predict(request, result, source, request.output, registry, report)
-    return RunResult(dataset, method, plans_path, tuple(results), best, predictions, dice)
+    return _predict(request, result, source, request.output, registry, report)
 
 
 def prepare_experiment(
@@ -176,20 +178,21 @@ def _image_folder(request: Request, dataset: Dataset) -> Path | None:
 
 def _predict(
     request: Request, result: RunResult, source: Path, output: Path, registry: Registry, report: Reporter
-) -> tuple[tuple[Path, ...], Mapping[str, float]]:
+) -> RunResult:
     """Predict a folder with the best configuration; evaluate it where `labelsX` lies beside `imagesX`."""
     model = Model.open(result.best.folder)
     options = replace(request.options, folds=request.options.folds or request.folds)
     paths = predict_folder(model, source, output, registry, options, report)
-    dataset = result.dataset
+    dataset, result = result.dataset, replace(result, predictions=tuple(paths))
     references = source.with_name(source.name.replace("images", "labels", 1))
     if references == source or not all((references / path.name).is_file() for path in paths):
-        return tuple(paths), {}
+        return result
     try:
         summary = evaluate_files(
             [(path, references / path.name) for path in paths], dataset.labels, dataset.label_format
         )
     except NnunetError as error:
         report.warning(f"the predictions are not evaluated: {error}")
-        return tuple(paths), {}
-    return tuple(paths), selection.dice_by_name(summary, dataset)
+        return result
+    dice, mean = selection.dice_by_name(summary, dataset), mean_foreground_dice(summary)
+    return replace(result, prediction_dice=dice, prediction_mean_dice=mean)

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from nnunet_builtin.devices import CHANNELS_LAST
-from nnunet_builtin.winograd import convolve
+from nnunet_builtin.winograd import CONVOLVE, convolve
 
-_CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
 _VOXELS_PER_CHANNEL = 32  # on fewer, making the weights takes longer than what they save
 
 
@@ -47,7 +45,7 @@ def upsampled_convolution(up: Any, conv: Any, coarse: torch.Tensor, skip: torch.
         skip: Features (B, C', *spatial * 2).
     """
     middle, dimensions = up.out_channels, coarse.ndim - 2
-    windows = _CONVOLVE[dimensions](coarse, _window_weights(up.weight, conv.weight[:, :middle]), padding=1)
+    windows = CONVOLVE[dimensions](coarse, _window_weights(up.weight, conv.weight[:, :middle]), padding=1)
     fine = convolve(conv, skip, conv.weight[:, middle:])
     result: torch.Tensor = _AddPositions.apply(fine, windows)
     return result

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from nnunet_builtin.devices import CHANNELS_LAST, has_tile_products
 
-_CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
+#: PyTorch's convolution, by spatial dimensions.
+CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
 _KERNEL = 3
 _FEWEST_SLICES = 6
 _VOXELS_PER_CHANNEL = 16  # on fewer, transforming the weights takes longer than what it saves
@@ -36,7 +37,7 @@ def convolve(conv: Any, features: torch.Tensor, weight: torch.Tensor | None = No
         return result
     if weight is None:
         return conv(features)
-    return _CONVOLVE[features.ndim - 2](features, weight, conv.bias, padding=conv.padding)
+    return CONVOLVE[features.ndim - 2](features, weight, conv.bias, padding=conv.padding)
 
 
 def is_worthwhile(conv: Any, features: torch.Tensor) -> bool:
@@ -73,7 +74,7 @@ class _Winograd(torch.autograd.Function):
         ctx.parameters = (weight.dtype, bias is not None)
         biases = (bias, None, None, None)  # the sum is in both slices of the result
         products = (
-            _CONVOLVE[dimensions](term, kernel, added, padding=_padding(dimensions))
+            CONVOLVE[dimensions](term, kernel, added, padding=_padding(dimensions))
             for term, kernel, added in zip(_terms(features), kernels, biases, strict=True)
         )
         result = _empty((len(features), len(weight), *features.shape[2:]), features)

@@ -20,12 +20,12 @@ def timed_batches(dataset, steps, workers, report):
     stream = batches(dataset, steps, workers, report) if mode == "loading" else one_batch(dataset, steps, report)
     for index in range(len(steps)):
         before = time.perf_counter()
-        if index == warm_up:
+        if index <= warm_up:
             waited, started = 0.0, before
         elif index == warm_up + iterations:
             print("\n" + json.dumps({"seconds": (before - started) / iterations, "wait": waited / (before - started)}))
         item = next(stream)
-        waited = waited + time.perf_counter() - before if index >= warm_up else 0.0
+        waited += time.perf_counter() - before
         yield item
 
 
