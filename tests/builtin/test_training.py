@@ -1,11 +1,13 @@
 """Training through the command line: stops, resumes, cascades, several processes, fine-tuning; and what settings do."""
 
+import contextlib
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -108,15 +110,26 @@ def test_optimisers_train_what_is_not_frozen(name):
     assert optimizer.defaults.get("amsgrad", False) == (name == "AMSGrad")
 
 
+@contextlib.contextmanager
+def killed_after(seconds, process):
+    """Kill a process that takes longer than the block may, which ends what waits for its output."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    yield
+    timer.cancel()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(tiny, number):
     settings = ("epochs=2", "iterations_per_epoch=100", "validation_iterations=1")
     process = subprocess.Popen(command(tiny, settings=settings), stderr=subprocess.PIPE, text=True)
-    before = list(itertools.takewhile(lambda line: not line.startswith("train fold_0"), process.stderr))
+    with killed_after(100, process):
+        before = list(itertools.takewhile(lambda line: not line.startswith("train fold_0"), process.stderr))
     time.sleep(0.5)
     process.send_signal(number)
-    err = process.stderr.read()
+    with killed_after(100, process):
+        err = process.stderr.read()
     assert process.wait(timeout=100) == 128 + number, [*before, err]
     assert "Run the same command again to go on" in err
     (fold,) = folds(tiny)
