@@ -21,7 +21,7 @@ from nnunet_core.reporting import Reporter
 from nnunet_core.run import Request, default_configurations, prepare_experiment, previous_stage
 from nnunet_core.settings import parse_assignments
 from nnunet_core.splits import load_splits
-from nnunet_core.training import Experiment, distributed_rank, train_fold
+from nnunet_core.training import Experiment, check_trainer, distributed_rank, train_fold
 from nnunet_core.workspace import Workspace
 
 
@@ -141,6 +141,7 @@ def train(
     )
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     report.message(f"method: {method.name}")
+    check_trainer(method, request.runtime)
     splits = load_splits(data.names, request.folds, space.splits(data.name), report)
     with o.workers_of(processes, memory_gb, report) as pool:
         plans, _ = preparation.plan(data, method, space, pool, report)

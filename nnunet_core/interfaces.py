@@ -259,7 +259,11 @@ class TrainedModel:
 
 
 class Trainer(Protocol):
-    """Trains folds, and applies what it trained."""
+    """Trains folds, and applies what it trained.
+
+    A trainer may have `check(runtime)`, which raises UsageError where its settings contradict each other, or the device or
+    precision does not exist. It is called before any case is prepared.
+    """
 
     def train(self, task: TrainingTask) -> Mapping[str, str]:
         """Train one fold, or go on from its last checkpoint; end with `weights.safetensors` in the fold's folder.

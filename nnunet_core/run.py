@@ -21,7 +21,7 @@ from nnunet_core.prediction import PredictionOptions, predict_folder
 from nnunet_core.registry import Registry
 from nnunet_core.reporting import Reporter, Silence
 from nnunet_core.splits import Split, load_splits
-from nnunet_core.training import Experiment, in_several_processes, train_fold
+from nnunet_core.training import Experiment, check_trainer, in_several_processes, train_fold
 from nnunet_core.workspace import Workspace
 
 
@@ -102,6 +102,7 @@ def _run(request: Request, registry: Registry, workspace: Workspace, workers: Wo
     method = choose(registry, request.variant, request.choices, request.settings)
     dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
     report.message(f"method: {method.name}")  # also finds a wrong setting before any work is done
+    check_trainer(method, request.runtime)
     splits = load_splits(dataset.names, request.folds, workspace.splits(dataset.name), report)
     source = _image_folder(request, dataset)
     plans, plans_path = preparation.plan(dataset, method, workspace, workers, report)

@@ -113,6 +113,17 @@ class Experiment:
         )
 
 
+def check_trainer(method: Method, runtime: Runtime) -> None:
+    """Let the trainer refuse its settings, the device or the precision before cases are prepared (interfaces.Trainer).
+
+    Raises:
+        UsageError: It does.
+    """
+    check = getattr(method.build("trainer"), "check", None)
+    if check is not None:
+        check(runtime)
+
+
 def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = False) -> dict[str, Any]:
     """Train and validate one fold, as far as that is missing; return its summary.
 

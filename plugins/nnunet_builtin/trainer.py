@@ -15,7 +15,7 @@ from nnunet_builtin.sliding_window import predict_ensemble
 from nnunet_builtin.trainer_settings import TrainerSettings
 from nnunet_builtin.training_loop import Loop, computing
 from nnunet_core.errors import UsageError
-from nnunet_core.interfaces import TrainedModel, TrainingTask
+from nnunet_core.interfaces import Runtime, TrainedModel, TrainingTask
 from nnunet_core.models import WEIGHTS
 
 
@@ -59,7 +59,7 @@ class TrainerV2(TrainerSettings):
             TrainingError: The loss is not finite, a loader died again and again, or a case cannot be read.
             StoppedError: Ctrl-C or SIGTERM; the training is saved.
         """
-        self._check()
+        self.check(task.runtime)
         asked, configuration = resolve(task.runtime), task.configuration
         runtime = with_exact_gradients(asked, configuration.network, configuration.patch_size)
         if runtime != asked:
@@ -73,7 +73,9 @@ class TrainerV2(TrainerSettings):
             Loop(self, task, runtime).run()
         return {"device": str(runtime.device), "precision": str(runtime.dtype).removeprefix("torch.")}
 
-    def _check(self) -> None:
+    def check(self, runtime: Runtime) -> None:
+        """Raise UsageError where settings contradict each other, or the device or precision does not exist."""
+        resolve(runtime)
         find_optimizer(self.optimizer)
         if self.warmup_epochs + self.cycle_epochs >= self.epochs and self.cycle_epochs:
             raise UsageError(

@@ -51,6 +51,21 @@ def test_wrong_names_and_settings(tiny, capsys, options, parts):
 
 
 @pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--precision", "bflot16"], ["bflot16", "bfloat16"]),
+        (["--device", "cuda:99"], ["cuda:99", "cpu"]),
+        (["--set", "trainer.freeze=encoder"], ["--pretrained"]),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_cases_are_prepared(tiny, capsys, command, options, parts):
+    workspace = tiny.parent.parent
+    fails(capsys, [command, tiny, *options, "--workspace", workspace], 2, *parts)
+    assert not list((workspace / "preprocessed").rglob("fingerprints"))
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
 def test_a_pretrained_model_that_does_not_exist(tiny, capsys, command):
     options = ["--pretrained", tiny / "nothing", "--workspace", tiny.parent.parent]
     fails(capsys, [command, tiny, *options], 2, "There are no weights", "nothing", "nnunet models list")
