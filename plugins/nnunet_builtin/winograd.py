@@ -2,7 +2,8 @@
 
 Winograd's F(2, 3) along one axis (Lavin and Gray, 2016, section 4.1): two neighbouring slices of the result take four products of
 slices with transformed kernels instead of six. The products are convolutions over the other axes, which leaves the work to
-PyTorch. Terms and products are rounded before they are summed, so errors are about 2.5 times those of one convolution.
+PyTorch. Those of volumes take slices as samples: PyTorch is faster in two dimensions than with kernels of 1 along an axis.
+Terms and products are rounded before they are summed, so errors are about 2.5 times those of one convolution.
 Predictions are computed without it, and trainings in float32, which keep to the numbers of v1.
 """
 
@@ -21,7 +22,9 @@ from nnunet_builtin.devices import CHANNELS_LAST, has_tile_products
 CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
 _KERNEL = 3
 _FEWEST_SLICES = 6
-_VOXELS_PER_CHANNEL = 16  # on fewer, transforming the weights takes longer than what it saves
+_VOLUMES = 5  # axes of a batch of volumes
+_VOXELS_PER_CHANNEL = 10  # on fewer, transforming the weights takes longer than what it saves
+_FEWEST_PRODUCTS = 40_000_000  # of each tap of the kernel; fewer save less time than the many calls take
 
 
 def convolve(conv: Any, features: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -42,7 +45,7 @@ def convolve(conv: Any, features: torch.Tensor, weight: torch.Tensor | None = No
 
 def is_worthwhile(conv: Any, features: torch.Tensor) -> bool:
     """Return whether the fast way applies to a convolution, and is faster for features (B, C, *spatial)."""
-    dimensions, channels = features.ndim - 2, max(features.shape[1], conv.out_channels)
+    dimensions, voxels = features.ndim - 2, features.numel() // features.shape[1]
     return bool(
         features.device.type == "cpu"
         and features.requires_grad
@@ -55,7 +58,8 @@ def is_worthwhile(conv: Any, features: torch.Tensor) -> bool:
         and conv.stride == (1,) * dimensions
         and features.shape[2] % 2 == 0
         and features.shape[2] >= _FEWEST_SLICES
-        and features.numel() // features.shape[1] >= _VOXELS_PER_CHANNEL * channels
+        and voxels >= _VOXELS_PER_CHANNEL * max(features.shape[1], conv.out_channels)
+        and voxels * features.shape[1] * conv.out_channels >= _FEWEST_PRODUCTS
     )
 
 
@@ -69,12 +73,12 @@ class _Winograd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        dimensions, kernels = features.ndim - 2, _kernels(weight, features.dtype)
+        kernels = _kernels(weight, features.dtype)
         ctx.save_for_backward(features, *kernels)
-        ctx.parameters = (weight.dtype, bias is not None)
+        ctx.parameters = (weight.dtype, weight.shape, bias is not None)
         biases = (bias, None, None, None)  # the sum is in both slices of the result
         products = (
-            CONVOLVE[dimensions](term, kernel, added, padding=_padding(dimensions))
+            _volumes(functional.conv2d(_planes(term), kernel, added, padding=_padding(features)), features)
             for term, kernel, added in zip(_terms(features), kernels, biases, strict=True)
         )
         result = _empty((len(features), len(weight), *features.shape[2:]), features)
@@ -91,7 +95,7 @@ class _Winograd(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
         features, *kernels = ctx.saved_tensors
-        dtype, biased = ctx.parameters
+        dtype, shape, biased = ctx.parameters
         result = _empty(features.shape, features)
         even, odd = _slices(result)
         pairs = _gradients(gradient, features, kernels)
@@ -104,9 +108,11 @@ class _Winograd(torch.autograd.Function):
         by_step, last_kernel = next(pairs)
         even -= by_step
         even[:, :, 1:] += by_step[:, :, :-1]
-        by_kernels = [part.to(dtype) for part in (sum_kernel, difference_kernel, first_kernel, last_kernel)]
-        by_bias = gradient.sum([0, *range(2, gradient.ndim)], dtype=dtype) if biased else None
-        return result, _weight_gradient(*by_kernels), by_bias
+        by_kernels = (part.to(dtype) for part in (sum_kernel, difference_kernel, first_kernel, last_kernel))
+        by_weight = _weight_gradient(*by_kernels).reshape(shape)
+        # With dtype=..., the sum would first make a copy, which takes ten times as long; it is in float32 anyway.
+        by_bias = gradient.sum([0, *range(2, gradient.ndim)]).to(dtype) if biased else None
+        return result, by_weight, by_bias
 
 
 def _terms(features: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -114,11 +120,13 @@ def _terms(features: torch.Tensor) -> Iterator[torch.Tensor]:
     even, odd = _slices(features)
     yield even + odd
     yield odd - even
-    step = -odd
-    step[:, :, 1:] += odd[:, :, :-1]
+    step = torch.empty_like(even)
+    torch.neg(odd[:, :, :1], out=step[:, :, :1])
+    torch.sub(odd[:, :, :-1], odd[:, :, 1:], out=step[:, :, 1:])
     yield step
-    step = -even
-    step[:, :, :-1] += even[:, :, 1:]
+    step = torch.empty_like(even)
+    torch.neg(even[:, :, -1:], out=step[:, :, -1:])
+    torch.sub(even[:, :, 1:], even[:, :, :-1], out=step[:, :, :-1])
     yield step
 
 
@@ -126,41 +134,41 @@ def _gradients(
     gradient: torch.Tensor, features: torch.Tensor, kernels: Sequence[torch.Tensor]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the gradients by each term and by its kernel."""
-    dimensions, layout = features.ndim - 2, CHANNELS_LAST[features.ndim - 2]
     even, odd = _slices(gradient)
-    sides = (lambda: even + odd, lambda: even - odd, lambda: even, lambda: odd)
-    ones, padding = [1] * dimensions, _padding(dimensions)
+    sides = (lambda: even + odd, lambda: even - odd, even.clone, odd.clone)
+    ones, padding = [1, 1], _padding(features)
     for side, term, kernel in zip(sides, _terms(features), kernels, strict=True):
+        planes = (_planes(side()), _planes(term))
         by_term, by_kernel, _ = torch.ops.aten.convolution_backward(
-            side().contiguous(memory_format=layout),
-            term,
-            kernel,
-            None,
-            ones,
-            padding,
-            ones,
-            False,
-            [0] * dimensions,
-            1,
-            [True, True, False],
+            *planes, kernel, None, ones, padding, ones, False, [0, 0], 1, [True, True, False]
         )
-        yield by_term, by_kernel
+        yield _volumes(by_term, features), by_kernel
 
 
 def _kernels(weight: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Return the kernels of the terms, in their order, (C', C, 1, ...) each."""
-    first, middle, last = weight.split(1, dim=2)
+    """Return the kernels of the terms, in their order, (C', C, 3, 3) each for volumes, else (C', C, 1, 3)."""
+    first, middle, last = (part.squeeze(2) if weight.ndim == _VOLUMES else part for part in weight.split(1, dim=2))
     ends = (first + last) / 2
     kernels = (ends + middle / 2, ends - middle / 2, first, last)
-    return [kernel.to(dtype).contiguous(memory_format=CHANNELS_LAST[weight.ndim - 2]) for kernel in kernels]
+    return [kernel.to(dtype).contiguous(memory_format=torch.channels_last) for kernel in kernels]
 
 
 def _weight_gradient(
     by_sum: torch.Tensor, by_difference: torch.Tensor, by_first: torch.Tensor, by_last: torch.Tensor
 ) -> torch.Tensor:
-    """Return the gradient by the weights from those by the kernels of the terms."""
+    """Return the gradient by the weights (C', C, 3, ...) from those by the kernels of the terms."""
     both = (by_sum + by_difference) / 2
-    return torch.cat([by_first + both, (by_sum - by_difference) / 2, both + by_last], dim=2)
+    return torch.stack([by_first + both, (by_sum - by_difference) / 2, both + by_last], dim=2)
+
+
+def _planes(slices: torch.Tensor) -> torch.Tensor:
+    """Return slices (B, C, *spatial) as samples (B', C, *plane)."""
+    return slices.transpose(1, 2).flatten(0, 1) if slices.ndim == _VOLUMES else slices
+
+
+def _volumes(planes: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return samples (B', C, *plane) as slices of the batch that they came from."""
+    return planes.unflatten(0, (len(like), -1)).transpose(1, 2) if like.ndim == _VOLUMES else planes
 
 
 def _slices(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,5 +180,5 @@ def _empty(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     return torch.empty(tuple(shape), dtype=like.dtype, memory_format=CHANNELS_LAST[len(shape) - 2])
 
 
-def _padding(dimensions: int) -> list[int]:
-    return [0] + [1] * (dimensions - 1)
+def _padding(features: torch.Tensor) -> list[int]:
+    return [1, 1] if features.ndim == _VOLUMES else [0, 1]

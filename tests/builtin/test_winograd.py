@@ -24,6 +24,13 @@ def features(size, channels=3, dtype=torch.float64):
     return values.contiguous(memory_format=LAYOUT[len(size)]).requires_grad_()
 
 
+@pytest.fixture
+def small_is_worthwhile(monkeypatch):
+    """Let few products be enough, on any processor."""
+    monkeypatch.setattr(winograd, "has_tile_products", lambda: False)
+    monkeypatch.setattr(winograd, "_FEWEST_PRODUCTS", 1)
+
+
 def mixed_precision():
     return torch.autocast("cpu", torch.bfloat16)
 
@@ -45,7 +52,7 @@ def test_values_and_gradients_are_those_of_the_convolution(size, bias):
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
-def test_it_takes_other_weights(order):
+def test_it_takes_other_weights(small_is_worthwhile, order):
     conv, images, weight = layer(3).float(), features((6, 6, 6), dtype=torch.bfloat16), torch.randn(2, 3, 3, 3, 3)
     expected = nn.functional.conv3d(images.float(), weight, conv.bias, padding=1)
     with mixed_precision():
@@ -53,9 +60,8 @@ def test_it_takes_other_weights(order):
     torch.testing.assert_close(result.float(), expected, rtol=0.02, atol=0.5)
 
 
-def test_it_is_used_in_mixed_precision_on_large_grids_with_kernels_of_3_alone(monkeypatch):
+def test_it_is_used_in_mixed_precision_on_large_grids_with_kernels_of_3_alone(small_is_worthwhile, monkeypatch):
     conv, images = layer(3).float(), features((6, 6, 6), dtype=torch.bfloat16)
-    monkeypatch.setattr(winograd, "has_tile_products", lambda: False)
     assert not is_worthwhile(conv, images)  # the convolution would not compute in the precision of the features
     assert not is_worthwhile(conv, features((6, 6, 6), dtype=torch.float32))
     with mixed_precision():
@@ -68,6 +74,11 @@ def test_it_is_used_in_mixed_precision_on_large_grids_with_kernels_of_3_alone(mo
         assert not is_worthwhile(layer(3, stride=2), images)
         with torch.no_grad():
             assert not is_worthwhile(conv, images)
+        monkeypatch.setattr(winograd, "_FEWEST_PRODUCTS", 2 * 6**3 * 3 * 2)
+        assert is_worthwhile(conv, images)
+        monkeypatch.setattr(winograd, "_FEWEST_PRODUCTS", 2 * 6**3 * 3 * 2 + 1)
+        assert not is_worthwhile(conv, images)
+        monkeypatch.setattr(winograd, "_FEWEST_PRODUCTS", 1)
         monkeypatch.setattr(winograd, "has_tile_products", lambda: True)
         assert not is_worthwhile(conv, images)
 
@@ -89,10 +100,9 @@ def test_rounding_stays_near_that_of_the_convolution_in_bfloat16():
         assert fast < 0.02
 
 
-def test_a_network_trains_with_it_and_predicts_without_it(monkeypatch):
+def test_a_network_trains_with_it_and_predicts_without_it(small_is_worthwhile, monkeypatch):
     used = []
     own = winograd.is_worthwhile
-    monkeypatch.setattr(winograd, "has_tile_products", lambda: False)
     monkeypatch.setattr(winograd, "is_worthwhile", lambda *given: used.append(own(*given)) or used[-1])
     spec = NetworkSpec(
         dimensions=3,
