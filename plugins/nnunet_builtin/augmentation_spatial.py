@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch.nn import functional
 
 from nnunet_builtin.augmentation_geometry import centre_window, placement, points, scaling_matrix, smoothing_matrices
 
 if TYPE_CHECKING:
     from nnunet_builtin.augmentation_draw import Draw, Elastic
+
+_TAPS = 4
+_SHORT = 256  # voxels
+_BLOCK = 1 << 15  # points at a time: what is computed for them stays in the processor's cache
 
 
 def move(draw: Draw, images: np.ndarray, maps: np.ndarray, patch: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -35,20 +42,23 @@ def move(draw: Draw, images: np.ndarray, maps: np.ndarray, patch: Sequence[int])
         return images[window].copy(), maps[window].copy()
     matrix, offset = placement(draw, size, patch)
     planes, map_planes = images.reshape(-1, *size), maps.reshape(-1, *size)
-    if draw.elastic is not None:
-        where = _deformed_points(draw.elastic, matrix, size)
-        new_images = _deformed_images(planes, where)
+    elastic = draw.elastic
+    where = points(matrix, offset, patch) if elastic is None else _deformed_points(elastic, matrix, size)
+    if draw.angles is None and draw.elastic is None:
+        new_images = _scaled_images(planes, patch, matrix, offset)
     else:
-        where = points(matrix, offset, patch)
-        moved = _scaled_images if draw.angles is None else _moved_images
-        new_images = moved(planes, patch, matrix, offset)
+        new_images = cubic(planes, where)
     new_maps = _moved_maps(map_planes, where)
     return new_images.reshape(*images.shape[:-axes], *patch), new_maps.reshape(*maps.shape[:-axes], *patch)
 
 
 def along(array: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
     """Return the product of one axis with an (old, new) matrix."""
-    return np.moveaxis(np.tensordot(array, matrix, (axis, 0)), -1, axis)
+    if axis == array.ndim - 1:
+        return array @ matrix
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    rows = array.reshape(math.prod(before), array.shape[axis], math.prod(after))
+    return (matrix.T @ rows).reshape(*before, matrix.shape[1], *after)
 
 
 def displacement(elastic: Elastic) -> np.ndarray:
@@ -74,22 +84,72 @@ def _deformed_points(elastic: Elastic, matrix: np.ndarray, size: Sequence[int]) 
     return [g + m + n / 2 - 0.5 for g, m, n in zip(grid, moved, size, strict=True)]
 
 
-def _deformed_images(images: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-    """Interpolate (K, *size) images by cubic splines at any points; 0 outside."""
-    result = np.empty((len(images), *where[0].shape), np.float32)
-    for image, out in zip(images, result, strict=True):
-        coefficients = ndimage.spline_filter(image, 3, output=np.float32)
-        ndimage.map_coordinates(coefficients, where, output=out, prefilter=False)
-    return result
+def cubic(images: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
+    """Interpolate by cubic splines, 0 outside, as SciPy does, more than twice as fast.
+
+    A value is a sum of 4 ** axes weighted coefficients. Of each row of four, PyTorch's `embedding_bag` sums the rows with the
+    weights along all other axes.
+
+    Args:
+        images: float32 (K, *size).
+        where: Voxels per axis, float64 (*patch).
+
+    Returns:
+        float32 (K, *patch).
+    """
+    size, shape = images.shape[1:], where[0].shape
+    steps = [math.prod([n + _TAPS - 1 for n in size[axis + 1 : -1]]) * size[-1] for axis in range(len(size) - 1)] + [1]
+    rows = functools.reduce(lambda sums, step: np.add.outer(sums, np.arange(_TAPS) * step), steps[:-1], np.zeros(()))
+    tables = [_rows_of_four(_coefficients(image)) for image in images]
+    result = np.empty((len(images), math.prod(shape)), np.float32)
+    for start in range(0, result.shape[1], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        axes = [_cubic_weights(p.ravel()[block], n) for p, n in zip(where, size, strict=True)]
+        first = sum(lowest * step for (lowest, _), step in zip(axes, steps, strict=True))
+        *outer, last = (weights for _, weights in axes)
+        products = functools.reduce(lambda a, b: (a[:, None] * b).reshape(-1, b.shape[1]), outer)
+        bags = torch.from_numpy(first)[:, None] + torch.from_numpy(rows.ravel().astype(np.int32))
+        scale = torch.from_numpy(np.ascontiguousarray(products.T))
+        for table, row in zip(tables, result, strict=True):
+            sums = functional.embedding_bag(bags, table, mode="sum", per_sample_weights=scale)
+            np.einsum("nk,kn->n", sums.numpy(), last, out=row[block])
+    return result.reshape(len(images), *shape) * _inside(where, size)
 
 
-def _moved_images(images: np.ndarray, patch: Sequence[int], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Interpolate (K, *size) images by cubic splines at `matrix @ voxel + offset`; 0 outside."""
-    result = np.empty((len(images), *patch), np.float32)
-    for image, out in zip(images, result, strict=True):
-        coefficients = ndimage.spline_filter(image, 3, output=np.float32)
-        ndimage.affine_transform(coefficients, matrix, offset, output=out, output_shape=tuple(patch), prefilter=False)
-    return result
+def _coefficients(image: np.ndarray) -> np.ndarray:
+    """Return the float32 coefficients of cubic splines; along short axes by a product, which is faster there."""
+    for axis, voxels in enumerate(image.shape):
+        if voxels <= _SHORT:
+            image = along(image, _filter_matrix(voxels), axis)
+        else:
+            image = ndimage.spline_filter1d(image, 3, axis, output=np.float32)
+    return image
+
+
+@functools.cache
+def _filter_matrix(voxels: int) -> np.ndarray:
+    return ndimage.spline_filter1d(np.eye(voxels), 3, axis=1).astype(np.float32)
+
+
+def _rows_of_four(coefficients: np.ndarray) -> torch.Tensor:
+    """Return float32 (n, 4): every four neighbours along the last axis, with three more voxels per axis, mirrored."""
+    padded = np.pad(coefficients, (1, _TAPS - 2), mode="reflect")
+    return torch.from_numpy(padded).unfold(-1, _TAPS, 1).reshape(-1, _TAPS)
+
+
+def _cubic_weights(points: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first voxel, counted from the padding on, int32 (n), and float32 (4, n) weights of it and the next three."""
+    points = points.clip(0, voxels - 1)
+    lowest = np.minimum(points.astype(np.int32), max(0, voxels - 2))
+    t = (points - lowest).astype(np.float32)
+    rest = 1 - t
+    first, last = rest * rest * rest / 6, t * t * t / 6
+    second = 2 / 3 - t * t * (1 - t / 2)
+    return lowest, np.stack([first, second, 1 - first - second - last, last])
+
+
+def _inside(where: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray:
+    return np.logical_and.reduce([(p >= 0) & (p <= n - 1) for p, n in zip(where, size, strict=True)])
 
 
 def _scaled_images(images: np.ndarray, patch: Sequence[int], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
@@ -106,7 +166,7 @@ def _moved_maps(maps: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
     0 where there is none, and outside. Only voxels between different values need weights.
     """
     size = maps.shape[1:]
-    inside = np.logical_and.reduce([(p >= 0) & (p <= n - 1) for p, n in zip(where, size, strict=True)])
+    inside = _inside(where, size)
     lower = [np.floor(p).astype(np.intp).clip(0, n - 1) for p, n in zip(where, size, strict=True)]
     smallest, largest = (_over_corners(reduce, maps)[(slice(None), *lower)] for reduce in (np.minimum, np.maximum))
     result = np.where(inside, smallest, 0)
