@@ -87,8 +87,9 @@ def _deformed_points(elastic: Elastic, matrix: np.ndarray, size: Sequence[int]) 
 def cubic(images: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
     """Interpolate by cubic splines, 0 outside, as SciPy does, more than twice as fast.
 
-    A value is a sum of 4 ** axes weighted coefficients. Of each row of four, PyTorch's `embedding_bag` sums the rows with the
-    weights along all other axes.
+    A value is a sum of 4 ** axes weighted coefficients. A table has every four neighbours along the last axis as a row;
+    PyTorch's `embedding_bag` sums, for each point, 4 ** (axes - 1) rows with the weights along the other axes, and the weights
+    along the last axis sum the four columns.
 
     Args:
         images: float32 (K, *size).
@@ -98,6 +99,7 @@ def cubic(images: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
         float32 (K, *patch).
     """
     size, shape = images.shape[1:], where[0].shape
+    # Between neighbours along each axis lie `steps` rows of a table; from a point's first row, its others lie `rows` ahead.
     steps = [math.prod([n + _TAPS - 1 for n in size[axis + 1 : -1]]) * size[-1] for axis in range(len(size) - 1)] + [1]
     rows = functools.reduce(lambda sums, step: np.add.outer(sums, np.arange(_TAPS) * step), steps[:-1], np.zeros(()))
     tables = [_rows_of_four(_coefficients(image)) for image in images]
