@@ -22,6 +22,7 @@ from nnunet_builtin.trainer import TrainerV2
 from nnunet_builtin.training_loop import _dice
 from nnunet_core.errors import UsageError
 from nnunet_core.files import file_digest
+from nnunet_core.interfaces import Runtime
 
 SMALL = ("--set", "planner.max_batch_size=2", "--set", "planner.base_features=4")
 SHORT = ("epochs=2", "iterations_per_epoch=4", "validation_iterations=1")
@@ -216,7 +217,7 @@ def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_
 )
 def test_settings_that_contradict_each_other_are_refused(settings, message):
     with pytest.raises(UsageError, match=message):
-        TrainerV2(**settings).train(None)
+        TrainerV2(**settings).check(Runtime())
 
 
 def test_settings_that_an_optimiser_does_not_take_are_named():
