@@ -101,7 +101,8 @@ def cubic(images: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
     size, shape = images.shape[1:], where[0].shape
     # Between neighbours along each axis lie `steps` rows of a table; from a point's first row, its others lie `rows` ahead.
     steps = [math.prod([n + _TAPS - 1 for n in size[axis + 1 : -1]]) * size[-1] for axis in range(len(size) - 1)] + [1]
-    rows = functools.reduce(lambda sums, step: np.add.outer(sums, np.arange(_TAPS) * step), steps[:-1], np.zeros(()))
+    ahead = functools.reduce(lambda sums, step: np.add.outer(sums, np.arange(_TAPS) * step), steps[:-1], np.zeros(()))
+    rows = torch.from_numpy(ahead.ravel().astype(np.int32))
     tables = [_rows_of_four(_coefficients(image)) for image in images]
     result = np.empty((len(images), math.prod(shape)), np.float32)
     for start in range(0, result.shape[1], _BLOCK):
@@ -110,7 +111,7 @@ def cubic(images: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
         first = sum(lowest * step for (lowest, _), step in zip(axes, steps, strict=True))
         *outer, last = (weights for _, weights in axes)
         products = functools.reduce(lambda a, b: (a[:, None] * b).reshape(-1, b.shape[1]), outer)
-        bags = torch.from_numpy(first)[:, None] + torch.from_numpy(rows.ravel().astype(np.int32))
+        bags = torch.from_numpy(first)[:, None] + rows
         scale = torch.from_numpy(np.ascontiguousarray(products.T))
         for table, row in zip(tables, result, strict=True):
             sums = functional.embedding_bag(bags, table, mode="sum", per_sample_weights=scale)
