@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -11,9 +10,10 @@ from nnunet_core.errors import UsageError
 
 
 def launch(arguments: Sequence[str], processes: int, device: str) -> NoReturn:
-    """Replace this process by `torchrun`, which runs `nnunet` with these arguments, without `--gpus`, in several processes.
+    """Let `torchrun` run `nnunet` with these arguments, without `--gpus`, in several processes; end as they end.
 
-    It takes the place of this process so that Ctrl-C and the signals of batch systems reach it, and through it the trainings.
+    `torchrun` passes Ctrl-C and the signals of batch systems on to the trainings. The exit code is that of the process that
+    failed first, or 128 + the number of the signal, as without `--gpus`.
 
     Raises:
         UsageError: There are fewer GPUs, or a single one is asked for.
@@ -27,9 +27,24 @@ def launch(arguments: Sequence[str], processes: int, device: str) -> NoReturn:
             f"--gpus {processes}: this machine has {torch.cuda.device_count()} GPUs. For processes on CPUs run: torchrun "
             f"--nproc-per-node {processes} -m nnunet_cli train ..."
         )
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *launcher, "-m", "nnunet_cli", *_without_gpus(arguments)])
+    launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "nnunet_cli"]
+    sys.exit(_run([*launcher, *_without_gpus(arguments)]))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run `torchrun` in this process; return an exit code."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    try:
+        main(list(arguments))
+    except SignalException as stop:
+        return 128 + stop.sigval
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    return 0
 
 
 def _without_gpus(arguments: Sequence[str]) -> list[str]:

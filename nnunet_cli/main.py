@@ -6,6 +6,7 @@ Processes that prepare cases import this module too; so it imports what a comman
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -40,19 +41,30 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        _end(error.exit_code)
     except (_StoppedError, KeyboardInterrupt) as stop:
         print("stopped; the same command goes on where it stopped.", file=sys.stderr)  # noqa: T201
-        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
+        _end(128 + (stop.args[0] if stop.args else signal.SIGINT))
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(  # noqa: T201
             f"error: unexpected {type(error).__name__}: {error}\n"
             "This is a defect of the software or of a plugin; run the command again with --debug and report what it prints.",
             file=sys.stderr,
         )
-        sys.exit(1)
+        _end(1)
+
+
+def _end(code: int) -> NoReturn:
+    """Exit; one of several processes ends at once, since what PyTorch tidies up would wait for the others, or crash."""
+    from nnunet_core.processes import in_several_processes
+
+    if in_several_processes():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextlib.contextmanager

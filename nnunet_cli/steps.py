@@ -17,11 +17,12 @@ from nnunet_core.interfaces import Runtime
 from nnunet_core.method import Method, choose
 from nnunet_core.parallel import Workers
 from nnunet_core.plans import Plans
+from nnunet_core.processes import distributed_rank
 from nnunet_core.reporting import Reporter
 from nnunet_core.run import Request, default_configurations, prepare_experiment, previous_stage
 from nnunet_core.settings import parse_assignments
 from nnunet_core.splits import load_splits
-from nnunet_core.training import Experiment, check_trainer, distributed_rank, train_fold
+from nnunet_core.training import Experiment, check_trainer, train_fold
 from nnunet_core.workspace import Workspace
 
 

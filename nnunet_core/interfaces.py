@@ -137,7 +137,8 @@ class NetworkBuilder(Protocol):
         """Return a network: (B, input_channels, *patch) -> list of logits (B, output_channels, *resolution).
 
         The list holds the full resolution first. With `module.deep_supervision = False` the network returns the
-        full-resolution tensor alone.
+        full-resolution tensor alone. One that uses other weights from batch to batch has `module.graph_changes = True`:
+        several processes that train together look in every batch for those that were used.
         """
         ...
 

@@ -18,10 +18,11 @@ from nnunet_core.models import Model
 from nnunet_core.parallel import Workers
 from nnunet_core.plans import Plans
 from nnunet_core.prediction import PredictionOptions, predict_folder
+from nnunet_core.processes import in_several_processes
 from nnunet_core.registry import Registry
 from nnunet_core.reporting import Reporter, Silence
 from nnunet_core.splits import Split, load_splits
-from nnunet_core.training import Experiment, check_trainer, in_several_processes, train_fold
+from nnunet_core.training import Experiment, check_trainer, train_fold
 from nnunet_core.workspace import Workspace
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from nnunet_core.models import WEIGHTS, ModelDocument
 from nnunet_core.plans import Configuration
 from nnunet_core.prediction import to_segmentation
 from nnunet_core.preprocess import on_device
+from nnunet_core.processes import distributed_rank, in_several_processes
 from nnunet_core.record import FILE as RUN_FILE
 from nnunet_core.record import RunRecord, identity, library_versions
 from nnunet_core.reporting import Reporter
@@ -153,11 +153,6 @@ def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = 
         return _train_fold(experiment, fold, split, folder)
 
 
-def distributed_rank() -> int:
-    """Return the number of this process among those that `torchrun` started; 0 is the one that writes and reports."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
     report = experiment.report
     inputs = experiment.inputs_digest(split)
@@ -182,11 +177,6 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     mean = summary["results"]["mean"]
     _warn(report, registry.notify("nnunet_run_finished", record=record, folder=folder, summary=mean))
     return summary
-
-
-def in_several_processes() -> bool:
-    """Return whether `torchrun` started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _train(experiment: Experiment, folder: Path, split: Split, record: RunRecord) -> Mapping[str, str]:

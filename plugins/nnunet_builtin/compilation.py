@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nnunet_builtin.trial import heads_on_zeros
 from nnunet_core.reporting import Reporter
 
 
@@ -31,16 +32,11 @@ def compile_in_place(
         report: Where a failure is told.
     """
     plain = network.forward
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}  # a forward pass changes them
     try:
         network.forward = torch.compile(plain, dynamic=False)
-        with precision():
-            found = network(torch.zeros(tuple(shape), device=device))
-        torch.stack([head.float().sum() for head in (found if isinstance(found, list) else [found])]).sum().backward()
+        with heads_on_zeros(network, shape, device, precision) as heads:
+            torch.stack([head.float().sum() for head in heads]).sum().backward()
     except Exception as error:  # noqa: BLE001 (compilers raise anything)
         network.forward = plain
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         report.warning(f"the network cannot be compiled, it runs as it is: {reason}")
-    finally:
-        network.load_state_dict(buffers, strict=False)
-        network.zero_grad(set_to_none=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
+import importlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,11 +20,14 @@ from torch import distributed, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import StoppedError, TrainingError, UsageError
 
 #: The first process also validates folds; the others wait for it.
 _PATIENCE = datetime.timedelta(days=2)
 _TRAININGS = itertools.count()
+_GLOO = "gloo/transport"  # in its errors, which have no type of their own
+#: Makes the heads of a network on a batch of zeros, for as long as the block runs.
+Trial = Callable[[], contextlib.AbstractContextManager[list[torch.Tensor]]]
 
 
 def world_size() -> int:
@@ -82,27 +87,88 @@ def own_part(batch_size: int) -> range | None:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Join the processes that `torchrun` has started, while the block runs; nothing happens without it."""
+    """Join the processes that `torchrun` has started, while the block runs; nothing happens without it.
+
+    Raises:
+        TrainingError: Another process of the training has ended.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    importlib.import_module("torch._dynamo")  # averaging needs it; imported within a group, it keeps that one for ever
     store, number, size = next(rendezvous("env://", timeout=_PATIENCE))
     store.set_timeout(_PATIENCE)
     own = distributed.PrefixStore(f"training_{next(_TRAININGS)}", store)  # the store keeps what the last training said
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=own, rank=number, world_size=size, timeout=_PATIENCE)
-    yield  # not in a `finally`: after an error, leaving would wait for processes that wait for this one
+    try:
+        yield
+    except StoppedError:  # all processes stop together
+        _leave()
+        raise
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or _GLOO in str(error):
+            raise TrainingError(
+                "Another process of this training has ended; the message of that process says why."
+            ) from error
+        raise  # without leaving the group, here and below: that would wait for processes that wait for this one
+    _leave()
+
+
+def _leave() -> None:
+    """End the process group and its threads: one that still runs when Python ends takes the process down."""
     distributed.destroy_process_group()
+    gc.collect()  # the threads live as long as the averaging network, which is part of circles
 
 
-def distributed_network(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network that averages its gradients over all processes, or the network itself."""
+def distributed_network(network: nn.Module, device: torch.device, trained: Sequence[int], trial: Trial) -> nn.Module:
+    """Return the network that averages its gradients over all processes, or the network itself.
+
+    Weights that no trained head depends on have no gradient in any batch, and are left out. If there are others that no
+    head depends on, PyTorch looks in every batch for those that it must not wait for.
+
+    Args:
+        network: On its device; it may have `graph_changes = True` if it uses other weights from batch to batch.
+        device: Of the network.
+        trained: Which of its heads the loss depends on.
+        trial: Makes its heads on the device, all of them.
+    """
     if world_size() == 1:
         return network
-    devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=devices, find_unused_parameters=True)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    with trial() as heads:
+        own, every = (_gradients([heads[head] for head in some], weights) for some in (trained, range(len(heads))))
+    idle = [weight for weight, gradient in zip(weights, own, strict=True) if gradient is None]
+    unused = any(gradient is None for gradient in every)
+    for weight, gradient in zip(weights, own, strict=True):
+        _take_strides(weight, gradient)
+    for weight in idle:
+        weight.requires_grad_(unused)  # PyTorch waits for weights that require a gradient now
+    averaging = DistributedDataParallel(
+        network,
+        device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=unused or getattr(network, "graph_changes", False),
+    )
+    for weight in idle:
+        weight.requires_grad_(True)
+    return averaging
+
+
+def _gradients(heads: list[torch.Tensor], weights: list[nn.Parameter]) -> tuple[torch.Tensor | None, ...]:
+    """Return the gradient of every weight, None where the heads do not depend on it."""
+    whole = torch.stack([head.float().sum() for head in heads]).sum()
+    return torch.autograd.grad(whole, weights, retain_graph=True, allow_unused=True)
+
+
+def _take_strides(weight: nn.Parameter, gradient: torch.Tensor | None) -> None:
+    """Describe the order of a weight in memory as its gradient does: of an axis of one voxel any stride is right."""
+    if gradient is None or weight.stride() == gradient.stride():
+        return
+    pairs = zip(weight.shape, weight.stride(), gradient.stride(), strict=True)
+    if all(own == other for size, own, other in pairs if size > 1):
+        weight.data = weight.data.as_strided(weight.shape, gradient.stride())
 
 
 def gradients_at(network: object, now: bool) -> contextlib.AbstractContextManager[object]:

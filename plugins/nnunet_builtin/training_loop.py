@@ -36,6 +36,7 @@ from nnunet_builtin.losses import region_maps
 from nnunet_builtin.optimization import learning_rate, make_optimizer, momentum
 from nnunet_builtin.sampling import PatchSampler
 from nnunet_builtin.summary import describe_network
+from nnunet_builtin.trial import heads_on_zeros
 from nnunet_core import files
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.models import WEIGHTS, find_weights
@@ -66,13 +67,8 @@ class Loop:
         self.writer = Writer()
         self.drawn = -math.inf
         self.state = self._initial_state()
-        if settings.compile:
-            spec = task.configuration.network
-            shape = (self.batch_size // ranks.world_size() or 1, spec.input_channels, *task.configuration.patch_size)
-            precision = functools.partial(autocast, runtime)
-            compile_in_place(self.state.network, shape, runtime.device, precision, task.report)
-        self.forward: Callable[[torch.Tensor], Any] = ranks.distributed_network(self.state.network, runtime.device)
         self.loss = self._loss()
+        self.forward = self._forward()
 
     def run(self) -> None:
         """Train to the end.
@@ -148,6 +144,25 @@ class Loop:
 
     def _no_progress(self) -> Progress:
         return Progress(np.zeros((3, self.classes)))
+
+    def _forward(self) -> Callable[[torch.Tensor], Any]:
+        """Return the network, compiled if asked, that averages its gradients over all processes."""
+        network, runtime, configuration = self.state.network, self.runtime, self.task.configuration
+        channels = configuration.network.input_channels
+        shape = (self.batch_size // ranks.world_size() or 1, channels, *configuration.patch_size)
+        precision = functools.partial(autocast, runtime)
+
+        @contextlib.contextmanager
+        def every_head() -> Iterator[list[torch.Tensor]]:
+            network.deep_supervision = True  # type: ignore[assignment]
+            with heads_on_zeros(network, shape, runtime.device, precision) as heads:
+                yield heads
+            network.deep_supervision = self.settings.deep_supervision  # type: ignore[assignment]
+
+        trained = [head for head, weight in enumerate(self.loss.weights) if weight]
+        if self.settings.compile:
+            compile_in_place(network, shape, runtime.device, precision, self.task.report)
+        return ranks.distributed_network(network, runtime.device, trained, every_head)
 
     def _loss(self) -> DeepSupervisionLoss:
         task = self.task

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,13 @@ def train(folder, settings=None, **changes):
     """Train; return the folder."""
     TrainerV2(**{**SETTINGS, **(settings or {})}).train(make_task(folder, **changes))
     return folder
+
+
+def free_port():
+    """Return a port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def train_in_process(rank, size, port, trainings, fails_after, stops_after):

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import itertools
 import json
-import socket
 from dataclasses import replace
 
 import numpy as np
@@ -227,12 +226,8 @@ def train_in_processes(number, trainings, fails_after=0, stops_after=0):
     """Train {folder: changes of the task} one after another in the same processes."""
     for folder, changes in trainings.items():  # written here, before there are several writers
         small.prepare(folder, small.labels_of(changes.get("declared", small.CLASSES)))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(
-        small.train_in_process, (number, port, trainings, fails_after, stops_after), nprocs=number
-    )
+    arguments = (number, small.free_port(), trainings, fails_after, stops_after)
+    torch.multiprocessing.spawn(small.train_in_process, arguments, nprocs=number)
 
 
 @pytest.mark.slow
