@@ -98,6 +98,7 @@ class Planner(Protocol):
     ) -> Fingerprint:
         """Read every training case once and describe it; must not depend on settings.
 
+        The result is kept, for every planner that has or inherits this method, until the file that defines it changes.
         Images are read in the processes of `workers`; `progress` is called with the name of each finished case.
         """
         ...
@@ -155,9 +156,11 @@ class LossBuilder(Protocol):
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Return loss(logits, target) -> scalar.
 
-        logits: (B, K, *spatial). target: (B, 1, *spatial) integers, or (B, R, *spatial) binary maps for regions.
-        Voxels with the ignore label have zero gradient. A loss that changes in the course of a training has
-        `set_epoch(epoch)`, which is called before each epoch, counted from 0.
+        logits: (B, K, *spatial). target: (B, 1, *spatial) integers, or for R regions (B, R, *spatial) bool maps. Regions
+        with an ignore label have one map more, the last one: (B, R + 1, *spatial), true where voxels do not count (they
+        may be of any region, so that their own maps cannot say it). Voxels with the ignore label have zero gradient.
+        A loss that changes in the course of a training has `set_epoch(epoch)`, which is called before each epoch, counted
+        from 0.
         """
         ...
 

@@ -16,7 +16,7 @@ from nnunet_core.method import Method
 from nnunet_core.parallel import Workers
 from nnunet_core.plans import Configuration, Plans
 from nnunet_core.preprocess import case_keys, on_device, prepare_cases
-from nnunet_core.record import component_record
+from nnunet_core.record import code_identity, component_record
 from nnunet_core.reporting import Reporter
 from nnunet_core.settings import build
 from nnunet_core.storage import PreparedStore
@@ -31,8 +31,7 @@ def fingerprint(
     Planners that share the code of `fingerprint` share its result; it must not depend on settings.
     """
     planner: Planner = method.build("planner")
-    code = type(planner).fingerprint
-    key = digest([dataset.digest, f"{code.__module__}.{code.__qualname__}", method.components["planner"].version])
+    key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
     path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
     if path.is_file():
         return Fingerprint.read(path)

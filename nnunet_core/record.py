@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from nnunet_core import files
-from nnunet_core.registry import Resolved, source_file
+from nnunet_core.registry import Resolved, owner, source_file
 from nnunet_core.settings import full_settings
 
 FILE = "run.json"
@@ -87,6 +88,18 @@ def component_record(resolved: Resolved) -> ComponentRecord:
         settings=full_settings(resolved),
         source_digest=files.file_digest(Path(source)) if source else None,
     )
+
+
+def code_identity(function: Callable[..., Any]) -> list[str | None]:
+    """Return what changes when a function may do something else: where it is defined, not where it is inherited.
+
+    Returns:
+        Its full name, the version of the distribution that it belongs to, and the digest of the file that defines it.
+    """
+    plain = inspect.unwrap(function)
+    source = source_file(plain.__module__)
+    digest = files.file_digest(Path(source)) if source else None
+    return [f"{plain.__module__}.{plain.__qualname__}", owner(plain.__module__)[1], digest]
 
 
 def library_versions() -> dict[str, str]:

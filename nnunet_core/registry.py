@@ -5,17 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from types import ModuleType
 from typing import Any
 
-import pluggy
-
-from nnunet_core import hookspecs
 from nnunet_core.components import KINDS, Component, Variant
 from nnunet_core.errors import NnunetError, PluginError, UnknownComponentError, UsageError, nearest
+from nnunet_core.hooks import Hooks, component_hook
 
 ENTRY_POINT_GROUP = "nnunet_plugins"
 BUILTIN = "builtin"
@@ -24,7 +22,6 @@ ALLOW_VARIABLE = "NNUNET_PLUGINS"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_PLURALS = {"loss": "losses"}
 
 
 @dataclass(frozen=True)
@@ -98,11 +95,14 @@ class Resolved:
 
 
 class Registry:
-    """All plugins that are installed, and the components they register. The only user of the pluggy manager."""
+    """All plugins that are installed, and the components they register.
+
+    Attributes:
+        hooks: Of the plugins; observers are told of a training through them.
+    """
 
     def __init__(self) -> None:
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
+        self.hooks = Hooks()
         self._plugins: dict[str, PluginInfo] = {}
         self._components: dict[str, list[Resolved]] = {kind: [] for kind in KINDS}
         self._variants: list[tuple[str, Variant]] = []
@@ -161,43 +161,16 @@ class Registry:
             PluginError: A hook does not exist, raises, or returns something else than records.
         """
         try:
-            self._manager.register(plugin, info.name)
-            self._manager.check_pending()
-            found = {kind: self._records_of(plugin, kind, info) for kind in KINDS}
-            variants = _checked_variants(_call(plugin, "nnunet_variants"), info)
-        except pluggy.PluginValidationError as error:
-            self._forget(plugin)
-            raise PluginError(str(error)) from error
+            self.hooks.register(plugin, info.name)
+            found = {kind: _resolved(kind, self.hooks.components(plugin, kind), info) for kind in KINDS}
+            variants = _checked_variants(self.hooks.variants(plugin), info)
         except Exception:
-            self._forget(plugin)
+            self.hooks.forget(plugin)
             raise
         for kind, records in found.items():
             self._components[kind].extend(records)
         self._variants.extend((info.name, variant) for variant in variants)
         self._plugins[info.name] = info
-
-    def _forget(self, plugin: object) -> None:
-        if self._manager.is_registered(plugin):
-            self._manager.unregister(plugin)
-
-    @staticmethod
-    def _records_of(plugin: object, kind: str, info: PluginInfo) -> list[Resolved]:
-        hook = f"nnunet_{_plural(kind)}"
-        records: dict[str, Resolved] = {}
-        for record in _call(plugin, hook):
-            if not isinstance(record, Component):
-                raise PluginError(f"{hook} of plugin '{info.name}' returned {record!r}; it must return Components.")
-            if not _NAME.fullmatch(record.name) or not _TARGET.fullmatch(record.target):
-                raise PluginError(
-                    f"{hook} of plugin '{info.name}' returned a component with name {record.name!r} and target "
-                    f"{record.target!r}; allowed are names of letters, digits, '_', '-', '.' and targets "
-                    "'package.module:Attribute'."
-                )
-            if record.name in records:
-                raise PluginError(f"{hook} of plugin '{info.name}' returned two components named '{record.name}'.")
-            reference = f"{info.name}/{record.name}"
-            records[record.name] = Resolved(kind, reference, record, info.distribution, info.version)
-        return list(records.values())
 
     def plugins(self) -> list[PluginInfo]:
         """Return a row per plugin: active, blocked and broken ones."""
@@ -279,37 +252,29 @@ class Registry:
             f"Available: {', '.join(sorted(names)) or 'none'}.{code}{hint}"
         )
 
-    def notify(self, hook: str, **arguments: object) -> list[str]:
-        """Call the observers of `hook`; return one warning per observer that raised."""
-        warnings = []
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            try:
-                implementation.function(**{name: arguments[name] for name in implementation.argnames})
-            except Exception as error:  # noqa: BLE001 - observers look, they do not stop a training
-                warnings.append(
-                    f"The observer {hook} of plugin '{implementation.plugin_name}' failed: "
-                    f"{type(error).__name__}: {error}"
-                )
-        return warnings
-
-
-def _plural(kind: str) -> str:
-    return _PLURALS.get(kind, f"{kind}s")
-
 
 def _names_in(variable: str) -> set[str]:
     return {name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()}
 
 
-def _call(plugin: object, hook: str) -> Iterator[object]:
-    """Yield the records that one plugin's hook returns; nothing when it does not implement the hook."""
-    function = getattr(plugin, hook, None)
-    if function is None or not hasattr(function, f"{hookspecs.PROJECT}_impl"):
-        return
-    records = function()
-    if not isinstance(records, Sequence):
-        raise PluginError(f"{hook} returned {type(records).__name__}; it must return a list of records.")
-    yield from records
+def _resolved(kind: str, found: Iterable[object], info: PluginInfo) -> list[Resolved]:
+    """Check the records that a plugin's hook returned, and say where they come from."""
+    hook = component_hook(kind)
+    records: dict[str, Resolved] = {}
+    for record in found:
+        if not isinstance(record, Component):
+            raise PluginError(f"{hook} of plugin '{info.name}' returned {record!r}; it must return Components.")
+        if not _NAME.fullmatch(record.name) or not _TARGET.fullmatch(record.target):
+            raise PluginError(
+                f"{hook} of plugin '{info.name}' returned a component with name {record.name!r} and target "
+                f"{record.target!r}; allowed are names of letters, digits, '_', '-', '.' and targets "
+                "'package.module:Attribute'."
+            )
+        if record.name in records:
+            raise PluginError(f"{hook} of plugin '{info.name}' returned two components named '{record.name}'.")
+        reference = f"{info.name}/{record.name}"
+        records[record.name] = Resolved(kind, reference, record, info.distribution, info.version)
+    return list(records.values())
 
 
 def _checked_variants(records: Iterable[object], info: PluginInfo) -> list[Variant]:
@@ -334,11 +299,11 @@ def _unregistered(kind: str, reference: str) -> Resolved:
         )
     resolved = Resolved(kind, reference, Component(reference.rpartition(":")[2].rpartition(".")[2], reference))
     resolved.load()
-    distribution, version = _owner(reference.partition(":")[0])
+    distribution, version = owner(reference.partition(":")[0])
     return replace(resolved, distribution=distribution, version=version)
 
 
-def _owner(module: str) -> tuple[str | None, str | None]:
+def owner(module: str) -> tuple[str | None, str | None]:
     """Return distribution and version of the package that holds a module; None when no package does."""
     owners = metadata.packages_distributions().get(module.partition(".")[0], [])
     if not owners:
@@ -347,15 +312,27 @@ def _owner(module: str) -> tuple[str | None, str | None]:
 
 
 def _check_requirements(resolved: Resolved) -> None:
-    for requirement in resolved.component.requires:
-        name = re.split(r"[\s<>=!~\[;]", requirement, maxsplit=1)[0]
+    """Raise PluginError unless every distribution that a component requires is installed, in a version that it allows."""
+    if not resolved.component.requires:
+        return
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    subject = f"The {resolved.kind} '{resolved.reference}'"
+    for text in resolved.component.requires:
         try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError as error:
+            wanted = Requirement(text)
+        except InvalidRequirement as error:
             raise PluginError(
-                f"The {resolved.kind} '{resolved.reference}' needs '{requirement}', which is not installed. "
-                f"Run: pip install '{requirement}'"
+                f"{subject} requires '{text}', which is no requirement: {error}. Allowed: 'name', 'name>=1.2' and so on."
             ) from error
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError as error:
+            raise PluginError(f"{subject} needs '{text}', which is not installed. Run: pip install '{text}'") from error
+        if not wanted.specifier.contains(version, prereleases=True):
+            raise PluginError(f"{subject} needs '{text}'; {version} is installed. Run: pip install '{text}'")
 
 
 def source_file(target: str) -> str | None:

@@ -160,7 +160,7 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     if record is None:
         record = _new_record(experiment, fold, inputs)
     _write_model_document(experiment)
-    registry = experiment.method.registry
+    hooks = experiment.method.registry.hooks
     if record.status != "running" and in_several_processes():
         _train(experiment, folder, split, record)  # the other processes wait to be told that there is nothing to do
     if record.status == "finished" and (folder / VALIDATION / SUMMARY).is_file():
@@ -169,13 +169,13 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     files.remove_leftovers(folder)
     if record.status == "running":
         record.write(folder / RUN_FILE)
-        _warn(report, registry.notify("nnunet_run_started", record=record, folder=folder))
+        _warn(report, hooks.run_started(record, folder))
         computed = _train(experiment, folder, split, record)
         record = _advance(record, "trained", folder, computed)
     summary = validate_fold(experiment, folder, split)
     record = _advance(record, "finished", folder)
     mean = summary["results"]["mean"]
-    _warn(report, registry.notify("nnunet_run_finished", record=record, folder=folder, summary=mean))
+    _warn(report, hooks.run_finished(record, folder, mean))
     return summary
 
 
@@ -183,8 +183,7 @@ def _train(experiment: Experiment, folder: Path, split: Split, record: RunRecord
     method, report = experiment.method, experiment.report
 
     def epoch_finished(metrics: Mapping[str, object]) -> None:
-        warnings = method.registry.notify("nnunet_epoch_finished", record=record, folder=folder, metrics=metrics)
-        _warn(report, warnings)
+        _warn(report, method.registry.hooks.epoch_finished(record, folder, metrics))
 
     trainer: Trainer = method.build("trainer")
     computed = trainer.train(_task(experiment, folder, split, epoch_finished))

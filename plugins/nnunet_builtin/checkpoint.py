@@ -75,9 +75,10 @@ class State:
         return self.network if self.average is None else self.average.module
 
     def weights(self) -> bytes:
-        """Return the content of a weights file."""
+        """Return the content of a weights file; weights that a network uses under two names are there twice."""
         named = self.best_network.state_dict()
-        return save({name: tensor.detach().cpu().contiguous() for name, tensor in named.items()})
+        plain = torch.contiguous_format
+        return save({name: tensor.detach().clone(memory_format=plain).cpu() for name, tensor in named.items()})
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of everything, tensors on the CPU, to be written while the training goes on."""

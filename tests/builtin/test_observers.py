@@ -47,11 +47,11 @@ def registry(monkeypatch):
 def train(registry, folder, epochs=range(2), finish=True):
     """Notify observers as a training does; return the warnings."""
     shared = {"record": RECORD, "folder": folder}
-    warnings = registry.notify("nnunet_run_started", **shared)
+    warnings = registry.hooks.run_started(**shared)
     for epoch in epochs:
-        warnings += registry.notify("nnunet_epoch_finished", metrics={"epoch": epoch, **LINE}, **shared)
+        warnings += registry.hooks.epoch_finished(metrics={"epoch": epoch, **LINE}, **shared)
     if finish:
-        warnings += registry.notify("nnunet_run_finished", summary=SUMMARY, **shared)
+        warnings += registry.hooks.run_finished(summary=SUMMARY, **shared)
     return warnings
 
 
@@ -90,7 +90,7 @@ def test_tensorboard_forgets_epochs_that_are_trained_again(registry, tmp_path):
 
 def test_a_fold_that_only_has_to_be_validated_is_logged(registry, tmp_path):
     pytest.importorskip("tensorboard")
-    assert registry("tensorboard").notify("nnunet_run_finished", record=RECORD, folder=tmp_path, summary=SUMMARY) == []
+    assert registry("tensorboard").hooks.run_finished(record=RECORD, folder=tmp_path, summary=SUMMARY) == []
     assert list(curves(tmp_path)) == ["validation/1/Dice"]
 
 

@@ -189,6 +189,59 @@ def test_a_training_without_validation_batches_has_no_dice(tmp_path):
     assert (folder / WEIGHTS).is_file()
 
 
+class Tied(PlainUNet):
+    """Two blocks of the finest resolution have one convolution."""
+
+    def build(self, spec):
+        network = super().build(spec)
+        network.decoder[-1][1].conv = network.encoder[0][1].conv
+        return network
+
+
+def test_weights_under_two_names_are_trained_and_saved(tmp_path):
+    names = ("decoder.1.1.conv.weight", "encoder.0.1.conv.weight")
+    folder = small.train(tmp_path / "fold_0", network=Tied())
+    for file in (WEIGHTS, BEST_WEIGHTS):
+        found = load_file(folder / file)
+        assert torch.equal(*(found[name] for name in names))
+    network = Tied().build(small.CONFIGURATION.network)
+    assert not torch.equal(network.state_dict()[names[0]], load_file(folder / WEIGHTS)[names[0]])
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    assert torch.equal(network.state_dict()[names[0]], load_file(folder / WEIGHTS)[names[0]])
+
+
+class Watching:
+    """A stranger's loss that keeps what it gets."""
+
+    def __init__(self):
+        self.seen = []
+
+    def build(self, *, batch_dice, ignore_label=None, regions=False):
+        def loss(logits, target):
+            self.seen.append((logits.detach(), target))
+            return logits.float().square().mean()
+
+        return loss
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_loss_for_regions_gets_a_map_of_each_and_one_of_ignored_voxels(tmp_path, ignore):
+    loss = Watching()
+    declared = {**small.REGIONS, **(small.IGNORE if ignore else {})}
+    settings = {"epochs": 1, "iterations_per_epoch": 1}
+    small.train(tmp_path / "fold_0", settings, declared=declared, loss=loss)
+    training, validation = loss.seen
+    for logits, target in (training, validation):
+        assert target.dtype == torch.bool
+        assert logits.shape == (2, 2, *small.PATCH)
+        assert target.shape == (2, 3 if ignore else 2, *small.PATCH)
+        whole, core = target[:, 0], target[:, 1]
+        assert bool((core & ~whole).any()) is False
+        if ignore:
+            assert target[:, 2].any()
+            assert not (target[:, 2] & whole).any()
+
+
 def test_a_loss_that_is_not_finite_names_its_cases(tmp_path):
     class Bad(DiceCE):
         def build(self, **_):

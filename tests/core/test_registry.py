@@ -152,6 +152,66 @@ def test_a_missing_requirement_says_what_to_install():
         registry.resolve("loss", "needy").load()
 
 
+class Requiring:
+    """A plugin with one loss that requires something."""
+
+    def __init__(self, requirement):
+        self.requirement = requirement
+
+    @hookimpl
+    def nnunet_losses(self):
+        return [Component("needy", "nnunet_builtin.losses:DiceCE", requires=(self.requirement,))]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "message"),
+    [
+        ("pluggy>=999", r"needs 'pluggy>=999'; \d[\d.]* is installed. Run: pip install 'pluggy>=999'"),
+        ("pluggy<1", r"needs 'pluggy<1'; \d"),
+        ("pluggy>>1", "which is no requirement"),
+        ("no-such-distribution", "not installed"),
+    ],
+)
+def test_requirements_are_compared_with_what_is_installed(requirement, message):
+    registry = Registry()
+    registry.register(Requiring(requirement), PluginInfo("needy", "x", "needy", "1", "active"))
+    with pytest.raises(PluginError, match=message):
+        registry.resolve("loss", "needy").load()
+
+
+@pytest.mark.parametrize(
+    "requirement", ["pluggy>=1", "Pluggy", "pluggy[extra]>=1,<999", "no-such-thing; python_version < '3'"]
+)
+def test_requirements_that_are_met_load(requirement):
+    registry = Registry()
+    registry.register(Requiring(requirement), PluginInfo("needy", "x", "needy", "1", "active"))
+    assert registry.resolve("loss", "needy").load().__name__ == "DiceCE"
+
+
+def test_a_hook_may_have_any_name_of_its_own(install):
+    code = (
+        "from nnunet_core import Component, Variant, hookimpl\n"
+        "@hookimpl(specname='nnunet_losses')\ndef my_losses():\n"
+        "    return [Component('mine', 'nnunet_builtin.losses:DiceCE')]\n"
+        "@hookimpl(specname='nnunet_losses')\ndef more_losses():\n"
+        "    return [Component('other', 'nnunet_builtin.losses:DiceCE')]\n"
+        "@hookimpl(specname='nnunet_variants')\ndef my_variants():\n    return [Variant('v', loss='mine')]\n"
+    )
+    install("alpha", "alpha", code)
+    registry = Registry.discover()
+    assert row(registry, "alpha").status == "active", row(registry, "alpha").error
+    assert {registry.resolve("loss", name).reference for name in ("mine", "other")} == {"alpha/mine", "alpha/other"}
+    assert registry.variant("v")[0].name == "alpha"
+
+
+def test_a_wrapper_is_refused(install):
+    code = "from nnunet_core import hookimpl\n@hookimpl(wrapper=True)\ndef nnunet_losses():\n    return (yield)\n"
+    install("alpha", "alpha", code)
+    registry = Registry.discover()
+    assert "wrapper" in row(registry, "alpha").error
+    assert registry.resolve("loss", "dice_ce").load()
+
+
 def test_an_observer_that_raises_is_a_warning():
     seen = []
 
@@ -168,7 +228,7 @@ def test_an_observer_that_raises_is_a_warning():
     registry = Registry()
     registry.register(Bad(), PluginInfo("bad", "x", "bad", "1", "active"))
     registry.register(Good(), PluginInfo("good", "x", "good", "1", "active"))
-    (warning,) = registry.notify("nnunet_epoch_finished", record=None, metrics={"epoch": 3})
+    (warning,) = registry.hooks.epoch_finished(record=None, folder=None, metrics={"epoch": 3})
     assert "'bad'" in warning
     assert "no network" in warning
     assert seen == [3]
