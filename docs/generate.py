@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import typer
 
-from nnunet_cli.app import COMMANDS
-from nnunet_core import hookspecs
-from nnunet_core.components import KINDS
-from nnunet_core.registry import Registry
-from nnunet_core.settings import full_settings
+from nnunet_cli.app import commands as all_commands
+from nnunet_core.registry import hookspecs
+from nnunet_core.registry.components import KINDS
+from nnunet_core.registry.discovery import OWN, Registry
+from nnunet_core.registry.settings import full_settings
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+PACKAGES = [ROOT / "nnunet_core", ROOT / "nnunet_cli", ROOT / "plugins" / "nnunet_builtin"]
 
 
 def commands() -> str:
@@ -23,7 +26,7 @@ def commands() -> str:
     parts = [
         "# Commands\n\nEvery command takes `--no-plugin NAME` (block a plugin), `--debug` (show tracebacks) and `--help`.\n"
     ]
-    for name, (target, line) in COMMANDS.items():
+    for name, (target, line) in all_commands(Registry.discover()).items():
         module, _, attribute = target.partition(":")
         function = getattr(importlib.import_module(module), attribute)
         app = typer.Typer(add_completion=False)
@@ -42,7 +45,7 @@ def hooks() -> str:
     """Return the page of all hooks, in life-cycle order."""
     parts = [
         "# Hooks\n\nA plugin is a module that an entry point of the group `nnunet_plugins` names. It implements any of these "
-        "with `@hookimpl`. Contracts of the components are in `nnunet_core/interfaces.py`.\n"
+        "with `@hookimpl`. Contracts of the components are in `nnunet_core/contracts/contracts.py`.\n"
     ]
     for name, function in vars(hookspecs).items():
         if name.startswith("nnunet_"):
@@ -59,7 +62,7 @@ def components() -> str:
     ]
     described: set[str] = set()
     for kind in KINDS:
-        found = [c for c in registry.components(kind) if c.reference.startswith("builtin/")]
+        found = [c for c in registry.components(kind) if c.is_own and kind != "command"]
         if not found:
             continue
         parts.append(f"## {kind}\n")
@@ -74,14 +77,38 @@ def components() -> str:
             parts.append("\n".join(["| setting | value |", "|---|---|", *rows]) + "\n" if rows else "No settings.\n")
     parts.append("## variant\n")
     for info, variant in registry.variants():
-        if info.name == "builtin":
+        if info.distribution == OWN:
             chosen = ", ".join(f"{kind} `{name}`" for kind, name in variant.choices().items()) or "as `default`"
             settings = f" Settings: `{json.dumps(variant.settings)}`." if variant.settings else ""
             parts.append(f"### {variant.name}\n\n{variant.summary}. {chosen}.{settings}\n")
     return "\n".join(parts)
 
 
-PAGES = {"cli.md": commands, "hooks.md": hooks, "components.md": components}
+def modules() -> str:
+    """Return the page with a line for each file: the first one of its docstring."""
+    parts = [
+        "# Where things are\n\nA line for each file; a line for each room is in [Architecture](../explanation/architecture.md).\n"
+    ]
+    for package in PACKAGES:
+        for folder in rooms(package):
+            files = [path for path in sorted(folder.glob("*.py")) if path.name not in {"__init__.py", "__main__.py"}]
+            if files:
+                rows = [f"| `{path.name}` | {_first_line(path)} |" for path in files]
+                parts.append("\n".join([f"## {folder.relative_to(ROOT)}\n", "| | |", "|---|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def rooms(package: Path) -> list[Path]:
+    """Return the folders of a package that hold modules, itself first."""
+    return sorted({path.parent for path in package.rglob("*.py")})
+
+
+def _first_line(path: Path) -> str:
+    documentation = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return documentation.partition("\n")[0].replace("|", "\\|")
+
+
+PAGES = {"cli.md": commands, "hooks.md": hooks, "components.md": components, "modules.md": modules}
 
 
 def _option(parameter: object) -> str:

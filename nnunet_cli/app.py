@@ -10,28 +10,9 @@ import typer
 
 from nnunet_core import __version__
 from nnunet_core.errors import PluginError
-from nnunet_core.registry import Registry
+from nnunet_core.registry.discovery import Registry
 
-#: {command: ("module:function", one line)}; names with a space are sub-commands of a group.
-COMMANDS = {
-    "run": ("nnunet_cli.run:run", "Plan, preprocess, train, validate and evaluate; optionally predict a folder."),
-    "plan": ("nnunet_cli.steps:plan", "Make and show the plans of a dataset."),
-    "splits": ("nnunet_cli.splits:splits", "Show the folds of a dataset, or make them."),
-    "preprocess": ("nnunet_cli.steps:preprocess", "Prepare the cases of a dataset for training."),
-    "train": ("nnunet_cli.steps:train", "Train and validate folds."),
-    "predict": ("nnunet_cli.predict:predict", "Predict a folder of images with a trained model."),
-    "evaluate": ("nnunet_cli.predict:evaluate", "Compare predicted with reference label maps."),
-    "dataset verify": ("nnunet_cli.datasets:verify", "Check a raw dataset and report every problem."),
-    "dataset convert": (
-        "nnunet_cli.datasets:convert",
-        "Convert a dataset: decathlon, v1, v2, plain folders or DICOM to v2 or v1.",
-    ),
-    "dataset list": ("nnunet_cli.datasets:list_datasets", "List the datasets of the workspace."),
-    "models list": ("nnunet_cli.models:list_models", "List the trained models of the workspace."),
-    "plugins list": ("nnunet_cli.plugins:list_plugins", "List every plugin and component."),
-    "plugins show": ("nnunet_cli.plugins:show", "Show one component with its settings."),
-    "doctor": ("nnunet_cli.doctor:doctor", "Show versions, devices, folders and problems of this installation."),
-}
+#: What the groups of our own commands are about.
 GROUPS = {"dataset": "Raw datasets.", "models": "Trained models.", "plugins": "Plugins and components."}
 _EPILOG = "Every command takes --no-plugin NAME (block a plugin) and --debug (show tracebacks)."
 
@@ -47,8 +28,10 @@ def build_app(registry: Registry, arguments: Sequence[str]) -> typer.Typer:
     app.callback()(_root)
     groups = {name: _typer(line) for name, line in GROUPS.items()}
     words = [word for word in arguments if not word.startswith("-")]
-    for name, (target, line) in {**COMMANDS, **_plugin_commands(registry)}.items():
+    for name, (target, line) in commands(registry).items():
         parts = name.split()
+        if len(parts) > 1 and parts[0] not in groups:
+            groups[parts[0]] = _typer(f"Commands of plugins: {parts[0]}.")
         function = _load(target) if words[: len(parts)] == parts else _not_asked
         parent = groups[parts[0]] if len(parts) > 1 else app
         parent.command(parts[-1], help=line if function is _not_asked else None, short_help=line)(function)
@@ -69,16 +52,27 @@ def _typer(line: str, **options: Any) -> typer.Typer:
     )
 
 
-def _plugin_commands(registry: Registry) -> Mapping[str, tuple[str, str]]:
-    """Return the commands of plugins that do not hide a built-in one; the full name `plugin/name` always works."""
-    taken = {name.split()[0] for name in COMMANDS}
-    return {
-        resolved.reference if resolved.name in taken else resolved.name: (
-            resolved.component.target,
-            f"{resolved.component.summary} ({resolved.distribution} {resolved.version})",
-        )
-        for resolved in registry.components("command")
-    }
+def commands(registry: Registry) -> dict[str, tuple[str, str]]:
+    """Return {command: (target, one line)}; `group name` is a sub-command of a group.
+
+    A plugin's command of a name that is taken, by another command or as a group, is called `plugin/name`.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for resolved in registry.components("command"):
+        name, line = resolved.component.name, resolved.component.summary
+        if not resolved.is_own:
+            line = f"{line} ({resolved.distribution} {resolved.version})"
+        if _taken(name, found):
+            name = resolved.reference
+        found[name] = (resolved.component.target, line)
+    return found
+
+
+def _taken(name: str, found: Mapping[str, object]) -> bool:
+    """Return whether a command of this name exists, or a group, or a command in the place of its group."""
+    group = name.partition(" ")[0]
+    heads = {other.partition(" ")[0] for other in found}
+    return name in found or (name == group and name in heads) or (name != group and group in found)
 
 
 def _load(target: str) -> Callable[..., Any]:

@@ -9,8 +9,8 @@ import shutil
 import typer
 
 from nnunet_cli import options as o
-from nnunet_core.interfaces import Runtime
-from nnunet_core.record import library_versions
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.registry.provenance import library_versions
 
 
 def doctor(context: typer.Context, workspace: o.WorkspaceOption = None) -> None:
@@ -35,7 +35,7 @@ def doctor(context: typer.Context, workspace: o.WorkspaceOption = None) -> None:
 
 
 def _device() -> str:
-    from nnunet_builtin.devices import resolve
+    from nnunet_builtin.computing.devices import resolve
 
     runtime = resolve(Runtime())
     return f"{runtime.device}, {str(runtime.dtype).removeprefix('torch.')}, {runtime.threads} threads, {runtime.workers} loaders"

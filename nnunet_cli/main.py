@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed work, 2 wrong usage."""
     from nnunet_cli.app import build_app
     from nnunet_core.errors import NnunetError
-    from nnunet_core.registry import Registry
+    from nnunet_core.registry.discovery import Registry
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (_StoppedError, KeyboardInterrupt) as stop:
         print("stopped; the same command goes on where it stopped.", file=sys.stderr)  # noqa: T201
         _end(128 + (stop.args[0] if stop.args else signal.SIGINT))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one message)
         if debug:
             traceback.print_exc()
         print(  # noqa: T201
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _end(code: int) -> NoReturn:
     """Exit; one of several processes ends at once, since what PyTorch tidies up would wait for the others, or crash."""
-    from nnunet_core.processes import in_several_processes
+    from nnunet_core.runtime.processes import in_several_processes
 
     if in_several_processes():
         sys.stdout.flush()

@@ -7,7 +7,7 @@ import json
 import typer
 
 from nnunet_cli import options as o
-from nnunet_core.models import FILE, Model
+from nnunet_core.store.models import FILE, Model
 
 
 def list_models(workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False) -> None:

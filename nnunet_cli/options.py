@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from nnunet_core import files
-from nnunet_core.components import RUN_KINDS
 from nnunet_core.errors import UsageError
-from nnunet_core.memory import GB
-from nnunet_core.models import find_weights
-from nnunet_core.parallel import Workers, usable_cores
-from nnunet_core.registry import Registry
-from nnunet_core.reporting import Reporter
-from nnunet_core.workspace import Workspace
+from nnunet_core.registry.components import RUN_KINDS
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime import files
+from nnunet_core.runtime.memory import GB
+from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.runtime.workers import Workers, usable_cores
+from nnunet_core.store.models import find_weights
+from nnunet_core.store.workspace import Workspace
 
 _MOST_PROCESSES = 8
 DatasetArgument = Annotated[str, typer.Argument(help="Path, id or name of a dataset.", show_default=False)]

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_cli import options as o
-from nnunet_core.components import KINDS
 from nnunet_core.errors import UsageError, nearest
-from nnunet_core.registry import Registry
+from nnunet_core.registry.components import KINDS
+from nnunet_core.registry.discovery import Registry
 
 
 def list_plugins(context: typer.Context, as_json: o.JsonOption = False) -> None:
@@ -36,7 +36,7 @@ def show(
     name: Annotated[str, typer.Argument(help="name, plugin/name or package.module:Class", show_default=False)],
 ) -> None:
     """Show one component: where it comes from, what it is, and its settings with their values."""
-    from nnunet_core.settings import full_settings
+    from nnunet_core.registry.settings import full_settings
 
     if kind not in KINDS:
         raise UsageError(f"There is no kind '{kind}'.{nearest(kind, KINDS)} Kinds: {', '.join(KINDS)}.")

@@ -11,15 +11,15 @@ from rich.table import Table
 
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core import files
-from nnunet_core.dataset import find_dataset, find_format, find_label_ending
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError
-from nnunet_core.evaluation import evaluate_folders, mean_foreground_dice
-from nnunet_core.interfaces import Runtime
-from nnunet_core.labels import Labels
-from nnunet_core.models import Model, find_model
-from nnunet_core.parallel import Workers
-from nnunet_core.prediction import PredictionOptions, predict_folder
+from nnunet_core.runtime import files
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.evaluate import evaluate_folders, mean_foreground_dice
+from nnunet_core.stages.predict import PredictionOptions, predict_folder
+from nnunet_core.store.models import Model, find_model
+from nnunet_core.store.raw import find_dataset, find_format, find_label_ending
 
 
 def predict(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nnunet_core.reporting import Reporter, Tracker
+from nnunet_core.runtime.reporting import Reporter, Tracker
 
 #: Seconds between two plain lines of one piece of work whose text did not change.
 _PLAIN_INTERVAL = 30.0

@@ -12,15 +12,14 @@ from rich.table import Table
 
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.demo import DEMO, prepare_demo
-from nnunet_core.interfaces import Runtime
-from nnunet_core.prediction import PredictionOptions
-from nnunet_core.registry import Registry
-from nnunet_core.reporting import Reporter
-from nnunet_core.run import Request, RunResult
-from nnunet_core.run import run as run_method
-from nnunet_core.settings import parse_assignments
-from nnunet_core.training import VALIDATION
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.settings import parse_assignments
+from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.stages.experiment import VALIDATION
+from nnunet_core.stages.predict import PredictionOptions
+from nnunet_core.stages.run import Request, RunResult, made
+from nnunet_core.stages.run import run as run_method
 
 
 def run(
@@ -91,8 +90,7 @@ def run(
         output=output,
         options=PredictionOptions(runtime=runtime, overwrite=overwrite),
     )
-    if dataset == DEMO:
-        request = prepare_demo(request, space, report)
+    request = made(request, registry, space, report)
     _header(registry, report)
     result = run_method(request, registry, space, report)
     if as_json:

@@ -11,19 +11,24 @@ from rich.table import Table
 from nnunet_cli import options as o
 from nnunet_cli.launch import launch
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core import cascade, preparation, selection
-from nnunet_core.dataset import Dataset, open_dataset
-from nnunet_core.interfaces import Runtime
-from nnunet_core.method import Method, choose
-from nnunet_core.parallel import Workers
-from nnunet_core.plans import Plans
-from nnunet_core.processes import distributed_rank
-from nnunet_core.reporting import Reporter
-from nnunet_core.run import Request, default_configurations, prepare_experiment, previous_stage
-from nnunet_core.settings import parse_assignments
-from nnunet_core.splits import load_splits
-from nnunet_core.training import Experiment, check_trainer, train_fold
-from nnunet_core.workspace import Workspace
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.dataset import Dataset
+from nnunet_core.data.plans import Plans
+from nnunet_core.data.splits import load_splits
+from nnunet_core.registry.settings import parse_assignments
+from nnunet_core.runtime.processes import distributed_rank
+from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages import cascade
+from nnunet_core.stages import select as selection
+from nnunet_core.stages.experiment import Experiment, check_trainer
+from nnunet_core.stages.folds import train_fold
+from nnunet_core.stages.method import Method, choose
+from nnunet_core.stages.plan import describe, make_plans
+from nnunet_core.stages.prepare import prepare
+from nnunet_core.stages.run import Request, default_configurations, prepare_experiment, previous_stage
+from nnunet_core.store.raw import open_dataset
+from nnunet_core.store.workspace import Workspace
 
 
 def plan(
@@ -49,7 +54,7 @@ def plan(
     report = make_reporter(quiet=as_json)
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     with o.workers_of(processes, memory_gb, report) as pool:
-        plans, path = preparation.plan(data, method, space, pool, report)
+        plans, path = make_plans(data, method, space, pool, report)
     if as_json:
         typer.echo(plans.model_dump_json(indent=1))
     else:
@@ -80,9 +85,9 @@ def preprocess(
     method = choose(registry, variant, choices, parse_assignments(settings or []))
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     with o.workers_of(processes, memory_gb, report) as pool:
-        plans, _ = preparation.plan(data, method, space, pool, report)
+        plans, _ = make_plans(data, method, space, pool, report)
         for name in configuration or default_configurations(plans):
-            store = preparation.prepare(data, plans.configuration(name), method, space, pool, report, device, verify)
+            store = prepare(data, plans.configuration(name), method, space, pool, report, device, verify)
             out().print(f"{name}: {len(store.names())} cases in {store.folder}", soft_wrap=True)
 
 
@@ -145,7 +150,7 @@ def train(
     check_trainer(method, request.runtime)
     splits = load_splits(data.names, request.folds, space.splits(data.name), report)
     with o.workers_of(processes, memory_gb, report) as pool:
-        plans, _ = preparation.plan(data, method, space, pool, report)
+        plans, _ = make_plans(data, method, space, pool, report)
     for name in configuration or default_configurations(plans):
         with o.workers_of(processes, memory_gb, report) as pool:
             experiment = _experiment(request, data, method, plans, name, space, pool, report)
@@ -178,7 +183,7 @@ def _experiment(
 def _print_plans(plans: Plans) -> None:
     table = Table(title=f"Plans of {plans.dataset} by {plans.planner}", title_justify="left")
     table.add_column("")
-    facts = {name: preparation.describe(configuration) for name, configuration in plans.configurations.items()}
+    facts = {name: describe(configuration) for name, configuration in plans.configurations.items()}
     for name in facts:
         table.add_column(name, overflow="fold")
     for row in next(iter(facts.values()), {}):

@@ -3,8 +3,8 @@
 Importing this package is cheap on purpose (no NumPy, no torch): it is what every hook module does at start-up.
 """
 
-from nnunet_core.components import Component, Variant
-from nnunet_core.hookspecs import hookimpl
+from nnunet_core.registry.components import Component, Variant
+from nnunet_core.registry.hookspecs import hookimpl
 
 __all__ = ["Component", "Variant", "__version__", "hookimpl"]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_core.images import Geometry, SimpleItkFormat
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -1,6 +1,6 @@
 """A report for tests that keeps what is said."""
 
-from nnunet_core.reporting import Silence
+from nnunet_core.runtime.reporting import Silence
 
 
 class Listener(Silence):

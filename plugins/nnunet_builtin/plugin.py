@@ -1,34 +1,15 @@
-"""Hooks of the built-in plugin: records only, nothing is imported until it is used."""
+"""The plugin `builtin`: the default behaviour of every kind. Records only; nothing is imported until it is used."""
 
 from __future__ import annotations
 
 from nnunet_builtin.observers.observer import check_names
 from nnunet_core import Component, Variant, hookimpl
 
-_HERE = "nnunet_builtin"
-_FORMATS = {
-    "nifti": ([".nii.gz", ".nii"], "NIfTI"),
-    "nrrd": ([".nrrd", ".nhdr"], "NRRD"),
-    "gipl": ([".gipl", ".gipl.gz"], "GIPL"),
-    "metaimage": ([".mha", ".mhd"], "MetaImage"),
-    "picture": ([".png", ".bmp", ".jpg", ".jpeg"], "2D pictures, grey or RGB"),
-    "tiff": ([".tif", ".tiff"], "TIFF, 2D or 3D"),
-}
-
-
-@hookimpl
-def nnunet_image_formats() -> list[Component]:
-    """Return the file formats of SimpleITK that hold medical images or pictures."""
-    return [
-        Component(name, "nnunet_core.images:SimpleItkFormat", summary, {"endings": endings})
-        for name, (endings, summary) in _FORMATS.items()
-    ] + [Component("dicom", "nnunet_core.dicom:DicomSeriesFormat", "DICOM series, read only", {"endings": [".dcm"]})]
-
 
 @hookimpl
 def nnunet_planners() -> list[Component]:
     """Return the v2.1 planners."""
-    target = f"{_HERE}.planning:PlannerV21"
+    target = "nnunet_builtin.planning.planner:PlannerV21"
     return [
         Component("v21", target, "nnU-Net v2.1 plans for 2D and 3D, sized for 8 GB of GPU memory"),
         Component("v21_2d", target, "nnU-Net v2.1 plans, 2D only", {"configurations": ["2d"]}),
@@ -64,23 +45,29 @@ def nnunet_planners() -> list[Component]:
 def nnunet_preprocessors() -> list[Component]:
     """Return what crops, resamples and normalises."""
     return [
-        Component("default", f"{_HERE}.preprocessing:DefaultPreprocessor", "cubic resampling in 3D, for volumes"),
+        Component(
+            "default",
+            "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor",
+            "cubic resampling in 3D, for volumes",
+        ),
         Component(
             "planes",
-            f"{_HERE}.preprocessing:DefaultPreprocessor",
+            "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor",
             "cubic resampling within slices, never across them, for 2D networks",
             {"resample": "in_plane"},
         ),
-        Component("linear", f"{_HERE}.preprocessing:DefaultPreprocessor", "linear resampling", {"order": 1}),
+        Component(
+            "linear", "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor", "linear resampling", {"order": 1}
+        ),
         Component(
             "no_resampling",
-            f"{_HERE}.preprocessing:DefaultPreprocessor",
+            "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor",
             "every case keeps its own spacing",
             {"resample": "none"},
         ),
         Component(
             "leave_z",
-            f"{_HERE}.preprocessing:DefaultPreprocessor",
+            "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor",
             "every case keeps the spacing of its slices, also for 3D networks",
             {"resample": "in_plane"},
         ),
@@ -91,10 +78,14 @@ def nnunet_preprocessors() -> list[Component]:
 def nnunet_networks() -> list[Component]:
     """Return the U-Net of v1."""
     return [
-        Component("plain_unet", f"{_HERE}.plain_unet:PlainUNet", "the U-Net of nnU-Net v1, with deep supervision"),
+        Component(
+            "plain_unet",
+            "nnunet_builtin.networks.plain_unet:PlainUNet",
+            "the U-Net of nnU-Net v1, with deep supervision",
+        ),
         Component(
             "residual_unet",
-            f"{_HERE}.residual_unet:ResidualUNet",
+            "nnunet_builtin.networks.residual_unet:ResidualUNet",
             "the same with a residual encoder, as v1's ResencUNet",
         ),
     ]
@@ -103,7 +94,7 @@ def nnunet_networks() -> list[Component]:
 @hookimpl
 def nnunet_losses() -> list[Component]:
     """Return Dice and cross entropy and their relatives: one class with different settings."""
-    target, any_labels = f"{_HERE}.losses:DiceCE", {"labels": "any"}
+    target, any_labels = "nnunet_builtin.losses.dice_ce:DiceCE", {"labels": "any"}
     voxels_only, overlap_only = {**any_labels, "dice_weight": 0.0}, {**any_labels, "ce_weight": 0.0}
     tenth, focal, misses = {"top_k": 0.1}, {"focal_gamma": 2.0}, {"tversky_alpha": 0.3, "tversky_beta": 0.7}
     regions = {"labels": "regions", "smooth": 0.0}
@@ -123,7 +114,7 @@ def nnunet_losses() -> list[Component]:
 @hookimpl
 def nnunet_augmentations() -> list[Component]:
     """Return the augmentation of the V2 trainer, stronger and weaker ones, and none."""
-    v2, still = f"{_HERE}.augmentation:AugmentationV2", {"rotation_degrees": 0, "generator_scale": 1.0}
+    v2, still = "nnunet_builtin.augmentation.v2:AugmentationV2", {"rotation_degrees": 0, "generator_scale": 1.0}
     never = ("rotation", "scaling", "brightness", "contrast", "inverted_gamma", "gamma")
     clean = {f"{step}_probability": 0.0 for step in ("noise", "blur", "low_resolution")}
     light = {
@@ -164,7 +155,7 @@ def nnunet_augmentations() -> list[Component]:
         Component("v2", v2, "rotation, scaling, noise, blur, contrast, gamma, mirroring"),
         Component(
             "v2_torch",
-            f"{_HERE}.augmentation_torch:AugmentationV2Torch",
+            "nnunet_builtin.augmentation.v2_torch:AugmentationV2Torch",
             "the same as v2, on the device of the patches",
         ),
         Component(
@@ -180,17 +171,23 @@ def nnunet_augmentations() -> list[Component]:
         Component("insane", v2, "v1's insaneDA as in its DA3 trainer: elastic deformation, wide ranges", insane),
         Component(
             "da5",
-            f"{_HERE}.augmentation_da5:DA5",
+            "nnunet_builtin.augmentation.da5:DA5",
             "v1's DA5: quarter turns, median filter, rectangles, local brightness and gamma, sharpening",
         ),
-        Component("none", f"{_HERE}.augmentation:NoAugmentation", "patches as they are"),
+        Component("none", "nnunet_builtin.augmentation.v2:NoAugmentation", "patches as they are"),
     ]
 
 
 @hookimpl
 def nnunet_trainers() -> list[Component]:
     """Return the V2 trainer."""
-    return [Component("v2", f"{_HERE}.trainer:TrainerV2", "SGD with poly schedule, deep supervision, mixed precision")]
+    return [
+        Component(
+            "v2",
+            "nnunet_builtin.training.trainer:TrainerV2",
+            "SGD with poly schedule, deep supervision, mixed precision",
+        )
+    ]
 
 
 @hookimpl
@@ -199,16 +196,18 @@ def nnunet_postprocessors() -> list[Component]:
     return [
         Component(
             "largest_component",
-            f"{_HERE}.postprocessing:LargestComponent",
+            "nnunet_builtin.postprocessing.largest_component:LargestComponent",
             "keep the largest component of classes where that helped on validation",
         ),
-        Component("none", f"{_HERE}.postprocessing:NoPostprocessing", "leave predictions as they are"),
+        Component(
+            "none", "nnunet_builtin.postprocessing.largest_component:NoPostprocessing", "leave predictions as they are"
+        ),
     ]
 
 
 @hookimpl
 def nnunet_variants() -> list[Variant]:
-    """Return the default of every run, and a short training for a first look."""
+    """Return the default of every run."""
     return [
         Variant(
             "default",
@@ -219,14 +218,6 @@ def nnunet_variants() -> list[Variant]:
             augmentation="builtin/v2",
             trainer="builtin/v2",
             postprocessor="builtin/largest_component",
-        ),
-        Variant(
-            "demo",
-            "a training of minutes, for small data and a first look",
-            settings={
-                "planner": {"max_batch_size": 2},
-                "trainer": {"epochs": 10, "iterations_per_epoch": 20, "validation_iterations": 4},
-            },
         ),
     ]
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from nnunet_builtin.deep_supervision import DeepSupervisionLoss, targets
-from nnunet_builtin.losses import DiceCE
-from nnunet_builtin.network import Block
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_core.plans import NetworkSpec
+from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets
+from nnunet_builtin.losses.dice_ce import DiceCE
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.networks.unet import Block
+from nnunet_core.data.plans import NetworkSpec
 
 POOLS = ((2, 2, 2),) * 3
 SPEC = NetworkSpec(dimensions=3, input_channels=1, output_channels=3, pool_kernels=POOLS, conv_kernels=((3, 3, 3),) * 4)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from nnunet_builtin.resampling import resample_images, resample_label, resample_probabilities
+from nnunet_builtin.preprocessing.resampling import resample_images, resample_label, resample_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable

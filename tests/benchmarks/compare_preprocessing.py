@@ -32,8 +32,9 @@ from patch_reading import EDGE, time_reads
 from preprocessing_sides import PROCESSES, READS, V1, V2, Ours, Side, run
 from scipy import ndimage
 
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.storage import PreparedStore
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
+from nnunet_core.store.prepared import PreparedStore
 
 CT_SHAPE, CT_SPACING, CT_LABELS = (120, 320, 320), (2.5, 0.8, 0.8), 5
 

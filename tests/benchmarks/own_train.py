@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from nnunet_builtin import training_loop
+from nnunet_builtin.training import loop as training_loop
 from nnunet_cli.main import main
 
 mode, warm_up, iterations = sys.argv[1], *map(int, sys.argv[2:4])

@@ -3,8 +3,8 @@
 import os
 from dataclasses import dataclass
 
-from nnunet_builtin.trainer import TrainerV2
-from nnunet_builtin.training_loop import Loop
+from nnunet_builtin.training.loop import Loop
+from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.errors import TrainingError
 
 

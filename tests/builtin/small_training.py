@@ -8,18 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from nnunet_builtin.augmentation import NoAugmentation
-from nnunet_builtin.losses import DiceCE
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.trainer import TrainerV2
-from nnunet_builtin.training_loop import Loop
+from nnunet_builtin.augmentation.v2 import NoAugmentation
+from nnunet_builtin.losses.dice_ce import DiceCE
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.training.loop import Loop
+from nnunet_builtin.training.trainer import TrainerV2
+from nnunet_core.contracts.trainer import Runtime, TrainingTask
+from nnunet_core.data.cases import PreparedCase, PreparedGeometry
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
+from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import StoppedError
-from nnunet_core.images import Geometry
-from nnunet_core.interfaces import PreparedCase, PreparedGeometry, Runtime, TrainingTask
-from nnunet_core.labels import Labels
-from nnunet_core.plans import Configuration, NetworkSpec, Normalization
-from nnunet_core.reporting import Silence
-from nnunet_core.storage import LabelStore, PreparedStore
+from nnunet_core.runtime.reporting import Silence
+from nnunet_core.store.prepared import LabelStore, PreparedStore
 
 SHAPE, PATCH = (10, 14, 12), (8, 8, 8)
 NAMES = tuple(f"case_{number}" for number in range(4))

@@ -19,13 +19,13 @@ from batchgenerators.augmentations.utils import (
 )
 from scipy import ndimage
 
-from nnunet_builtin.augmentation import AugmentationV2, Draw, NoAugmentation, apply
-from nnunet_builtin.augmentation_draw import Elastic
-from nnunet_core.components import Component
+from nnunet_builtin.augmentation.decisions import Elastic
+from nnunet_builtin.augmentation.v2 import AugmentationV2, Draw, NoAugmentation, apply
+from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import SettingsError, UsageError
-from nnunet_core.plans import Configuration, NetworkSpec, Normalization
-from nnunet_core.registry import Resolved
-from nnunet_core.settings import build
+from nnunet_core.registry.components import Component
+from nnunet_core.registry.discovery import Resolved
+from nnunet_core.registry.settings import build
 
 VOLUME, THICK, PLANE = (18, 24, 20), (6, 24, 20), (40, 32)
 KINDS = {"volume": (VOLUME, False), "dummy 2D": (THICK, True), "plane": (PLANE, False)}
@@ -368,7 +368,7 @@ def test_settings_are_v1s_unless_set():
 
 def test_wrong_settings_are_errors():
     def built(**settings):
-        component = Component("v2", "nnunet_builtin.augmentation:AugmentationV2", "", settings)
+        component = Component("v2", "nnunet_builtin.augmentation.v2:AugmentationV2", "", settings)
         return build(Resolved("augmentation", "builtin/v2", component))
 
     assert built(gamma_range=[0.5, 2], mirror_axes=[0, 1], rotation_degrees=10).gamma_range == (0.5, 2)

@@ -6,9 +6,10 @@ from scipy import ndimage
 from skimage.morphology import ball
 from test_augmentation import KINDS, VOLUME, configuration, patches, sample
 
-from nnunet_builtin.augmentation import AugmentationV2, NoAugmentation, append_previous, apply
-from nnunet_builtin.augmentation_cascade import ball_size, operate
-from nnunet_builtin.augmentation_draw import OPERATIONS, Draw, Operator, Removal
+from nnunet_builtin.augmentation.cascade import ball_size, operate
+from nnunet_builtin.augmentation.decisions import Draw, Operator, Removal
+from nnunet_builtin.augmentation.draw import OPERATIONS
+from nnunet_builtin.augmentation.v2 import AugmentationV2, NoAugmentation, append_previous, apply
 from nnunet_core.errors import UsageError
 
 CLASSES = 3

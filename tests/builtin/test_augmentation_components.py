@@ -5,8 +5,8 @@ import pytest
 from test_augmentation import KINDS, configuration
 
 from nnunet_builtin.plugin import nnunet_augmentations
-from nnunet_core.registry import Resolved
-from nnunet_core.settings import build
+from nnunet_core.registry.discovery import Resolved
+from nnunet_core.registry.settings import build
 
 COMPONENTS = {component.name: component for component in nnunet_augmentations()}
 

@@ -10,7 +10,7 @@ from batchgenerators.transforms.noise_transforms import BlankRectangleTransform,
 from scipy import ndimage
 from test_augmentation import KINDS, configuration, patches, sample
 
-from nnunet_builtin.augmentation_da5 import DA5, Bump, DA5Draw, add_gradient, apply, blank, local_gamma, sharpen
+from nnunet_builtin.augmentation.da5 import DA5, Bump, DA5Draw, add_gradient, apply, blank, local_gamma, sharpen
 
 CUBE = (16, 16, 16)
 

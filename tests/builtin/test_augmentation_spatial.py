@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nnunet_builtin import augmentation_spatial
-from nnunet_builtin.augmentation_spatial import along, cubic
+from nnunet_builtin.augmentation import spatial as augmentation_spatial
+from nnunet_builtin.augmentation.spatial import along, cubic
 
 
 def by_scipy(images, where):

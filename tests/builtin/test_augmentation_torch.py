@@ -6,11 +6,11 @@ import torch
 from test_augmentation import KINDS, configuration, patches
 from test_augmentation_cascade import cascade, with_previous
 
-from nnunet_builtin.augmentation import AugmentationV2
-from nnunet_builtin.augmentation_cascade import operate
-from nnunet_builtin.augmentation_draw import OPERATIONS
-from nnunet_builtin.augmentation_torch import AugmentationV2Torch
-from nnunet_builtin.augmentation_torch import operate as operate_on_tensor
+from nnunet_builtin.augmentation.cascade import operate
+from nnunet_builtin.augmentation.draw import OPERATIONS
+from nnunet_builtin.augmentation.v2 import AugmentationV2
+from nnunet_builtin.augmentation.v2_torch import AugmentationV2Torch
+from nnunet_builtin.augmentation.v2_torch import operate as operate_on_tensor
 
 OFTEN = {
     f"{step}_probability": 0.5

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_builtin.coarse import is_worthwhile, upsampled_convolution
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_core.plans import NetworkSpec
+from nnunet_builtin.networks.cpu.coarse import is_worthwhile, upsampled_convolution
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_core.data.plans import NetworkSpec
 
 LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_builtin.cropping import crop, nonzero_mask
+from nnunet_builtin.preprocessing.cropping import crop, nonzero_mask
+from nnunet_core.data.cases import Case
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import ImageError
-from nnunet_core.images import Geometry
-from nnunet_core.interfaces import Case
 
 
 def case_of(images, label=None):

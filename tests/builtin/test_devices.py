@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from nnunet_builtin import devices
-from nnunet_builtin.devices import available_devices, resolve
+from nnunet_builtin.computing import devices
+from nnunet_builtin.computing.devices import available_devices, resolve
+from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError
-from nnunet_core.interfaces import Runtime
 
 
 def test_auto_takes_the_first_device_there_is():

@@ -5,12 +5,12 @@ import small_training as small
 import torch
 from safetensors.torch import load_file, save_file
 
-from nnunet_builtin.checkpoint import CHECKPOINT
-from nnunet_builtin.finetuning import freeze, rest, transfer
-from nnunet_builtin.plain_unet import PlainUNet
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.training.checkpoint import CHECKPOINT
+from nnunet_builtin.training.finetuning import freeze, rest, transfer
 from nnunet_core.errors import TrainingError
-from nnunet_core.files import file_digest
-from nnunet_core.models import WEIGHTS
+from nnunet_core.runtime.files import file_digest
+from nnunet_core.store.models import WEIGHTS
 
 FIRST, FIRST_BIAS = "encoder.0.0.conv.weight", "encoder.0.0.conv.bias"
 HEADS = ("heads.0.weight", "heads.1.weight")

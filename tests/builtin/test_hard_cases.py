@@ -12,17 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nnunet_builtin.devices import ResolvedRuntime
-from nnunet_builtin.loading import BatchDataset, Step
-from nnunet_builtin.losses import DiceCE
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.sampling import PatchSampler
-from nnunet_builtin.trainer import TrainerV2
-from nnunet_builtin.training_loop import Loop
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.labels import Labels
-from nnunet_core.plans import NetworkSpec
-from nnunet_core.splits import Splits
+from nnunet_builtin.computing.devices import ResolvedRuntime
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_builtin.losses.dice_ce import DiceCE
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.training.loading import BatchDataset, Step
+from nnunet_builtin.training.loop import Loop
+from nnunet_builtin.training.sampling import PatchSampler
+from nnunet_builtin.training.trainer import TrainerV2
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
+from nnunet_core.data.plans import NetworkSpec
+from nnunet_core.data.splits import Splits
 
 SETTINGS = (
     *("planner.max_batch_size=2", "planner.base_features=4"),
@@ -203,7 +204,7 @@ def loop_of(labels, dimensions):
         augmentation=None,
         seed=0,
     )
-    with mock.patch("nnunet_builtin.training_loop.describe_network", create=True):
+    with mock.patch("nnunet_builtin.training.loop.describe_network", create=True):
         loop = Loop(TrainerV2(), task, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0))
     loop.state.network.double()
     return loop

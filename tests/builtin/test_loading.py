@@ -16,16 +16,16 @@ import pytest
 import torch
 from listening import Listener
 
-from nnunet_builtin import loading
-from nnunet_builtin.augmentation import AugmentationV2, NoAugmentation
-from nnunet_builtin.loading import BatchDataset, Step, batches, steps_of
-from nnunet_builtin.sampling import PatchSampler
+from nnunet_builtin.augmentation.v2 import AugmentationV2, NoAugmentation
+from nnunet_builtin.training import loading
+from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
+from nnunet_builtin.training.sampling import PatchSampler
+from nnunet_core.data.cases import PreparedCase, PreparedGeometry
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import TrainingError
-from nnunet_core.images import Geometry
-from nnunet_core.interfaces import PreparedCase, PreparedGeometry
-from nnunet_core.plans import Configuration, NetworkSpec, Normalization
-from nnunet_core.reporting import Silence
-from nnunet_core.storage import PreparedStore
+from nnunet_core.runtime.reporting import Silence
+from nnunet_core.store.prepared import PreparedStore
 
 SHAPE, PATCH = (14, 15, 16), (10, 12, 8)
 CONFIGURATION = Configuration(
@@ -238,7 +238,7 @@ KILLED_TRAINING = """
 import sys, time
 from pathlib import Path
 import test_loading
-from nnunet_core.storage import PreparedStore
+from nnunet_core.store.prepared import PreparedStore
 if __name__ == "__main__":
     stream = test_loading.stream(PreparedStore(Path(sys.argv[1])), 2, epochs=range(1000))
     next(stream)

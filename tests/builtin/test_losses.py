@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed
 
-from nnunet_builtin.deep_supervision import DeepSupervisionLoss, targets, weights
-from nnunet_builtin.likelihoods import SoftmaxSums
-from nnunet_builtin.losses import DiceCE, region_maps
+from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets, weights
+from nnunet_builtin.losses.dice_ce import DiceCE, region_maps
+from nnunet_builtin.losses.likelihoods import SoftmaxSums
 from nnunet_builtin.plugin import nnunet_losses
 from nnunet_core.errors import SettingsError, UsageError
-from nnunet_core.registry import Registry
-from nnunet_core.settings import build
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.settings import build
 
 LOSSES = {component.name: dict(component.settings) for component in nnunet_losses()}
 ODD = {

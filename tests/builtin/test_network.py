@@ -8,12 +8,12 @@ import torch
 from small_training import isotropic
 from torch.nn import functional
 
-from nnunet_builtin.network import _NormActivation
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.residual_unet import ResidualUNet
-from nnunet_builtin.state_names import from_v1
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.networks.residual_unet import ResidualUNet
+from nnunet_builtin.networks.state_names import from_v1
+from nnunet_builtin.networks.unet import _NormActivation
+from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
-from nnunet_core.plans import NetworkSpec
 
 
 def spec_of(entry):

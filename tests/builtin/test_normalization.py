@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from nnunet_builtin.normalization import normalize
+from nnunet_builtin.preprocessing.normalization import normalize
+from nnunet_core.data.fingerprint import IntensityStatistics
+from nnunet_core.data.plans import Normalization
 from nnunet_core.errors import ImageError, UsageError
-from nnunet_core.fingerprint import IntensityStatistics
-from nnunet_core.plans import Normalization
 
 STATISTICS = IntensityStatistics(
     mean=40, sd=30, median=38, minimum=-100, maximum=200, percentile_00_5=-60, percentile_99_5=110

@@ -7,15 +7,15 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from nnunet_builtin.observers.observer import flat, run_id
-from nnunet_core.record import ComponentRecord, RunRecord
-from nnunet_core.registry import Registry
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.records import ComponentRecord, FoldRecord
 
 LINE = {"train_loss": -0.5, "validation_loss": None, "dice": [0.75, None], "mean_dice": 0.75}
 SUMMARY = {"1": {"Dice": 0.875, "Precision": None}}
 TRAINER = ComponentRecord(
     reference="builtin/v2", target="x:Y", distribution="d", version="1", settings={"epochs": 2, "odd(name)": 1}
 )
-RECORD = RunRecord(
+RECORD = FoldRecord(
     status="running",
     dataset="Dataset001_Tiny",
     dataset_digest="0",

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_builtin.architecture import topology
-from nnunet_builtin.memory import unet_memory
-from nnunet_builtin.planning import PlannerV21
+from nnunet_builtin.networks.estimate import unet_memory
+from nnunet_builtin.planning.architecture import topology
+from nnunet_builtin.planning.planner import PlannerV21
+from nnunet_core.data.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError
-from nnunet_core.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
-from nnunet_core.labels import Labels
-from nnunet_core.registry import Registry
+from nnunet_core.registry.discovery import Registry
 
 PLANNERS = {
     "v21": {},

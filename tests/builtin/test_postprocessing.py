@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_builtin.postprocessing import LargestComponent, NoPostprocessing, keep_largest
-from nnunet_core import files
+from nnunet_builtin.postprocessing.largest_component import LargestComponent, NoPostprocessing, keep_largest
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import ImageError, StorageError
-from nnunet_core.images import Geometry
-from nnunet_core.labels import Labels
+from nnunet_core.runtime import files
 
 TWO = Labels(names={0: "background", 1: "liver", 2: "tumour"}, foreground=(1, 2))
 ONE = Labels(names={0: "background", 1: "liver"}, foreground=(1,))

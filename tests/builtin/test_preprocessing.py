@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunet_builtin.preprocessing import DefaultPreprocessor, class_locations
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_builtin.preprocessing.preprocessor import DefaultPreprocessor, class_locations
+from nnunet_core.data.cases import Case, PreparedGeometry
+from nnunet_core.data.fingerprint import IntensityStatistics
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import ImageError, UsageError
-from nnunet_core.fingerprint import IntensityStatistics
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.interfaces import Case, PreparedGeometry
-from nnunet_core.plans import Configuration, NetworkSpec, Normalization
 
 SCHEMES = {"CT": "CT", "CT2": "CT2", "nonCT": "zscore", "noNorm": "none"}
 ZSCORE = (Normalization(scheme="zscore"),)

@@ -14,7 +14,7 @@ import small_training as small
 import torch
 from torch import distributed, nn
 
-from nnunet_builtin import ranks
+from nnunet_builtin.computing import ranks
 from nnunet_core.errors import TrainingError
 
 HERE = Path(__file__).parent

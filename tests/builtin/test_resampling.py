@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from nnunet_builtin import resampling_torch
-from nnunet_builtin.resampling import (
+from nnunet_builtin.preprocessing import resampling_torch
+from nnunet_builtin.preprocessing.resampling import (
     low_axis,
     new_shape,
     resample_images,

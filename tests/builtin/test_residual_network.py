@@ -6,10 +6,10 @@ import small_training as small
 import torch
 from torch.nn import functional
 
-from nnunet_builtin.residual_unet import _PLAIN_UNITS, ResidualUNet
+from nnunet_builtin.networks.residual_unet import _PLAIN_UNITS, ResidualUNet
+from nnunet_core.contracts.trainer import TrainedModel
+from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
-from nnunet_core.interfaces import TrainedModel
-from nnunet_core.plans import NetworkSpec
 
 
 def spec_of(dimensions=3, resolutions=3, **changes):

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from nnunet_core import preparation
-from nnunet_core.dataset import open_dataset
-from nnunet_core.method import choose
-from nnunet_core.parallel import Workers
-from nnunet_core.registry import Registry
-from nnunet_core.reporting import Silence
-from nnunet_core.settings import build
-from nnunet_core.workspace import Workspace
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.settings import build
+from nnunet_core.runtime.reporting import Silence
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.method import choose
+from nnunet_core.stages.plan import make_plans
+from nnunet_core.store.raw import open_dataset
+from nnunet_core.store.workspace import Workspace
 
 DATASETS = ["Task004_Hippocampus", "Task104_HippocampusThick", "Dataset120_Nuclei"]
 
@@ -29,7 +29,7 @@ def test_every_case_comes_back_on_its_own_grid(data, tmp_path, name, planner):
     dataset = open_dataset(str(data / name), data, registry)
     method = choose(registry, "default", {"planner": planner}, {})
     with Workers() as workers:
-        plans, _ = preparation.plan(dataset, method, space, workers, Silence())
+        plans, _ = make_plans(dataset, method, space, workers, Silence())
     flat = name == "Dataset120_Nuclei"
     for configuration in [plans.configurations["2d"]] if flat else plans.configurations.values():
         preprocessor = build(method.preprocessor(configuration))

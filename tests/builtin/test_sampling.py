@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_builtin.sampling import PatchSampler, start_range
+from nnunet_builtin.training.sampling import PatchSampler, start_range
+from nnunet_core.data.cases import PreparedCase, PreparedGeometry
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import StorageError, TrainingError
-from nnunet_core.images import Geometry
-from nnunet_core.interfaces import PreparedCase, PreparedGeometry
-from nnunet_core.plans import Configuration, NetworkSpec, Normalization
-from nnunet_core.storage import PreparedStore
+from nnunet_core.store.prepared import PreparedStore
 
 SIZES = st.integers(1, 60)
 

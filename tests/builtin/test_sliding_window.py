@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_network import load_golden_network
 
-from nnunet_builtin import sliding_window
-from nnunet_builtin.devices import resolve
-from nnunet_builtin.sliding_window import gaussian_map, predict, predict_ensemble, window_starts
-from nnunet_core.interfaces import Runtime
+from nnunet_builtin.computing.devices import resolve
+from nnunet_builtin.inference import sliding_window
+from nnunet_builtin.inference.sliding_window import gaussian_map, predict, predict_ensemble, window_starts
+from nnunet_core.contracts.trainer import Runtime
 
 FLOAT32 = resolve(Runtime("cpu", "float32"))
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_training import isotropic
 
-from nnunet_builtin import foreign_checkpoint
-from nnunet_builtin.devices import ResolvedRuntime
-from nnunet_builtin.foreign_checkpoint import read_foreign_weights
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.sliding_window import predict, predict_ensemble
-from nnunet_builtin.state_names import from_v1, from_v2, to_v1, to_v2
+from nnunet_builtin.computing.devices import ResolvedRuntime
+from nnunet_builtin.inference.sliding_window import predict, predict_ensemble
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.networks.state_names import from_v1, from_v2, to_v1, to_v2
+from nnunet_builtin.training import foreign_checkpoint
+from nnunet_builtin.training.foreign_checkpoint import read_foreign_weights
+from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import TrainingError, UsageError
-from nnunet_core.plans import NetworkSpec
 
 RUNTIME = ResolvedRuntime(torch.device("cpu"), torch.float32, 2, 1)
 PATCH = (40, 56, 40)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nnunet_builtin.architecture import topology
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.summary import _Layout, describe_network, network_picture, network_table
-from nnunet_core.plans import NetworkSpec
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.networks.summary import _Layout, describe_network, network_picture, network_table
+from nnunet_builtin.planning.architecture import topology
+from nnunet_core.data.plans import NetworkSpec
 
 ANISOTROPIC = ((1, 2, 2), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3))
 

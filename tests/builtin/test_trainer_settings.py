@@ -13,15 +13,16 @@ import torch
 from listening import Listener
 from safetensors.torch import load_file
 
-from nnunet_builtin import ranks, training_loop
-from nnunet_builtin.checkpoint import CHECKPOINT
-from nnunet_builtin.devices import resolve, with_exact_gradients
-from nnunet_builtin.loading import Step
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.trainer import TrainerV2
-from nnunet_builtin.training_loop import BEST_WEIGHTS, Loop
+from nnunet_builtin.computing import ranks
+from nnunet_builtin.computing.devices import resolve, with_exact_gradients
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.training import loop as training_loop
+from nnunet_builtin.training.checkpoint import CHECKPOINT
+from nnunet_builtin.training.loading import Step
+from nnunet_builtin.training.loop import BEST_WEIGHTS, Loop
+from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.errors import UsageError
-from nnunet_core.models import WEIGHTS
+from nnunet_core.store.models import WEIGHTS
 
 
 class Kept(PlainUNet):

@@ -15,14 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nnunet_builtin.checkpoint import CHECKPOINT, Progress, State, read_checkpoint, write_checkpoint
-from nnunet_builtin.optimization import learning_rate, make_optimizer, momentum
-from nnunet_builtin.state_names import to_v1, to_v2
-from nnunet_builtin.trainer import TrainerV2
-from nnunet_builtin.training_loop import _dice
+from nnunet_builtin.networks.state_names import to_v1, to_v2
+from nnunet_builtin.training.checkpoint import CHECKPOINT, Progress, State, read_checkpoint, write_checkpoint
+from nnunet_builtin.training.loop import _dice
+from nnunet_builtin.training.optimization import learning_rate, make_optimizer, momentum
+from nnunet_builtin.training.trainer import TrainerV2
+from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError
-from nnunet_core.files import file_digest
-from nnunet_core.interfaces import Runtime
+from nnunet_core.runtime.files import file_digest
 
 SMALL = ("--set", "planner.max_batch_size=2", "--set", "planner.base_features=4")
 SHORT = ("epochs=2", "iterations_per_epoch=4", "validation_iterations=1")

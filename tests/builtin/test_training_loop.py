@@ -12,19 +12,19 @@ import small_training as small
 import torch
 from safetensors.torch import load_file
 
-from nnunet_builtin import training_loop
-from nnunet_builtin.augmentation import AugmentationV2
-from nnunet_builtin.augmentation_torch import AugmentationV2Torch
-from nnunet_builtin.checkpoint import CHECKPOINT
-from nnunet_builtin.devices import resolve
-from nnunet_builtin.losses import DiceCE
-from nnunet_builtin.optimization import learning_rate, momentum
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.trainer import TrainerV2
-from nnunet_builtin.training_loop import BEST_WEIGHTS, METRICS, Loop, computing
+from nnunet_builtin.augmentation.v2 import AugmentationV2
+from nnunet_builtin.augmentation.v2_torch import AugmentationV2Torch
+from nnunet_builtin.computing.devices import resolve
+from nnunet_builtin.losses.dice_ce import DiceCE
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.training import loop as training_loop
+from nnunet_builtin.training.checkpoint import CHECKPOINT
+from nnunet_builtin.training.loop import BEST_WEIGHTS, METRICS, Loop, computing
+from nnunet_builtin.training.optimization import learning_rate, momentum
+from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.errors import TrainingError
-from nnunet_core.evaluation import dice, joint_counts
-from nnunet_core.models import WEIGHTS
+from nnunet_core.stages.evaluate import dice, joint_counts
+from nnunet_core.store.models import WEIGHTS
 
 
 class Kept(PlainUNet):

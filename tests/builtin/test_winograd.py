@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_builtin import winograd
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.winograd import convolve, is_worthwhile
-from nnunet_core.plans import NetworkSpec
+from nnunet_builtin.networks.cpu import winograd
+from nnunet_builtin.networks.cpu.winograd import convolve, is_worthwhile
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_core.data.plans import NetworkSpec
 
 LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -100,6 +100,9 @@ def test_rounding_stays_near_that_of_the_convolution_in_bfloat16():
         assert fast < 0.02
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU's convolutions in bfloat16 are not channels-last"
+)
 def test_a_network_trains_with_it_and_predicts_without_it(small_is_worthwhile, monkeypatch):
     used = []
     own = winograd.is_worthwhile

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.main import main
-from nnunet_core.images import Geometry, SimpleItkFormat
+from nnunet_core.data.images import Geometry
 
 GEOMETRY = Geometry((3, 4, 5))
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.main import main
-from nnunet_core.images import Geometry, SimpleItkFormat
+from nnunet_core.data.images import Geometry
 
 GEOMETRY = Geometry((16, 20, 18), (1.5, 1.0, 1.0))
 FORMAT = SimpleItkFormat()

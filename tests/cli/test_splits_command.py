@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from nnunet_cli.main import main
-from nnunet_core.splits import Splits, five_folds, load_splits
+from nnunet_core.data.splits import Splits, five_folds, load_splits
 
 NAMES = [f"case_{i}" for i in range(6)]
 

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from nnunet_core import cascade
-from nnunet_core.cascade import connect
+from nnunet_core.data.splits import Split
 from nnunet_core.errors import UsageError
-from nnunet_core.reporting import Silence
-from nnunet_core.splits import Split
-from nnunet_core.training import Experiment
+from nnunet_core.runtime.reporting import Silence
+from nnunet_core.stages import cascade
+from nnunet_core.stages.cascade import connect
+from nnunet_core.stages.experiment import Experiment
 
 CASCADE = SimpleNamespace(configuration_name="3d_cascade_fullres", dataset=SimpleNamespace(name="Task001_A"))
 

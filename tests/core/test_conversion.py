@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_core.conversion import convert, default_destination, find_source
-from nnunet_core.dataset import open_dataset
+from nnunet_builtin.datasets.conversion import convert, default_destination, find_source
+from nnunet_builtin.datasets.verification import verify
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.errors import DatasetError, ImageError, StorageError, UsageError
-from nnunet_core.images import SimpleItkFormat
-from nnunet_core.parallel import Workers
-from nnunet_core.registry import Registry
-from nnunet_core.verification import verify
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.store.raw import open_dataset
 
 DIRECTION_4D = (-1.0, 0, 0, 0, 0, 0, 1.0, 0, 0, 1.0, 0, 0, 0, 0, 0, 1.0)
 REGISTRY = Registry.discover()

@@ -10,13 +10,14 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_core.conversion import Source, convert, find_folders, parse_labels
-from nnunet_core.conversion.values import name_values
-from nnunet_core.dataset import open_dataset
+from nnunet_builtin.datasets.conversion import Source, convert, find_folders, parse_labels
+from nnunet_builtin.datasets.conversion.values import name_values
+from nnunet_builtin.datasets.verification import verify
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import DatasetError, ImageError, UsageError
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.registry import Registry
-from nnunet_core.verification import verify
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.store.raw import open_dataset
 
 REGISTRY = Registry.discover()
 GEOMETRY = Geometry((3, 4, 5), (3.0, 1.25, 0.5), (4.0, -5.0, 6.5))

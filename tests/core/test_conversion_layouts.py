@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_core.conversion import convert, find_source
-from nnunet_core.dataset import open_dataset
+from nnunet_builtin.datasets.conversion import convert, find_source
+from nnunet_builtin.datasets.verification import verify
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import DatasetError
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.registry import Registry
-from nnunet_core.verification import verify
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.store.raw import open_dataset
 
 REGISTRY = Registry.discover()
 GEOMETRY = Geometry((3, 4, 5), (3.0, 1.25, 0.5), (4.0, -5.0, 6.5), (-1.0, 0, 0, 0, 0, 1.0, 0, 1.0, 0))

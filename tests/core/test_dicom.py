@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_core.dicom import DicomSeriesFormat, read_header
-from nnunet_core.dicom_seg import read_segmentation, referenced_series, segment_names
+from nnunet_builtin.dicom.segmentation import read_segmentation, referenced_series, segment_names
+from nnunet_builtin.dicom.series import DicomSeriesFormat, read_header
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import ImageError, UsageError
-from nnunet_core.images import Geometry
 
 dicom_files = pytest.importorskip("dicom_files", reason="needs highdicom and pydicom")
 write_series, write_seg = dicom_files.write_series, dicom_files.write_seg

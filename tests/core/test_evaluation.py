@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_core import files
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, ImageError
-from nnunet_core.evaluation import evaluate_case, evaluate_folders, mean_foreground_dice, read_label_map, summarise
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.labels import Labels
-from nnunet_core.parallel import Workers
+from nnunet_core.runtime import files
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.evaluate import evaluate_case, evaluate_folders, mean_foreground_dice, read_label_map, summarise
 
 THREE = Labels(names={0: "background", 1: "liver", 2: "tumour"}, foreground=(1, 2))
 REGIONS = Labels(

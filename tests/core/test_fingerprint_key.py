@@ -6,19 +6,19 @@ import sys
 
 import pytest
 
-from nnunet_core import preparation
-from nnunet_core.dataset import open_dataset
-from nnunet_core.method import choose
-from nnunet_core.parallel import Workers
-from nnunet_core.record import code_identity
-from nnunet_core.registry import Registry
-from nnunet_core.reporting import Silence
-from nnunet_core.workspace import Workspace
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.provenance import code_identity
+from nnunet_core.runtime.reporting import Silence
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.method import choose
+from nnunet_core.stages.plan import make_fingerprint
+from nnunet_core.store.raw import open_dataset
+from nnunet_core.store.workspace import Workspace
 
 INHERITING = """
 from dataclasses import dataclass
 
-from nnunet_builtin.planning import PlannerV21
+from nnunet_builtin.planning.planner import PlannerV21
 
 
 class Planner(PlannerV21):
@@ -55,7 +55,7 @@ def fingerprint(tiny, reference):
     dataset = open_dataset(str(tiny), workspace.raw, registry, workspace.preprocessed)
     method = choose(registry, "default", {"planner": reference}, {})
     with Workers(1, None, Silence()) as workers:
-        found = preparation.fingerprint(dataset, method, workspace, workers, Silence())
+        found = make_fingerprint(dataset, method, workspace, workers, Silence())
     return found, len(list(workspace.preprocessed.glob("*/fingerprints/*.json")))
 
 
@@ -75,7 +75,7 @@ def test_an_edited_fingerprint_is_computed_anew(tiny, planner):
 
 def test_code_is_identified_where_it_is_defined(planner):
     module = importlib.import_module(planner(INHERITING).partition(":")[0])
-    builtin = importlib.import_module("nnunet_builtin.planning").PlannerV21
+    builtin = importlib.import_module("nnunet_builtin.planning.planner").PlannerV21
     assert code_identity(module.Planner.fingerprint) == code_identity(builtin.fingerprint)
     name, version, digest = code_identity(os.path.join)
     assert (name, version) == ("posixpath.join", None)

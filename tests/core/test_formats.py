@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_core import preparation
-from nnunet_core.dataset import find_label_ending, open_dataset
+from nnunet_builtin.datasets.verification import verify
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import DatasetError, ImageError
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.method import choose
-from nnunet_core.parallel import Workers
-from nnunet_core.registry import Registry
-from nnunet_core.reporting import Silence
-from nnunet_core.verification import verify
-from nnunet_core.workspace import Workspace
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime.reporting import Silence
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages import prepare as stage
+from nnunet_core.stages.method import choose
+from nnunet_core.stages.plan import make_plans
+from nnunet_core.store.raw import find_label_ending, open_dataset
+from nnunet_core.store.workspace import Workspace
 
 VOLUMES = [(".nii", ".nii"), (".nrrd", ".nrrd"), (".mha", ".nii.gz"), (".mhd", ".mha"), (".gipl", ".gipl")]
 VOLUMES += [(".gipl.gz", ".nrrd"), (".tif", ".tif"), (".tiff", ".nii.gz")]
@@ -48,9 +50,9 @@ def prepare(folder, configuration):
     assert verify(dataset).errors == ()
     method = choose(registry, "default", {}, {})
     with Workers() as workers:
-        plans, _ = preparation.plan(dataset, method, space, workers, Silence())
+        plans, _ = make_plans(dataset, method, space, workers, Silence())
         chosen = plans.configuration(configuration)
-        return dataset, preparation.prepare(dataset, chosen, method, space, workers, Silence())
+        return dataset, stage.prepare(dataset, chosen, method, space, workers, Silence())
 
 
 @pytest.mark.parametrize("endings", VOLUMES, ids="-".join)

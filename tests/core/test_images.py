@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, stack_channels
 from nnunet_core.errors import ImageError
-from nnunet_core.images import SLICE_SPACING_2D, Geometry, SimpleItkFormat, stack_channels
 
 ANGLE = 0.3
 OBLIQUE = (np.cos(ANGLE), -np.sin(ANGLE), 0.0, np.sin(ANGLE), np.cos(ANGLE), 0.0, 0.0, 0.0, 1.0)

@@ -10,15 +10,15 @@ import time
 import pytest
 from listening import Listener
 
-from nnunet_core import locks
 from nnunet_core.errors import StorageError
-from nnunet_core.reporting import Silence
+from nnunet_core.runtime import locks
+from nnunet_core.runtime.reporting import Silence
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from nnunet_core import locks
-from nnunet_core.reporting import Silence
+from nnunet_core.runtime import locks
+from nnunet_core.runtime.reporting import Silence
 with locks.held(Path(sys.argv[1]) / locks.NAME, "preprocessing", Silence()):
     print("held", flush=True)
     time.sleep(60)

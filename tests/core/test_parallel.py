@@ -9,7 +9,7 @@ import pytest
 from listening import Listener
 
 from nnunet_core.errors import ImageError, NnunetError
-from nnunet_core.parallel import SMALL_WORK, Workers
+from nnunet_core.runtime.workers import SMALL_WORK, Workers
 
 
 def _double(number: int) -> int:

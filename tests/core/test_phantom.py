@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_core import files
-from nnunet_core.dataset import Dataset, open_dataset
+from nnunet_builtin.datasets.verification import verify
+from nnunet_builtin.demo.phantom import LESION, ORGAN, VESSEL, make_phantom
+from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import StorageError
-from nnunet_core.phantom import LESION, ORGAN, VESSEL, make_phantom
-from nnunet_core.registry import Registry
-from nnunet_core.verification import verify
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime import files
+from nnunet_core.store.raw import open_dataset
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from nnunet_core import pictures
-from nnunet_core.images import Geometry
-from nnunet_core.interfaces import Case
-from nnunet_core.labels import Labels
-from nnunet_core.pictures import contact_sheet, overlay_picture, progress_picture
+from nnunet_builtin.pictures import drawing as pictures
+from nnunet_builtin.pictures.drawing import contact_sheet, overlay_picture
+from nnunet_builtin.training.progress import progress_picture
+from nnunet_core.data.cases import Case
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
 
 TWO = Labels(names={0: "background", 1: "liver", 2: "tumour"}, foreground=(1, 2))
 ORANGE, BLUE = (255, 159, 28), (63, 182, 255)
@@ -179,7 +180,7 @@ def test_no_global_state_of_matplotlib_is_used(tmp_path: Path) -> None:
     code = (
         "import sys, matplotlib\n"
         "from pathlib import Path\n"
-        "from nnunet_core.pictures import progress_picture\n"
+        "from nnunet_builtin.training.progress import progress_picture\n"
         "progress_picture([], Path(sys.argv[1]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

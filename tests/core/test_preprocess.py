@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from nnunet_core import parallel
-from nnunet_core.dataset import CaseFiles, Dataset
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.cases import PreparedCase, PreparedGeometry
+from nnunet_core.data.dataset import CaseFiles, Dataset
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
+from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import DatasetError, NnunetError
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.interfaces import PreparedCase, PreparedGeometry
-from nnunet_core.labels import Labels
-from nnunet_core.parallel import Workers
-from nnunet_core.plans import Configuration, NetworkSpec, Normalization
-from nnunet_core.preprocess import case_keys, prepare_cases
-from nnunet_core.storage import PreparedStore
+from nnunet_core.runtime import workers as parallel
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.prepare import case_keys, prepare_cases
+from nnunet_core.store.prepared import PreparedStore
 
 SHAPE = (4, 5, 6)
 ENDING = ".nii.gz"

@@ -5,16 +5,21 @@ import sys
 
 import pytest
 
+from nnunet_cli.app import commands
+from nnunet_cli.main import main
 from nnunet_core import Component, hookimpl
 from nnunet_core.errors import PluginError, UnknownComponentError, UsageError
-from nnunet_core.registry import PluginInfo, Registry
+from nnunet_core.registry.discovery import PluginInfo, Registry
+from nnunet_core.runtime.reporting import Silence
+from nnunet_core.stages.run import Request, made
+from nnunet_core.store.workspace import Workspace
 
 LOSS = """
 from nnunet_core import Component, Variant, hookimpl
 
 @hookimpl
 def nnunet_losses():
-    return [Component("{name}", "nnunet_builtin.losses:DiceCE")]
+    return [Component("{name}", "nnunet_builtin.losses.dice_ce:DiceCE")]
 """
 
 
@@ -127,11 +132,113 @@ def test_an_allow_list_keeps_the_builtin_plugin(install, monkeypatch):
     assert (status["builtin"], status["alpha"], status["beta"]) == ("active", "blocked", "active")
 
 
+@pytest.mark.parametrize("plugin", ["builtin", "formats"])
+def test_nobody_takes_the_name_of_a_plugin_of_ours(install, plugin):
+    install("alpha", plugin, LOSS.format(name="mine"))
+    registry = Registry.discover()
+    assert (row(registry, plugin).status, row(registry, plugin).distribution) == ("active", "nnunet-core")
+    assert registry.resolve("loss", "dice_ce").is_own
+    with pytest.raises(UnknownComponentError):
+        registry.resolve("loss", "mine")
+
+
+def test_a_plugin_that_calls_itself_builtin_has_no_privilege(install):
+    install("alpha", "alpha", LOSS.format(name="dice_ce"))
+    resolved = Registry.discover().resolve("loss", "alpha/dice_ce")
+    assert not resolved.is_own
+
+
+def test_one_of_our_plugins_is_blocked_alone(monkeypatch):
+    monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "")
+    registry = Registry.discover(["dicom"])
+    assert row(registry, "dicom").status == "blocked"
+    formats = {resolved.name for resolved in registry.components("image_format")}
+    assert "nifti" in formats
+    assert "dicom" not in formats
+
+
+def test_an_allow_list_keeps_every_reader(monkeypatch):
+    monkeypatch.setenv("NNUNET_PLUGINS", "nothing")
+    formats = {resolved.name for resolved in Registry.discover().components("image_format")}
+    assert {"nifti", "dicom"} <= formats
+
+
+COMMANDS = """
+from nnunet_core import Component, hookimpl
+
+@hookimpl
+def nnunet_commands():
+    return [Component(name, "alpha_hooks:work", name) for name in {names}]
+
+def work(number: int = 2):
+    "Work."
+    print("worked", number)
+"""
+
+
+def test_commands_of_plugins_may_be_in_groups_and_take_no_name_of_ours(install, capsys):
+    names = ["dataset shrink", "dataset verify", "train", "lab count", "models"]
+    install("alpha", "alpha", COMMANDS.format(names=names))
+    found = commands(Registry.discover())
+    assert {name for name, (target, _) in found.items() if target == "alpha_hooks:work"} == {
+        *("dataset shrink", "lab count"),
+        *("alpha/dataset verify", "alpha/train", "alpha/models"),
+    }
+    assert "(alpha 1.0)" in found["lab count"][1]
+    for words in (["dataset", "shrink"], ["lab", "count"], ["alpha/train"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--number", "3"])
+        assert ended.value.code in (0, None)
+        assert "worked 3" in capsys.readouterr().out
+
+
+def test_a_command_of_three_words_is_refused(install):
+    install("alpha", "alpha", COMMANDS.format(names=["one two three"]))
+    assert "one two three" in row(Registry.discover(), "alpha").error
+
+
+DATASET = """
+from dataclasses import dataclass
+from nnunet_core import Component, hookimpl
+
+@hookimpl
+def nnunet_datasets():
+    return [Component("boxes", "alpha_hooks:Boxes")]
+
+@dataclass
+class Boxes:
+    variant: str = "demo"
+    folds: tuple[str, ...] = ("1",)
+    predict: str = ""
+
+    def make(self, raw, report):
+        (raw / "Dataset005_Boxes").mkdir(parents=True)
+        return raw / "Dataset005_Boxes"
+"""
+
+
+def test_a_plugin_may_make_a_dataset_that_is_run_by_its_name(install, tmp_path):
+    install("alpha", "alpha", DATASET)
+    workspace, registry = Workspace.find(tmp_path / "ws"), Registry.discover()
+    request = made(Request("boxes"), registry, workspace, Silence())
+    assert request.dataset == str(workspace.raw / "Dataset005_Boxes")
+    assert (request.variant, request.folds, request.predict, request.output) == ("demo", ("1",), None, None)
+    assert made(Request("other"), registry, workspace, Silence()) == Request("other")
+
+
+def test_what_the_user_chose_wins_over_the_maker_of_the_dataset(install, tmp_path):
+    install("alpha", "alpha", DATASET)
+    chosen = Request("boxes", variant="mine", folds=("0",), predict=tmp_path, output=tmp_path / "out")
+    request = made(chosen, Registry.discover(), Workspace.find(tmp_path / "ws"), Silence())
+    assert (request.variant, request.folds) == ("mine", ("0",))
+    assert (request.predict, request.output) == (tmp_path, tmp_path / "out")
+
+
 def test_code_without_registration_is_found_with_its_distribution():
-    resolved = Registry.discover().resolve("loss", "nnunet_builtin.losses:DiceCE")
+    resolved = Registry.discover().resolve("loss", "nnunet_builtin.losses.dice_ce:DiceCE")
     assert (resolved.name, resolved.distribution) == ("DiceCE", "nnunet-core")
     with pytest.raises(PluginError, match="DiceXE"):
-        Registry.discover().resolve("loss", "nnunet_builtin.losses:DiceXE")
+        Registry.discover().resolve("loss", "nnunet_builtin.losses.dice_ce:DiceXE")
 
 
 def test_an_unknown_name_suggests_the_nearest_and_lists_all():
@@ -145,7 +252,7 @@ def test_a_missing_requirement_says_what_to_install():
     class Plugin:
         @hookimpl
         def nnunet_losses(self):
-            return [Component("needy", "nnunet_builtin.losses:DiceCE", requires=("no-such-distribution>=2",))]
+            return [Component("needy", "nnunet_builtin.losses.dice_ce:DiceCE", requires=("no-such-distribution>=2",))]
 
     registry.register(Plugin(), PluginInfo("needy", "x", "needy", "1", "active"))
     with pytest.raises(PluginError, match=r"pip install 'no-such-distribution>=2'"):
@@ -160,7 +267,7 @@ class Requiring:
 
     @hookimpl
     def nnunet_losses(self):
-        return [Component("needy", "nnunet_builtin.losses:DiceCE", requires=(self.requirement,))]
+        return [Component("needy", "nnunet_builtin.losses.dice_ce:DiceCE", requires=(self.requirement,))]
 
 
 @pytest.mark.parametrize(
@@ -192,9 +299,9 @@ def test_a_hook_may_have_any_name_of_its_own(install):
     code = (
         "from nnunet_core import Component, Variant, hookimpl\n"
         "@hookimpl(specname='nnunet_losses')\ndef my_losses():\n"
-        "    return [Component('mine', 'nnunet_builtin.losses:DiceCE')]\n"
+        "    return [Component('mine', 'nnunet_builtin.losses.dice_ce:DiceCE')]\n"
         "@hookimpl(specname='nnunet_losses')\ndef more_losses():\n"
-        "    return [Component('other', 'nnunet_builtin.losses:DiceCE')]\n"
+        "    return [Component('other', 'nnunet_builtin.losses.dice_ce:DiceCE')]\n"
         "@hookimpl(specname='nnunet_variants')\ndef my_variants():\n    return [Variant('v', loss='mine')]\n"
     )
     install("alpha", "alpha", code)

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from listening import Listener
 
-from nnunet_core import prediction
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.splits import Splits, equal_folds
 from nnunet_core.errors import UsageError
-from nnunet_core.images import SimpleItkFormat
-from nnunet_core.interfaces import Runtime
-from nnunet_core.models import Model, ModelDocument, weights_digests
-from nnunet_core.prediction import PredictionOptions, predict_folder
-from nnunet_core.registry import Registry
-from nnunet_core.run import Request, run
-from nnunet_core.splits import Splits, equal_folds
-from nnunet_core.workspace import Workspace
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.stages import predict as prediction
+from nnunet_core.stages.predict import PredictionOptions, predict_folder
+from nnunet_core.stages.run import Request, run
+from nnunet_core.store.models import Model, ModelDocument, weights_digests
+from nnunet_core.store.workspace import Workspace
 
 RUNTIME = Runtime("cpu", "float32", 0, 1)
 BRIEF = {
@@ -237,11 +237,11 @@ def test_references_of_more_cases_than_were_predicted_do_no_harm(tiny, tmp_path)
 
 def test_named_formats_are_those_of_predictions_too(tiny, tmp_path):
     path = tiny / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "image_format": "builtin/nifti"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_format": "formats/nifti"}))
     result = run_tiny(tiny)
     document = ModelDocument.read(result.best.folder / "model.json")
-    assert (document.image_format, document.label_format) == ("builtin/nifti", None)
-    model = Model(result.best.folder, document.model_copy(update={"image_format": "builtin/niftti"}))
+    assert (document.image_format, document.label_format) == ("formats/nifti", None)
+    model = Model(result.best.folder, document.model_copy(update={"image_format": "formats/niftti"}))
     with pytest.raises(UsageError, match="nifti"):
         predict_folder(model, tiny / "imagesTr", tmp_path / "out", Registry.discover())
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_builtin.trainer_settings import TrainerSettings
+from nnunet_builtin.training.settings import TrainerSettings
 from nnunet_core import Component
 from nnunet_core.errors import PluginError, SettingsError
-from nnunet_core.registry import Resolved
-from nnunet_core.settings import build, full_settings, parse_assignments
+from nnunet_core.registry.discovery import Resolved
+from nnunet_core.registry.settings import build, full_settings, parse_assignments
 
 
 class Example:

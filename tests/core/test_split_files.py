@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_core.cascade import stage_splits
+from nnunet_builtin.datasets.plain_pickle import read_plain_pickle
+from nnunet_builtin.datasets.split_files import read_folds, read_groups
+from nnunet_core.data.splits import Split, Splits, equal_folds, five_folds, grouped_folds, load_splits
 from nnunet_core.errors import StorageError, UsageError
-from nnunet_core.plain_pickle import read_plain_pickle
-from nnunet_core.split_files import read_folds, read_groups
-from nnunet_core.splits import Split, Splits, equal_folds, five_folds, grouped_folds, load_splits
+from nnunet_core.stages.cascade import stage_splits
 
 NAMES = [f"case_{i:03d}" for i in range(11)]
 FOLDS = [{"train": list(s.train), "val": list(s.val)} for s in five_folds(NAMES)]

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from listening import Listener
 
+from nnunet_core.data.splits import Split, Splits, five_folds, load_splits
 from nnunet_core.errors import StorageError, UsageError
-from nnunet_core.splits import Split, Splits, five_folds, load_splits
 
 NAMES = [f"case_{i:03d}" for i in range(11)]
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnunet_core.data.cases import PreparedCase, PreparedGeometry
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import PluginError, StorageError
-from nnunet_core.images import Geometry
-from nnunet_core.interfaces import PreparedCase, PreparedGeometry
-from nnunet_core.storage import PreparedStore, chunking
+from nnunet_core.store.prepared import PreparedStore, chunking
 
 SHAPE = (37, 52, 41)
 PATCH = (24, 32, 24)
@@ -193,7 +193,8 @@ WRITER = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from test_storage import PATCH, PreparedStore, StorageError, make_case
-    from nnunet_core import files, storage
+    from nnunet_core.runtime import files
+    from nnunet_core.store import prepared as storage
     {setup}
     try:
         PreparedStore(Path({folder!r})).write(make_case(seed=1), "new", PATCH)

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_core.dataset import open_dataset
+from nnunet_builtin.datasets.verification import Report, verify
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import DatasetError
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.parallel import Workers
-from nnunet_core.registry import Registry
-from nnunet_core.reporting import Silence
-from nnunet_core.verification import Report, verify
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime.reporting import Silence
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.store.raw import open_dataset
 
 SHAPE = (3, 4, 5)
 GRID = Geometry(SHAPE, (2.0, 1.0, 1.0), (1.0, 2.0, 3.0))

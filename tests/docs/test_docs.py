@@ -1,5 +1,7 @@
 """The documentation says what the code does: generated pages, links, commands in examples, the README's plugin."""
 
+import ast
+import graphlib
 import importlib
 import inspect
 import itertools
@@ -16,26 +18,56 @@ import pytest
 import torch
 import typer
 
-from nnunet_cli.app import COMMANDS
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_cli.app import commands
 from nnunet_core import errors
-from nnunet_core.dataset import open_dataset
-from nnunet_core.evaluation import evaluate_case, summarise
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.labels import Labels
-from nnunet_core.models import ModelDocument
-from nnunet_core.record import RunRecord
-from nnunet_core.registry import PluginInfo, Registry
-from nnunet_core.settings import build, full_settings, parse_assignments
-from nnunet_core.splits import Splits
+from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
+from nnunet_core.data.splits import Splits
+from nnunet_core.registry.discovery import PluginInfo, Registry
+from nnunet_core.registry.records import FoldRecord
+from nnunet_core.registry.settings import build, full_settings, parse_assignments
+from nnunet_core.stages.evaluate import evaluate_case, summarise
+from nnunet_core.store.models import ModelDocument
+from nnunet_core.store.raw import open_dataset
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["cli.md", "hooks.md", "components.md"])
+@pytest.mark.parametrize("page", ["cli.md", "hooks.md", "components.md", "modules.md"])
 def test_generated_pages_are_current(page):
     assert (ROOT / "docs/reference" / page).read_text() == generate.PAGES[page](), "run: python docs/generate.py"
+
+
+def test_every_room_has_a_line_in_the_architecture():
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    listed = re.findall(r"^\| `([\w/]+)` \|", page, re.MULTILINE)
+    tree = [str(room.relative_to(ROOT)) for package in generate.PACKAGES for room in generate.rooms(package)]
+    assert sorted(listed) == sorted(tree)
+
+
+def imports_of(path):
+    """Yield the modules that a file imports, those for types included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_no_module_imports_itself_through_others_not_even_for_types():
+    files = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts): path
+        for package in generate.PACKAGES
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    graph = {name: {other for other in imports_of(path) if other in files} for name, path in files.items()}
+    assert len(graph) > 100
+    assert sum(map(len, graph.values())) > 300
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
 def test_links_resolve():
@@ -61,11 +93,11 @@ def example_commands():
 
 
 def test_commands_in_examples_exist():
-    checked = 0
+    checked, registered = 0, commands(Registry.discover())
     for page, words in example_commands():
-        name = next((n for n in COMMANDS if words[: len(n.split())] == n.split()), None)
+        name = next((n for n in registered if words[: len(n.split())] == n.split()), None)
         assert name, f"{page}: nnunet {' '.join(words)}"
-        module, _, attribute = COMMANDS[name][0].partition(":")
+        module, _, attribute = registered[name][0].partition(":")
         app = typer.Typer()
         app.command()(getattr(importlib.import_module(module), attribute))
         command = typer.main.get_command(app)
@@ -120,7 +152,7 @@ def test_every_error_class_is_documented_with_its_exit_code():
             assert f"| `{name}` | {error.exit_code} |" in page
 
 
-@pytest.mark.parametrize(("document", "title"), [(RunRecord, "run.json"), (ModelDocument, "model.json")])
+@pytest.mark.parametrize(("document", "title"), [(FoldRecord, "run.json"), (ModelDocument, "model.json")])
 def test_every_field_of_a_record_is_documented(document, title):
     section = read("reference/files.md").partition(f"## {title}\n")[2].partition("\n## ")[0]
     assert {name for name in document.model_fields if f"`{name}`" not in section} == set()

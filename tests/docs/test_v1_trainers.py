@@ -9,11 +9,11 @@ import pytest
 import test_losses
 import typer
 
-from nnunet_cli.app import COMMANDS
-from nnunet_core.components import RUN_KINDS
-from nnunet_core.method import choose
-from nnunet_core.registry import Registry
-from nnunet_core.settings import full_settings, parse_assignments
+from nnunet_cli.app import commands
+from nnunet_core.registry.components import RUN_KINDS
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.settings import full_settings, parse_assignments
+from nnunet_core.stages.method import choose
 
 ROOT = Path(__file__).parent.parent.parent
 LINES = (ROOT / "docs" / "reference" / "v1-trainers.md").read_text().splitlines()
@@ -27,7 +27,7 @@ def rows():
 
 
 def options_of_run():
-    module, _, function = COMMANDS["run"][0].partition(":")
+    module, _, function = commands(Registry.discover())["run"][0].partition(":")
     app = typer.Typer()
     app.command()(getattr(importlib.import_module(module), function))
     return {option for parameter in typer.main.get_command(app).params for option in parameter.opts}

@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from nnunet_core.dataset import find_format
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import ImageError
-from nnunet_core.images import Geometry, SimpleItkFormat
-from nnunet_core.registry import Registry
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.store.raw import find_format
 
 FILES = [
     "Task004_Hippocampus/imagesTr/hippocampus_004_0000.nii.gz",

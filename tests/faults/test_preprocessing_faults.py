@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from nnunet_core.storage import PreparedStore
+from nnunet_core.store.prepared import PreparedStore
 
 pytestmark = pytest.mark.slow
 CASES = 40

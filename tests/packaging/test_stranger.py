@@ -28,7 +28,7 @@ from nnunet_core import Component, hookimpl
 
 @hookimpl
 def nnunet_planners():
-    return [Component("v21_24GB", "nnunet_builtin.planning:PlannerV21", "24 GB", {"gpu_memory_gb": 24})]
+    return [Component("v21_24GB", "nnunet_builtin.planning.planner:PlannerV21", "24 GB", {"gpu_memory_gb": 24})]
 
 @hookimpl
 def nnunet_losses():
@@ -54,7 +54,7 @@ class Focal:
 """
 NETWORKS = """
 from torch import nn
-from nnunet_builtin.memory import unet_memory
+from nnunet_builtin.networks.estimate import unet_memory
 
 class Heads(nn.Module):
     def __init__(self, spec):

@@ -26,14 +26,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.residual_unet import ResidualUNet
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.networks.residual_unet import ResidualUNet
+from nnunet_core.data.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
+from nnunet_core.data.labels import Labels
+from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import NnunetError
-from nnunet_core.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
-from nnunet_core.labels import Labels
-from nnunet_core.plans import Configuration, Plans
-from nnunet_core.registry import Registry
-from nnunet_core.settings import build
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.settings import build
 
 #: {class in v1: our component}
 PLANNERS = {

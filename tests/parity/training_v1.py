@@ -21,16 +21,16 @@ from unittest import mock
 import numpy as np
 import torch
 
-from nnunet_builtin.devices import ResolvedRuntime
-from nnunet_builtin.loading import Step
-from nnunet_builtin.losses import DiceCE
-from nnunet_builtin.optimization import learning_rate
-from nnunet_builtin.plain_unet import PlainUNet
-from nnunet_builtin.state_names import from_v1
-from nnunet_builtin.trainer import TrainerV2
-from nnunet_builtin.training_loop import Loop, computing
-from nnunet_core.labels import Labels
-from nnunet_core.plans import NetworkSpec
+from nnunet_builtin.computing.devices import ResolvedRuntime
+from nnunet_builtin.losses.dice_ce import DiceCE
+from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.networks.state_names import from_v1
+from nnunet_builtin.training.loading import Step
+from nnunet_builtin.training.loop import Loop, computing
+from nnunet_builtin.training.optimization import learning_rate
+from nnunet_builtin.training.trainer import TrainerV2
+from nnunet_core.data.labels import Labels
+from nnunet_core.data.plans import NetworkSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_problems import EPOCHS, PROBLEMS, STEPS, draw_batch, draw_weights
@@ -78,7 +78,7 @@ def our_loop(problem: dict[str, Any], shapes: dict[str, Any], kind: str, **setti
     )
     trainer = TrainerV2(**{"epochs": EPOCHS, "iterations_per_epoch": STEPS // EPOCHS, **settings})
     runtime = ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0)
-    with mock.patch("nnunet_builtin.training_loop.describe_network", create=True):
+    with mock.patch("nnunet_builtin.training.loop.describe_network", create=True):
         loop = Loop(trainer, task, runtime)  # type: ignore[arg-type]
     drawn = {name: torch.from_numpy(array) for name, array in draw_weights(problem, shapes).items()}
     loop.state.network.load_state_dict(from_v1(drawn))

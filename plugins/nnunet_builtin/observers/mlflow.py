@@ -11,7 +11,7 @@ from nnunet_builtin.observers.observer import Observer, facts, run_id, title
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nnunet_core.record import RunRecord
+    from nnunet_core.registry.records import FoldRecord
 
 TAG = "nnunet_id"
 
@@ -25,7 +25,7 @@ class MlflowLog:
         folder: Of the fold; kept as a tag.
     """
 
-    def __init__(self, library: Any, record: RunRecord, folder: Path) -> None:
+    def __init__(self, library: Any, record: FoldRecord, folder: Path) -> None:
         self._client = library.MlflowClient()
         number = self._experiment(record.dataset)
         known = self._client.search_runs([number], filter_string=f"tags.{TAG} = '{run_id(record)}'")

@@ -15,7 +15,7 @@ from nnunet_core.errors import PluginError, UsageError, nearest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nnunet_core.record import RunRecord
+    from nnunet_core.registry.records import FoldRecord
 
 VARIABLE = "NNUNET_LOG"
 NAMES = ("tensorboard", "wandb", "mlflow")
@@ -40,14 +40,14 @@ class Observer:
         open_log: From library, record and fold folder to the log of one fold.
     """
 
-    def __init__(self, name: str, library: str, open_log: Callable[[Any, RunRecord, Path], Log]) -> None:
+    def __init__(self, name: str, library: str, open_log: Callable[[Any, FoldRecord, Path], Log]) -> None:
         self.name = name
         self.library = library
         self.open_log = open_log
         self._logs: dict[Path, Log | None] = {}
 
     @hookimpl
-    def nnunet_run_started(self, record: RunRecord, folder: Path) -> None:
+    def nnunet_run_started(self, record: FoldRecord, folder: Path) -> None:
         """Open the log of a fold; what fails here is said once, and the fold is then not logged."""
         if self.name in asked_names():
             self._open(record, folder)
@@ -67,7 +67,7 @@ class Observer:
                 ) from error
 
     @hookimpl
-    def nnunet_run_finished(self, record: RunRecord, folder: Path, summary: Mapping[str, object]) -> None:
+    def nnunet_run_finished(self, record: FoldRecord, folder: Path, summary: Mapping[str, object]) -> None:
         """Write the scores of the fold's validation; a fold that only had to be validated is opened for it."""
         if self.name in asked_names() and folder not in self._logs:
             self._open(record, folder)
@@ -75,7 +75,7 @@ class Observer:
         if log is not None:
             log.finish(flat(summary, "validation/"))
 
-    def _open(self, record: RunRecord, folder: Path) -> None:
+    def _open(self, record: FoldRecord, folder: Path) -> None:
         self._logs[folder] = None
         self._logs[folder] = self.open_log(_imported(self.library, self.name), record, folder)
 
@@ -110,18 +110,18 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, float]:
     return found
 
 
-def title(record: RunRecord) -> str:
+def title(record: FoldRecord) -> str:
     """Return the name of a fold for people."""
     return f"{record.dataset} {record.variant} {record.configuration} fold {record.fold}"
 
 
-def run_id(record: RunRecord) -> str:
+def run_id(record: FoldRecord) -> str:
     """Return 16 hexadecimal digits that a training keeps when it is stopped and goes on."""
     parts = (title(record), record.inputs_digest, record.started)
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
 
-def facts(record: RunRecord) -> dict[str, Any]:
+def facts(record: FoldRecord) -> dict[str, Any]:
     """Return what was run: what to group and compare trainings by."""
     keys = ("dataset", "variant", "configuration", "fold", "seed", "device", "precision")
     chosen: dict[str, Any] = {key: getattr(record, key) for key in keys}

@@ -11,7 +11,7 @@ from nnunet_builtin.observers.observer import Observer, facts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nnunet_core.record import RunRecord
+    from nnunet_core.registry.records import FoldRecord
 
 FOLDER = "tensorboard"
 
@@ -25,7 +25,7 @@ class TensorBoardLog:
         folder: Of the fold.
     """
 
-    def __init__(self, library: Any, record: RunRecord, folder: Path) -> None:
+    def __init__(self, library: Any, record: FoldRecord, folder: Path) -> None:
         self.library = library
         self.record = record
         self.folder = folder

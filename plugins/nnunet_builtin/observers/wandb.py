@@ -11,7 +11,7 @@ from nnunet_builtin.observers.observer import Observer, facts, run_id, title
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nnunet_core.record import RunRecord
+    from nnunet_core.registry.records import FoldRecord
 
 PROJECT = "nnunet"
 
@@ -25,7 +25,7 @@ class WandbLog:
         folder: Of the fold; local files go into its folder `wandb`.
     """
 
-    def __init__(self, library: Any, record: RunRecord, folder: Path) -> None:
+    def __init__(self, library: Any, record: FoldRecord, folder: Path) -> None:
         self._run = library.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             group=f"{record.dataset} {record.variant} {record.configuration}",

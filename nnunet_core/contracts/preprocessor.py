@@ -1,0 +1,35 @@
+"""What takes a case to a network's grid, and probabilities back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nnunet_core.data.cases import Case, PreparedCase, PreparedGeometry
+    from nnunet_core.data.plans import Configuration
+
+
+class Preprocessor(Protocol):
+    """Takes a raw case to a network's grid and intensities, and probabilities back.
+
+    It may also have `on(device)`, which returns a copy that computes on that device, and for cascades
+    `prepare_label(label, geometry)`, which takes a label map (Z, Y, X) of the file's grid to that of a prepared case.
+    """
+
+    def prepare(self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()) -> PreparedCase:
+        """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
+
+        Raises:
+            ImageError: The image has no non-zero voxel.
+        """
+        ...
+
+    def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+        """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
+
+        Voxels outside the crop box are 0 in every channel, which means background.
+        """
+        ...

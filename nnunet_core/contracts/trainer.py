@@ -1,0 +1,116 @@
+"""What trains folds, and applies what it trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nnunet_core.contracts.augmentation import Augmentation
+    from nnunet_core.contracts.loss import LossBuilder
+    from nnunet_core.contracts.network import NetworkBuilder
+    from nnunet_core.data.labels import Labels
+    from nnunet_core.data.plans import Configuration
+    from nnunet_core.runtime.reporting import Reporter
+    from nnunet_core.store.prepared import LabelStore, PreparedStore
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How to compute; no part of a run's identity, but recorded.
+
+    Attributes:
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the best that exists.
+        precision: `float32`, `bfloat16`, `float16`; `auto` takes what the device is fast in.
+        workers: Loader processes; 0 loads in the training process.
+        threads: Compute threads of the training process on CPU; 0 uses every core.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """Everything that a trainer needs to train one fold.
+
+    Attributes:
+        folder: The fold's folder; the trainer writes nowhere else.
+        configuration, labels: What to train.
+        training, validation: Case names.
+        store: Prepared cases.
+        network, loss, augmentation: Built components.
+        runtime: Device and precision.
+        seed: Of everything random.
+        report: Where progress goes.
+        previous: Label maps of the previous stage, in a cascade.
+        epoch_finished: Call with each line of metrics.jsonl; observers hear of it.
+    """
+
+    folder: Path
+    configuration: Configuration
+    labels: Labels
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    store: PreparedStore
+    network: NetworkBuilder
+    loss: LossBuilder
+    augmentation: Augmentation
+    runtime: Runtime
+    seed: int
+    report: Reporter
+    epoch_finished: Callable[[Mapping[str, object]], None]
+    previous: LabelStore | None = None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The networks of one or more folds that predict together.
+
+    Attributes:
+        folds: Fold folders, each with `weights.safetensors`.
+        configuration, labels: What they were trained for.
+        network: Built network builder.
+        runtime: Device and precision.
+        mirroring: Average over mirrored inputs.
+        mirror_axes: Axes of the patch that training mirrored; None is all.
+        step_size: Sliding-window step as a fraction of the patch.
+    """
+
+    folds: tuple[Path, ...]
+    configuration: Configuration
+    labels: Labels
+    network: NetworkBuilder
+    runtime: Runtime
+    mirroring: bool = True
+    step_size: float = 0.5
+    mirror_axes: tuple[int, ...] | None = None
+
+
+class Trainer(Protocol):
+    """Trains folds, and applies what it trained.
+
+    A trainer may have `check(runtime)`, which raises UsageError where its settings contradict each other, or the device or
+    precision does not exist. It is called before any case is prepared.
+    """
+
+    def train(self, task: TrainingTask) -> Mapping[str, str]:
+        """Train one fold, or go on from its last checkpoint; end with `weights.safetensors` in the fold's folder.
+
+        Returns:
+            `device` and `precision` as they were resolved, for the run record; empty when there was nothing to do.
+
+        Raises:
+            TrainingError: The training cannot go on (a loader died, the loss is not finite).
+        """
+        ...
+
+    def predictor(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
+        """Load the weights once and return a function: images float32 (C, *spatial) -> probabilities (K, *spatial)."""
+        ...

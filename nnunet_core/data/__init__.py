@@ -1,0 +1,1 @@
+"""What flows: datasets, images and their geometry, labels, fingerprint, plans, cases, splits."""

@@ -1,0 +1,209 @@
+"""A raw dataset in memory: its cases, and how they are read and checked."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_core.data.cases import Case
+from nnunet_core.data.images import Image, ImageFormat, check_finite, stack_channels
+from nnunet_core.data.labels import Labels
+from nnunet_core.errors import DatasetError, ImageError
+from nnunet_core.runtime import files
+
+DEFAULT_ENDING = ".nii.gz"
+_BYTES_PER_VALUE = 12  # of an image while it is loaded or resampled: as it was, as it will be, and between
+_BYTES_PER_VOXEL = 8  # of label and masks
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case.
+
+    Attributes:
+        name: Case name.
+        images: One file per channel, in channel order.
+        label: Label file, or None for cases to predict.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A raw dataset on disk.
+
+    Attributes:
+        folder: Holds dataset.json, imagesTr, labelsTr.
+        name: Folder name, for example `Task004_Hippocampus`.
+        channels: Channel names, by channel index.
+        labels: What label values mean.
+        ending: Of image files, with the leading dot.
+        image_format: Reads them.
+        label_ending: Of label files and predictions.
+        label_format: Reads and writes them.
+        training: Training cases, sorted by name.
+        document: The parsed dataset.json.
+        digests: Content digests of its files.
+    """
+
+    folder: Path
+    name: str
+    channels: tuple[str, ...]
+    labels: Labels
+    ending: str
+    image_format: ImageFormat
+    label_ending: str
+    label_format: ImageFormat
+    training: tuple[CaseFiles, ...]
+    document: Mapping[str, Any]
+    digests: files.Digests = field(default_factory=files.Digests, compare=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the training cases, sorted."""
+        return tuple(case.name for case in self.training)
+
+    def case(self, name: str) -> CaseFiles:
+        """Return the files of a training case by name."""
+        return next(case for case in self.training if case.name == name)
+
+    def load(self, case: CaseFiles) -> Case:
+        """Read one case and check that it can be used.
+
+        Raises:
+            ImageError: A file is missing or unreadable, channels or label do not lie on one grid, or a voxel is NaN.
+            DatasetError: The label holds values that dataset.json does not declare.
+        """
+        image = stack_channels([self.image_format.read(path) for path in case.images], case.images)
+        if image.array.shape[0] != len(self.channels):
+            raise ImageError(
+                f"Case {case.name} has {image.array.shape[0]} channels, dataset.json declares "
+                f"{len(self.channels)}: {', '.join(self.channels)}."
+            )
+        check_finite(image.array, case.images[0])
+        label = None if case.label is None else self.load_label(case.label, image, case.images[0])
+        return Case(case.name, image.array, label, image.geometry)
+
+    def load_label(self, path: Path, image: Image | None = None, image_path: Path | None = None) -> np.ndarray:
+        """Read a label file to int16 (Z, Y, X), checked against dataset.json and, if given, against its image.
+
+        Raises:
+            ImageError: Unreadable file, more than one channel, or another grid than the image.
+            DatasetError: Values that are no integers or are not declared.
+        """
+        label = self.label_format.read(path)
+        if label.array.shape[0] != 1:
+            raise ImageError(f"The label {path} has {label.array.shape[0]} channels; a label has one.")
+        if image is not None and (different := image.geometry.differences(label.geometry)):
+            details = "; ".join(
+                f"{name} {getattr(image.geometry, name)} of the image, {getattr(label.geometry, name)} of the label"
+                for name in different
+            )
+            raise ImageError(
+                f"{image_path} and its label {path} lie on different grids: {details}. Resample the label to its image, "
+                "or copy the image's geometry if only the header is wrong."
+            )
+        values = np.unique(label.array)
+        unknown = [v.item() for v in values if v.item() not in self.labels.values]
+        if unknown:
+            raise DatasetError(
+                f"The label {path} holds the values {unknown[:10]}, which dataset.json does not declare. "
+                f"Declared: {sorted(self.labels.values)}. Correct the file or 'labels' of {self.folder / 'dataset.json'}."
+            )
+        return label.array[0].astype(np.int16)
+
+    def slim(self) -> Dataset:
+        """Return what loading needs, without the list of cases: cheap to send to another process."""
+        return replace(self, training=(), document={}, digests=files.Digests())
+
+    def memory(self, case: CaseFiles, spacing: Sequence[float] | None = None) -> int:
+        """Estimate the bytes that loading a case takes, and resampling it to a spacing (mm), from its header.
+
+        It is 0 when the header cannot be read: loading the case will say why.
+        """
+        try:
+            header = self.image_format.header(case.images[0])
+        except ImageError:
+            return 0
+        growth = 1.0 if spacing is None else 1 + max(1.0, math.prod(header.spacing) / math.prod(spacing))
+        return int(growth * math.prod(header.shape) * (_BYTES_PER_VALUE * len(self.channels) + _BYTES_PER_VOXEL))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that identify dataset.json and the content of every training file."""
+        paths = [path for case in self.training for path in (*case.images, case.label) if path is not None]
+        contents = dict(
+            zip((str(path.relative_to(self.folder)) for path in paths), self.file_digests(paths), strict=True)
+        )
+        return files.digest({"document": self.document, "files": contents})
+
+    def file_digests(self, paths: Sequence[Path]) -> list[str]:
+        """Return 16 hexadecimal digits per file that identify its content; unchanged files are not read again.
+
+        Raises:
+            ImageError: A file cannot be read.
+        """
+        try:
+            return self.digests.of(paths)
+        except OSError as error:
+            raise ImageError(f"A file of {self.name} cannot be read: {error}") from error
+
+    def find_cases(self, folder: Path) -> tuple[CaseFiles, ...]:
+        """List the cases of a folder of images `CASE_0000.ext`, complete with every channel, sorted by name.
+
+        Raises:
+            DatasetError: No image of the dataset's ending, or missing channels (all of them are listed).
+        """
+        return tuple(find_cases(folder, self.ending, len(self.channels), self.image_format))
+
+
+def find_cases(folder: Path, ending: str, channels: int, image_format: ImageFormat) -> list[CaseFiles]:
+    """List the cases of an image folder; see `Dataset.find_cases`."""
+    if not folder.is_dir():
+        raise DatasetError(f"The image folder {folder} does not exist.")
+    found: dict[str, dict[int, Path]] = {}
+    plain: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.name.endswith(ending):
+            continue
+        stem = path.name.removesuffix(ending)
+        match = _CHANNEL.fullmatch(stem)
+        if match:
+            found.setdefault(match["case"], {})[int(match["channel"])] = path
+        else:
+            plain.append(path.name)
+    if not found:
+        hint = (
+            f" It holds {plain[0]} and {len(plain) - 1} more without a channel number: 4D files of the decathlon layout "
+            "are converted with: nnunet dataset convert FOLDER"
+            if plain
+            else ""
+        )
+        raise DatasetError(f"{folder} holds no image named CASE_0000{ending}.{hint}")
+    expected = _expected_files(found, channels, image_format)
+    missing = [f"{case}_{c:04d}{ending}" for case in found for c in range(expected) if c not in found[case]]
+    if missing:
+        raise DatasetError(
+            f"{folder} lacks {len(missing)} channel files ({channels} channels are declared): {', '.join(missing[:10])}."
+        )
+    return [CaseFiles(case, tuple(found[case][c] for c in range(expected))) for case in sorted(found)]
+
+
+def _expected_files(found: Mapping[str, Mapping[int, Path]], channels: int, image_format: ImageFormat) -> int:
+    """Return the number of files per case: one file holds all channels when it is an RGB image."""
+    if channels > 1 and all(list(case) == [0] for case in found.values()):
+        first = next(iter(found.values()))[0]
+        if image_format.header(first).channels == channels:
+            return 1
+    return channels

@@ -1,0 +1,356 @@
+"""The registry: discover plugins, list, resolve, block, and say where each component comes from."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+from nnunet_core.errors import NnunetError, PluginError, UnknownComponentError, UsageError, nearest
+from nnunet_core.registry.components import KINDS, Component, Variant
+from nnunet_core.registry.hooks import Hooks, component_hook
+
+ENTRY_POINT_GROUP = "nnunet_plugins"
+#: The distribution whose components' names nobody can take: our own.
+OWN = "nnunet-core"
+DENY_VARIABLE = "NNUNET_DISABLE_PLUGINS"
+ALLOW_VARIABLE = "NNUNET_PLUGINS"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_COMMAND = re.compile(rf"{_NAME.pattern}( {_NAME.pattern})?")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One row of `nnunet plugins list`: a plugin that loaded, is blocked or is broken.
+
+    Attributes:
+        name: Entry-point name.
+        module: What the entry point names.
+        distribution, version: Of the pip package that declares it.
+        status: `active`, `blocked` or `broken`.
+        error: Why it is broken; empty otherwise.
+        cause: The exception behind `error`, with its traceback.
+    """
+
+    name: str
+    module: str
+    distribution: str | None
+    version: str | None
+    status: str
+    error: str = ""
+    cause: BaseException | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A component found by reference, with its origin.
+
+    Attributes:
+        kind: One of `components.KINDS`.
+        reference: The full reference: `plugin/name`, or `package.module:Attribute` for unregistered code.
+        component: The record. Its settings hold the overrides of the user too.
+        distribution, version: Of the pip package that the code comes from; None for code outside any package.
+    """
+
+    kind: str
+    reference: str
+    component: Component
+    distribution: str | None = None
+    version: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether our own distribution registers it."""
+        return self.distribution == OWN
+
+    @property
+    def name(self) -> str:
+        """The short name for people: without plugin, and for unregistered code the attribute."""
+        return self.reference.rpartition(":")[2].rpartition("/")[2]
+
+    def with_settings(self, overrides: Mapping[str, Any]) -> Resolved:
+        """Return a copy whose settings are updated by `overrides`."""
+        settings = {**self.component.settings, **overrides}
+        return replace(self, component=replace(self.component, settings=settings))
+
+    def load(self) -> Any:
+        """Import and return the target (a class).
+
+        Raises:
+            PluginError: The module cannot be imported, has no such attribute, or a required distribution is missing.
+        """
+        _check_requirements(self)
+        module_name, _, attribute = self.component.target.partition(":")
+        try:
+            target: Any = importlib.import_module(module_name)
+            for part in attribute.split("."):
+                target = getattr(target, part)
+        except Exception as error:
+            origin = f" of {self.distribution} {self.version}" if self.distribution else ""
+            raise PluginError(
+                f"The {self.kind} '{self.reference}'{origin} cannot be loaded: importing '{self.component.target}' "
+                f"failed with {type(error).__name__}: {error}"
+            ) from error
+        return target
+
+
+class Registry:
+    """All plugins that are installed, and the components they register.
+
+    Attributes:
+        hooks: Of the plugins; observers are told of a training through them.
+    """
+
+    def __init__(self) -> None:
+        self.hooks = Hooks()
+        self._plugins: dict[str, PluginInfo] = {}
+        self._components: dict[str, list[Resolved]] = {kind: [] for kind in KINDS}
+        self._variants: list[tuple[str, Variant]] = []
+
+    @classmethod
+    def discover(cls, deny: Iterable[str] = ()) -> Registry:
+        """Load every plugin of the entry-point group that is not blocked.
+
+        Args:
+            deny: Plugin names not to load, beyond those of NNUNET_DISABLE_PLUGINS. They are put into that variable, so
+                that worker processes and everything else that discovers later agree.
+        """
+        registry = cls()
+        denied = _names_in(DENY_VARIABLE) | set(deny)
+        if deny:
+            os.environ[DENY_VARIABLE] = ",".join(sorted(denied))
+        allowed = _names_in(ALLOW_VARIABLE)
+        claims: dict[str, dict[tuple[str, str], metadata.EntryPoint]] = {}
+        for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
+            owner = (entry.dist.name if entry.dist else "?", entry.value)
+            claims.setdefault(entry.name, {})[owner] = entry
+        for name in sorted(claims, key=lambda n: (not _own(claims[n].values()), n)):
+            registry._admit(name, list(claims[name].values()), denied, allowed)
+        return registry
+
+    def _admit(self, name: str, entries: list[metadata.EntryPoint], denied: set[str], allowed: set[str]) -> None:
+        """Load the plugin `name`, or record why not."""
+        own = _own(entries)
+        entries = own or entries  # nobody can take the name of a plugin of ours, or stop it by claiming that name
+        first = entries[0]
+        info = PluginInfo(
+            name=name,
+            module=first.value,
+            distribution=first.dist.name if first.dist else None,
+            version=first.dist.version if first.dist else None,
+            status="active",
+        )
+        if len(entries) > 1:
+            owners = " and ".join(f"{e.dist.name} {e.dist.version}" if e.dist else "?" for e in entries)
+            error = f"{owners} both register a plugin named '{name}'; neither is loaded. Uninstall one of them."
+            self._plugins[name] = replace(info, status="broken", error=error, distribution=None, version=None)
+        elif name in denied or (allowed and name not in allowed and not own):
+            self._plugins[name] = replace(info, status="blocked")
+        else:
+            self._load(info, first.load)
+
+    def _load(self, info: PluginInfo, load: Callable[[], object]) -> None:
+        try:
+            self.register(load(), info)
+        except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it becomes a row
+            message = str(error) if isinstance(error, NnunetError) else f"{type(error).__name__}: {error}"
+            self._plugins[info.name] = replace(info, status="broken", error=message, cause=error)
+
+    def register(self, plugin: object, info: PluginInfo) -> None:
+        """Register one plugin object; its records are checked before any of them is admitted.
+
+        Raises:
+            PluginError: A hook does not exist, raises, or returns something else than records.
+        """
+        try:
+            self.hooks.register(plugin, info.name)
+            found = {kind: _resolved(kind, self.hooks.components(plugin, kind), info) for kind in KINDS}
+            variants = _checked_variants(self.hooks.variants(plugin), info)
+        except Exception:
+            self.hooks.forget(plugin)
+            raise
+        for kind, records in found.items():
+            self._components[kind].extend(records)
+        self._variants.extend((info.name, variant) for variant in variants)
+        self._plugins[info.name] = info
+
+    def plugins(self) -> list[PluginInfo]:
+        """Return a row per plugin: active, blocked and broken ones."""
+        return list(self._plugins.values())
+
+    def components(self, kind: str | None = None) -> list[Resolved]:
+        """Return the registered components of one kind, or of all kinds in life-cycle order."""
+        kinds = KINDS if kind is None else (kind,)
+        return [resolved for each in kinds for resolved in self._components[each]]
+
+    def variants(self) -> list[tuple[PluginInfo, Variant]]:
+        """Return every variant with its plugin."""
+        return [(self._plugins[plugin], variant) for plugin, variant in self._variants]
+
+    def resolve(self, kind: str, reference: str) -> Resolved:
+        """Find a component by `name`, `plugin/name` or `package.module:Attribute`.
+
+        A built-in name always means the built-in component. Another bare name works while it is unique.
+
+        Raises:
+            UnknownComponentError: Nothing, or more than one thing, has that name; the message lists what exists.
+            PluginError: The reference names a plugin that is broken.
+        """
+        if ":" in reference:
+            return _unregistered(kind, reference)
+        plugin, slash, name = reference.rpartition("/")
+        if slash:
+            self._require_active(plugin, reference)
+        candidates = self._components[kind]
+        hits = [c for c in candidates if c.component.name == name and (not slash or c.reference == reference)]
+        own = [c for c in hits if c.is_own]
+        if len(hits) == 1 or own:
+            return (own or hits)[0]
+        if hits:
+            raise UnknownComponentError(_ambiguous(kind, reference, hits))
+        raise UnknownComponentError(self._unknown(kind, reference, [c.component.name for c in candidates]))
+
+    def variant(self, reference: str) -> tuple[PluginInfo, Variant]:
+        """Find a variant by `name` or `plugin/name`; the rules are those of `resolve`."""
+        plugin, slash, name = reference.rpartition("/")
+        if slash:
+            self._require_active(plugin, reference)
+        hits = [(i, v) for i, v in self.variants() if v.name == name and (not slash or i.name == plugin)]
+        own = [hit for hit in hits if hit[0].distribution == OWN]
+        if len(hits) == 1 or own:
+            return (own or hits)[0]
+        if hits:
+            rows = [
+                Resolved("variant", f"{i.name}/{name}", Component(name, "-:-"), i.distribution, i.version)
+                for i, _ in hits
+            ]
+            raise UnknownComponentError(_ambiguous("variant", reference, rows))
+        raise UnknownComponentError(self._unknown("variant", reference, [v.name for _, v in self._variants]))
+
+    def _require_active(self, plugin: str, reference: str) -> None:
+        info = self._plugins.get(plugin)
+        if info is None:
+            known = ", ".join(sorted(self._plugins))
+            raise UnknownComponentError(
+                f"'{reference}' names the plugin '{plugin}', which is not installed.{nearest(plugin, self._plugins)} "
+                f"Installed plugins: {known}."
+            )
+        if info.status == "broken":
+            raise PluginError(
+                f"'{reference}' is of the plugin '{plugin}', which is broken: {info.error}"
+            ) from info.cause
+        if info.status == "blocked":
+            raise UsageError(
+                f"'{reference}' is of the plugin '{plugin}', which is blocked. "
+                f"Remove it from --no-plugin / {DENY_VARIABLE}, or add it to {ALLOW_VARIABLE}."
+            )
+
+    def _unknown(self, kind: str, reference: str, names: list[str]) -> str:
+        broken = [info.name for info in self._plugins.values() if info.status == "broken"]
+        hint = f" These plugins are broken and register nothing: {', '.join(broken)}." if broken else ""
+        code = "" if kind == "variant" else " Code of your own is named as 'package.module:Attribute'."
+        return (
+            f"There is no {kind} named '{reference}'.{nearest(reference, names)} "
+            f"Available: {', '.join(sorted(names)) or 'none'}.{code}{hint}"
+        )
+
+
+def _own(entries: Iterable[metadata.EntryPoint]) -> list[metadata.EntryPoint]:
+    """Return the entries that our own distribution declares."""
+    return [entry for entry in entries if entry.dist is not None and entry.dist.name == OWN]
+
+
+def _names_in(variable: str) -> set[str]:
+    return {name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()}
+
+
+def _resolved(kind: str, found: Iterable[object], info: PluginInfo) -> list[Resolved]:
+    """Check the records that a plugin's hook returned, and say where they come from."""
+    hook = component_hook(kind)
+    records: dict[str, Resolved] = {}
+    for record in found:
+        if not isinstance(record, Component):
+            raise PluginError(f"{hook} of plugin '{info.name}' returned {record!r}; it must return Components.")
+        pattern = _COMMAND if kind == "command" else _NAME
+        if not pattern.fullmatch(record.name) or not _TARGET.fullmatch(record.target):
+            raise PluginError(
+                f"{hook} of plugin '{info.name}' returned a component with name {record.name!r} and target "
+                f"{record.target!r}; allowed are names of letters, digits, '_', '-', '.' and targets "
+                "'package.module:Attribute'."
+            )
+        if record.name in records:
+            raise PluginError(f"{hook} of plugin '{info.name}' returned two components named '{record.name}'.")
+        reference = f"{info.name}/{record.name}"
+        records[record.name] = Resolved(kind, reference, record, info.distribution, info.version)
+    return list(records.values())
+
+
+def _checked_variants(records: Iterable[object], info: PluginInfo) -> list[Variant]:
+    variants = []
+    for record in records:
+        if not isinstance(record, Variant) or not _NAME.fullmatch(record.name):
+            raise PluginError(f"nnunet_variants of plugin '{info.name}' returned {record!r}; it must return Variants.")
+        variants.append(record)
+    return variants
+
+
+def _ambiguous(kind: str, reference: str, hits: Sequence[Resolved]) -> str:
+    owners = ", ".join(f"'{h.reference}' ({h.distribution} {h.version})" for h in hits)
+    return f"The {kind} '{reference}' is registered by more than one plugin: {owners}. Write one of these full names."
+
+
+def _unregistered(kind: str, reference: str) -> Resolved:
+    """Resolve `package.module:Attribute`, code that no plugin registers."""
+    if not _TARGET.fullmatch(reference):
+        raise UnknownComponentError(
+            f"'{reference}' is not a reference to a {kind}. Allowed: name, plugin/name or package.module:Attribute."
+        )
+    resolved = Resolved(kind, reference, Component(reference.rpartition(":")[2].rpartition(".")[2], reference))
+    resolved.load()
+    distribution, version = owner(reference.partition(":")[0])
+    return replace(resolved, distribution=distribution, version=version)
+
+
+def owner(module: str) -> tuple[str | None, str | None]:
+    """Return distribution and version of the package that holds a module; None when no package does."""
+    owners = metadata.packages_distributions().get(module.partition(".")[0], [])
+    if not owners:
+        return None, None
+    return owners[0], metadata.version(owners[0])
+
+
+def _check_requirements(resolved: Resolved) -> None:
+    """Raise PluginError unless every distribution that a component requires is installed, in a version that it allows."""
+    if not resolved.component.requires:
+        return
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    subject = f"The {resolved.kind} '{resolved.reference}'"
+    for text in resolved.component.requires:
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement as error:
+            raise PluginError(
+                f"{subject} requires '{text}', which is no requirement: {error}. Allowed: 'name', 'name>=1.2' and so on."
+            ) from error
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError as error:
+            raise PluginError(f"{subject} needs '{text}', which is not installed. Run: pip install '{text}'") from error
+        if not wanted.specifier.contains(version, prereleases=True):
+            raise PluginError(f"{subject} needs '{text}'; {version} is installed. Run: pip install '{text}'")
+
+
+def source_file(target: str) -> str | None:
+    """Return the file that holds an imported target's module, for provenance; None for modules without a file."""
+    module: ModuleType = importlib.import_module(target.partition(":")[0])
+    return getattr(module, "__file__", None)

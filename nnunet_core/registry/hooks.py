@@ -1,0 +1,105 @@
+"""The hooks of all plugins: one typed method per hook. Nothing else calls pluggy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from nnunet_core.errors import PluginError
+from nnunet_core.registry import hookspecs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nnunet_core.data.dataset import Dataset
+    from nnunet_core.registry.records import FoldRecord
+
+
+class Hooks:
+    """What plugins implement. A hook that returns records is asked plugin by plugin, so that each has an origin."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+
+    def register(self, plugin: object, name: str) -> None:
+        """Admit the hooks of a plugin.
+
+        Raises:
+            PluginError: It implements a hook that does not exist, with other arguments, or as a wrapper.
+        """
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(str(error)) from error
+        for caller in self._manager.get_hookcallers(plugin) or ():
+            for implementation in _of(plugin, caller):
+                if implementation.hookwrapper or implementation.wrapper:
+                    raise PluginError(f"{caller.name} of plugin '{name}' is a wrapper; hooks here are plain functions.")
+
+    def forget(self, plugin: object) -> None:
+        """Remove the hooks of a plugin, if they were admitted."""
+        if self._manager.is_registered(plugin):
+            self._manager.unregister(plugin)
+
+    def components(self, plugin: object, kind: str) -> list[object]:
+        """Return what a plugin registers of a kind of component (`nnunet_planners` and so on).
+
+        Raises:
+            PluginError: The hook returned something else than a sequence.
+        """
+        return list(self._records(plugin, component_hook(kind)))
+
+    def variants(self, plugin: object) -> list[object]:
+        """Return the variants that a plugin registers. Raises PluginError as `components` does."""
+        return list(self._records(plugin, "nnunet_variants"))
+
+    def run_started(self, record: FoldRecord, folder: Path) -> list[str]:
+        """Tell the observers that a fold's training starts; return one warning per observer that raised."""
+        return self._tell("nnunet_run_started", record=record, folder=folder)
+
+    def epoch_finished(self, record: FoldRecord, folder: Path, metrics: Mapping[str, object]) -> list[str]:
+        """Tell the observers of an epoch; return one warning per observer that raised."""
+        return self._tell("nnunet_epoch_finished", record=record, folder=folder, metrics=metrics)
+
+    def fold_validated(
+        self, record: FoldRecord, folder: Path, dataset: Dataset, summary: Mapping[str, Any]
+    ) -> list[str]:
+        """Tell the observers that a fold's validation cases are scored; return one warning per observer that raised."""
+        return self._tell("nnunet_fold_validated", record=record, folder=folder, dataset=dataset, summary=summary)
+
+    def run_finished(self, record: FoldRecord, folder: Path, summary: Mapping[str, object]) -> list[str]:
+        """Tell the observers that a fold is validated; return one warning per observer that raised."""
+        return self._tell("nnunet_run_finished", record=record, folder=folder, summary=summary)
+
+    def _records(self, plugin: object, hook: str) -> Iterator[object]:
+        for implementation in _of(plugin, getattr(self._manager.hook, hook)):
+            records = implementation.function()
+            if not isinstance(records, Sequence):
+                raise PluginError(f"{hook} returned {type(records).__name__}; it must return a list of records.")
+            yield from records
+
+    def _tell(self, hook: str, **arguments: object) -> list[str]:
+        warnings = []
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(**{name: arguments[name] for name in implementation.argnames})
+            except Exception as error:  # noqa: BLE001 - observers look, they do not stop a training
+                warnings.append(
+                    f"The observer {hook} of plugin '{implementation.plugin_name}' failed: "
+                    f"{type(error).__name__}: {error}"
+                )
+        return warnings
+
+
+def component_hook(kind: str) -> str:
+    """Return the name of the hook that registers a kind of component."""
+    return "nnunet_losses" if kind == "loss" else f"nnunet_{kind}s"
+
+
+def _of(plugin: object, caller: pluggy.HookCaller) -> list[pluggy.HookImpl]:
+    """Return a plugin's own implementations of a hook, whatever they are called."""
+    return [implementation for implementation in caller.get_hookimpls() if implementation.plugin is plugin]

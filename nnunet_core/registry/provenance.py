@@ -1,0 +1,52 @@
+"""Where components come from: what decides whether two runs are the same method."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nnunet_core.registry.discovery import Resolved, owner, source_file
+from nnunet_core.registry.records import ComponentRecord
+from nnunet_core.registry.settings import full_settings
+from nnunet_core.runtime import files
+
+_LIBRARIES = ("nnunet-core", "torch", "numpy", "scipy", "SimpleITK", "blosc2", "batchgenerators")
+
+
+def component_record(resolved: Resolved) -> ComponentRecord:
+    """Describe a resolved component."""
+    source = source_file(resolved.component.target) if resolved.distribution is None else None
+    return ComponentRecord(
+        reference=resolved.reference,
+        target=resolved.component.target,
+        distribution=resolved.distribution,
+        version=resolved.version,
+        settings=full_settings(resolved),
+        source_digest=files.file_digest(Path(source)) if source else None,
+    )
+
+
+def code_identity(function: Callable[..., Any]) -> list[str | None]:
+    """Return what changes when a function may do something else: where it is defined, not where it is inherited.
+
+    Returns:
+        Its full name, the version of the distribution that it belongs to, and the digest of the file that defines it.
+    """
+    plain = inspect.unwrap(function)
+    source = source_file(plain.__module__)
+    digest = files.file_digest(Path(source)) if source else None
+    return [f"{plain.__module__}.{plain.__qualname__}", owner(plain.__module__)[1], digest]
+
+
+def library_versions() -> dict[str, str]:
+    """Return {distribution: version} of the libraries that numbers depend on."""
+    installed = {str(d.name).lower(): d.version for d in metadata.distributions()}
+    return {name: installed[name.lower()] for name in _LIBRARIES if name.lower() in installed}
+
+
+def identity(components: Mapping[str, ComponentRecord]) -> str:
+    """Return 16 hexadecimal digits that identify a choice of components with all their settings."""
+    return files.digest({kind: record.identity() for kind, record in components.items()})

@@ -1,0 +1,70 @@
+"""The record of a trained fold: every component with its origin, settings, seed, data, libraries, device."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nnunet_core.runtime import files
+
+FILE = "run.json"
+
+
+class ComponentRecord(BaseModel):
+    """One component of a run.
+
+    Attributes:
+        reference: Full reference.
+        distribution, version: The pip package to install; None for code outside any package.
+        target: Where the code was.
+        settings: Every setting, defaults included.
+        source_digest: Content digest of the source file, for code outside any package.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reference: str
+    target: str
+    distribution: str | None
+    version: str | None
+    settings: dict[str, Any]
+    source_digest: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides whether two runs are the same method."""
+        return {"reference": self.reference, "settings": self.settings, "source": self.source_digest}
+
+
+class FoldRecord(files.Document):
+    """The record of one trained fold.
+
+    Attributes:
+        status: `running` until the fold is `trained`; `finished` when it is validated, too.
+        dataset, dataset_digest, variant, configuration, fold, seed: What was run.
+        components: {kind: record}.
+        inputs_digest: Identity of everything that the training depends on; a finished fold with another digest is stale.
+        model_digest: Of the model that the fold is a part of, see `models.ModelDocument.digest`.
+        libraries: {distribution: version}.
+        device, precision: What computed it.
+        plugins: {plugin: "distribution version"} of all active plugins.
+    """
+
+    status: str
+    dataset: str
+    dataset_digest: str
+    variant: str
+    configuration: str
+    fold: str
+    seed: int
+    inputs_digest: str
+    model_digest: str
+    components: dict[str, ComponentRecord]
+    python: str = Field(default_factory=platform.python_version)
+    libraries: dict[str, str] = Field(default_factory=dict)
+    device: str = "auto"
+    precision: str = "auto"
+    plugins: dict[str, str] = Field(default_factory=dict)
+    started: str = ""
+    finished: str = ""

@@ -1,0 +1,162 @@
+"""Typed settings: read the constructor of a component, validate what users set, and build it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from nnunet_core.errors import PluginError, SettingsError, nearest
+from nnunet_core.registry.components import RUN_KINDS
+from nnunet_core.registry.discovery import Resolved
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parse `KIND.FIELD=VALUE` arguments of `--set` to {kind: {field: value}}.
+
+    VALUE is read as JSON, and as plain text when it is not JSON. `KIND.FIELD.KEY=VALUE` sets one entry of a mapping.
+
+    Raises:
+        SettingsError: No `=`, no field, or a kind that does not exist.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        path, equals, value = text.partition("=")
+        kind, *fields = path.strip().split(".")
+        if not equals or not fields or not all(fields):
+            raise SettingsError(f"--set got '{text}'; it takes KIND.FIELD=VALUE, for example trainer.epochs=50.")
+        if kind not in RUN_KINDS:
+            raise SettingsError(
+                f"--set got '{text}': there is no kind '{kind}'.{nearest(kind, RUN_KINDS)} Kinds: {', '.join(RUN_KINDS)}."
+            )
+        target = settings.setdefault(kind, {})
+        for part in fields[:-1]:
+            target = target.setdefault(part, {})
+        target[fields[-1]] = _json_or_text(value)
+    return settings
+
+
+def build(resolved: Resolved) -> Any:
+    """Import the component's class and construct it with validated settings.
+
+    Raises:
+        SettingsError: A setting that does not exist or has the wrong type; the message lists what exists.
+        PluginError: The class cannot be imported, is no class, or its constructor fails.
+    """
+    target = resolved.load()
+    values = validate(resolved, target)
+    try:
+        return target(**values)
+    except Exception as error:
+        raise PluginError(
+            f"The {resolved.kind} '{resolved.reference}' cannot be built with settings {dict(resolved.component.settings)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def full_settings(resolved: Resolved) -> dict[str, Any]:
+    """Return every setting of a component, defaults included, as JSON values; what identity and records hold."""
+    target = resolved.load()
+    chosen = validate(resolved, target)
+    defaults = {name: p.default for name, p in _parameters(resolved, target).items()}
+    return {name: _jsonable(value) for name, value in {**defaults, **chosen}.items()}
+
+
+def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
+    """Return the component's settings as typed values, checked against the constructor of `target`."""
+    from pydantic import ValidationError
+
+    parameters = _parameters(resolved, target)
+    settings = dict(resolved.component.settings)
+    for name in settings:
+        if name not in parameters:
+            raise SettingsError(
+                f"The {resolved.kind} '{resolved.reference}' has no setting '{name}'.{nearest(name, parameters)} "
+                f"Settings: {_describe(resolved, target) or 'none'}."
+            )
+    model = _model(target)
+    try:
+        checked = model.model_validate_json(json.dumps(settings), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"{resolved.kind}.{field} of '{resolved.reference}' got {first.get('input')!r}: {first['msg']}. "
+            f"Settings: {_describe(resolved, target)}."
+        ) from error
+    return {name: getattr(checked, name) for name in settings}
+
+
+def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]:
+    if not inspect.isclass(target):
+        raise PluginError(
+            f"The {resolved.kind} '{resolved.reference}' points at {target!r}; a component must be a class."
+        )
+    if target.__init__ is object.__init__:
+        return {}
+    parameters = _signature(target)
+    for parameter in parameters.values():
+        variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if variadic or parameter.default is inspect.Parameter.empty:
+            raise PluginError(
+                f"The constructor of {resolved.kind} '{resolved.reference}' takes '{parameter}'; "
+                "every setting needs a name, a type and a default value."
+            )
+    return parameters
+
+
+def _signature(target: Any) -> dict[str, inspect.Parameter]:
+    """Return the constructor's parameters; those of a dataclass with the values that its default factories make."""
+    parameters = dict(inspect.signature(target).parameters)
+    for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
+        parameter, factory = parameters.get(field.name), field.default_factory
+        if parameter is not None and factory is not dataclasses.MISSING and repr(parameter.default) == "<factory>":
+            parameters[field.name] = parameter.replace(default=factory())
+    return parameters
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Return the types of the constructor's parameters; a dataclass may inherit some from a class of another module."""
+    try:
+        return typing.get_type_hints(target.__init__, include_extras=True)
+    except NameError:
+        if not dataclasses.is_dataclass(target):
+            raise
+        return typing.get_type_hints(target, include_extras=True)
+
+
+@functools.cache
+def _model(target: Any) -> Any:
+    """Return a pydantic model with one field per constructor argument."""
+    from pydantic import ConfigDict, create_model
+
+    if target.__init__ is object.__init__:
+        return create_model(target.__name__)
+    hints = _hints(target)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), parameter.default) for name, parameter in _signature(target).items()
+    }
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(target.__name__, __config__=config, **fields)
+
+
+def _describe(resolved: Resolved, target: Any) -> str:
+    """Return `epochs: int = 1000, ...` for messages."""
+    return ", ".join(str(parameter) for parameter in _parameters(resolved, target).values()).replace("'", "")
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _jsonable(value: Any) -> Any:
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value)

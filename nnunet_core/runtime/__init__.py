@@ -1,0 +1,1 @@
+"""What everything stands on: atomic files, locks, processes, memory, reporting."""

@@ -1,0 +1,208 @@
+"""The same work on many items, in this process or in several that are started once and share the memory."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import psutil
+from pebble import ProcessExpired, ProcessPool
+
+from nnunet_core.errors import NnunetError
+from nnunet_core.runtime.memory import GB, available
+from nnunet_core.runtime.reporting import Reporter, Silence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+#: Work on less than this many bytes, in all, is done before other processes have started.
+SMALL_WORK = 400_000_000
+_SHARE_OF_MEMORY = 0.8
+_WATCH_SECONDS = 0.1
+_SCRIPT_HINT = "In a script of your own, call this under: if __name__ == '__main__':"
+
+
+@dataclass
+class _Job(Generic[_Item]):
+    """One item on its way.
+
+    Attributes:
+        index, item: Its place, and itself.
+        cost: Estimated bytes.
+        deaths: How the processes that worked on it died.
+    """
+
+    index: int
+    item: _Item
+    cost: int
+    deaths: list[str] = field(default_factory=list)
+
+
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Processes that are started at the first work that needs them, and end with the `with` block.
+
+    Args:
+        count: Processes; 1 works in this process. Each computes in one thread.
+        memory: Bytes that the items in work may need together, by their estimates; None takes 80 % of what is free. An
+            item that needs more is worked on alone.
+        report: Hears of processes that died.
+    """
+
+    def __init__(self, count: int = 1, memory: int | None = None, report: Reporter | None = None) -> None:
+        self.count = count
+        self.memory = memory
+        self.report = report or Silence()
+        self._pool: ProcessPool | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; unfinished work is dropped."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+    def each(
+        self,
+        work: Callable[[_Item], _Result],
+        items: Sequence[_Item],
+        cost: Callable[[_Item], int] | None = None,
+        name: Callable[[_Item], str] = str,
+    ) -> Iterator[_Result]:
+        """Yield `work(item)` in the order of the items.
+
+        Args:
+            work: With several processes it is pickled, as are items and results: a module's function, or a partial of one.
+            items: What to work on.
+            cost: Estimates the memory in bytes that an item needs; without it items only count by number.
+            name: What an item is called in messages.
+
+        Raises:
+            NnunetError: The process of an item died, and died again when the item was tried once more, alone. Errors of
+                `work` are raised as they are, when their item's turn comes.
+        """
+        several = self.count > 1 and len(items) > 1
+        jobs = [_Job(index, item, cost(item) if cost else 0) for index, item in enumerate(items)] if several else []
+        if several and (cost is None or sum(job.cost for job in jobs) > SMALL_WORK):
+            yield from self._in_processes(work, jobs, name)
+        else:
+            yield from map(work, items)
+
+    def _in_processes(
+        self, work: Callable[[_Item], _Result], jobs: Sequence[_Job[_Item]], name: Callable[[_Item], str]
+    ) -> Iterator[_Result]:
+        limit = self.memory if self.memory is not None else int(_SHARE_OF_MEMORY * available())
+        waiting, watch, due = deque(jobs), _Watch(), 0
+        running: dict[Future[_Result], _Job[_Item]] = {}
+        finished: dict[int, Future[_Result]] = {}
+        try:
+            while due < len(jobs):
+                self._start(work, waiting, running, limit)
+                done, _ = wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
+                watch.look()
+                for future in done:
+                    job = running.pop(future)
+                    if self._died(future, job, watch, name):
+                        waiting.appendleft(job)
+                    else:
+                        finished[job.index] = future
+                while due in finished:
+                    yield finished.pop(due).result()
+                    due += 1
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _start(
+        self,
+        work: Callable[[_Item], _Result],
+        waiting: deque[_Job[_Item]],
+        running: dict[Future[_Result], _Job[_Item]],
+        limit: int,
+    ) -> None:
+        """Start the next items while there are processes and memory for them; one that failed before runs alone."""
+        while waiting and len(running) < self.count:
+            alone = waiting[0].deaths or any(job.deaths for job in running.values())
+            needed = waiting[0].cost + sum(job.cost for job in running.values())
+            if running and (alone or needed > limit):
+                return
+            job = waiting.popleft()
+            running[self._processes().schedule(_in_one_thread, args=[work, job.item])] = job
+
+    def _processes(self) -> ProcessPool:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPool(max_workers=self.count, context=context, initializer=_ignore_interrupts)
+        return self._pool
+
+    def _died(self, future: Future[Any], job: _Job[_Item], watch: _Watch, name: Callable[[_Item], str]) -> bool:
+        """Return whether the process of a job died for the first time; raise when it died again."""
+        error = future.exception()
+        if not isinstance(error, ProcessExpired):
+            return False
+        job.deaths.append(f"{_cause(error.exitcode)}, peak memory {watch.peak(error.pid) / GB:.2f} GB")
+        if len(job.deaths) == 1:
+            self.report.warning(f"the process of {name(job.item)} died ({job.deaths[0]}); it is tried once more, alone")
+            return True
+        raise NnunetError(
+            f"The process of {name(job.item)} died twice: {'; then alone: '.join(job.deaths)}. Most often the memory was "
+            f"full or a library crashed on this case. Free memory, or leave the case out. {_SCRIPT_HINT}"
+        ) from error
+
+
+class _Watch:
+    """Peak memory of the processes that this one started, in bytes."""
+
+    def __init__(self) -> None:
+        self._peaks: dict[int, int] = {}
+
+    def look(self) -> None:
+        """Look at every process now."""
+        for process in multiprocessing.active_children():
+            with contextlib.suppress(psutil.Error):
+                resident = psutil.Process(process.pid).memory_info().rss
+                self._peaks[process.pid or 0] = max(self._peaks.get(process.pid or 0, 0), resident)
+
+    def peak(self, pid: int) -> int:
+        """Return the most that a process was seen to hold."""
+        return self._peaks.get(pid, 0)
+
+
+def _cause(exit_code: int) -> str:
+    if exit_code < 0:
+        return f"signal {-exit_code}, {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"
+
+
+def _in_one_thread(work: Callable[[_Item], _Result], item: _Item) -> _Result:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return work(item)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

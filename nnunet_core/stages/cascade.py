@@ -1,0 +1,109 @@
+"""Cascades: the label maps of one configuration become input channels of the next (spec: training 6, inference 6).
+
+Training and prediction make these inputs alike: from label maps on the grid of the raw image, cropped as the case is. In
+training they are the validation predictions of the previous stage, so that no case is seen by a network trained on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunet_core.data.splits import ALL, Split, load_splits
+from nnunet_core.errors import UsageError, listed
+from nnunet_core.registry.settings import build
+from nnunet_core.runtime import files, locks
+from nnunet_core.stages.evaluate import read_label_map
+from nnunet_core.store.prepared import LabelStore
+
+if TYPE_CHECKING:
+    from nnunet_core.contracts.preprocessor import Preprocessor
+    from nnunet_core.data.cases import PreparedGeometry
+    from nnunet_core.stages.experiment import Experiment
+
+
+def append_one_hot(images: np.ndarray, label: np.ndarray, foreground: Sequence[int]) -> np.ndarray:
+    """Return images (C, *spatial) with one more float32 channel per foreground value, ascending, of a label (*spatial)."""
+    return np.concatenate([images, *((label == value)[None].astype(np.float32) for value in sorted(foreground))])
+
+
+def prepared_label(preprocessor: Preprocessor, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+    """Take a label map (Z, Y, X) of the raw image to the grid of a prepared case.
+
+    Raises:
+        UsageError: The preprocessor cannot do that, or the label map has another shape than the image.
+    """
+    prepare = getattr(preprocessor, "prepare_label", None)
+    if prepare is None:
+        raise UsageError(
+            f"The preprocessor {type(preprocessor).__name__} has no 'prepare_label': it cannot be used in a cascade."
+        )
+    if label.shape != geometry.original.shape:
+        raise UsageError(
+            f"The label map of the previous stage has shape {label.shape}, its image {geometry.original.shape}; they must be "
+            "equal. Predict the previous stage anew."
+        )
+    return np.asarray(prepare(label, geometry))
+
+
+def stage_splits(names: Sequence[str], folds: Sequence[str], path: Path) -> dict[str, Split]:
+    """Return the folds of the previous stage that folds of a cascade need: every stored one, and `all` for `all`."""
+    every_case = load_splits(names, [ALL], path) if ALL in folds else {}
+    stored = {} if set(folds) == {ALL} else load_splits(names, (), path)
+    return {**every_case, **stored}
+
+
+def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, Split]) -> Experiment:
+    """Return the experiment with the label maps that the previous stage predicted for its validation cases.
+
+    Args:
+        experiment: The cascade.
+        previous: The stage before, trained.
+        splits: The folds of the previous stage, see `stage_splits`; a case is taken from the last fold that validates it.
+
+    Raises:
+        UsageError: Folds of the previous stage are not trained, the message says what to run; or a case is validated in no
+            fold of it.
+    """
+    dataset = experiment.dataset
+    sources = {name: previous.validation_file(fold, name) for fold, split in splits.items() for name in split.val}
+    unpredicted = sorted({name for split in splits.values() for name in split.train} - set(sources))
+    if unpredicted:
+        raise UsageError(
+            f"{experiment.configuration_name} needs a prediction of {previous.configuration_name} for every case, made by a fold "
+            f"that validates it; no fold validates {listed(unpredicted)}. Use folds that validate every case once: "
+            f"see 'nnunet splits {dataset.name}'."
+        )
+    missing = sorted({fold for fold, split in splits.items() if not previous.is_finished(fold, split)})
+    if missing:
+        raise UsageError(
+            f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds {', '.join(missing)} are not "
+            f"trained. Run: nnunet train {dataset.name} -c {previous.configuration_name} --folds {','.join(missing)}, with the "
+            "same options, or let 'nnunet run' do it."
+        )
+    store = LabelStore(experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage"))
+    digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
+    keys = {name: files.digest([digests[name], experiment.store.key(name)]) for name in sources}
+    if _missing(store, keys):
+        with locks.held(store.folder / locks.NAME, f"the inputs of {experiment.configuration_name}", experiment.report):
+            todo = _missing(store, keys)  # another run may have prepared them while this one waited
+            _prepare(experiment, store, {name: (sources[name], keys[name]) for name in todo})
+    return dataclasses.replace(experiment, previous=store, previous_digest=files.digest(keys))
+
+
+def _missing(store: LabelStore, keys: Mapping[str, str]) -> list[str]:
+    return [name for name, key in keys.items() if not store.is_current(name, key)]
+
+
+def _prepare(experiment: Experiment, store: LabelStore, todo: Mapping[str, tuple[Path, str]]) -> None:
+    preprocessor = build(experiment.method.preprocessor(experiment.configuration))
+    with experiment.report.track(f"inputs of {experiment.configuration_name}", len(todo)) as tracker:
+        for name, (source, key) in todo.items():
+            label = read_label_map(source, experiment.dataset.label_format)
+            prepared = prepared_label(preprocessor, label, experiment.store.open(name).geometry)
+            store.write(name, prepared.astype(np.int16), key, experiment.configuration.patch_size)
+            tracker.advance(1, name)

@@ -1,0 +1,254 @@
+"""Overlap metrics from voxel counts, per case and as means over cases (spec: postprocessing and selection, section 1).
+
+Metrics are JSON values: a metric that is undefined (0 / 0, for instance the Dice of a label that is in neither map) is
+None in memory and `null` in files, where v1 wrote a bare NaN that is no valid JSON. Means leave undefined values out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnunet_core.errors import DatasetError, ImageError, listed
+from nnunet_core.runtime.workers import Workers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nnunet_core.data.images import ImageFormat
+    from nnunet_core.data.labels import Labels
+
+#: {metric name: value}, None where the metric is undefined.
+Metrics = dict[str, float | None]
+
+
+def targets(labels: Labels) -> dict[str, tuple[int, ...]]:
+    """Return what is evaluated: {key in a summary: label values that count as one object}.
+
+    Regions by name for region-based labels, else every label with background, by value (`"0"`, `"1"`, ...).
+    """
+    if labels.regions:
+        return dict(zip(labels.region_names, labels.regions, strict=True))
+    return {str(value): (value,) for value in (0, *labels.foreground)}
+
+
+def evaluate_case(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> dict[str, Metrics]:
+    """Compare two integer label maps (Z, Y, X); return {target: {metric: value}} with the 13 metrics of v1.
+
+    Voxels whose reference is the ignore label are left out. Values that `labels` does not know belong to no target.
+
+    Raises:
+        ImageError: The maps differ in shape or do not hold integers.
+    """
+    joint = joint_counts(prediction, reference, labels)
+    return {key: _metrics(joint, values) for key, values in targets(labels).items()}
+
+
+def joint_counts(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> np.ndarray:
+    """Count voxels by (reference value, predicted value): int64 (n, n), the last row and column for unknown values.
+
+    Raises:
+        ImageError: The maps differ in shape or do not hold integers.
+    """
+    if prediction.shape != reference.shape:
+        raise ImageError(
+            f"The prediction has shape {prediction.shape} and the reference {reference.shape}; "
+            "both must lie on the grid of the same image."
+        )
+    for name, array in (("prediction", prediction), ("reference", reference)):
+        if array.dtype.kind not in "iub":
+            raise ImageError(f"The {name} holds {array.dtype} values; label maps hold integers. Convert it first.")
+    unknown = max(labels.values) + 1
+    counts = np.zeros((unknown + 1) ** 2, np.int64)
+    for predicted, true in zip(prediction, reference, strict=True):  # by slice: memory stays small
+        index = _known(true, unknown) * (unknown + 1) + _known(predicted, unknown)
+        counts += np.bincount(index.ravel(), minlength=counts.size)
+    joint = counts.reshape(unknown + 1, unknown + 1)
+    if labels.ignore is not None:
+        joint[labels.ignore] = 0
+    return joint
+
+
+def dice(joint: np.ndarray, values: Sequence[int]) -> float | None:
+    """Return the Dice of one target from `joint_counts`; None when neither map holds it."""
+    return _ratio(2 * _inside(joint, values), joint[list(values)].sum() + joint[:, list(values)].sum())
+
+
+def summarise(cases: Sequence[Mapping[str, Any]], name: str = "", task: str = "") -> dict[str, Any]:
+    """Return the summary.json document of evaluated cases, in v1's layout.
+
+    Args:
+        cases: Results of `evaluate_case`, each with the paths `test` and `reference` added.
+        name: What was evaluated.
+        task: Dataset name.
+    """
+    rows: dict[str, list[Mapping[str, float | None]]] = {}
+    for case in cases:
+        for key, metrics in case.items():
+            if isinstance(metrics, Mapping):
+                rows.setdefault(key, []).append(metrics)
+    mean = {key: {metric: _mean([row[metric] for row in found]) for metric in found[0]} for key, found in rows.items()}
+    document = {
+        "author": "nnunet-core",
+        "description": "",
+        "name": name,
+        "task": task,
+        "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "results": {"all": list(cases), "mean": mean},
+    }
+    text = json.dumps(document, sort_keys=True).encode()
+    return {"id": hashlib.md5(text, usedforsecurity=False).hexdigest()[:12], **document}
+
+
+def mean_foreground_dice(summary: Mapping[str, Any]) -> float:
+    """Return the mean over foreground labels or regions of `results.mean`; NaN when no Dice is defined.
+
+    Summaries of v1 (bare NaN, entry `mean` of the selection command) are read too.
+    """
+    mean = summary["results"]["mean"]
+    labels = {key: row for key, row in mean.items() if isinstance(row, Mapping) and key not in {"0", "-1", "mean"}}
+    value = _mean([row["Dice"] for row in labels.values()])
+    return math.nan if value is None else value
+
+
+def evaluate_folders(
+    predictions: Path,
+    references: Path,
+    labels: Labels,
+    image_format: ImageFormat,
+    ending: str,
+    workers: Workers | None = None,
+) -> dict[str, Any]:
+    """Compare two folders of label files `CASE.ext` with the same names; return the summary.json document.
+
+    Args:
+        predictions: Folder of label files.
+        references: Folder of label files.
+        labels: What to evaluate.
+        image_format: Reads the files.
+        ending: Of the files to compare, with the leading dot; other files and hidden files are not looked at.
+        workers: Processes to compare cases in; None does it in this one.
+
+    Raises:
+        DatasetError: A folder is missing or empty, or the folders do not hold the same cases; all differences are told.
+        ImageError: A file is unreadable, has more than one channel or other values than integers, or shapes differ.
+    """
+    cases = _paired(predictions, references, ending)
+    return evaluate_files([(predictions / case, references / case) for case in cases], labels, image_format, workers)
+
+
+def evaluate_files(
+    pairs: Sequence[tuple[Path, Path]], labels: Labels, image_format: ImageFormat, workers: Workers | None = None
+) -> dict[str, Any]:
+    """Compare (prediction, reference) label files; return the summary.json document. Raises ImageError."""
+    evaluate = functools.partial(_evaluate_files, labels=labels, image_format=image_format)
+    results = (workers or Workers()).each(evaluate, pairs, name=lambda pair: pair[0].name)
+    return summarise(list(results))
+
+
+def read_label_map(path: Path, image_format: ImageFormat) -> np.ndarray:
+    """Read a label file to an integer array (Z, Y, X); whole numbers that are stored as floats are accepted.
+
+    Raises:
+        ImageError: Unreadable, more than one channel, or values that are no integers.
+    """
+    array = image_format.read(path).array
+    if array.shape[0] != 1:
+        raise ImageError(f"The label file {path} has {array.shape[0]} channels; a label map has one.")
+    if array.dtype.kind in "iub":
+        return array[0]
+    if not np.array_equal(array, np.rint(array)):  # also catches NaN
+        raise ImageError(f"The label file {path} holds values that are no whole numbers; a label map holds integers.")
+    return array[0].astype(np.int64)
+
+
+def _evaluate_files(pair: tuple[Path, Path], labels: Labels, image_format: ImageFormat) -> dict[str, Any]:
+    predicted, true = (read_label_map(path, image_format) for path in pair)
+    try:
+        result = evaluate_case(predicted, true, labels)
+    except ImageError as error:
+        raise ImageError(f"{pair[0]} cannot be compared with {pair[1]}: {error}") from error
+    return {**result, "test": str(pair[0]), "reference": str(pair[1])}
+
+
+def _paired(predictions: Path, references: Path, ending: str) -> list[str]:
+    predicted, true = _files(predictions, ending), _files(references, ending)
+    problems = [
+        f"{folder} lacks {len(missing)} of them: {listed(missing)}"
+        for folder, missing in ((predictions, sorted(true - predicted)), (references, sorted(predicted - true)))
+        if missing
+    ]
+    if problems:
+        raise DatasetError(
+            f"Predictions and references must be the same cases. {'; '.join(problems)}. "
+            "Predict what is missing, or evaluate folders that hold the same file names."
+        )
+    return sorted(predicted)
+
+
+def _files(folder: Path, ending: str) -> set[str]:
+    if not folder.is_dir():
+        raise DatasetError(f"The folder {folder} does not exist; it should hold label files named CASE{ending}.")
+    names = {path.name for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith(".")}
+    if not names:
+        raise DatasetError(
+            f"{folder} holds no file ending in '{ending}'. Choose another folder or another file ending."
+        )
+    return names
+
+
+def _known(array: np.ndarray, unknown: int) -> np.ndarray:
+    values = array.astype(np.intp)
+    values[(values < 0) | (values > unknown)] = unknown
+    return values
+
+
+def _inside(joint: np.ndarray, values: Sequence[int]) -> int:
+    return int(joint[np.ix_(values, values)].sum())
+
+
+def _metrics(joint: np.ndarray, values: Sequence[int]) -> Metrics:
+    both = _inside(joint, values)
+    false_positive = int(joint[:, list(values)].sum()) - both
+    false_negative = int(joint[list(values)].sum()) - both
+    neither = int(joint.sum()) - both - false_positive - false_negative
+    precision, recall = _ratio(both, both + false_positive), _ratio(both, both + false_negative)
+    negative_rate, omission = (
+        _ratio(neither, neither + false_positive),
+        _ratio(false_negative, false_negative + neither),
+    )
+    return {
+        "Accuracy": _ratio(both + neither, both + neither + false_positive + false_negative),
+        "Dice": _ratio(2 * both, 2 * both + false_positive + false_negative),
+        "False Discovery Rate": _complement(precision),
+        "False Negative Rate": _complement(recall),
+        "False Omission Rate": omission,
+        "False Positive Rate": _complement(negative_rate),
+        "Jaccard": _ratio(both, both + false_positive + false_negative),
+        "Negative Predictive Value": _complement(omission),
+        "Precision": precision,
+        "Recall": recall,
+        "Total Positives Reference": both + false_negative,
+        "Total Positives Test": both + false_positive,
+        "True Negative Rate": negative_rate,
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _complement(value: float | None) -> float | None:
+    return None if value is None else 1 - value
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None and not math.isnan(value)]
+    return float(np.mean(defined)) if defined else None

@@ -1,0 +1,120 @@
+"""An experiment: one configuration of one method on one dataset, and what its folds share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.dataset import Dataset
+from nnunet_core.data.plans import Configuration
+from nnunet_core.data.splits import Split
+from nnunet_core.registry.components import TRAINING_KINDS
+from nnunet_core.registry.provenance import identity
+from nnunet_core.registry.records import FILE as RUN_FILE
+from nnunet_core.registry.records import FoldRecord
+from nnunet_core.runtime import files
+from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.stages.method import Method
+from nnunet_core.store.models import ModelDocument
+from nnunet_core.store.prepared import LabelStore, PreparedStore
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One configuration of one method on one dataset: what its folds share.
+
+    Attributes:
+        dataset, method: What to train on, and how.
+        configuration_name, configuration: From the plans.
+        store: Prepared cases.
+        folder: `results/<dataset>/<variant>/<configuration>`.
+        runtime, seed: How to compute.
+        report: Where progress goes.
+        previous, previous_digest: Label maps of the previous stage, in a cascade, and what they were made from.
+    """
+
+    dataset: Dataset
+    method: Method
+    configuration_name: str
+    configuration: Configuration
+    store: PreparedStore
+    folder: Path
+    runtime: Runtime
+    seed: int
+    report: Reporter
+    previous: LabelStore | None = None
+    previous_digest: str = ""
+
+    def fold_folder(self, fold: str) -> Path:
+        """Return the folder of a fold."""
+        return self.folder / f"fold_{fold}"
+
+    def validation_file(self, fold: str, name: str) -> Path:
+        """Return the predicted label map of a validation case."""
+        return self.fold_folder(fold) / VALIDATION / f"{name}{self.dataset.label_ending}"
+
+    def is_finished(self, fold: str, split: Split) -> bool:
+        """Return whether a fold of these inputs is trained and validated."""
+        return is_finished(self.fold_folder(fold), self.inputs_digest(split))
+
+    def mirror_axes(self) -> tuple[int, ...] | None:
+        """Return the axes of the patch that training mirrors; None is all."""
+        mirrored = getattr(self.method.build("augmentation"), "mirrored_axes", None)
+        return None if mirrored is None else tuple(mirrored(self.configuration))
+
+    def document(self) -> ModelDocument:
+        """Describe the model that the folds make up."""
+        return ModelDocument(
+            dataset=self.dataset.name,
+            variant=self.method.name,
+            configuration_name=self.configuration_name,
+            channels=self.dataset.channels,
+            labels=self.dataset.labels,
+            file_ending=self.dataset.ending,
+            label_ending=self.dataset.label_ending,
+            image_format=self.dataset.document.get("image_format"),
+            label_format=self.dataset.document.get("label_format"),
+            mirror_axes=self.mirror_axes(),
+            configuration=self.configuration,
+            components=self.method.records(self.configuration),
+        )
+
+    def inputs_digest(self, split: Split) -> str:
+        """Identify everything that a fold's training depends on."""
+        records = self.method.records(self.configuration)
+        chosen = {kind: records[kind] for kind in TRAINING_KINDS}
+        configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
+        return files.digest(
+            [
+                self.dataset.digest,
+                configuration,
+                identity(chosen),
+                list(split.train),
+                list(split.val),
+                self.seed,
+                self.previous_digest,
+            ]
+        )
+
+
+def check_trainer(method: Method, runtime: Runtime) -> None:
+    """Let the trainer refuse its settings, the device or the precision before cases are prepared (contracts.Trainer).
+
+    Raises:
+        UsageError: It does.
+    """
+    check = getattr(method.build("trainer"), "check", None)
+    if check is not None:
+        check(runtime)
+
+
+VALIDATION = "validation"
+
+
+def is_finished(folder: Path, inputs: str) -> bool:
+    """Return whether a fold of these inputs is trained and validated."""
+    if not (folder / RUN_FILE).is_file():
+        return False
+    record = FoldRecord.read(folder / RUN_FILE)
+    return record.status == "finished" and record.inputs_digest == inputs

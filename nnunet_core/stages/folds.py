@@ -1,0 +1,229 @@
+"""Train one fold, predict its validation cases, evaluate them."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_core.contracts.preprocessor import Preprocessor
+from nnunet_core.contracts.trainer import TrainedModel, Trainer, TrainingTask
+from nnunet_core.data.splits import Split
+from nnunet_core.errors import StorageError
+from nnunet_core.registry.provenance import library_versions
+from nnunet_core.registry.records import FILE as RUN_FILE
+from nnunet_core.registry.records import FoldRecord
+from nnunet_core.registry.settings import build
+from nnunet_core.runtime import files, locks
+from nnunet_core.runtime.processes import distributed_rank, in_several_processes
+from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.stages.cascade import append_one_hot
+from nnunet_core.stages.evaluate import evaluate_case, summarise
+from nnunet_core.stages.experiment import VALIDATION, Experiment, is_finished
+from nnunet_core.stages.predict import to_segmentation
+from nnunet_core.stages.prepare import on_device
+from nnunet_core.store.models import FILE as MODEL_FILE
+from nnunet_core.store.models import WEIGHTS, ModelDocument
+
+_LOOK_SECONDS = 1
+SUMMARY = "summary.json"
+
+
+def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = False) -> dict[str, Any]:
+    """Train and validate one fold, as far as that is missing; return its summary.
+
+    A finished fold of equal inputs is left alone. One whose inputs changed is set aside, never overwritten. Of several
+    processes that `torchrun` started, the first one validates and reports; the others return an empty summary.
+
+    Args:
+        experiment: What the folds share.
+        fold: Number, or `all`.
+        split: Its cases.
+        restart: Set aside what is trained of the fold, and train it anew.
+
+    Raises:
+        NnunetError: Training or validation failed.
+    """
+    folder, report = experiment.fold_folder(fold), experiment.report
+    if distributed_rank() > 0:
+        inputs = experiment.inputs_digest(split)  # now: files of local components may change while they train
+        experiment.method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
+        # The first process validates; if it fails, torchrun ends this one.
+        while not is_finished(folder, inputs):
+            time.sleep(_LOOK_SECONDS)
+        return {}
+    with locks.held(experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False):
+        if restart and folder.exists():
+            _set_aside(folder, report, "as asked")
+        return _train_fold(experiment, fold, split, folder)
+
+
+def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
+    report = experiment.report
+    inputs = experiment.inputs_digest(split)
+    record = _current_record(folder, inputs, report)
+    if record is None:
+        record = _new_record(experiment, fold, inputs)
+    _write_model_document(experiment)
+    hooks = experiment.method.registry.hooks
+    if record.status != "running" and in_several_processes():
+        _train(experiment, folder, split, record)  # the other processes wait to be told that there is nothing to do
+    if record.status == "finished" and (folder / VALIDATION / SUMMARY).is_file():
+        report.message(f"fold {fold} is trained and validated already: {folder}")
+        return dict(files.read_json(folder / VALIDATION / SUMMARY))
+    files.remove_leftovers(folder)
+    if record.status == "running":
+        record.write(folder / RUN_FILE)
+        _warn(report, hooks.run_started(record, folder))
+        computed = _train(experiment, folder, split, record)
+        record = _advance(record, "trained", folder, computed)
+    summary = validate_fold(experiment, folder, split)
+    _warn(report, hooks.fold_validated(record, folder, experiment.dataset, summary))
+    record = _advance(record, "finished", folder)
+    mean = summary["results"]["mean"]
+    _warn(report, hooks.run_finished(record, folder, mean))
+    return summary
+
+
+def _train(experiment: Experiment, folder: Path, split: Split, record: FoldRecord) -> Mapping[str, str]:
+    method, report = experiment.method, experiment.report
+
+    def epoch_finished(metrics: Mapping[str, object]) -> None:
+        _warn(report, method.registry.hooks.epoch_finished(record, folder, metrics))
+
+    trainer: Trainer = method.build("trainer")
+    computed = trainer.train(_task(experiment, folder, split, epoch_finished))
+    if not (folder / WEIGHTS).is_file():
+        raise StorageError(f"The trainer '{record.components['trainer'].reference}' ended without {folder / WEIGHTS}.")
+    return computed
+
+
+def _task(
+    experiment: Experiment, folder: Path, split: Split, epoch_finished: Callable[[Mapping[str, object]], None]
+) -> TrainingTask:
+    method = experiment.method
+    return TrainingTask(
+        folder=folder,
+        configuration=experiment.configuration,
+        labels=experiment.dataset.labels,
+        training=tuple(split.train),
+        validation=tuple(split.val),
+        store=experiment.store,
+        network=method.build("network"),
+        loss=method.build("loss"),
+        augmentation=method.build("augmentation"),
+        runtime=experiment.runtime,
+        seed=experiment.seed,
+        report=experiment.report,
+        epoch_finished=epoch_finished,
+        previous=experiment.previous,
+    )
+
+
+def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[str, Any]:
+    """Predict the validation cases of a trained fold, write and evaluate them; return the summary.
+
+    Writes `validation/CASE.ext` and `validation/summary.json`.
+    """
+    dataset, method = experiment.dataset, experiment.method
+    trainer: Trainer = method.build("trainer")
+    preprocessor: Preprocessor = build(method.preprocessor(experiment.configuration))
+    preprocessor = on_device(preprocessor, experiment.runtime.device)
+    model = TrainedModel(
+        folds=(folder,),
+        configuration=experiment.configuration,
+        labels=dataset.labels,
+        network=method.build("network"),
+        runtime=experiment.runtime,
+        mirror_axes=experiment.mirror_axes(),
+    )
+    predict = trainer.predictor(model)
+    target = folder / VALIDATION
+    results = []
+    with experiment.report.track("validate", len(split.val)) as tracker:
+        for name in split.val:
+            stored = experiment.store.open(name)
+            images = stored.images[:]
+            if experiment.previous is not None:
+                images = append_one_hot(images, experiment.previous.open(name)[:], dataset.labels.foreground)
+            probabilities = preprocessor.restore(predict(images), stored.geometry)
+            segmentation = to_segmentation(probabilities, dataset.labels)
+            path = target / f"{name}{dataset.label_ending}"
+            dataset.label_format.write(path, segmentation, stored.geometry.original)
+            reference_path = dataset.case(name).label
+            if reference_path is None:
+                raise StorageError(f"The validation case {name} has no label.")
+            reference = dataset.load_label(reference_path)
+            case = evaluate_case(segmentation, reference, dataset.labels)
+            results.append({**case, "test": str(path), "reference": str(reference_path)})
+            tracker.advance(1, name)
+    summary = summarise(results, name=f"{experiment.method.name} {folder.name}", task=dataset.name)
+    files.write_json(target / SUMMARY, summary)
+    return summary
+
+
+def _current_record(folder: Path, inputs: str, report: Reporter) -> FoldRecord | None:
+    """Return the record of a fold whose inputs are the same; set aside a fold of other inputs."""
+    if not (folder / RUN_FILE).is_file():
+        return None
+    record = FoldRecord.read(folder / RUN_FILE)
+    if record.inputs_digest == inputs:
+        return record
+    _set_aside(folder, report, "it was trained on other cases, plans, inputs or code, or with another seed")
+    return None
+
+
+def _set_aside(folder: Path, report: Reporter, why: str) -> None:
+    """Rename the folder of a fold that is trained anew; nothing is overwritten."""
+    count = 1
+    while (aside := folder.with_name(f"stale_{folder.name}_{count}")).exists():
+        count += 1
+    folder.rename(aside)
+    report.warning(f"{folder} is kept as {aside.name}, and the fold is trained anew: {why}.")
+
+
+def _new_record(experiment: Experiment, fold: str, inputs: str) -> FoldRecord:
+    method = experiment.method
+    active = [info for info in method.registry.plugins() if info.status == "active"]
+    return FoldRecord(
+        status="running",
+        dataset=experiment.dataset.name,
+        dataset_digest=experiment.dataset.digest,
+        variant=method.name,
+        configuration=experiment.configuration_name,
+        fold=fold,
+        seed=experiment.seed,
+        inputs_digest=inputs,
+        model_digest=experiment.document().digest(),
+        components=method.records(experiment.configuration),
+        libraries=library_versions(),
+        device=experiment.runtime.device,
+        precision=experiment.runtime.precision,
+        plugins={info.name: f"{info.distribution} {info.version}" for info in active},
+        started=_now(),
+    )
+
+
+def _advance(record: FoldRecord, status: str, folder: Path, computed: Mapping[str, str] | None = None) -> FoldRecord:
+    known = {name: value for name, value in (computed or {}).items() if name in ("device", "precision")}
+    advanced = record.model_copy(update={"status": status, "finished": _now(), **known})
+    advanced.write(folder / RUN_FILE)
+    return advanced
+
+
+def _write_model_document(experiment: Experiment) -> None:
+    document = experiment.document()
+    path = experiment.folder / MODEL_FILE
+    if not path.is_file() or ModelDocument.read(path) != document:
+        document.write(path)
+
+
+def _warn(report: Reporter, warnings: list[str]) -> None:
+    for warning in warnings:
+        report.warning(warning)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,144 @@
+"""A method: one resolved component per kind, with a name and an identity."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nnunet_core.data.plans import Configuration
+from nnunet_core.errors import SettingsError
+from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS
+from nnunet_core.registry.discovery import Registry, Resolved
+from nnunet_core.registry.provenance import component_record, identity
+from nnunet_core.registry.records import ComponentRecord
+from nnunet_core.registry.settings import build
+
+DEFAULT_VARIANT = "default"
+
+
+@dataclass(frozen=True)
+class Method:
+    """The components of a run.
+
+    Attributes:
+        registry: Resolves the preprocessor that plans name.
+        variant: Name of the variant that it started from.
+        components: {kind: resolved component}; `preprocessor` is absent while the plans decide it.
+        preprocessor_settings: Settings for the preprocessor that the plans name.
+        variant_components, variant_preprocessor_settings: Those of the variant without the user's changes, for naming.
+    """
+
+    registry: Registry
+    variant: str
+    components: Mapping[str, Resolved]
+    preprocessor_settings: Mapping[str, Any]
+    variant_components: Mapping[str, Resolved]
+    variant_preprocessor_settings: Mapping[str, Any]
+
+    def build(self, kind: str) -> Any:
+        """Import and construct the component of a kind; see `settings.build` for errors."""
+        return build(self.components[kind])
+
+    def preprocessor(self, configuration: Configuration) -> Resolved:
+        """Return the chosen preprocessor, or the one that the plans name."""
+        chosen = self.components.get("preprocessor")
+        if chosen is not None:
+            return chosen
+        named = self.registry.resolve("preprocessor", configuration.preprocessor)
+        return named.with_settings(self.preprocessor_settings)
+
+    def records(self, configuration: Configuration) -> dict[str, ComponentRecord]:
+        """Describe every component of a run of one configuration."""
+        complete = {**self.components, "preprocessor": self.preprocessor(configuration)}
+        return {kind: component_record(complete[kind]) for kind in RUN_KINDS}
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The results folder: the variant's name, with what was changed and a digest when anything was changed."""
+        mine = _identity(self.components, self.preprocessor_settings)
+        if mine == _identity(self.variant_components, self.variant_preprocessor_settings):
+            return self.variant
+        changed = [
+            resolved.name
+            for kind, resolved in self.components.items()
+            if kind in TRAINING_KINDS and resolved.reference != _reference(self.variant_components.get(kind))
+        ]
+        return f"{'_'.join([self.variant, *changed])}-{mine[:8]}"
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """Return (kind, reference, "distribution version") rows for the header of a run."""
+        return [
+            (
+                kind,
+                resolved.reference,
+                f"{resolved.distribution} {resolved.version}" if resolved.distribution else "local",
+            )
+            for kind, resolved in self.components.items()
+        ]
+
+
+def choose(
+    registry: Registry,
+    variant: str = DEFAULT_VARIANT,
+    choices: Mapping[str, str] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Method:
+    """Resolve a variant with the user's changes.
+
+    Args:
+        registry: Where components come from.
+        variant: Reference of the variant to start from; kinds that it leaves open are those of `default`.
+        choices: {kind: reference} that replace the variant's.
+        settings: {kind: {field: value}} on top of the variant's.
+
+    Raises:
+        UnknownComponentError, PluginError: A reference that does not resolve.
+        SettingsError: Settings for a component that the user replaced stay with the replaced one; unknown kinds.
+    """
+    _, base = registry.variant(DEFAULT_VARIANT)
+    _, named = registry.variant(variant)
+    chosen = {**base.choices(), **named.choices()}
+    variant_settings = {kind: dict(values) for kind, values in named.settings.items()}
+    _check_kinds(variant_settings, f"variant '{variant}'")
+    plain = _resolve(registry, chosen, variant_settings)
+    own = {kind: reference for kind, reference in (choices or {}).items() if reference}
+    kept = {kind: values for kind, values in variant_settings.items() if kind not in own}
+    merged = {kind: {**kept.get(kind, {}), **(settings or {}).get(kind, {})} for kind in {*kept, *(settings or {})}}
+    _check_kinds(merged, "--set")
+    return Method(
+        registry=registry,
+        variant=named.name,
+        components=_resolve(registry, {**chosen, **own}, merged),
+        preprocessor_settings=merged.get("preprocessor", {}),
+        variant_components=plain,
+        variant_preprocessor_settings=variant_settings.get("preprocessor", {}),
+    )
+
+
+def _resolve(
+    registry: Registry, chosen: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Resolved]:
+    return {
+        kind: registry.resolve(kind, chosen[kind]).with_settings(settings.get(kind, {}))
+        for kind in RUN_KINDS
+        if kind in chosen
+    }
+
+
+def _check_kinds(settings: Mapping[str, object], source: str) -> None:
+    unknown = [kind for kind in settings if kind not in RUN_KINDS]
+    if unknown:
+        raise SettingsError(f"{source} sets fields of '{unknown[0]}', which is no kind. Kinds: {', '.join(RUN_KINDS)}.")
+
+
+def _identity(components: Mapping[str, Resolved], preprocessor_settings: Mapping[str, Any]) -> str:
+    from nnunet_core.runtime.files import digest
+
+    records = {kind: component_record(resolved) for kind, resolved in components.items() if kind in TRAINING_KINDS}
+    return digest([identity(records), dict(preprocessor_settings)])
+
+
+def _reference(resolved: Resolved | None) -> str | None:
+    return resolved.reference if resolved else None

@@ -1,0 +1,76 @@
+"""Fingerprint and plans of a dataset: made once, and used again while their inputs are equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_core.contracts.planner import Planner
+from nnunet_core.data.dataset import Dataset
+from nnunet_core.data.fingerprint import Fingerprint
+from nnunet_core.data.plans import Configuration, Plans
+from nnunet_core.registry.provenance import code_identity, component_record
+from nnunet_core.runtime import locks
+from nnunet_core.runtime.files import digest
+from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.method import Method
+from nnunet_core.store.workspace import Workspace
+
+
+def make_fingerprint(
+    dataset: Dataset, method: Method, workspace: Workspace, workers: Workers, report: Reporter
+) -> Fingerprint:
+    """Return the dataset's fingerprint, computed if the stored one is missing or of other data.
+
+    Planners that share the code of `fingerprint` share its result; it must not depend on settings.
+    """
+    planner: Planner = method.build("planner")
+    key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
+    path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
+    if path.is_file():
+        return Fingerprint.read(path)
+    with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
+        if path.is_file():
+            return Fingerprint.read(path)
+        with report.track("fingerprint", len(dataset.training)) as tracker:
+            result = planner.fingerprint(dataset, workers, progress=lambda name: tracker.advance(1, name))
+        result.write(path)
+        return result
+
+
+def make_plans(
+    dataset: Dataset, method: Method, workspace: Workspace, workers: Workers, report: Reporter
+) -> tuple[Plans, Path]:
+    """Return the plans of the method and their file. An existing file is read as it is, so it may be edited by hand."""
+    found = make_fingerprint(dataset, method, workspace, workers, report)
+    resolved = method.components["planner"]
+    identities = [component_record(method.components[kind]).identity() for kind in ("planner", "network")]
+    key = digest([found.digest, identities])
+    path = workspace.preprocessed / dataset.name / "plans" / f"{resolved.name}-{key[:8]}.json"
+    if path.is_file():
+        return Plans.read(path), path
+    plans = method.build("planner").plan(dataset, found, method.build("network"))
+    plans = plans.model_copy(update={"planner": resolved.reference})
+    for note in () if "normalization" in method.preprocessor_settings else plans.notes:
+        report.message(note)
+    plans.write(path)
+    return plans, path
+
+
+def describe(configuration: Configuration) -> dict[str, Any]:
+    """Return the plain facts of a configuration for tables."""
+    network = configuration.network
+    return {
+        "spacing (mm)": " x ".join(f"{v:.4g}" for v in configuration.spacing),
+        "median shape": " x ".join(map(str, configuration.median_shape)),
+        "patch size": " x ".join(map(str, configuration.patch_size)),
+        "batch size": str(configuration.batch_size),
+        "pooling per axis": " x ".join(
+            str(sum(kernel[axis] > 1 for kernel in network.pool_kernels)) for axis in range(network.dimensions)
+        ),
+        "features": ", ".join(str(network.features(stage)) for stage in range(len(network.conv_kernels))),
+        "axis order": str(configuration.transpose_forward),
+        "normalisation": ", ".join(n.scheme + (" (mask)" if n.use_mask else "") for n in configuration.normalization),
+        "preprocessor": configuration.preprocessor,
+    }

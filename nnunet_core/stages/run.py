@@ -1,0 +1,232 @@
+"""The main path: fingerprint, plan, preprocess, train, select, predict, evaluate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_core.contracts.dataset import DatasetMaker
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.dataset import Dataset
+from nnunet_core.data.plans import Plans
+from nnunet_core.data.splits import Split, load_splits
+from nnunet_core.errors import NnunetError, UsageError
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.settings import build
+from nnunet_core.runtime.processes import in_several_processes
+from nnunet_core.runtime.reporting import Reporter, Silence
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages import cascade
+from nnunet_core.stages import select as selection
+from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
+from nnunet_core.stages.experiment import Experiment, check_trainer
+from nnunet_core.stages.folds import train_fold
+from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose
+from nnunet_core.stages.plan import make_plans
+from nnunet_core.stages.predict import PredictionOptions, predict_folder
+from nnunet_core.stages.prepare import prepare
+from nnunet_core.store.models import Model
+from nnunet_core.store.raw import open_dataset
+from nnunet_core.store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        dataset: Path, id or name.
+        variant: Named bundle to start from.
+        choices: {kind: reference} that replace the variant's components.
+        settings: {kind: {field: value}}.
+        configurations: Names from the plans; empty means `3d_fullres`, or `2d` when every case is a single slice.
+        folds: Numbers, or `all`; empty means every stored fold, five unless the dataset has its own.
+        runtime, seed: How to compute.
+        processes, memory: Processes that read and prepare cases, and the bytes that they may need together (None: 80 % of
+            what is free).
+        predict, output: A folder of images to predict with the best configuration, and where to.
+        options: How to predict.
+    """
+
+    dataset: str
+    variant: str = DEFAULT_VARIANT
+    choices: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    configurations: tuple[str, ...] = ()
+    folds: tuple[str, ...] = ()
+    runtime: Runtime = field(default_factory=Runtime)
+    seed: int = 12345
+    processes: int = 2
+    memory: int | None = None
+    predict: Path | None = None
+    output: Path | None = None
+    options: PredictionOptions = field(default_factory=PredictionOptions)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made.
+
+    Attributes:
+        dataset, method, plans_path: What was run.
+        configurations: One result per configuration.
+        best: The one that predicts.
+        predictions: Predicted files; empty without `predict`.
+        prediction_dice: {label name: Dice} of the predictions where reference labels lie beside the images.
+        prediction_mean_dice: Mean over these; NaN when nothing could be scored.
+    """
+
+    dataset: Dataset
+    method: Method
+    plans_path: Path
+    configurations: tuple[selection.ConfigurationResult, ...]
+    best: selection.ConfigurationResult
+    predictions: tuple[Path, ...] = ()
+    prediction_dice: Mapping[str, float] = field(default_factory=dict)
+    prediction_mean_dice: float = math.nan
+
+
+def made(request: Request, registry: Registry, workspace: Workspace, report: Reporter) -> Request:
+    """Return the request with the folder of its dataset, which a plugin makes if it is known by that name.
+
+    What the user chose stays as it is; the rest is what the maker of the dataset says (contracts.DatasetMaker). Predictions
+    in the dataset's own output folder are replaced by those of the last run.
+
+    Raises:
+        NnunetError: The dataset cannot be made.
+    """
+    if request.dataset not in {resolved.name for resolved in registry.components("dataset")}:
+        return request
+    maker: DatasetMaker = build(registry.resolve("dataset", request.dataset))
+    folder = maker.make(workspace.raw, report)
+    usual = Request(dataset=request.dataset)
+    return replace(
+        request,
+        dataset=str(folder),
+        variant=maker.variant if maker.variant and request.variant == usual.variant else request.variant,
+        folds=maker.folds if request.folds == usual.folds else request.folds,
+        predict=request.predict or (folder / maker.predict if maker.predict else None),
+        options=request.options if request.output else replace(request.options, overwrite=True),
+        output=request.output or (workspace.results / folder.name / "predictions" if maker.predict else None),
+    )
+
+
+def run(request: Request, registry: Registry, workspace: Workspace, report: Reporter | None = None) -> RunResult:
+    """Run the whole method on a dataset; what is done already and still current is not done again.
+
+    Raises:
+        UsageError: The request cannot be right.
+        NnunetError: A stage failed; what was finished before is kept.
+    """
+    report = report or Silence()
+    if in_several_processes():
+        raise UsageError(
+            "A run is one process; torchrun has started several. Train with 'torchrun ... -m nnunet_cli train' or "
+            "'nnunet train --gpus N' first; 'nnunet run' with the same options then does what is missing."
+        )
+    with Workers(request.processes, request.memory, report) as workers:
+        return _run(request, registry, workspace, workers, report)
+
+
+def _run(request: Request, registry: Registry, workspace: Workspace, workers: Workers, report: Reporter) -> RunResult:
+    method = choose(registry, request.variant, request.choices, request.settings)
+    dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
+    report.message(f"method: {method.name}")  # also finds a wrong setting before any work is done
+    check_trainer(method, request.runtime)
+    splits = load_splits(dataset.names, request.folds, workspace.splits(dataset.name), report)
+    source = _image_folder(request, dataset)
+    plans, plans_path = make_plans(dataset, method, workspace, workers, report)
+    results = []
+    for name in request.configurations or default_configurations(plans):
+        experiment = prepare_experiment(request, dataset, method, plans, name, workspace, workers, report)
+        if experiment.configuration.previous is not None:
+            experiment = _with_previous(request, experiment, plans, workspace, workers)
+        summaries = {fold: train_fold(experiment, fold, split) for fold, split in splits.items()}
+        results.append(selection.consolidate(experiment, summaries))
+    best = selection.best(results)
+    result = RunResult(dataset, method, plans_path, tuple(results), best)
+    if source is None or request.output is None:
+        return result
+    return _predict(request, result, source, request.output, registry, report)
+
+
+def prepare_experiment(
+    request: Request,
+    dataset: Dataset,
+    method: Method,
+    plans: Plans,
+    name: str,
+    workspace: Workspace,
+    workers: Workers,
+    report: Reporter,
+) -> Experiment:
+    """Prepare the cases of one configuration and return what its folds share."""
+    configuration = plans.configuration(name)
+    store = prepare(dataset, configuration, method, workspace, workers, report)
+    folder = workspace.results / dataset.name / method.name / name
+    return Experiment(dataset, method, name, configuration, store, folder, request.runtime, request.seed, report)
+
+
+def _with_previous(
+    request: Request, experiment: Experiment, plans: Plans, workspace: Workspace, workers: Workers
+) -> Experiment:
+    """Train the stage before a cascade, as far as that is missing, and connect the cascade with its predictions."""
+    stage, splits = previous_stage(request, experiment, plans, workspace, workers)
+    summaries = {fold: train_fold(stage, fold, split) for fold, split in splits.items()}
+    selection.consolidate(stage, summaries)
+    return cascade.connect(experiment, stage, splits)
+
+
+def previous_stage(
+    request: Request, experiment: Experiment, plans: Plans, workspace: Workspace, workers: Workers
+) -> tuple[Experiment, dict[str, Split]]:
+    """Return the stage before a cascade, and its folds that the asked ones need."""
+    dataset, name = experiment.dataset, str(experiment.configuration.previous)
+    stage = prepare_experiment(request, dataset, experiment.method, plans, name, workspace, workers, experiment.report)
+    return stage, cascade.stage_splits(dataset.names, request.folds, workspace.splits(dataset.name))
+
+
+def default_configurations(plans: Plans) -> tuple[str, ...]:
+    """Return `2d` for single-slice data and `3d_fullres` otherwise, or the only configuration that there is."""
+    names = tuple(plans.configurations)
+    flat = any(c.median_shape[0] == 1 for c in plans.configurations.values())
+    preferred = "2d" if flat else "3d_fullres"
+    return (preferred,) if preferred in names else names[:1]
+
+
+def _image_folder(request: Request, dataset: Dataset) -> Path | None:
+    """Return the folder to predict: a path, or the name of a folder of the dataset such as `imagesTs`."""
+    if request.predict is None:
+        return None
+    if request.output is None:
+        raise UsageError("--predict needs --output, the folder that the predictions are written to.")
+    candidates = [request.predict, dataset.folder / request.predict]
+    found = next((folder for folder in candidates if folder.is_dir()), None)
+    if found is None:
+        raise UsageError(f"There is no folder {request.predict} to predict, neither here nor in {dataset.folder}.")
+    return found
+
+
+def _predict(
+    request: Request, result: RunResult, source: Path, output: Path, registry: Registry, report: Reporter
+) -> RunResult:
+    """Predict a folder with the best configuration; evaluate it where `labelsX` lies beside `imagesX`."""
+    model = Model.open(result.best.folder)
+    options = replace(request.options, folds=request.options.folds or request.folds)
+    paths = predict_folder(model, source, output, registry, options, report)
+    dataset, result = result.dataset, replace(result, predictions=tuple(paths))
+    references = source.with_name(source.name.replace("images", "labels", 1))
+    if references == source or not all((references / path.name).is_file() for path in paths):
+        return result
+    try:
+        summary = evaluate_files(
+            [(path, references / path.name) for path in paths], dataset.labels, dataset.label_format
+        )
+    except NnunetError as error:
+        report.warning(f"the predictions are not evaluated: {error}")
+        return result
+    dice, mean = selection.dice_by_name(summary, dataset), mean_foreground_dice(summary)
+    return replace(result, prediction_dice=dice, prediction_mean_dice=mean)

@@ -1,0 +1,1 @@
+"""What lies on disk: raw datasets, prepared cases, models, the workspace."""

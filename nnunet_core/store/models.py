@@ -1,0 +1,195 @@
+"""The folder of a trained model: what it is, which packages it needs, which folds are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_core.data.labels import Labels
+from nnunet_core.data.plans import Configuration
+from nnunet_core.errors import PluginError, UsageError, nearest
+from nnunet_core.registry.components import TRAINING_KINDS
+from nnunet_core.registry.discovery import Registry, Resolved
+from nnunet_core.registry.provenance import identity
+from nnunet_core.registry.records import FILE as RUN_FILE
+from nnunet_core.registry.records import ComponentRecord, FoldRecord
+from nnunet_core.runtime import files
+
+FILE = "model.json"
+WEIGHTS = "weights.safetensors"
+_WEIGHTS_NAMES = (WEIGHTS, "checkpoint_final.pth", "model_final_checkpoint.model")  # here, of v2, of v1
+_WEIGHTS_ENDINGS = tuple(Path(name).suffix for name in _WEIGHTS_NAMES)
+
+
+class ModelDocument(files.Document):
+    """What a model folder says of itself, without the raw dataset at hand.
+
+    Attributes:
+        dataset, variant, configuration_name: Where it comes from.
+        channels: Channel names, in the order of the input files.
+        labels: What its outputs mean.
+        file_ending: Of the images that it was trained on.
+        label_ending: Of the label files that it writes.
+        image_format, label_format: Components that read and write these files, where dataset.json names them.
+        mirror_axes: Axes of the patch that training mirrored, and prediction averages over; null is all.
+        configuration: Patch size, spacing, network.
+        components: Every component with its distribution and version.
+    """
+
+    dataset: str
+    variant: str
+    configuration_name: str
+    channels: tuple[str, ...]
+    labels: Labels
+    file_ending: str
+    label_ending: str
+    image_format: str | None = None
+    label_format: str | None = None
+    mirror_axes: tuple[int, ...] | None = None
+    configuration: Configuration
+    components: dict[str, ComponentRecord]
+
+    def digest(self) -> str:
+        """Identify what the folds of one model have in common: configuration, labels, components of the training."""
+        configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
+        training = {kind: self.components[kind] for kind in TRAINING_KINDS if kind in self.components}
+        return files.digest([configuration, self.labels.model_dump(mode="json"), identity(training)])
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder that was read and checked.
+
+    Attributes:
+        folder: `results/<dataset>/<variant>/<configuration>`.
+        document: Its model.json.
+    """
+
+    folder: Path
+    document: ModelDocument
+
+    @classmethod
+    def open(cls, folder: Path) -> Model:
+        """Read a model folder.
+
+        Raises:
+            UsageError: It holds no model.json.
+            StorageError: Its model.json is damaged.
+        """
+        if not (folder / FILE).is_file():
+            raise UsageError(f"{folder} is not a model folder: it has no {FILE}.")
+        return cls(folder, ModelDocument.read(folder / FILE))
+
+    def folds(self, asked: tuple[str, ...] = ()) -> tuple[Path, ...]:
+        """Return the folders of the trained folds that were asked for; of all numbered folds when none was.
+
+        Raises:
+            UsageError: A fold is not trained, or was trained with other plans, labels or code than model.json describes.
+        """
+        trained = self.trained()
+        wanted = asked or tuple(name for name in trained if name.isdigit()) or tuple(trained)
+        missing = [name for name in wanted if name not in trained]
+        if missing or not wanted:
+            raise UsageError(
+                f"Fold {', '.join(missing) or '0'} of {self.folder} is not trained. Trained: "
+                f"{', '.join(trained) or 'none'}. Train with: nnunet train {self.document.dataset} --configuration "
+                f"{self.document.configuration_name} --folds {','.join(missing) or '0'}, with the options of this model's "
+                f"other folds (they are in {FILE})"
+            )
+        digest = self.document.digest()
+        others = [name for name in wanted if trained[name][1].model_digest != digest]
+        if others:
+            raise UsageError(
+                f"Fold {', '.join(others)} of {self.folder} was trained with other plans, labels or code than {FILE} has now, so "
+                f"it is no part of this model. Name the folds to use (--folds), or train it again: nnunet train "
+                f"{self.document.dataset} --configuration {self.document.configuration_name} --folds {','.join(others)}, with "
+                f"the options of this model's other folds (they are in {FILE})"
+            )
+        return tuple(trained[name][0] for name in wanted)
+
+    def trained(self) -> dict[str, tuple[Path, FoldRecord]]:
+        """Return {name of a trained fold: its folder and record}."""
+        found = ((path, _record(path)) for path in sorted(self.folder.glob("fold_*")))
+        return {path.name.removeprefix("fold_"): (path, record) for path, record in found if record is not None}
+
+    def component(self, registry: Registry, kind: str) -> tuple[Resolved, str | None]:
+        """Resolve a component as the model was trained with it.
+
+        Returns:
+            The component, and a warning when another version is installed than it was trained with.
+
+        Raises:
+            PluginError: The package that provides it is not installed; the message says what to install.
+        """
+        record = self.document.components[kind]
+        try:
+            resolved = registry.resolve(kind, record.reference).with_settings(record.settings)
+            resolved.load()
+        except (PluginError, UsageError) as error:
+            install = f"Run: pip install '{record.distribution}=={record.version}'" if record.distribution else ""
+            raise PluginError(
+                f"The model {self.folder} needs the {kind} '{record.reference}' "
+                f"of {record.distribution or record.target} {record.version or ''}, which cannot be loaded: {error} {install}"
+            ) from error
+        if resolved.version != record.version:
+            return resolved, (
+                f"The {kind} '{record.reference}' is installed in version {resolved.version}; the model was trained "
+                f"with {record.version}. For equal numbers run: pip install '{record.distribution}=={record.version}'"
+            )
+        return resolved, None
+
+
+def weights_digests(folds: Iterable[Path]) -> dict[str, str]:
+    """Return {name of a fold: digest of its weights file}; every file is read whole."""
+    return {fold.name.removeprefix("fold_"): files.file_digest(fold / WEIGHTS) for fold in folds}
+
+
+def _record(fold: Path) -> FoldRecord | None:
+    """Return the record of a fold that is trained, else None."""
+    if not (fold / WEIGHTS).is_file() or not (fold / RUN_FILE).is_file():
+        return None
+    record = FoldRecord.read(fold / RUN_FILE)
+    return None if record.status == "running" else record
+
+
+def find_weights(path: Path) -> Path:
+    """Return the weights file that a path stands for: itself, that of a fold folder, or of a model's first trained fold.
+
+    Models of nnU-Net v1 and v2 are folders of folds, too, with checkpoints (`.model`, `.pth`) in them.
+
+    Raises:
+        UsageError: There are none, or the file is of another kind.
+    """
+    path = path.expanduser().absolute()
+    if path.is_file():
+        if path.suffix not in _WEIGHTS_ENDINGS:
+            raise UsageError(
+                f"{path} is no file of weights: those end with {', '.join(_WEIGHTS_ENDINGS)}. Unpack archives first."
+            )
+        return path
+    places = [path, *sorted(path.glob("fold_*")), path / "all"]  # the last is v1's fold of all cases
+    candidates = [place / name for name in _WEIGHTS_NAMES for place in places]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise UsageError(
+            f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold folder, a {WEIGHTS} file, or a "
+            "checkpoint of nnU-Net v1 or v2; 'nnunet models list' shows the trained ones."
+        )
+    return found
+
+
+def find_model(results: Path, dataset: str, variant: str, configuration: str) -> Model:
+    """Open `results/<dataset>/<variant>/<configuration>`.
+
+    Raises:
+        UsageError: It does not exist; the message lists what does.
+    """
+    folder = results / dataset / variant / configuration
+    if not (folder / FILE).is_file():
+        known = sorted(str(path.parent.relative_to(results)) for path in results.glob(f"*/*/*/{FILE}"))
+        wanted = f"{dataset}/{variant}/{configuration}"
+        raise UsageError(
+            f"There is no trained model {wanted} in {results}.{nearest(wanted, known)} Models: {', '.join(known) or 'none'}."
+        )
+    return Model.open(folder)

@@ -1,0 +1,1 @@
+"""Random transforms of training patches, on arrays and on tensors."""

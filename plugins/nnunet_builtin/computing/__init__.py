@@ -1,0 +1,1 @@
+"""Devices, precision, several processes, compilation, memory: below every room that computes."""

@@ -1,0 +1,1 @@
+"""Commands on raw datasets: verify, convert, list, splits."""

@@ -1,0 +1,134 @@
+"""Plain folders of images and labels: which files are a case, its channels and its label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nnunet_builtin.datasets.conversion.decathlon import StackedFormat
+from nnunet_builtin.datasets.conversion.dicom import find_dicom, holds_dicom
+from nnunet_builtin.datasets.conversion.files import Listing, list_images
+from nnunet_builtin.datasets.conversion.source import FileLabels, Source, SourceCase
+from nnunet_builtin.datasets.conversion.values import found_values, name_values
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import ImageFormat
+from nnunet_core.data.labels import Labels
+from nnunet_core.errors import DatasetError, UsageError
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.store.raw import find_format
+
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_PICTURE_CHANNELS = {1: ("grey",), 3: ("R", "G", "B")}
+PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
+
+
+def find_folders(
+    images: Path,
+    labels: Path,
+    registry: Registry,
+    channels: Sequence[str] = (),
+    names: Mapping[str, int] | None = None,
+    renumber: bool = False,
+    workers: Workers | None = None,
+) -> Source:
+    """Describe folders of images and labels without a dataset.json: files of any image format, or DICOM series.
+
+    Args:
+        images: Files `CASE_0000.ext`, `CASE_0001.ext`, ... or `CASE.ext`; or DICOM series, one folder per case.
+        labels: Files `CASE.ext`, whose ending may be another one; or DICOM SEG files; or one DICOM SEG file.
+        registry: Image formats.
+        channels: Channel names; needed except for pictures and for DICOM, whose modality is known.
+        names: {label name: value in the files}; default: see `name_values`.
+        renumber: Map values that are not consecutive.
+        workers: Processes to read the label files in; None reads them in this one.
+
+    Raises:
+        UsageError: Channel names are needed, or are not as many as channels.
+        DatasetError: The folders could be more than one thing or none, or images and labels do not belong together.
+        ImageError: A file cannot be read.
+    """
+    if not images.is_dir() or not labels.exists():
+        absent = images if not images.is_dir() else labels
+        raise DatasetError(f"The folder {absent} does not exist. --images and --labels take existing folders.")
+    if holds_dicom(images):
+        return find_dicom(images, labels, registry, channels, names or {}, renumber, workers or Workers())
+    pictures, masks = list_images(images, registry), list_images(labels, registry)
+    cases = _cases(pictures, masks)
+    image_format = _image_format(pictures.ending, len(cases[0].images), registry)
+    label_format = find_format(masks.ending, registry)
+    named = _channel_names(cases[0], image_format, pictures.ending, channels)
+    found = found_values(label_format, [case.label for case in cases if case.label is not None], workers or Workers())
+    values, mapping = name_values(found, names or {}, renumber)
+    Labels.from_dataset_json({"labels": values}, "--label")
+    return Source(
+        kind="folders",
+        inputs=(images, labels),
+        channels=named,
+        labels=values,
+        training=tuple(cases),
+        test=(),
+        image_ending=pictures.ending,
+        label_ending=masks.ending,
+        image_format=image_format,
+        label_reader=FileLabels(label_format, mapping),
+        further={"renumbered": {str(old): new for old, new in mapping.items()}} if mapping else {},
+    )
+
+
+def _image_format(ending: str, files: int, registry: Registry) -> ImageFormat:
+    """Return the reader of images; a single NIfTI file per case may be 4D."""
+    found: ImageFormat = find_format(ending, registry)
+    plain = isinstance(found, SimpleItkFormat) and files == 1 and ending in (".nii.gz", ".nii")
+    return StackedFormat((ending,)) if plain else found
+
+
+def _cases(images: Listing, labels: Listing) -> list[SourceCase]:
+    """Match image files with label files, as one file per case or one per channel."""
+    grouped: dict[str, dict[int, Path]] = {}
+    for stem, path in images.files.items():
+        if match := _CHANNEL.fullmatch(stem):
+            grouped.setdefault(match["case"], {})[int(match["channel"])] = path
+    by_channel = sum(case in labels.files for case in grouped)
+    whole = sum(stem in labels.files for stem in images.files)
+    if by_channel and whole:
+        raise DatasetError(
+            f"{images.folder} could hold one file per case or one per channel (CASE_0000): {labels.folder} has labels "
+            "for both. Rename or remove one kind."
+        )
+    found = grouped if by_channel else {stem: {0: path} for stem, path in images.files.items()}
+    if by_channel and (plain := sorted(s for s in images.files if not _CHANNEL.fullmatch(s))):
+        raise DatasetError(f"{images.folder} holds {plain[0]}{images.ending} without a channel number (CASE_0000).")
+    _check_matches(set(found), images, labels)
+    numbers = list(range(max(len(case) for case in found.values())))
+    if uneven := sorted(name for name, case in found.items() if sorted(case) != numbers):
+        raise DatasetError(
+            f"{images.folder}: {len(uneven)} cases lack channel files, for example {uneven[0]}, which has "
+            f"{sorted(found[uneven[0]])}; every case needs {numbers}."
+        )
+    return [SourceCase(n, tuple(found[n][c] for c in numbers), labels.files[n]) for n in sorted(found)]
+
+
+def _check_matches(cases: set[str], images: Listing, labels: Listing) -> None:
+    rule = f"The label of CASE{images.ending}, or of CASE_0000{images.ending}, is named CASE{labels.ending}."
+    if missing := sorted(cases - set(labels.files)):
+        raise DatasetError(
+            f"{labels.folder} lacks the labels of {len(missing)} images of {images.folder}: {', '.join(missing[:5])}. {rule}"
+        )
+    if extra := sorted(set(labels.files) - cases):
+        raise DatasetError(
+            f"{images.folder} lacks the images of {len(extra)} labels of {labels.folder}: {', '.join(extra[:5])}. {rule}"
+        )
+
+
+def _channel_names(case: SourceCase, image_format: ImageFormat, ending: str, given: Sequence[str]) -> tuple[str, ...]:
+    count = sum(image_format.header(path).channels for path in case.images)
+    if not given and ending.lower() in PICTURES and count in _PICTURE_CHANNELS:
+        return _PICTURE_CHANNELS[count]
+    if len(given) != count:
+        raise UsageError(
+            f"{case.images[0]} has {count} channels, --channel names {len(given)}. Give one --channel NAME per channel: "
+            "CT for computed tomography in Hounsfield units, noNorm for no normalisation, any other name otherwise."
+        )
+    return tuple(given)

@@ -1,0 +1,209 @@
+"""Every file format of SimpleITK that holds medical images or pictures; NIfTI and NRRD are checked byte by byte."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+from isal import igzip
+
+from nnunet_builtin.formats import nifti, nrrd
+from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Header, Image
+from nnunet_core.errors import ImageError
+from nnunet_core.runtime.files import atomic_path
+from nnunet_core.runtime.memory import check_fits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PICTURES = (".png", ".bmp")
+_LOSSY = (".jpg", ".jpeg")
+_GZIP_LEVEL = 2  # of 0..3
+
+
+class SimpleItkFormat:
+    """Reads and writes every file format of SimpleITK; 2D images become volumes of one slice, RGB becomes channels."""
+
+    def __init__(self, endings: tuple[str, ...] = (".nii.gz",)) -> None:
+        self.endings = endings
+
+    def header(self, path: Path) -> Header:
+        """Read size and geometry of one file without its voxels.
+
+        Raises:
+            ImageError: As `read`.
+        """
+        reader = _reader(path)
+        shape = (*reader.GetSize()[:3], 1)[:3] if reader.GetDimension() == 2 else reader.GetSize()[:3]
+        spacing = (*reader.GetSpacing(), SLICE_SPACING_2D)[:3]
+        return Header(tuple(reversed(shape)), tuple(reversed(spacing)), reader.GetNumberOfComponents())
+
+    def read(self, path: Path) -> Image:
+        """Read one file.
+
+        Raises:
+            ImageError: The file is missing, unreadable, damaged, truncated, has neither two nor three dimensions, or would
+                fill the memory; of NIfTI files also voxels that are NaN or infinite.
+        """
+        if not path.is_file():
+            raise ImageError(f"The image {path} does not exist.")
+        voxels = nifti.read(path) if path.name.endswith(nifti.ENDINGS) else None
+        reader = _reader(path)
+        if path.name.endswith(".nrrd"):
+            nrrd.check(path)
+        if voxels is not None and voxels.size == math.prod(reader.GetSize()):
+            return _image(voxels.reshape(reader.GetSize()[::-1]), reader, path)
+        image = _execute(reader, path)
+        result = _image(sitk.GetArrayFromImage(image), image, path)
+        if path.name.endswith(".bmp") and _has_palette(path) and np.all(result.array == result.array[0]):
+            return Image(result.array[:1], result.geometry)
+        return result
+
+    def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
+        """Write an array (Z, Y, X) atomically, with the geometry of the image it belongs to.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written.
+            ImageError: The format cannot hold the array.
+        """
+        if array.shape != geometry.shape:
+            raise ImageError(f"{path}: the array has shape {array.shape}, its geometry {geometry.shape}.")
+        ending = next((e for e in self.endings if path.name.endswith(e)), path.suffix)
+        if ending in _LOSSY:
+            raise ImageError(f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or .nii.gz.")
+        if ending in _PICTURES and array.size and array.min() >= 0 and array.max() <= 255:
+            array = array.astype(np.uint8)
+        image = _from_array(array, geometry)
+        with atomic_path(path) as temporary:
+            named = temporary.with_name(temporary.name + ending)
+            try:
+                _write(image, named)
+                named.replace(temporary)
+            except RuntimeError as error:
+                if not _writable(temporary):
+                    raise OSError(28, "No space left on device") from error
+                raise ImageError(
+                    f"{path} cannot be written: {ending} files cannot hold {array.dtype} values from {array.min()} to "
+                    f"{array.max()}. Use another ending, for example .nii.gz or .tif."
+                ) from error
+            finally:
+                named.unlink(missing_ok=True)
+
+
+def _has_palette(path: Path) -> bool:
+    """Return whether a BMP file has 8 bits per pixel; its reader gives three channels, also where they are grey."""
+    with path.open("rb") as file:
+        return file.read(30)[28:] == b"\x08\x00"
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
+    """Return a reader that has read the header of an image that fits into the memory."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with quiet_itk():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    if reader.GetDimension() not in (2, 3):
+        raise ImageError(
+            f"The image {path} has {reader.GetDimension()} dimensions; cases are 2D or 3D, one file per channel. "
+            "Convert 4D files with: nnunet dataset convert"
+        )
+    check_fits(path, math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * _bytes(reader.GetPixelID()))
+    return reader
+
+
+def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
+    try:
+        with quiet_itk():
+            return reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _bytes(pixel: int) -> int:
+    """Return the bytes of one value; the voxels of integer types without a width in their name have 8 bits."""
+    digits = "".join(character for character in sitk.GetPixelIDValueAsString(pixel) if character.isdigit())
+    return int(digits or 8) // 8
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    reason = _reason(error).rstrip(".")
+    return ImageError(f"The image {path} cannot be read: {reason}. Replace it with an intact copy.")
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    """Write a new file; .nii.gz is compressed by a library that takes a fraction of ITK's time."""
+    plain = path.with_name(path.name.removesuffix(".gz")) if path.name.endswith(".nii.gz") else path
+    try:
+        with quiet_itk():
+            sitk.WriteImage(image, str(plain), useCompression=True)
+        if plain != path:
+            with plain.open("rb") as source, path.open("wb") as file:
+                target = igzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)  # equal images make equal files
+                with target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    finally:
+        if plain != path:
+            plain.unlink(missing_ok=True)
+
+
+def _writable(path: Path) -> bool:
+    """Return whether the disk takes another 64 KiB: ITK reports a full disk only as 'failed to write'."""
+    try:
+        with path.open("wb", buffering=0) as file:
+            return file.write(b"\0" * 65536) == 65536
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Silence ITK's own warnings on stderr; errors arrive as exceptions."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = (lines[-1] if lines else "unknown reason").removeprefix("sitk::ERROR: ")
+    if reason.startswith(("Unable to determine ImageIO", "ITK ERROR")):
+        return "it is empty, truncated, damaged or of another format than its ending says"
+    return reason
+
+
+def _image(array: np.ndarray, image: sitk.Image | sitk.ImageFileReader, path: Path) -> Image:
+    """Return an array (Y, X) or (Z, Y, X), and perhaps channels last, with the geometry of its file."""
+    dimensions = image.GetDimension()
+    array = array[None] if array.ndim == dimensions else np.moveaxis(array, -1, 0)
+    spacing, origin, direction = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+    if dimensions == 2:
+        array = array[:, None]
+        spacing, origin = (*spacing, SLICE_SPACING_2D), (*origin, 0.0)
+        direction = (*direction[:2], 0.0, *direction[2:], 0.0, 0.0, 0.0, 1.0)
+    shape = (int(array.shape[1]), int(array.shape[2]), int(array.shape[3]))
+    geometry = Geometry(shape, (spacing[2], spacing[1], spacing[0]), origin, direction)
+    if not np.all(np.isfinite(spacing)) or min(spacing) <= 0:
+        raise ImageError(f"The image {path} has spacing {spacing}; every axis needs a positive number of mm.")
+    return Image(array, geometry)
+
+
+def _from_array(array: np.ndarray, geometry: Geometry) -> sitk.Image:
+    planar = geometry.shape[0] == 1 and geometry.spacing[0] == SLICE_SPACING_2D
+    image = sitk.GetImageFromArray(array[0] if planar else array)
+    count = 2 if planar else 3
+    matrix = np.reshape(geometry.direction, (3, 3))[:count, :count]
+    image.SetSpacing(geometry.spacing[::-1][:count])
+    image.SetOrigin(geometry.origin[:count])
+    image.SetDirection([float(v) for v in matrix.ravel()])
+    return image

@@ -1,0 +1,160 @@
+"""Sliding-window prediction with Gaussian weights and mirroring (spec: inference, sections 2 and 3)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import nn
+
+from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format
+
+#: Voxels that one forward pass may hold; tiles and mirrored versions are joined up to it.
+VOXELS_PER_PASS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**21}
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+def window_starts(image_size: Sequence[int], patch_size: Sequence[int], step: float = 0.5) -> list[list[int]]:
+    """Return the start of every window per axis; the image is at least as large as the patch, `step` in (0, 1]."""
+    starts = []
+    for size, patch in zip(image_size, patch_size, strict=True):
+        count = math.ceil((size - patch) / (patch * step)) + 1
+        distance = (size - patch) / (count - 1) if count > 1 else 0.0
+        starts.append([int(np.round(distance * index)) for index in range(count)])
+    return starts
+
+
+def gaussian_map(patch_size: Sequence[int]) -> np.ndarray:
+    """Return float32 weights of the patch's size: a Gaussian of sigma size / 8, 1 in the centre, nowhere 0."""
+    weights = np.zeros(patch_size)
+    weights[tuple(size // 2 for size in patch_size)] = 1
+    weights = ndimage.gaussian_filter(weights, [size / 8 for size in patch_size], 0, mode="constant", cval=0)
+    weights = (weights / weights.max()).astype(np.float32)
+    weights[weights == 0] = weights[weights > 0].min()
+    return weights
+
+
+def predict(
+    forward: Forward,
+    images: np.ndarray,
+    patch_size: Sequence[int],
+    runtime: ResolvedRuntime,
+    mirror_axes: Sequence[int] = (),
+    step_size: float = 0.5,
+) -> np.ndarray:
+    """Predict an image of any size.
+
+    Args:
+        forward: (B, C, *patch) -> probabilities (B, K, *patch).
+        images: float32 (C, *spatial), three spatial axes.
+        patch_size: Three entries, or two for networks of single slices along axis 0.
+        runtime: Device and precision.
+        mirror_axes: Spatial axes of the patch to mirror; probabilities are averaged over every combination.
+        step_size: Distance of windows as a fraction of the patch.
+
+    Returns:
+        float32 (K, *spatial).
+    """
+    slices_along = 3 - len(patch_size)  # axes along which every slice is an image of its own
+    patch = (1,) * slices_along + tuple(patch_size)
+    padded, inside = _pad(torch.from_numpy(np.ascontiguousarray(images, np.float32)), patch)
+    tiles_at = window_starts(padded.shape[1 + slices_along :], patch_size, step_size)
+    starts = [list(range(count)) for count in padded.shape[1 : 1 + slices_along]] + tiles_at
+    one_tile = math.prod(len(axis) for axis in tiles_at) == 1
+    weights = torch.from_numpy(np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size))
+    total: torch.Tensor | None = None
+    normaliser = torch.zeros(padded.shape[1:])
+    per_pass = max(1, VOXELS_PER_PASS[runtime.device.type] // math.prod(patch))
+    flips = _combinations(mirror_axes)
+    for windows in _groups(itertools.product(*starts), max(1, per_pass // len(flips))):
+        slices = [tuple(slice(s, s + size) for s, size in zip(window, patch, strict=True)) for window in windows]
+        tiles = torch.stack([padded[(slice(None), *part)].reshape(-1, *patch_size) for part in slices])
+        probabilities = _mirrored(forward, tiles.to(runtime.device), flips, per_pass).cpu()
+        if total is None:
+            total = torch.zeros((probabilities.shape[1], *padded.shape[1:]))
+        for part, tile in zip(slices, probabilities, strict=True):
+            total[(slice(None), *part)] += (tile * weights).reshape(-1, *patch)
+            normaliser[part] += weights.reshape(patch)
+    assert total is not None
+    return (total[(slice(None), *inside)] / normaliser[inside]).numpy()
+
+
+def predict_ensemble(
+    networks: Sequence[nn.Module],
+    images: np.ndarray,
+    patch_size: Sequence[int],
+    runtime: ResolvedRuntime,
+    *,
+    regions: bool = False,
+    mirror_axes: Sequence[int] = (),
+    step_size: float = 0.5,
+) -> np.ndarray:
+    """Return the mean of the networks' probabilities (K, *spatial), in their order (spec: inference, section 4).
+
+    Args:
+        networks: In eval mode, on the device, returning full-resolution logits.
+        images: float32 (C, *spatial).
+        patch_size: See `predict`.
+        runtime: Device and precision.
+        regions: Sigmoid per output instead of softmax.
+        mirror_axes: See `predict`.
+        step_size: See `predict`.
+    """
+    total: np.ndarray | None = None
+    with torch.inference_mode():
+        for network in networks:
+            forward = _probabilities(network, runtime, regions)
+            found = predict(forward, images, patch_size, runtime, mirror_axes, step_size)
+            total = found if total is None else total + found
+    if total is None:
+        raise ValueError("predict_ensemble needs at least one network")
+    return total / len(networks)
+
+
+def _probabilities(network: nn.Module, runtime: ResolvedRuntime, regions: bool) -> Forward:
+    def forward(tiles: torch.Tensor) -> torch.Tensor:
+        tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
+        with autocast(runtime):
+            logits = network(tiles)
+        return logits.float().sigmoid() if regions else logits.float().softmax(1)
+
+    return forward
+
+
+def _mirrored(forward: Forward, tiles: torch.Tensor, flips: Sequence[tuple[int, ...]], per_pass: int) -> torch.Tensor:
+    """Average over mirrored tiles (B, C, *patch), `per_pass` of them at once."""
+    together = max(1, per_pass // len(tiles))
+    total: torch.Tensor | None = None
+    for group in _groups(flips, together):
+        batch = torch.cat([tiles.flip([axis + 2 for axis in axes]) for axes in group])
+        for axes, found in zip(group, forward(batch).split(len(tiles)), strict=True):
+            back = found.flip([axis + 2 for axis in axes]) / len(flips)
+            total = back if total is None else total + back
+    assert total is not None
+    return total
+
+
+def _combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return every subset of the axes, in v1's order: none, {2}, {1}, {1, 2}, {0}, ..."""
+    subsets = itertools.product(*(((), (axis,)) for axis in sorted(axes)))
+    return [tuple(axis for part in subset for axis in part) for subset in subsets]
+
+
+def _groups(items: Iterator | Sequence, size: int) -> Iterator[list]:
+    iterator = iter(items)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
+
+
+def _pad(images: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, ...]]:
+    """Pad with 0 to at least the patch, symmetrically, the extra voxel above; return where the image lies."""
+    sizes = images.shape[1:]
+    missing = [max(wanted - size, 0) for wanted, size in zip(patch, sizes, strict=True)]
+    widths = [width for gap in reversed(missing) for width in (gap // 2, gap - gap // 2)]
+    inside = tuple(slice(gap // 2, gap // 2 + size) for gap, size in zip(missing, sizes, strict=True))
+    return nn.functional.pad(images, widths), inside

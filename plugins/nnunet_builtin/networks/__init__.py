@@ -1,0 +1,1 @@
+"""U-Nets, their builders, their names in other nnU-Nets."""

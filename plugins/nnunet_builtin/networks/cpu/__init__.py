@@ -1,0 +1,1 @@
+"""What makes convolutions faster on CPUs."""

@@ -1,0 +1,1 @@
+"""Pictures of cases, predictions and whole datasets."""

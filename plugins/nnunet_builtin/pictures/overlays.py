@@ -1,0 +1,40 @@
+"""Pictures of the best, the median and the worst validation case of a fold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_builtin.pictures.drawing import overlay_picture
+from nnunet_core.data.dataset import Dataset
+from nnunet_core.stages.evaluate import mean_foreground_dice
+
+
+def draw_overlays(dataset: Dataset, summary: Mapping[str, Any]) -> None:
+    """Draw three validation cases of a fold beside their predictions: `overlay_best.png` and so on.
+
+    Args:
+        dataset: That was trained on.
+        summary: Of the validation, see summary.json.
+    """
+    scored = [(mean_foreground_dice({"results": {"mean": case}}), case["test"]) for case in summary["results"]["all"]]
+    ranked = [Path(path) for _, path in sorted(pair for pair in scored if not math.isnan(pair[0]))]
+    if not ranked:
+        return
+    chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
+    for title, path in chosen.items():
+        name = path.name.removesuffix(dataset.label_ending)
+        case = dataset.load(dataset.case(name))
+        prediction = dataset.label_format.read(path).array[0]
+        overlay_picture(
+            case.images[0],
+            case.label,
+            prediction,
+            path=path.parent / f"overlay_{title}.png",
+            title=f"{title} validation case: {name}",
+            spacing=case.geometry.spacing,
+            labels=dataset.labels,
+            direction=case.geometry.direction,
+        )

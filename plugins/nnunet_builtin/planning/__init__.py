@@ -1,0 +1,1 @@
+"""Planners: fingerprint, patch and network sizes."""

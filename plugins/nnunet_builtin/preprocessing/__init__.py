@@ -1,0 +1,1 @@
+"""Cropping, resampling and normalisation, and the way back."""

@@ -1,0 +1,187 @@
+"""The default preprocessor: crop, permute axes, resample, normalise; and probabilities back to the original grid."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from nnunet_builtin.preprocessing.cropping import crop
+from nnunet_builtin.preprocessing.normalization import SchemeName, find_scheme, normalize
+from nnunet_builtin.preprocessing.resampling import (
+    CPU,
+    low_axis,
+    new_shape,
+    resample_images,
+    resample_label,
+    resample_probabilities,
+)
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.cases import Case, PreparedCase, PreparedGeometry
+from nnunet_core.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nnunet_core.data.plans import Configuration, Normalization
+
+_LOCATIONS_SEED = 1234
+_LOCATIONS = 10_000
+_LOCATIONS_FRACTION = 0.01
+
+Spacing = tuple[float, float, float]
+
+
+class DefaultPreprocessor:
+    """Prepares cases as nnU-Net v1 does (spec: preprocessing; inference, section 4).
+
+    Args:
+        resample: Axes that take the target spacing: `all`, `in_plane` (axis 0 of the permuted axes keeps every case's own
+            slices, for 2D networks), or `none`.
+        order: Spline order of images; labels and probabilities are always resampled linearly.
+        order_z: Spline order of images along an axis of low resolution that is resampled apart; 0 is nearest neighbour.
+        normalization: {channel number: scheme} instead of what the plans say: CT, CT2, zscore, none, rescale_to_0_1,
+            rgb_to_0_1.
+    """
+
+    def __init__(
+        self,
+        resample: Literal["all", "in_plane", "none"] = "all",
+        order: Literal[1, 3] = 3,
+        order_z: Literal[0, 1, 3] = 0,
+        normalization: Mapping[int, SchemeName] | None = None,
+    ) -> None:
+        self.resample = resample
+        self.order = order
+        self.order_z = order_z
+        self.normalization = normalization
+        self._device = CPU
+
+    def on(self, device: str) -> DefaultPreprocessor:
+        """Return a copy that resamples images and probabilities on a device: cpu, cuda, cuda:1, mps, or auto."""
+        if device == CPU:
+            return self
+        from nnunet_builtin.computing.devices import resolve
+
+        moved = copy.copy(self)
+        moved._device = str(resolve(Runtime(device)).device)
+        return moved
+
+    def prepare(self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()) -> PreparedCase:
+        """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
+
+        The arrays of `case` are left as they are.
+
+        Raises:
+            ImageError: The image has no non-zero voxel.
+            UsageError: The configuration is for another number of channels, or names an unknown normalisation scheme.
+        """
+        schemes = self._schemes(case, configuration)
+        axes = configuration.transpose_forward
+        images, label, box = crop(case)
+        images = images.transpose(0, *(axis + 1 for axis in axes))
+        label = label.transpose(axes)
+        original, target = self._spacings(case.geometry.spacing, configuration)
+        shape = new_shape(label.shape, original, target)
+        axis = low_axis(original, target)
+        images = resample_images(_without_nan(images), shape, axis, self.order, self.order_z, self._device)
+        label = resample_label(label, shape, axis)
+        label = np.where(label < -1, 0, label).astype(np.int8 if label.max() <= 127 else np.int16)
+        images = _own(images, case.images)
+        for image, normalization in zip(images, schemes, strict=True):
+            normalize(image, label, normalization)
+        geometry = PreparedGeometry(case.geometry, box, axes, _triple(shape), target)
+        locations = {} if case.label is None else class_locations(label, foreground)
+        return PreparedCase(case.name, images, label, geometry, locations)
+
+    def prepare_label(self, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+        """Take a label map (Z, Y, X) of the file's grid to that of a prepared case (spec: inference, section 6).
+
+        It is cropped first, which v1 forgot; then linear per value, along all axes alike.
+        """
+        inside = tuple(slice(start, stop) for start, stop in geometry.crop_box)
+        cropped = np.ascontiguousarray(label[inside].transpose(geometry.transpose_forward))
+        return resample_label(cropped, geometry.prepared_shape, None)
+
+    def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+        """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
+
+        Linear, per class, without renormalisation. Voxels outside the crop box are 0 in every channel.
+        """
+        if probabilities.shape[1:] != geometry.prepared_shape:
+            raise ImageError(
+                f"The probabilities have shape {probabilities.shape}; the prepared case has {geometry.prepared_shape} "
+                "after the class axis."
+            )
+        back = [geometry.transpose_forward.index(axis) for axis in range(3)]
+        spacing = [geometry.prepared_spacing[axis] for axis in back]
+        permuted = probabilities.transpose(0, *(axis + 1 for axis in back))
+        restored = np.zeros((len(probabilities), *geometry.original.shape), np.float32)
+        box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
+        axis = low_axis(geometry.original.spacing, spacing)
+        resample_probabilities(permuted, geometry.cropped_shape, axis, restored[(slice(None), *box)], self._device)
+        return restored
+
+    def _spacings(self, spacing: Spacing, configuration: Configuration) -> tuple[Spacing, Spacing]:
+        """Return the case's and the target spacing, permuted axes."""
+        first, second, third = configuration.transpose_forward
+        original = spacing[first], spacing[second], spacing[third]
+        target = configuration.spacing
+        kept = {"all": target, "in_plane": (original[0], *target[1:]), "none": original}
+        return original, kept[self.resample]
+
+    def _schemes(self, case: Case, configuration: Configuration) -> list[Normalization]:
+        """Return how each channel is normalised; find out before the long work what would fail after it."""
+        channels, schemes = case.images.shape[0], list(configuration.normalization)
+        if channels != len(schemes):
+            raise UsageError(
+                f"Case {case.name} has {channels} image channels, the configuration normalises {len(schemes)}. "
+                "Use the plans of this dataset."
+            )
+        for channel, scheme in (self.normalization or {}).items():
+            if not 0 <= channel < channels:
+                raise UsageError(
+                    f"preprocessor.normalization names channel {channel}; the dataset has channels 0 to {channels - 1}."
+                )
+            schemes[channel] = schemes[channel].model_copy(update={"scheme": scheme})
+        for normalization in schemes:
+            find_scheme(normalization.scheme)
+        return schemes
+
+
+def class_locations(label: np.ndarray, foreground: Sequence[int]) -> dict[int, np.ndarray]:
+    """Draw voxels of each foreground value for oversampling: 10,000 or 1 %, whichever is more, or all there are.
+
+    Args:
+        label: Prepared label map.
+        foreground: Values, in the order in which random numbers are used; an absent value uses none.
+
+    Returns:
+        {value: integer (n, 3) voxel coordinates}.
+    """
+    random = np.random.RandomState(_LOCATIONS_SEED)
+    locations = {}
+    for value in foreground:
+        voxels = np.flatnonzero(label == value)
+        count = max(min(_LOCATIONS, voxels.size), math.ceil(_LOCATIONS_FRACTION * voxels.size))
+        chosen = voxels[random.choice(voxels.size, count, replace=False)]
+        locations[value] = np.stack(np.unravel_index(chosen, label.shape), axis=1)
+    return locations
+
+
+def _without_nan(images: np.ndarray) -> np.ndarray:
+    missing = np.isnan(images)
+    return np.where(missing, np.float32(0), images) if missing.any() else images
+
+
+def _own(images: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Return C-contiguous float32 images that may be changed without changing `source`."""
+    return np.array(images, np.float32, order="C", copy=True if np.may_share_memory(images, source) else None)
+
+
+def _triple(shape: Sequence[int]) -> tuple[int, int, int]:
+    first, second, third = shape
+    return first, second, third

@@ -1,0 +1,1 @@
+"""The V2 trainer: loop, sampling, loading, optimisation, checkpoints, fine-tuning."""

@@ -1,0 +1,128 @@
+"""Start a training from the weights of another model, and keep parts of the network as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from nnunet_builtin.training.foreign_checkpoint import read_foreign_weights
+from nnunet_builtin.training.settings import Part
+from nnunet_core.errors import TrainingError
+from nnunet_core.runtime import files
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What became of the tensors of a network.
+
+    Attributes:
+        loaded: Names that were taken over.
+        skipped: {name: why it keeps its initial values}.
+        unused: Names of the file that the network does not have.
+    """
+
+    loaded: tuple[str, ...]
+    skipped: dict[str, str]
+    unused: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return the report for people: one line, and one more per skipped tensor."""
+        total = len(self.loaded) + len(self.skipped)
+        first = f"pretrained weights: {len(self.loaded)} of {total} tensors loaded"
+        unused = [f"  not used: {', '.join(self.unused)}"] if self.unused else []
+        return [first, *(f"  initialised anew: {name} ({why})" for name, why in self.skipped.items()), *unused]
+
+
+def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) -> Transfer:
+    """Copy every tensor of a weights file whose name and shape the network has.
+
+    Heads differ with the number of classes, the first convolution with the number of channels; they keep their initial
+    values then.
+
+    Args:
+        network: To change.
+        path: A `weights.safetensors` file, or a checkpoint of nnU-Net v1 (`.model`) or v2 (`.pth`).
+        digest: Of the file that was chosen; None does not check.
+
+    Raises:
+        TrainingError: The file is missing or damaged, is another one than was chosen, or no tensor fits.
+    """
+    try:
+        if digest is not None and files.file_digest(path) != digest:
+            raise TrainingError(f"{path} has changed since it was chosen as pretrained weights. Choose it again.")
+        found = load_file(path) if path.suffix == ".safetensors" else read_foreign_weights(path)
+    except TrainingError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"The pretrained weights {path} cannot be read: {error}") from error
+    own = network.state_dict()
+    skipped = {name: _difference(tensor, found.get(name)) for name, tensor in own.items()}
+    skipped = {name: why for name, why in skipped.items() if why}
+    loaded = tuple(name for name in own if name not in skipped)
+    if not loaded:
+        examples = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
+        raise TrainingError(
+            f"No tensor of {path} fits this network ({examples}). Use the plans of the pretrained model, so that pooling "
+            "and kernels are equal."
+        )
+    network.load_state_dict({name: found[name] for name in loaded}, strict=False)
+    return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))
+
+
+def freeze(network: torch.nn.Module, part: Part, initial: Collection[str]) -> tuple[str, ...]:
+    """Keep what was loaded of a part of the network as it is.
+
+    Args:
+        network: To change.
+        part: Name of a child module.
+        initial: Tensors of the network that have initial values; the layers that they belong to are trained.
+
+    Returns:
+        Names of the frozen parameters.
+
+    Raises:
+        TrainingError: The network has no such part, or nothing of it was loaded.
+    """
+    child = getattr(network, part, None)
+    if not isinstance(child, torch.nn.Module):
+        names = ", ".join(name for name, _ in network.named_children())
+        raise TrainingError(f"This network has no part '{part}' that can be frozen. Its parts: {names}.")
+    own = [name for name, _ in network.named_parameters() if name.startswith(f"{part}.")]
+    new = {_layer(name) for name in initial}
+    frozen = tuple(name for name in own if _layer(name) not in new)
+    if not frozen:
+        raise TrainingError(
+            f"No tensor of the {part} was loaded, so there is nothing to freeze: leave out trainer.freeze."
+        )
+    keep(network, frozen)
+    return frozen
+
+
+def keep(network: torch.nn.Module, names: Iterable[str]) -> None:
+    """Let the parameters of these names be as they are."""
+    for name in names:
+        network.get_parameter(name).requires_grad_(False)
+
+
+def rest(network: torch.nn.Module) -> None:
+    """Let the layers without a parameter that is trained be in evaluation: a frozen batch norm keeps its statistics."""
+    for layer in network.modules():
+        parameters = list(layer.parameters(recurse=False))
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            layer.eval()
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _difference(own: torch.Tensor, found: torch.Tensor | None) -> str:
+    if found is None:
+        return "not in the file"
+    if own.shape != found.shape:
+        return f"shape {tuple(found.shape)} in the file, {tuple(own.shape)} here"
+    return ""

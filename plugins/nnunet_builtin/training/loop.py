@@ -1,0 +1,496 @@
+"""The training of one fold: iterations, epochs, online evaluation, checkpoints (spec: training, sections 1 and 7)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nnunet_builtin.computing import ranks
+from nnunet_builtin.computing.allocation import freed_memory_kept
+from nnunet_builtin.computing.compilation import compile_in_place
+from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format, placed
+from nnunet_builtin.computing.trial import heads_on_zeros
+from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets
+from nnunet_builtin.losses.dice_ce import region_maps
+from nnunet_builtin.networks.summary import describe_network
+from nnunet_builtin.training.checkpoint import (
+    CHECKPOINT,
+    Progress,
+    State,
+    Writer,
+    averaged_weights,
+    read_checkpoint,
+    readable,
+    write_checkpoint,
+)
+from nnunet_builtin.training.finetuning import freeze, keep, rest, transfer
+from nnunet_builtin.training.interruption import stop_requests
+from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
+from nnunet_builtin.training.optimization import learning_rate, make_optimizer, momentum
+from nnunet_builtin.training.progress import progress_picture
+from nnunet_builtin.training.sampling import PatchSampler
+from nnunet_core.errors import StoppedError, TrainingError
+from nnunet_core.runtime import files
+from nnunet_core.store.models import WEIGHTS, find_weights
+
+if TYPE_CHECKING:
+    from nnunet_builtin.training.settings import TrainerSettings
+    from nnunet_core.contracts.trainer import TrainingTask
+    from nnunet_core.runtime.reporting import Tracker
+
+BEST_WEIGHTS = "weights_best.safetensors"
+METRICS = "metrics.jsonl"
+PROGRESS = "progress.png"
+_DICE_MEMORY = 0.9
+_HOPELESS_EPOCHS = 101
+_PICTURE_SECONDS = 30  # at least, between two pictures of the progress; one takes a third of a second
+
+
+class Loop:
+    """One training, from its last checkpoint or from the start, to its weights file."""
+
+    def __init__(self, settings: TrainerSettings, task: TrainingTask, runtime: ResolvedRuntime) -> None:
+        self.settings = settings
+        self.task = task
+        self.runtime = runtime
+        self.batch_size = settings.batch_size or task.configuration.batch_size
+        self.classes = len(task.labels.regions) or len(task.labels.foreground)
+        self.writer = Writer()
+        self.drawn = -math.inf
+        self.state = self._initial_state()
+        self.loss = self._loss()
+        self.forward = self._forward()
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            StoppedError: Ctrl-C or SIGTERM; everything is saved.
+            TrainingError: The training cannot go on.
+        """
+        state, settings = self.state, self.settings
+        per_epoch = settings.iterations_per_epoch + settings.validation_iterations
+        done = state.epoch * per_epoch + state.progress.position
+        title = f"train {self.task.folder.name}"
+        with stop_requests() as stop, self.task.report.track(title, settings.epochs * per_epoch, done) as tracker:
+            stream = self._stream()
+            try:
+                while state.epoch < settings.epochs and not self._is_stale():
+                    self._epoch(stream, tracker, lambda: ranks.any_of(stop.signal is not None))
+                    if ranks.any_of(stop.signal is not None):
+                        self._stop(stop.signal)
+            finally:
+                stream.close()
+                self.writer.close()
+        if ranks.rank() == 0:
+            progress_picture(state.metrics, self.task.folder / PROGRESS)
+            files.write_bytes(self.task.folder / WEIGHTS, state.weights())
+            (self.task.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _initial_state(self) -> State:
+        """Return the state of a new training, or of the last checkpoint."""
+        settings, task, runtime = self.settings, self.task, self.runtime
+        torch.manual_seed(task.seed)
+        network = task.network.build(task.configuration.network)
+        network.deep_supervision = settings.deep_supervision  # type: ignore[assignment]
+        path = task.folder / CHECKPOINT
+        content = read_checkpoint(path) if path.is_file() else None
+        if content is None:
+            self._start_from_pretrained(network)
+        else:
+            with readable(path):
+                keep(network, content["frozen"])
+        network = placed(network, runtime, task.configuration.dimensions)
+        optimizer = make_optimizer(settings, network.parameters())
+        scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
+        average = None if settings.ema is None else averaged_weights(network, settings.ema)
+        state = State(network, optimizer, scaler, self._no_progress(), average)
+        if content is not None:
+            state.restore(content, path)
+            if ranks.rank() > 0:
+                state.progress.counts[:] = 0  # they are those of all processes
+            task.report.message(
+                f"going on after epoch {state.epoch} of {settings.epochs}"
+                + (f" and {state.progress.position} batches" if state.progress.position else "")
+                + f": {path}"
+            )
+        elif ranks.rank() == 0:
+            describe_network(network, task, self.batch_size)
+        return state
+
+    def _start_from_pretrained(self, network: torch.nn.Module) -> None:
+        settings = self.settings
+        if settings.pretrained is None:
+            return
+        report = transfer(network, find_weights(Path(settings.pretrained)), settings.pretrained_digest)
+        lines = report.lines()
+        if settings.freeze is not None:
+            frozen = freeze(network, settings.freeze, report.skipped)
+            count = sum(network.get_parameter(name).numel() for name in frozen)
+            lines.append(f"frozen: what was loaded of the {settings.freeze}, {count} parameters")
+        if ranks.rank() == 0:
+            files.write_text(self.task.folder / "pretrained.txt", "\n".join(lines) + "\n")
+        for line in lines:
+            self.task.report.message(line)
+
+    def _no_progress(self) -> Progress:
+        return Progress(np.zeros((3, self.classes)))
+
+    def _forward(self) -> Callable[[torch.Tensor], Any]:
+        """Return the network, compiled if asked, that averages its gradients over all processes."""
+        network, runtime, configuration = self.state.network, self.runtime, self.task.configuration
+        if ranks.world_size() == 1 and not self.settings.compile:
+            return network
+        channels = configuration.network.input_channels
+        shape = (self.batch_size // ranks.world_size() or 1, channels, *configuration.patch_size)
+        precision = functools.partial(autocast, runtime)
+
+        @contextlib.contextmanager
+        def every_head() -> Iterator[list[torch.Tensor]]:
+            network.deep_supervision = True  # type: ignore[assignment]
+            with heads_on_zeros(network, shape, runtime.device, precision) as heads:
+                yield heads
+            network.deep_supervision = self.settings.deep_supervision  # type: ignore[assignment]
+
+        trained = [head for head, weight in enumerate(self.loss.weights) if weight]
+        if self.settings.compile:
+            compile_in_place(network, shape, runtime.device, precision, self.task.report)
+        return ranks.distributed_network(network, runtime.device, trained, every_head)
+
+    def _loss(self) -> DeepSupervisionLoss:
+        task = self.task
+        heads = len(task.configuration.network.pool_kernels) if self.settings.deep_supervision else 1
+        one = task.loss.build(
+            batch_dice=task.configuration.batch_dice,
+            ignore_label=task.labels.ignore,
+            regions=bool(task.labels.regions),
+        )
+        return DeepSupervisionLoss(one, heads)
+
+    def _stream(self) -> Any:
+        task, settings = self.task, self.settings
+
+        def sampler(names: tuple[str, ...]) -> PatchSampler:
+            return PatchSampler(
+                store=task.store,
+                names=names,
+                configuration=task.configuration,
+                batch_size=self.batch_size,
+                foreground_share=settings.foreground_share,
+                foreground=task.labels.foreground,
+                previous=task.previous,
+            )
+
+        dataset = BatchDataset(
+            training=sampler(task.training),
+            validation=sampler(task.validation),
+            augmentation=task.augmentation,
+            configuration=task.configuration,
+            seed=task.seed,
+            positions=ranks.own_part(self.batch_size),
+        )
+        epochs = range(self.state.epoch, settings.epochs)
+        steps = steps_of(
+            epochs, settings.iterations_per_epoch, settings.validation_iterations, self.state.progress.position
+        )
+        return batches(dataset, steps, self.runtime.workers, task.report)
+
+    def _epoch(self, stream: Iterator[tuple[Step, dict]], tracker: Tracker, stopping: Callable[[], bool]) -> None:
+        """Run an epoch to its end, or until somebody asks to stop."""
+        progress, settings = self.state.progress, self.settings
+        self._set_rates()
+        last = settings.iterations_per_epoch - 1
+        while progress.position < settings.iterations_per_epoch + settings.validation_iterations:
+            started = time.perf_counter()
+            step, batch = next(stream)
+            progress.waited += time.perf_counter() - started
+            if step.training:
+                updating = (step.index + 1) % settings.accumulation == 0 or step.index == last
+                progress.training_losses.append(self._training_step(step, batch, updating))
+            else:
+                updating = True
+                progress.validation_losses.append(self._validation_step(batch))
+            progress.position += 1
+            progress.seconds += time.perf_counter() - started
+            tracker.advance(1)
+            if updating and stopping():
+                return
+        self._finish_epoch(tracker)
+
+    def _set_rates(self) -> None:
+        """Set the learning rate of the epoch, and its momentum and loss where these change."""
+        state = self.state
+        self.loss.set_epoch(state.epoch)
+        losses = [line["train_loss"] for line in state.metrics]
+        rate, falling = learning_rate(self.settings, state.epoch, losses), momentum(self.settings, state.epoch)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+            if falling is not None and "momentum" in group:
+                group["momentum"] = min(group["momentum"], falling)  # it may be lower, see _start_over
+
+    def _training_step(self, step: Step, batch: dict[str, Any], updating: bool) -> float:
+        state, settings = self.state, self.settings
+        state.network.train()
+        if settings.freeze is not None:
+            rest(state.network)
+        images, label = self._on_device(batch, training=True)
+        if step.index % settings.accumulation == 0:
+            state.optimizer.zero_grad(set_to_none=True)
+        with ranks.gradients_at(self.forward, updating):
+            value, _ = self._value(self.forward, images, label)
+            if not torch.isfinite(value):
+                raise TrainingError(
+                    f"The loss of epoch {state.epoch} became {value.item()} (cases {', '.join(batch['names'])}). Check these "
+                    "cases with 'nnunet dataset verify', lower trainer.learning_rate, or train with --precision float32."
+                )
+            state.scaler.scale(value / self._accumulated(step)).backward()
+        if updating:
+            state.scaler.unscale_(state.optimizer)
+            if settings.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.gradient_clip)
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+            if state.average is not None:
+                state.average.update_parameters(state.network)
+        return float(value.detach())
+
+    def _accumulated(self, step: Step) -> int:
+        """Return the number of batches whose gradients make up the update that a step belongs to."""
+        first = step.index - step.index % self.settings.accumulation
+        return min(self.settings.accumulation, self.settings.iterations_per_epoch - first)
+
+    def _value(
+        self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor, label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss, and the logits of the full resolution."""
+        with autocast(self.runtime):
+            heads = forward(images)
+        heads = heads if self.settings.deep_supervision else [heads]
+        kernels = self.task.configuration.network.pool_kernels
+        return self.loss(heads, targets(label, kernels if self.settings.deep_supervision else kernels[:1])), heads[0]
+
+    @torch.no_grad()
+    def _validation_step(self, batch: dict[str, Any]) -> float:
+        """Return the loss, and count TP, FP and FN of the full-resolution head over the batch."""
+        images, label = self._on_device(batch, training=False)
+        value, logits = self._value(self.state.best_network.eval(), images, label)
+        self.state.progress.counts += _counts(logits, label, self.task)
+        return float(value)
+
+    def _on_device(self, batch: dict[str, Any], training: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch)."""
+        task, device = self.task, self.runtime.device
+        tensors: dict[str, torch.Tensor] = {
+            k: batch[k].to(device, non_blocking=True) for k in ("images", "label", "previous") if k in batch
+        }
+        images, label = tensors["images"], tensors["label"]
+        augment = getattr(task.augmentation, "augment_tensors", None)
+        if training and augment is not None:
+            images, label = self._augmented(augment, tensors, batch)
+        images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
+        if task.labels.regions:
+            label = region_maps(label, task.labels.regions, task.labels.ignore)
+        return images, label
+
+    def _augmented(
+        self, augment: Callable[..., Any], tensors: dict[str, torch.Tensor], batch: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images and label after an augmentation on tensors, sample by sample, each with its own seed."""
+        previous = tensors["previous"].split(1) if "previous" in tensors else [None] * len(batch["seeds"])
+        samples = zip(tensors["images"].split(1), tensors["label"].split(1), batch["seeds"], previous, strict=True)
+        try:
+            pairs = [
+                augment(image, label, self.task.configuration, seed, earlier) for image, label, seed, earlier in samples
+            ]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise TrainingError(
+                f"A batch of the cases {', '.join(batch['names'])} cannot be augmented: {type(error).__name__}: {error}"
+            ) from error
+        images, label = (torch.cat(part) for part in zip(*pairs, strict=True))
+        return images, label
+
+    def _finish_epoch(self, tracker: Tracker) -> None:
+        """Update averages; write metrics, picture, best weights and checkpoint beside the next epoch."""
+        state, settings = self.state, self.settings
+        self._check_weights()
+        line = self._metrics_line()
+        state.dice_average = _moving(state.dice_average, line["mean_dice"], _DICE_MEMORY)
+        line["mean_dice_average"] = state.dice_average
+        state.metrics.append(line)
+        state.epoch += 1
+        state.progress = self._no_progress()
+        better = state.best_dice is None or (state.dice_average is not None and state.dice_average > state.best_dice)
+        state.best_dice = state.dice_average if better else state.best_dice
+        state.stale_epochs = 0 if better else state.stale_epochs + 1
+        if state.epoch == _HOPELESS_EPOCHS and line["mean_dice"] == 0:
+            _start_over(self.task, state)
+        if ranks.rank() == 0:
+            due = state.epoch % settings.checkpoint_interval == 0 or state.epoch == settings.epochs
+            self._write(state.snapshot() if due else None, state.weights() if better else None)
+        tracker.advance(0, _detail(line, settings.epochs))
+        self.task.epoch_finished(line)
+
+    def _check_weights(self) -> None:
+        """Raise before weights that are not finite take the place of the last checkpoint."""
+        if not all(bool(tensor.isfinite().all()) for tensor in self.state.network.state_dict().values()):
+            raise TrainingError(
+                f"Weights became infinite or NaN in epoch {self.state.epoch}; the last checkpoint, if there is one, is kept. "
+                "Lower trainer.learning_rate, or train with --precision float32."
+            )
+
+    def _metrics_line(self) -> dict[str, Any]:
+        """Return one line of metrics.jsonl; the Dice is pooled over the epoch's patches (spec: training, section 7)."""
+        state, progress = self.state, self.state.progress
+        counts = ranks.summed(progress.counts)
+        dice, mean_dice = _dice(counts)
+        line = {
+            "epoch": state.epoch,
+            "train_loss": _mean(ranks.averaged(progress.training_losses)),
+            "validation_loss": _mean(ranks.averaged(progress.validation_losses)),
+            "dice": dice,
+            "mean_dice": mean_dice,
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
+            "seconds": round(progress.seconds, 3),
+            "data_wait": round(progress.waited / max(progress.seconds, 1e-9), 4),
+        }
+        if self.runtime.device.type == "cuda":
+            line["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated(self.runtime.device) / 1e9, 3)
+        return line
+
+    def _write(self, snapshot: dict[str, Any] | None, best: bytes | None) -> None:
+        folder, metrics = self.task.folder, list(self.state.metrics)
+        drawing = time.monotonic() - self.drawn >= _PICTURE_SECONDS
+        self.drawn = time.monotonic() if drawing else self.drawn
+
+        def write() -> None:
+            if best is not None:
+                files.write_bytes(folder / BEST_WEIGHTS, best)
+            files.write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in metrics))
+            if snapshot is not None:
+                write_checkpoint(folder, snapshot)  # last: a training that goes on has the rest of its epochs
+            if drawing:
+                progress_picture(metrics, folder / PROGRESS)
+
+        self.writer.submit(write)
+
+    def _is_stale(self) -> bool:
+        """Return whether early stopping ends the training."""
+        patience = self.settings.early_stopping
+        if patience is None or self.state.stale_epochs < patience:
+            return False
+        self.task.report.message(
+            f"no better Dice in {patience} epochs: the training ends after epoch {self.state.epoch}"
+        )
+        return True
+
+    def _stop(self, number: int | None) -> None:
+        self._check_weights()
+        state, progress = self.state, self.state.progress
+        progress.counts = ranks.summed(progress.counts)
+        progress.training_losses = ranks.averaged(progress.training_losses)
+        progress.validation_losses = ranks.averaged(progress.validation_losses)
+        if ranks.rank() == 0:
+            self.writer.wait()
+            write_checkpoint(self.task.folder, state.snapshot())
+            progress_picture(state.metrics, self.task.folder / PROGRESS)
+        ranks.told_by_first(True)  # no process ends before everything is saved: torchrun would end the others
+        raise StoppedError(
+            f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything is saved in "
+            f"{self.task.folder}. Run the same command again to go on.",
+            number,
+        )
+
+
+@contextlib.contextmanager
+def computing(runtime: ResolvedRuntime, deterministic: bool) -> Iterator[None]:
+    """Use the runtime's compute threads, keep freed memory, and reproducible GPU operations if asked, inside the block."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    torch.set_num_threads(runtime.threads)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    try:
+        with freed_memory_kept() if runtime.device.type == "cpu" else contextlib.nullcontext():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{runtime.device} has too little memory: {str(error).splitlines()[0]} End what else runs on it, use another GPU, "
+            "or train with smaller batches or patches: --set trainer.batch_size=..., --set planner.gpu_memory_gb=..."
+        ) from error
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(False)
+
+
+def _start_over(task: TrainingTask, state: State) -> None:
+    """Initialise anew with less momentum when 101 epochs found no foreground at all (spec: training, section 1)."""
+    task.report.warning(
+        "No foreground was found in 101 epochs: the weights are initialised anew, momentum is now 0.95."
+    )
+    fresh = task.network.build(task.configuration.network).state_dict()
+    weights = {name for name, parameter in state.network.named_parameters() if parameter.requires_grad}
+    convolutions = {name.rpartition(".")[0] for name in weights if fresh[name].ndim > 1}
+    anew = {name: fresh[name] for name in weights if name.rpartition(".")[0] in convolutions}
+    state.network.load_state_dict(anew, strict=False)
+    if state.average is not None:
+        state.average.module.load_state_dict(state.network.state_dict())
+        state.average.n_averaged.zero_()
+    for group in state.optimizer.param_groups:
+        if "momentum" in group:
+            group["momentum"] = 0.95
+
+
+def _counts(logits: torch.Tensor, label: torch.Tensor, task: TrainingTask) -> np.ndarray:
+    """Return TP, FP, FN (3, foreground) over a batch."""
+    regions = len(task.labels.regions)
+    if regions:
+        predicted, expected = logits > 0, label[:, :regions]
+    else:
+        classes = torch.tensor(task.labels.foreground, device=label.device).view(1, -1, *[1] * (label.ndim - 2))
+        predicted, expected = logits.argmax(1, keepdim=True) == classes, label == classes
+    if task.labels.ignore is not None:
+        seen = ~label[:, regions:] if regions else label != task.labels.ignore
+        predicted, expected = predicted & seen, expected & seen
+    axes = [0, *range(2, label.ndim)]
+    found = [predicted & expected, predicted & ~expected, ~predicted & expected]
+    return np.stack([count.sum(axes).cpu().numpy() for count in found]).astype(float)
+
+
+def _dice(counts: np.ndarray) -> tuple[list[float | None], float | None]:
+    """Return the Dice per class, None where there is nothing, and its mean over the others."""
+    tp, fp, fn = counts
+    size = 2 * tp + fp + fn
+    dice = [float(2 * t / s) if s else None for t, s in zip(tp, size, strict=True)]
+    present = [value for value in dice if value is not None]
+    return dice, _mean(present)
+
+
+def _detail(line: dict[str, Any], epochs: int) -> str:
+    validation, dice = line["validation_loss"], line["mean_dice"]
+    return (
+        f"epoch {line['epoch'] + 1}/{epochs}  loss {line['train_loss']:.4f}"
+        + (f" / {validation:.4f}" if validation is not None else "")
+        + (f"  Dice {dice:.4f}" if dice is not None else "")
+        + f"  lr {line['learning_rate']:.2e}  {line['seconds']:.1f} s"
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _moving(average: float | None, value: float | None, weight: float) -> float | None:
+    if value is None:
+        return average
+    return value if average is None else weight * average + (1 - weight) * value

@@ -1,0 +1,118 @@
+"""The V2 trainer: its settings, training a fold, and applying what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from safetensors.torch import load_file
+
+from nnunet_builtin.computing import ranks
+from nnunet_builtin.computing.devices import placed, resolve, with_exact_gradients
+from nnunet_builtin.inference.sliding_window import predict_ensemble
+from nnunet_builtin.training.checkpoint import CHECKPOINT
+from nnunet_builtin.training.loop import Loop, computing
+from nnunet_builtin.training.optimization import find_optimizer
+from nnunet_builtin.training.settings import TrainerSettings
+from nnunet_core.contracts.trainer import Runtime, TrainedModel, TrainingTask
+from nnunet_core.errors import UsageError
+from nnunet_core.store.models import WEIGHTS
+
+
+class TrainerV2(TrainerSettings):
+    """Trains and applies networks as nnU-Net v1's V2 trainer does (spec: training, inference).
+
+    Args:
+        epochs, iterations_per_epoch, validation_iterations: Length of the training.
+        batch_size: Samples per batch, of all processes together; null follows the plans.
+        optimizer, learning_rate, weight_decay: `SGD` with Nesterov momentum, `Adam`, `AMSGrad`, `AdamW`, or
+            `package.module:Class`; optimizer_settings are further arguments of it.
+        momentum: Of SGD; it falls to final_momentum in the last momentum_epochs, unless that is null.
+        schedule: Of the learning rate: `poly` (1 - epoch / epochs) ** poly_power, `cosine` or `constant`; or `plateau`,
+            times step_factor when the moving average of the training loss has not fallen by plateau_threshold in
+            plateau_patience epochs.
+        warmup_epochs, decay_start, step_epochs: The rate rises linearly in the first epochs; `poly` and `cosine` fall
+            from decay_start on; any schedule is multiplied by step_factor at each of step_epochs.
+        cycle_epochs, cycle_learning_rate: Epochs at the end, in which the rate rises to this one and falls again.
+        gradient_clip: Largest L2 norm of all gradients together; null does not clip.
+        accumulation: Batches whose gradients are averaged for one update.
+        foreground_share: Share of each batch, from its end, that is centred on foreground.
+        ema: Decay of a moving average of the weights, which is validated and kept instead of them; null keeps the weights.
+        deep_supervision: Train the outputs of all resolutions, or the full one alone.
+        checkpoint_interval: Epochs between checkpoints.
+        early_stopping: Epochs without a better moving average of the Dice after which the training ends; null never.
+        compile: Compile the network with PyTorch; where that fails it is said, and it runs as it is.
+        deterministic: Reproducible operations on GPUs, where they exist; CPUs always are.
+        pretrained: Weights file, or folder of a fold or model, to start from, also of nnU-Net v1 and v2;
+            pretrained_digest pins its content.
+        freeze: Part of the network that keeps its weights: `encoder`.
+    """
+
+    def train(self, task: TrainingTask) -> dict[str, str]:
+        """Train one fold, or go on from its last checkpoint (contracts.Trainer).
+
+        The final weights are written last: a fold that has them is trained. Started by `torchrun`, every process calls
+        this; the first one writes.
+
+        Raises:
+            UsageError: Settings contradict each other, or the device or precision does not exist.
+            TrainingError: The loss is not finite, a loader died again and again, or a case cannot be read.
+            StoppedError: Ctrl-C or SIGTERM; the training is saved.
+        """
+        self.check(task.runtime)
+        asked, configuration = resolve(task.runtime), task.configuration
+        runtime = with_exact_gradients(asked, configuration.network, configuration.patch_size)
+        if runtime != asked:
+            task.report.message(
+                "training in float32: on CPU, bfloat16 is wrong for networks with 2 voxels or fewer along an axis"
+            )
+        with ranks.joined(runtime.device), computing(runtime, self.deterministic):
+            if ranks.told_by_first((task.folder / WEIGHTS).is_file()):
+                (task.folder / CHECKPOINT).unlink(missing_ok=True)  # left if the training was killed as it ended
+                return {}
+            Loop(self, task, runtime).run()
+        return {"device": str(runtime.device), "precision": str(runtime.dtype).removeprefix("torch.")}
+
+    def check(self, runtime: Runtime) -> None:
+        """Raise UsageError where settings contradict each other, or the device or precision does not exist."""
+        resolve(runtime)
+        find_optimizer(self.optimizer)
+        if self.warmup_epochs + self.cycle_epochs >= self.epochs and self.cycle_epochs:
+            raise UsageError(
+                f"trainer.warmup_epochs={self.warmup_epochs} and trainer.cycle_epochs={self.cycle_epochs} leave none of "
+                f"trainer.epochs={self.epochs} between them."
+            )
+        if self.early_stopping is not None and not self.validation_iterations:
+            raise UsageError(
+                "trainer.early_stopping needs the Dice of validation patches: trainer.validation_iterations is 0."
+            )
+        if self.freeze is not None and self.pretrained is None:
+            raise UsageError(
+                f"trainer.freeze={self.freeze} would keep random weights: give a model to start from, too (--pretrained)."
+            )
+
+    def predictor(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
+        """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial) (contracts.Trainer)."""
+        runtime = resolve(model.runtime)
+        networks = []
+        for fold in model.folds:
+            network = model.network.build(model.configuration.network)
+            network.load_state_dict(load_file(fold / WEIGHTS))
+            network.deep_supervision = False  # type: ignore[assignment]
+            networks.append(placed(network, runtime, model.configuration.dimensions).eval())
+
+        axes = tuple(range(model.configuration.dimensions)) if model.mirror_axes is None else model.mirror_axes
+
+        def predict(images: np.ndarray) -> np.ndarray:
+            with computing(runtime, deterministic=False):
+                return predict_ensemble(
+                    networks,
+                    images,
+                    patch_size=model.configuration.patch_size,
+                    runtime=runtime,
+                    regions=bool(model.labels.regions),
+                    mirror_axes=axes if model.mirroring else (),
+                    step_size=model.step_size,
+                )
+
+        return predict
