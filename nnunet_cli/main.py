@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (_StoppedError, KeyboardInterrupt) as stop:
         print("stopped; the same command goes on where it stopped.", file=sys.stderr)  # noqa: T201
         _end(128 + (stop.args[0] if stop.args else signal.SIGINT))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one message)
         if debug:
             traceback.print_exc()
         print(  # noqa: T201
