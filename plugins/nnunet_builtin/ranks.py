@@ -6,8 +6,10 @@ the average is the gradient of the loss of the joined batch, whatever the number
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import datetime
+import functools
 import gc
 import importlib
 import itertools
@@ -26,6 +28,7 @@ from nnunet_core.errors import StoppedError, TrainingError, UsageError
 _PATIENCE = datetime.timedelta(days=2)
 _TRAININGS = itertools.count()
 _GLOO = "gloo/transport"  # in its errors, which have no type of their own
+_SENT: collections.deque[torch.Tensor] = collections.deque(maxlen=64)  # the last small tensors that were sent
 #: Makes the heads of a network on a batch of zeros, for as long as the block runs.
 Trial = Callable[[], contextlib.AbstractContextManager[list[torch.Tensor]]]
 
@@ -46,8 +49,7 @@ def total(own: torch.Tensor) -> torch.Tensor:
     processes = world_size()
     if processes == 1:
         return own
-    joined = own.detach().clone()
-    distributed.all_reduce(joined)
+    joined = _sum(own.detach().clone())
     return joined + processes * (own - own.detach())
 
 
@@ -98,8 +100,7 @@ def joined(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     importlib.import_module("torch._dynamo")  # averaging needs it; imported within a group, it keeps that one for ever
-    store, number, size = next(rendezvous("env://", timeout=_PATIENCE))
-    store.set_timeout(_PATIENCE)
+    store, number, size = _meeting()
     own = distributed.PrefixStore(f"training_{next(_TRAININGS)}", store)  # the store keeps what the last training said
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=own, rank=number, world_size=size, timeout=_PATIENCE)
@@ -115,6 +116,18 @@ def joined(device: torch.device) -> Iterator[None]:
             ) from error
         raise  # without leaving the group, here and below: that would wait for processes that wait for this one
     _leave()
+
+
+@functools.cache
+def _meeting() -> tuple[distributed.Store, int, int]:
+    """Return the store of all processes, the number of this one, and how many there are.
+
+    There is one store as long as this process runs: one that the first process closes after a training could be found by another
+    that begins the next one.
+    """
+    store, number, size = next(rendezvous("env://", timeout=_PATIENCE))
+    store.set_timeout(_PATIENCE)
+    return store, number, size
 
 
 def _leave() -> None:
@@ -182,18 +195,14 @@ def any_of(own: bool) -> bool:
     """Return whether it is true in any process."""
     if world_size() == 1:
         return own
-    flag = torch.tensor(float(own), device=_device())
-    distributed.all_reduce(flag)
-    return bool(flag > 0)
+    return bool(_sum(torch.tensor(float(own), device=_device())) > 0)
 
 
 def summed(own: np.ndarray) -> np.ndarray:
     """Return the sum of an array of floats over all processes."""
     if world_size() == 1:
         return own
-    values = torch.tensor(own, dtype=torch.float64, device=_device())
-    distributed.all_reduce(values)
-    return values.cpu().numpy()
+    return _sum(torch.tensor(own, dtype=torch.float64, device=_device())).cpu().numpy()
 
 
 def averaged(own: list[float]) -> list[float]:
@@ -205,9 +214,25 @@ def told_by_first(own: bool) -> bool:
     """Return what the first process says."""
     if world_size() == 1:
         return own
-    flag = torch.tensor(float(own), device=_device())
+    flag = _kept(torch.tensor(float(own), device=_device()))
     distributed.broadcast(flag, src=0)
     return bool(flag > 0)
+
+
+def _sum(own: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over all processes, in place."""
+    distributed.all_reduce(_kept(own))
+    return own
+
+
+def _kept(tensor: torch.Tensor) -> torch.Tensor:
+    """Keep a tensor for a while after it was sent.
+
+    A thread of gloo drops it some time after that. If nobody else held it then, the thread would need Python's lock; and where
+    the group is being destroyed meanwhile, or Python ends, it would never get it: a deadlock, or an abort.
+    """
+    _SENT.append(tensor)
+    return tensor
 
 
 def _device() -> torch.device:

@@ -148,6 +148,8 @@ class Loop:
     def _forward(self) -> Callable[[torch.Tensor], Any]:
         """Return the network, compiled if asked, that averages its gradients over all processes."""
         network, runtime, configuration = self.state.network, self.runtime, self.task.configuration
+        if ranks.world_size() == 1 and not self.settings.compile:
+            return network
         channels = configuration.network.input_channels
         shape = (self.batch_size // ranks.world_size() or 1, channels, *configuration.patch_size)
         precision = functools.partial(autocast, runtime)

@@ -100,6 +100,9 @@ def test_rounding_stays_near_that_of_the_convolution_in_bfloat16():
         assert fast < 0.02
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU's convolutions in bfloat16 are not channels-last"
+)
 def test_a_network_trains_with_it_and_predicts_without_it(small_is_worthwhile, monkeypatch):
     used = []
     own = winograd.is_worthwhile
