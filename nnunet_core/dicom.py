@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from nnunet_core.errors import ImageError
 from nnunet_core.images import Geometry, Header, Image, quiet_itk
@@ -16,6 +15,8 @@ from nnunet_core.memory import check_fits
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    import SimpleITK as sitk
 
 _UID, _MODALITY, _DESCRIPTION = "0020|000e", "0008|0060", "0008|103e"
 _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
@@ -68,6 +69,8 @@ class DicomSeriesFormat:
             ImageError: No DICOM file, more than one series, slices that are missing, doubled, uneven, tilted or of
                 different orientations, or a file that cannot be read.
         """
+        import SimpleITK as sitk
+
         names, header = series_files(path), self.header(path)
         check_fits(path, math.prod(header.shape) * header.channels * _BYTES_PER_VALUE)
         try:
@@ -96,6 +99,8 @@ def series_files(path: Path) -> list[str]:
     Raises:
         ImageError: See `DicomSeriesFormat.read`.
     """
+    import SimpleITK as sitk
+
     if path.is_file():
         if not is_dicom(path):
             raise ImageError(f"{path} is no DICOM file. Give a DICOM file, or a folder with the slices of one series.")
@@ -144,10 +149,14 @@ def _check_complete(folder: Path, read: set[str]) -> None:
 
 
 def _names(folder: Path, uid: str) -> list[str]:
+    import SimpleITK as sitk
+
     return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
 
 
 def _tags(name: str) -> sitk.ImageFileReader:
+    import SimpleITK as sitk
+
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     reader.SetImageIO("GDCMImageIO")
@@ -215,6 +224,8 @@ def _listed(values: np.ndarray) -> str:
 
 
 def _to_image(image: sitk.Image, path: Path) -> Image:
+    import SimpleITK as sitk
+
     if image.GetDimension() != 3:
         raise ImageError(f"The DICOM series {path} has {image.GetDimension()} dimensions; an image has 3.")
     array = sitk.GetArrayFromImage(image)

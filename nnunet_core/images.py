@@ -1,4 +1,4 @@
-"""Images in memory and on disk: geometry, reading and writing through SimpleITK."""
+"""Images in memory and on disk: geometry, reading and writing through SimpleITK, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 from isal import igzip
 
 from nnunet_core import nifti, nrrd
@@ -21,6 +20,8 @@ from nnunet_core.memory import check_fits
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import SimpleITK as sitk
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class SimpleItkFormat:
             ImageError: The file is missing, unreadable, damaged, truncated, has neither two nor three dimensions, or would
                 fill the memory; of NIfTI files also voxels that are NaN or infinite.
         """
+        import SimpleITK as sitk
+
         if not path.is_file():
             raise ImageError(f"The image {path} does not exist.")
         voxels = nifti.read(path) if path.name.endswith(nifti.ENDINGS) else None
@@ -162,6 +165,8 @@ def _has_palette(path: Path) -> bool:
 
 def _reader(path: Path) -> sitk.ImageFileReader:
     """Return a reader that has read the header of an image that fits into the memory."""
+    import SimpleITK as sitk
+
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -188,6 +193,8 @@ def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
 
 def _bytes(pixel: int) -> int:
     """Return the bytes of one value; the voxels of integer types without a width in their name have 8 bits."""
+    import SimpleITK as sitk
+
     digits = "".join(character for character in sitk.GetPixelIDValueAsString(pixel) if character.isdigit())
     return int(digits or 8) // 8
 
@@ -199,6 +206,8 @@ def _unreadable(path: Path, error: Exception) -> ImageError:
 
 def _write(image: sitk.Image, path: Path) -> None:
     """Write a new file; .nii.gz is compressed by a library that takes a fraction of ITK's time."""
+    import SimpleITK as sitk
+
     plain = path.with_name(path.name.removesuffix(".gz")) if path.name.endswith(".nii.gz") else path
     try:
         with quiet_itk():
@@ -225,6 +234,8 @@ def _writable(path: Path) -> bool:
 @contextlib.contextmanager
 def quiet_itk() -> Iterator[None]:
     """Silence ITK's own warnings on stderr; errors arrive as exceptions."""
+    import SimpleITK as sitk
+
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -258,6 +269,8 @@ def _image(array: np.ndarray, image: sitk.Image | sitk.ImageFileReader, path: Pa
 
 
 def _from_array(array: np.ndarray, geometry: Geometry) -> sitk.Image:
+    import SimpleITK as sitk
+
     planar = geometry.shape[0] == 1 and geometry.spacing[0] == SLICE_SPACING_2D
     image = sitk.GetImageFromArray(array[0] if planar else array)
     count = 2 if planar else 3
@@ -287,6 +300,8 @@ def stack_channels(images: Sequence[Image], names: Sequence[Path]) -> Image:
 @functools.lru_cache(maxsize=16)
 def _axis_letters(direction: tuple[float, ...]) -> str:
     """Return the orientation (`LPS` for the identity) of a direction matrix."""
+    import SimpleITK as sitk
+
     return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction))
 
 
