@@ -1,13 +1,19 @@
 # Two commands set everything up from a fresh clone:
 #   make demo   trains on a small phantom dataset and shows the result
 #   make test   runs every check that a change has to pass
+# With an NVIDIA card, make gpu tests and measures everything on it, and needs no installation.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE ?= nnunet_workspace
 
-.PHONY: demo test lint types contracts tests docs clean
+# of make gpu; also TINY=1 to try it without a card, PEER=python with nnunetv2, PREPARED=cases of stage e
+STAGES ?= a,b,c,d,e,f
+DEVICE ?= cuda
+OUTPUT ?= gpu_report
+
+.PHONY: demo test lint types contracts tests gpu docs clean
 
 demo: $(BIN)/.installed
 	$(BIN)/nnunet run demo --workspace $(WORKSPACE)
@@ -26,6 +32,12 @@ contracts: $(BIN)/.installed
 
 tests: $(BIN)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+# in under eight minutes; OUTPUT/report.md holds what it found
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) tests/gpu/measure.py --stages $(STAGES) \
+	  --device $(DEVICE) --output $(OUTPUT) $(if $(TINY),--tiny) $(if $(PEER),--peer $(PEER)) \
+	  $(if $(PREPARED),--prepared $(PREPARED)) $(if $(LIMIT),--limit $(LIMIT))
 
 docs: $(BIN)/.installed
 	$(BIN)/pip install -c constraints.txt -e ".[docs]"

@@ -1,10 +1,12 @@
 """Devices and precisions: what is here works, what is not is refused with a list."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from nnunet_builtin.computing import devices
-from nnunet_builtin.computing.devices import available_devices, resolve
+from nnunet_builtin.computing.devices import available_devices, memory_format, resolve
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError
 
@@ -17,6 +19,15 @@ def test_explicit_choices_are_kept():
     runtime = resolve(Runtime("cpu", "bfloat16", 3, 1))
     assert (runtime.dtype, runtime.workers, runtime.threads) == (torch.bfloat16, 3, 1)
     assert resolve(Runtime("cpu", "float32")).dtype == torch.float32
+
+
+def test_the_order_of_features_can_be_chosen():
+    usual = resolve(Runtime("cpu"))
+    assert memory_format(usual, 3) == torch.channels_last_3d
+    assert memory_format(replace(usual, channels_last=False), 3) == torch.contiguous_format
+    card = replace(usual, device=torch.device("cuda"))
+    assert memory_format(card, 2) == torch.contiguous_format
+    assert memory_format(replace(card, channels_last=True), 2) == torch.channels_last
 
 
 @pytest.mark.parametrize(

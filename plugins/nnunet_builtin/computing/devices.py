@@ -31,12 +31,14 @@ class ResolvedRuntime:
         dtype: Of convolutions; float32 elsewhere.
         threads: Compute threads on CPU.
         workers: Loader processes.
+        channels_last: Order of features in memory; None is the one that convolutions of the device are fastest in.
     """
 
     device: torch.device
     dtype: torch.dtype
     threads: int
     workers: int
+    channels_last: bool | None = None
 
 
 def resolve(runtime: Runtime) -> ResolvedRuntime:
@@ -65,16 +67,18 @@ def with_exact_gradients(runtime: ResolvedRuntime, spec: NetworkSpec, patch_size
 
 
 def placed(network: torch.nn.Module, runtime: ResolvedRuntime, dimensions: int) -> torch.nn.Module:
-    """Move a network to the device, weights in the memory format that convolutions are fastest in."""
+    """Move a network to the device, weights in the memory format of its features."""
     ordered: torch.nn.Module = network.to(memory_format=memory_format(runtime, dimensions))  # type: ignore[call-overload]
     return ordered.to(runtime.device)
 
 
 def memory_format(runtime: ResolvedRuntime, dimensions: int) -> torch.memory_format:
-    """Return channels-last order for CPUs; GPUs would reorder at every normalisation."""
-    if runtime.device.type != "cpu":
-        return torch.contiguous_format
-    return CHANNELS_LAST[dimensions]
+    """Return the order of features in memory.
+
+    Unless the runtime says otherwise it is channels-last on CPUs; GPUs would reorder at every normalisation.
+    """
+    last = runtime.device.type == "cpu" if runtime.channels_last is None else runtime.channels_last
+    return CHANNELS_LAST[dimensions] if last else torch.contiguous_format
 
 
 def autocast(runtime: ResolvedRuntime) -> torch.autocast:

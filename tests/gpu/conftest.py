@@ -1,0 +1,61 @@
+"""Fixtures of the tests on a card.
+
+`make gpu` runs them; without a card they are skipped. With NNUNET_GPU_TESTS=cpu a CPU takes the
+place of the card: that shows that a test works, and nothing about cards.
+"""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+
+from nnunet_builtin.training import loop as training_loop
+
+VARIABLE = "NNUNET_GPU_TESTS"
+
+
+@pytest.fixture(scope="session")
+def device():
+    """The card, or what takes its place."""
+    if os.environ.get(VARIABLE) == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device("cuda:0")
+
+
+@pytest.fixture
+def card(device):
+    """The card itself, for what a CPU cannot stand in for."""
+    if device.type != "cuda":
+        pytest.skip("needs a card: a CPU has no such thing")
+    return device
+
+
+@pytest.fixture
+def exact():
+    """Products of float32 numbers without TF32, which keeps only 10 of their 23 bits."""
+    sides = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [side.allow_tf32 for side in sides]
+    for side in sides:
+        side.allow_tf32 = False
+    yield
+    for side, allowed in zip(sides, before, strict=True):
+        side.allow_tf32 = allowed
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The CPU's side of a comparison: its threads would wait for each other at these sizes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch):
+    """Trainings draw their progress only where Matplotlib is: no number depends on it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        monkeypatch.setattr(training_loop, "progress_picture", lambda *_: None)
