@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from nnunet_core.contracts.augmentation import Augmentation
 
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.preprocessing.preprocessor import class_locations
+from nnunet_core.contracts.augmentation import Augmentation
 from nnunet_core.contracts.trainer import Runtime, TrainingTask
 from nnunet_core.data.cases import PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
