@@ -85,7 +85,10 @@ def dice_by_name(summary: Mapping[str, Any], dataset: Dataset) -> dict[str, floa
 
 
 def best(results: Sequence[ConfigurationResult]) -> ConfigurationResult:
-    """Return the configuration with the highest mean Dice of raw validation predictions (spec: selection, section 5)."""
+    """Return the configuration with the highest mean Dice of raw validation predictions.
+
+    Spec: postprocessing and selection, section 5.
+    """
     return max(results, key=lambda result: -1.0 if np.isnan(result.mean_dice) else result.mean_dice)
 
 

@@ -1,4 +1,4 @@
-"""Verification: every defect that the method's specification names gives one message that names the file."""
+"""Verification: every defect gives one message that names the file (spec: dataset, section 4)."""
 
 import contextlib
 import gzip

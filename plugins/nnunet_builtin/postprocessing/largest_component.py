@@ -128,7 +128,9 @@ class NoPostprocessing:
 
 
 def keep_largest(segmentation: np.ndarray, values: Sequence[int], minimum_voxels: float | None = None) -> np.ndarray:
-    """Set to 0 the voxels of `values` outside their largest face-connected component (spec: section 2).
+    """Set to 0 the voxels of `values` outside their largest face-connected component.
+
+    Spec: postprocessing and selection, section 2.
 
     Components as large as the largest stay. With `minimum_voxels`, only components smaller than that are removed.
 

@@ -18,10 +18,10 @@ from nnunet_core.errors import TrainingError
 from nnunet_core.runtime import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 CHECKPOINT = "checkpoint.pt"
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass
@@ -51,6 +51,7 @@ class State:
         network: What is trained, without wrappers.
         optimizer, scaler: Their states.
         average: Moving average of the weights, or None.
+        modules: Further ones that belong to the training.
         epoch: Finished epochs.
         progress: Of the epoch that is running.
         dice_average, best_dice: Moving average of finished epochs, and its highest value.
@@ -63,6 +64,7 @@ class State:
     scaler: torch.amp.GradScaler
     progress: Progress
     average: AveragedModel | None = None
+    modules: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     epoch: int = 0
     dice_average: float | None = None
     best_dice: float | None = None
@@ -87,6 +89,7 @@ class State:
             "epoch": self.epoch,
             "network": _copy(self.network.state_dict()),
             "average": None if self.average is None else _copy(self.average.state_dict()),
+            "modules": {name: _copy(module.state_dict()) for name, module in self.modules.items()},
             "optimizer": _copy(self.optimizer.state_dict()),
             "scaler": _copy(self.scaler.state_dict()),
             "frozen": [name for name, parameter in self.network.named_parameters() if not parameter.requires_grad],
@@ -105,6 +108,8 @@ class State:
             self.network.load_state_dict(content["network"])
             if self.average is not None:
                 self.average.load_state_dict(content["average"])
+            for name, module in self.modules.items():
+                module.load_state_dict(content["modules"][name])
             self.optimizer.load_state_dict(content["optimizer"])
             if content["scaler"]:  # empty unless that part of the training was in float16
                 self.scaler.load_state_dict(content["scaler"])

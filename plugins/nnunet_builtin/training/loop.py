@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,14 @@ from nnunet_builtin.training.checkpoint import (
 from nnunet_builtin.training.finetuning import freeze, keep, rest, transfer
 from nnunet_builtin.training.interruption import stop_requests
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
-from nnunet_builtin.training.optimization import learning_rate, make_optimizer, momentum
+from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
-from nnunet_builtin.training.sampling import PatchSampler
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.runtime import files
 from nnunet_core.store.models import WEIGHTS, find_weights
 
 if TYPE_CHECKING:
-    from nnunet_builtin.training.settings import TrainerSettings
+    from nnunet_builtin.training.seams import Seams
     from nnunet_core.contracts.trainer import TrainingTask
     from nnunet_core.runtime.reporting import Tracker
 
@@ -58,7 +57,7 @@ _PICTURE_SECONDS = 30  # at least, between two pictures of the progress; one tak
 class Loop:
     """One training, from its last checkpoint or from the start, to its weights file."""
 
-    def __init__(self, settings: TrainerSettings, task: TrainingTask, runtime: ResolvedRuntime) -> None:
+    def __init__(self, settings: Seams, task: TrainingTask, runtime: ResolvedRuntime) -> None:
         self.settings = settings
         self.task = task
         self.runtime = runtime
@@ -110,10 +109,11 @@ class Loop:
             with readable(path):
                 keep(network, content["frozen"])
         network = placed(network, runtime, task.configuration.dimensions)
-        optimizer = make_optimizer(settings, network.parameters())
+        optimizer = settings.make_optimizer(network.parameters())
         scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
         average = None if settings.ema is None else averaged_weights(network, settings.ema)
-        state = State(network, optimizer, scaler, self._no_progress(), average)
+        modules = settings.modules(network)
+        state = State(network, optimizer, scaler, self._no_progress(), average, modules)
         if content is not None:
             state.restore(content, path)
             if ranks.rank() > 0:
@@ -178,21 +178,12 @@ class Loop:
 
     def _stream(self) -> Any:
         task, settings = self.task, self.settings
-
-        def sampler(names: tuple[str, ...]) -> PatchSampler:
-            return PatchSampler(
-                store=task.store,
-                names=names,
-                configuration=task.configuration,
-                batch_size=self.batch_size,
-                foreground_share=settings.foreground_share,
-                foreground=task.labels.foreground,
-                previous=task.previous,
-            )
-
+        training, validation = (
+            settings.make_sampler(task, names, self.batch_size) for names in (task.training, task.validation)
+        )
         dataset = BatchDataset(
-            training=sampler(task.training),
-            validation=sampler(task.validation),
+            training=training,
+            validation=validation,
             augmentation=task.augmentation,
             configuration=task.configuration,
             seed=task.seed,
@@ -231,7 +222,7 @@ class Loop:
         state = self.state
         self.loss.set_epoch(state.epoch)
         losses = [line["train_loss"] for line in state.metrics]
-        rate, falling = learning_rate(self.settings, state.epoch, losses), momentum(self.settings, state.epoch)
+        rate, falling = self.settings.rate(state.epoch, losses), momentum(self.settings, state.epoch)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
             if falling is not None and "momentum" in group:
@@ -246,7 +237,7 @@ class Loop:
         if step.index % settings.accumulation == 0:
             state.optimizer.zero_grad(set_to_none=True)
         with ranks.gradients_at(self.forward, updating):
-            value, _ = self._value(self.forward, images, label)
+            value = settings.training_loss(self, images, label)
             if not torch.isfinite(value):
                 raise TrainingError(
                     f"The loss of epoch {state.epoch} became {value.item()} (cases {', '.join(batch['names'])}). Check these "
@@ -261,6 +252,7 @@ class Loop:
             state.scaler.update()
             if state.average is not None:
                 state.average.update_parameters(state.network)
+            settings.updated(self)
         return float(value.detach())
 
     def _accumulated(self, step: Step) -> int:
@@ -268,23 +260,43 @@ class Loop:
         first = step.index - step.index % self.settings.accumulation
         return min(self.settings.accumulation, self.settings.iterations_per_epoch - first)
 
-    def _value(
-        self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor, label: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss, and the logits of the full resolution."""
-        with autocast(self.runtime):
-            heads = forward(images)
-        heads = heads if self.settings.deep_supervision else [heads]
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network that is trained (seams.Training)."""
+        return self.state.network
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """Further modules of the training (seams.Training)."""
+        return self.state.modules
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch (seams.Training)."""
+        return self.state.epoch
+
+    def heads(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the logits of a training batch (seams.Training)."""
+        return self._heads(self.forward, images)
+
+    def compare(self, heads: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+        """Return the loss over all resolutions (seams.Training)."""
         kernels = self.task.configuration.network.pool_kernels
-        return self.loss(heads, targets(label, kernels if self.settings.deep_supervision else kernels[:1])), heads[0]
+        value: torch.Tensor = self.loss(heads, targets(label, kernels[: len(heads)]))
+        return value
+
+    def _heads(self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor) -> list[torch.Tensor]:
+        with autocast(self.runtime):
+            found = forward(images)
+        return list(found) if self.settings.deep_supervision else [found]
 
     @torch.no_grad()
     def _validation_step(self, batch: dict[str, Any]) -> float:
         """Return the loss, and count TP, FP and FN of the full-resolution head over the batch."""
         images, label = self._on_device(batch, training=False)
-        value, logits = self._value(self.state.best_network.eval(), images, label)
-        self.state.progress.counts += _counts(logits, label, self.task)
-        return float(value)
+        heads = self._heads(self.state.best_network.eval(), images)
+        self.state.progress.counts += _counts(heads[0], label, self.task)
+        return float(self.compare(heads, label))
 
     def _on_device(self, batch: dict[str, Any], training: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch)."""

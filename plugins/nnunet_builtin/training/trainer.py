@@ -13,13 +13,13 @@ from nnunet_builtin.inference.sliding_window import predict_ensemble
 from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_builtin.training.loop import Loop, computing
 from nnunet_builtin.training.optimization import find_optimizer
-from nnunet_builtin.training.settings import TrainerSettings
+from nnunet_builtin.training.seams import Seams
 from nnunet_core.contracts.trainer import Runtime, TrainedModel, TrainingTask
 from nnunet_core.errors import UsageError
 from nnunet_core.store.models import WEIGHTS
 
 
-class TrainerV2(TrainerSettings):
+class TrainerV2(Seams):
     """Trains and applies networks as nnU-Net v1's V2 trainer does (spec: training, inference).
 
     Args:

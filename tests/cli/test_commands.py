@@ -1,0 +1,670 @@
+"""Every command as it is typed: what it prints and where, its exit code, the files it leaves."""
+
+import contextlib
+import importlib
+import io
+import json
+import platform
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_tiny
+
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_cli.main import main
+from nnunet_core.data.images import Geometry
+
+FORMAT = SimpleItkFormat()
+VERSION = metadata.version("nnunet-core")
+CASES = [f"case_{number}.nii.gz" for number in range(6)]
+#: Voxels of a cube of `make_tiny`, and of everything.
+CUBE, GRID = 6 * 7 * 7, 16 * 20 * 18
+#: Another grid than that of the training cases: flipped, shifted, coarser in x and y.
+FLIPPED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+ELSEWHERE = Geometry((14, 18, 22), (1.5, 1.2, 1.2), (7.5, -3.0, 12.0), FLIPPED)
+
+ALONE = ("--processes", 1)
+ON_CPU = ("--device", "cpu", "--precision", "float32", "--threads", 1)
+SMALL = ("--set", "planner.max_batch_size=2", "--set", "planner.base_features=4")
+BRIEF = (
+    *("--workers", 0, "--set", "trainer.epochs=1", "--set", "trainer.iterations_per_epoch=4"),
+    *("--set", "trainer.validation_iterations=1", *SMALL, *ALONE, *ON_CPU),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a user sees of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self):
+        """The rows of printed tables, as lists of cells; the first is the head."""
+        lines = [line for line in self.out.splitlines() if line[:1] in set("┃│")]
+        return [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in lines]
+
+
+def nnunet(*arguments):
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+    with streams[0], streams[1], pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return Outcome(stop.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def done(*arguments):
+    """Run a command that must succeed."""
+    outcome = nnunet(*arguments)
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def refused(code, *arguments):
+    """Run a command that must fail with one message and nothing on stdout; return the message."""
+    outcome = nnunet(*arguments)
+    assert (outcome.code, outcome.out) == (code, ""), outcome
+    assert outcome.err.lower().count("error:") == 1, outcome.err
+    assert "Traceback" not in outcome.err
+    return outcome.err
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def times(folder, pattern="*"):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob(pattern) if path.is_file()}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that `nnunet train` made, shared by the tests: they write elsewhere.
+
+    Attributes:
+        workspace, dataset: Folders.
+        outcome: Of the command.
+        fold: Folder of the trained fold.
+    """
+
+    workspace: Path
+    dataset: Path
+    outcome: Outcome
+    fold: Path
+
+    @property
+    def name(self):
+        """The model as commands name it."""
+        return str(self.fold.parent.relative_to(self.workspace / "results"))
+
+    def train(self):
+        """Run the command that made the model."""
+        return done("train", "Tiny", "--workspace", self.workspace, *BRIEF)
+
+    def predict(self, images, output, *options):
+        """Predict a folder."""
+        there = (self.name, images, output, "--workspace", self.workspace)
+        return nnunet("predict", *there, *ON_CPU, *options)
+
+    def evaluate(self, predictions, references, *options):
+        """Compare two folders."""
+        declared = ("--dataset", "Tiny", "--workspace", self.workspace)
+        return nnunet("evaluate", predictions, references, *declared, *ALONE, *options)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("trained")
+    dataset = make_tiny(workspace / "raw" / "Dataset001_Tiny")
+    outcome = done("train", "Tiny", "--workspace", workspace, *BRIEF)
+    (fold,) = (workspace / "results").glob("*/*/*/fold_*")
+    return Trained(workspace, dataset, outcome, fold)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two images on a grid of their own."""
+    folder = tmp_path / "images"
+    for number in range(2):
+        image = np.random.default_rng(number).normal(100, 20, ELSEWHERE.shape).astype(np.float32)
+        FORMAT.write(folder / f"new_{number}_0000.nii.gz", image, ELSEWHERE)
+    return folder
+
+
+@pytest.fixture
+def labels(trained, tmp_path):
+    """A copy of the reference labels."""
+    return Path(shutil.copytree(trained.dataset / "labelsTr", tmp_path / "labels"))
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a function that puts a distribution `NAME 2.5` with a plugin NAME on sys.path."""
+
+    def put(name, code):
+        folder, module = tmp_path / name, f"{name}_hooks"
+        info = folder / f"{name}-2.5.dist-info"
+        info.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(code)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.5\n")
+        (info / "entry_points.txt").write_text(f"[nnunet_plugins]\n{name} = {module}\n")
+        monkeypatch.syspath_prepend(str(folder))
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return put
+
+
+SHAKY = "import no_such_module_anywhere"
+SOUND = '''
+from dataclasses import dataclass, field
+from nnunet_core import Component, hookimpl
+
+@hookimpl
+def nnunet_losses():
+    return [Component("mine", "sound_hooks:Mine", "a loss of mine", {"weight": 3.0})]
+
+@dataclass
+class Mine:
+    """Says what it is."""
+
+    weight: float = 1.0
+    name: str = "plain"
+    parts: list[int] = field(default_factory=list)
+'''
+
+
+# ---------------------------------------------------------------------------------- nnunet run
+
+
+@pytest.mark.slow
+def test_run_demo_makes_a_dataset_a_model_and_predictions_once(tmp_path):
+    command = ("run", "demo", "--workspace", tmp_path, *BRIEF)
+    outcome = done(*command)
+    results = tmp_path / "results" / "Dataset999_Phantom"
+    (fold,) = results.glob("*/3d_fullres/fold_*")
+    assert fold.name == "fold_0"
+    raw = tmp_path / "raw" / "Dataset999_Phantom"
+    folders = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+    assert [len(names_in(raw / folder)) for folder in folders] == [12, 12, 3, 3]
+
+    said = outcome.err.splitlines()
+    assert said[0] == f"making a phantom dataset: {raw}"
+    assert said[1].startswith(f"plugins: builtin (nnunet-core {VERSION}), commands (")
+    assert said[2] == f"method: {fold.parents[1].name}"
+    for ended in ("fingerprint: 12/12", "train fold_0: 5/5", "validate: 3/3", "predict: 3/3"):
+        assert f"{ended}  done" in said
+    head, validated, predicted = outcome.rows
+    assert head == ["configuration", "organ", "vessel", "lesion", "mean", "cases"]
+    assert (validated[0], validated[-1]) == ("3d_fullres", "3")
+    assert (predicted[0], predicted[-1]) == ("predicted folder", "3")
+    told = outcome.out.splitlines()
+    assert f"model        {fold.parent}" in told
+    assert f"  fold_0     {fold / 'progress.png'}" in told
+    assert f"predictions  {results / 'predictions'} (3 cases)" in told
+    for name in ("progress.png", "weights.safetensors", "validation/overlay_worst.png"):
+        assert (fold / name).stat().st_size > 0
+
+    kept = {**times(fold), **times(results / "predictions", "*.nii.gz")}
+    again = done(*command, "--json")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert again.err == ""
+    document = json.loads(again.out)
+    assert set(document) == {
+        *("dataset", "variant", "plans", "best", "configurations", "predictions"),
+        "prediction_dice",
+    }
+    assert (document["dataset"], document["best"]) == ("Dataset999_Phantom", "3d_fullres")
+    assert f"plans        {document['plans']}" in told
+    assert document["predictions"] == [
+        str(results / "predictions" / f"phantom_{number:03d}.nii.gz") for number in (12, 13, 14)
+    ]
+    (row,) = document["configurations"]
+    assert (row["name"], row["folder"], row["cases"]) == ("3d_fullres", str(fold.parent), 3)
+    assert list(row["dice"]) == head[1:4]
+    shown = [*row["dice"].values(), row["mean_dice"]]
+    assert validated[1:-1] == [f"{value:.4f}" for value in shown]
+    assert predicted[1:4] == [f"{value:.4f}" for value in document["prediction_dice"].values()]
+
+
+# ------------------------------------------------------------------ nnunet plan and preprocess
+
+
+def test_plan_shows_what_its_file_holds(tiny):
+    command = ("plan", tiny, "--workspace", tiny.parents[1], *SMALL, *ALONE)
+    outcome = done(*command)
+    assert "fingerprint: 6/6  done" in outcome.err.splitlines()
+    rows = {row[0]: row[1:] for row in outcome.rows}
+    assert rows["median shape"] == ["16 x 20 x 18", "16 x 20 x 18"]
+    assert rows["batch size"] == ["2", "2"]
+    assert rows["features"] == ["4, 8, 16", "4, 8, 16"]
+    assert "no 3d_cascade_fullres: there is no 3d_lowres" in outcome.out.splitlines()
+    (path,) = (tiny.parents[1] / "preprocessed" / tiny.name / "plans").iterdir()
+    assert outcome.out.splitlines()[-1] == f"plans file: {path}"
+    again = done(*command, "--json")
+    assert json.loads(again.out) == json.loads(path.read_text())
+    assert list(json.loads(again.out)["configurations"]) == ["2d", "3d_fullres"]
+    assert again.err == ""
+
+
+def test_preprocess_prepares_every_case_once(tiny):
+    command = ("preprocess", tiny, "--workspace", tiny.parents[1], *SMALL, *ALONE)
+    command = (*command, "-c", "2d", "-c", "3d_fullres")
+    outcome = done(*command)
+    prepared = tiny.parents[1] / "preprocessed" / tiny.name / "prepared"
+    (planes,) = prepared.glob("planes-*")
+    (volumes,) = prepared.glob("default-*")
+    assert outcome.out.splitlines() == [
+        f"2d: 6 cases in {planes}",
+        f"3d_fullres: 6 cases in {volumes}",
+    ]
+    assert "preprocess (planes): 6/6  done" in outcome.err.splitlines()
+    assert "preprocess (default): 6/6  done" in outcome.err.splitlines()
+    for folder in (planes, volumes):
+        assert len(list(folder.glob("case_*.images.b2nd"))) == 6
+        assert len(list(folder.glob("case_*.json"))) == 6
+    kept = times(prepared)
+    again = done(*command)
+    assert (again.out, times(prepared)) == (outcome.out, kept)
+    assert "preprocess" not in again.err
+
+
+# ------------------------------------------------------------------------------- nnunet train
+
+
+def test_train_says_how_good_the_fold_is_and_where_it_lies(trained):
+    said = trained.outcome.err.splitlines()
+    assert said[0] == f"method: {trained.fold.parents[1].name}"
+    assert "train fold_0: 5/5  done" in said
+    assert any(re.match(r"train fold_0: 5/5  epoch 1/1  loss ", line) for line in said)
+    summary = json.loads((trained.fold / "validation" / "summary.json").read_text())
+    dice = summary["results"]["mean"]["1"]["Dice"]
+    line = f"3d_fullres fold 0: validation Dice cube {dice:.4f}; {trained.fold}\n"
+    assert trained.outcome.out == line
+    assert json.loads((trained.fold / "run.json").read_text())["status"] == "finished"
+    assert len((trained.fold / "metrics.jsonl").read_text().splitlines()) == 1
+    splits = trained.workspace / "preprocessed" / trained.dataset.name / "splits.json"
+    validated = json.loads(splits.read_text())["folds"][0]["val"]
+    maps = sorted(path.name for path in (trained.fold / "validation").glob("*.nii.gz"))
+    assert maps == [f"{name}.nii.gz" for name in validated]
+
+
+def test_train_leaves_a_trained_fold_as_it_is(trained):
+    kept = times(trained.workspace / "results")
+    again = trained.train()
+    assert again.out == trained.outcome.out
+    assert "train fold_0" not in again.err
+    assert times(trained.workspace / "results") == kept
+
+
+# ----------------------------------------------------------------------------- nnunet predict
+
+
+def test_predict_writes_label_maps_on_the_grid_of_the_images(trained, images, tmp_path):
+    output = tmp_path / "out"
+    outcome = trained.predict(images, output, "--save-probabilities")
+    assert (outcome.code, outcome.out) == (0, f"2 cases in {output}\n"), outcome.err
+    assert outcome.err.splitlines()[-1] == "predict: 2/2  done"
+    assert "'nnunet run' with these folds" in outcome.err, "train fits no postprocessing"
+    maps = ["new_0.nii.gz", "new_0.npz", "new_1.nii.gz", "new_1.npz", "predictions.json"]
+    assert names_in(output) == maps
+    for name in ("new_0", "new_1"):
+        written = FORMAT.read(output / f"{name}.nii.gz")
+        label = written.array[0]
+        assert written.geometry.differences(ELSEWHERE) == []
+        assert label.dtype == np.uint8
+        assert set(np.unique(label)) <= {0, 1}
+        with np.load(output / f"{name}.npz") as content:
+            probabilities = content["probabilities"]
+        assert probabilities.dtype == np.float16
+        assert probabilities.shape == (2, *ELSEWHERE.shape)
+        background, cube = probabilities.astype(np.float32)
+        assert np.allclose(background + cube, 1, atol=2e-3)
+        sure = abs(cube - background) > 0.01
+        assert sure.any()
+        assert np.array_equal(label[sure], (cube > background)[sure])
+    record = json.loads((output / "predictions.json").read_text())
+    assert (record["model"], record["folds"]) == (str(trained.fold.parent), ["fold_0"])
+
+
+def test_predict_makes_only_what_is_missing(trained, images, tmp_path):
+    output = tmp_path / "out"
+    assert trained.predict(images, output).code == 0
+    first, second = times(output, "*.nii.gz")
+    content, kept = second.read_bytes(), times(output)
+    second.unlink()
+    again = trained.predict(images, output)
+    assert again.out == f"2 cases in {output}\n"
+    assert "predict: 1/2" in again.err.splitlines()
+    assert second.read_bytes() == content
+    assert first.stat().st_mtime_ns == kept[first]
+    kept = times(output, "*.nii.gz")
+    nothing = trained.predict(images, output)
+    assert (nothing.code, nothing.out, nothing.err) == (0, f"2 cases in {output}\n", "")
+    assert times(output, "*.nii.gz") == kept
+
+
+def test_predict_replaces_other_predictions_only_when_asked(trained, images, tmp_path):
+    output = tmp_path / "out"
+    assert trained.predict(images, output).code == 0
+    kept = times(output)
+    changed = trained.predict(images, output, "--no-mirroring")
+    assert (changed.code, changed.out) == (2, "")
+    assert f"error: {output} holds predictions of another model" in changed.err
+    assert "--overwrite" in changed.err
+    assert times(output) == kept
+    replaced = trained.predict(images, output, "--no-mirroring", "--overwrite")
+    assert (replaced.code, replaced.out) == (0, f"2 cases in {output}\n")
+    assert json.loads((output / "predictions.json").read_text())["options"]["mirroring"] is False
+    assert all(path.stat().st_mtime_ns > kept[path] for path in kept)
+
+
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="predict claims the folder before it looks at the device")
+def test_predict_deletes_nothing_for_a_request_that_cannot_be_right(trained, images, tmp_path):
+    output = tmp_path / "out"
+    assert trained.predict(images, output).code == 0
+    kept = times(output)
+    wrong = ("--no-mirroring", "--overwrite", "--device", "cuda:99")
+    assert trained.predict(images, output, *wrong).code == 2
+    assert times(output) == kept
+
+
+def test_predict_goes_on_after_a_case_that_cannot_be_read(trained, images, tmp_path):
+    (images / "new_0_0000.nii.gz").write_bytes(b"no image")
+    outcome = trained.predict(images, tmp_path / "out")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "error: 1 of 2 cases failed:\nnew_0: " in outcome.err
+    assert names_in(tmp_path / "out") == ["new_1.nii.gz", "predictions.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "code", "parts"),
+    [
+        (("3d_fullres", "3d_fulres"), (), 2, ["3d_fulres", "Did you mean 'Dataset001_Tiny/"]),
+        (("/3d_fullres", ""), (), 2, ["not of the form DATASET/VARIANT/CONFIGURATION"]),
+        (("", ""), ("--folds", "3"), 2, ["Fold 3 of", "Trained: 0.", "--folds 3"]),
+        (("", ""), ("--folds", "0-4"), 2, ["--folds", "0-4"]),
+        (("", ""), ("--step-size", 0), 2, ["step size is 0.0", "(0, 1]"]),
+    ],
+)
+def test_predict_with_wrong_words(trained, images, tmp_path, change, options, code, parts):
+    output = tmp_path / "out"
+    there = (images, output, "--workspace", trained.workspace)
+    message = refused(code, "predict", trained.name.replace(*change), *there, *options)
+    for part in parts:
+        assert part in message
+    assert not output.exists()
+
+
+# ---------------------------------------------------------------------------- nnunet evaluate
+
+METRICS = {
+    *("Accuracy", "Dice", "False Discovery Rate", "False Negative Rate", "False Omission Rate"),
+    *("False Positive Rate", "Jaccard", "Negative Predictive Value", "Precision", "Recall"),
+    *("Total Positives Reference", "Total Positives Test", "True Negative Rate"),
+}
+
+
+def test_evaluate_of_a_folder_against_itself(trained, labels):
+    outcome = trained.evaluate(labels, labels)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("6 cases\n")
+    assert outcome.rows == [
+        ["label", "Dice", "Jaccard", "Precision", "Recall"],
+        ["background", "1.0000", "1.0000", "1.0000", "1.0000"],
+        ["cube", "1.0000", "1.0000", "1.0000", "1.0000"],
+    ]
+    last = f"mean foreground Dice 1.0000; every metric: {labels / 'summary.json'}"
+    assert outcome.out.splitlines()[-1] == last
+    results = json.loads((labels / "summary.json").read_text())["results"]
+    assert [case["test"] for case in results["all"]] == [str(labels / name) for name in CASES]
+    assert [case["1"]["Dice"] for case in results["all"]] == [1.0] * 6
+    assert set(results["mean"]["1"]) == METRICS
+
+
+def test_evaluate_of_half_the_cube(trained, labels, tmp_path):
+    for path in labels.iterdir():
+        label = FORMAT.read(path)
+        half = label.array[0].copy()
+        half[: np.argwhere(half)[:, 0].min() + 3] = 0
+        FORMAT.write(path, half, label.geometry)
+    target = tmp_path / "elsewhere.json"
+    options = ("--json", "--output", target)
+    outcome = trained.evaluate(labels, trained.dataset / "labelsTr", *options)
+    assert (outcome.code, outcome.err) == (0, "")
+    mean = json.loads(outcome.out)
+    assert set(mean) == {"0", "1"}
+    assert set(mean["1"]) == METRICS
+    cube = [mean["1"][name] for name in ("Dice", "Jaccard", "Precision", "Recall")]
+    assert cube == pytest.approx([2 / 3, 1 / 2, 1, 1 / 2])
+    totals = (mean["1"]["Total Positives Reference"], mean["1"]["Total Positives Test"])
+    assert totals == (CUBE, CUBE / 2)
+    assert json.loads(target.read_text())["results"]["mean"] == mean
+    assert not (labels / "summary.json").exists()
+
+
+def test_evaluate_of_predictions_agrees_with_the_validation(trained, tmp_path):
+    validated = trained.fold / "validation"
+    for path in validated.glob("*.nii.gz"):
+        name = path.name.replace(".nii.gz", "_0000.nii.gz")
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        shutil.copy(trained.dataset / "imagesTr" / name, tmp_path / "images")
+        shutil.copy(trained.dataset / "labelsTr" / path.name, tmp_path / "labels")
+    assert trained.predict(tmp_path / "images", tmp_path / "out").code == 0
+    outcome = trained.evaluate(tmp_path / "out", tmp_path / "labels")
+    dice = re.search(r"validation Dice cube (\d\.\d{4});", trained.outcome.out)[1]
+    assert outcome.out.startswith("2 cases\n")
+    assert outcome.rows[2][:2] == ["cube", dice]
+
+
+def test_evaluate_of_folders_with_other_cases_says_which(trained, labels):
+    for number in (0, 3):
+        (labels / f"case_{number}.nii.gz").unlink()
+    shutil.copy(labels / "case_1.nii.gz", labels / "case_9.nii.gz")
+    references = trained.dataset / "labelsTr"
+    outcome = trained.evaluate(labels, references)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert f"{labels} lacks 2 of them: case_0.nii.gz, case_3.nii.gz" in outcome.err
+    assert f"{references} lacks 1 of them: case_9.nii.gz" in outcome.err
+    assert not (labels / "summary.json").exists()
+
+
+def test_evaluate_of_another_grid_names_both_files(trained, labels):
+    small = Geometry((4, 5, 6), (1.5, 1.0, 1.0))
+    FORMAT.write(labels / "case_2.nii.gz", np.zeros(small.shape, np.uint8), small)
+    references = trained.dataset / "labelsTr"
+    outcome = trained.evaluate(labels, references)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert f"{labels / 'case_2.nii.gz'} cannot be compared with" in outcome.err
+    assert "(4, 5, 6)" in outcome.err
+    assert "(16, 20, 18)" in outcome.err
+
+
+def test_evaluate_with_an_unknown_dataset_suggests_the_nearest(tiny):
+    folders = (tiny / "labelsTr", tiny / "labelsTr", "--workspace", tiny.parents[1])
+    message = refused(2, "evaluate", *folders, "--dataset", "Dataset001_Tini")
+    assert "Did you mean 'Dataset001_Tiny'?" in message
+    assert "--dataset" in refused(2, "evaluate", *folders)
+
+
+# ------------------------------------------------------------------------------ nnunet models
+
+
+def test_models_list_shows_the_model_with_its_folds(trained):
+    command = ("models", "list", "--workspace", trained.workspace)
+    assert done(*command).out == f"{trained.name}  folds 0\n"
+    assert json.loads(done(*command, "--json").out) == [
+        {"model": trained.name, "folds": ["0"], "variant": trained.fold.parents[1].name}
+    ]
+
+
+@pytest.mark.xfail(
+    raises=AssertionError, strict=True, reason="models list takes every folder fold_* for a trained fold"
+)
+def test_models_list_shows_no_fold_that_is_not_trained(trained, tmp_path):
+    shutil.copytree(trained.workspace / "results", tmp_path / "results")
+    begun = tmp_path / "results" / trained.name / "fold_1"
+    record = json.loads((trained.fold / "run.json").read_text())
+    begun.mkdir()
+    (begun / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    shown = done("models", "list", "--workspace", tmp_path)
+    assert shown.out == f"{trained.name}  folds 0\n"
+
+
+def test_models_list_of_an_empty_workspace(tmp_path):
+    command = ("models", "list", "--workspace", tmp_path)
+    assert done(*command).out == f"no models in {tmp_path / 'results'}\n"
+    assert json.loads(done(*command, "--json").out) == []
+
+
+# ---------------------------------------------------------------------- nnunet dataset verify
+
+
+def test_dataset_verify_describes_a_dataset_that_can_be_used(tiny, tmp_path):
+    command = ("dataset", "verify", "Tiny", "--workspace", tiny.parents[1], *ALONE)
+    sheet = tmp_path / "sheet.png"
+    outcome = done(*command, "--sheet", sheet)
+    assert outcome.out.startswith("Dataset001_Tiny: 6 readable training cases\n")
+    assert ["shape (z, y, x)", "16 x 20 x 18", "16 x 20 x 18"] in outcome.rows
+    assert outcome.out.splitlines()[-3:] == [
+        f"label 0 (background): {6 * (GRID - CUBE)} voxels in 6 cases",
+        f"label 1 (cube): {6 * CUBE} voxels in 6 cases",
+        "the dataset can be used",
+    ]
+    assert outcome.err.splitlines()[-2:] == ["verify: 6/6  done", f"contact sheet: {sheet}"]
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    plain = done(*command, "--json")
+    report = json.loads(plain.out)
+    assert plain.err == ""
+    assert (report["dataset"], report["errors"], report["warnings"]) == ("Dataset001_Tiny", [], [])
+    assert [case["name"] for case in report["cases"]] == [f"case_{n}" for n in range(6)]
+    assert report["cases"][0]["voxels"] == {"0": GRID - CUBE, "1": CUBE}
+
+
+def test_dataset_verify_tells_every_error_and_exits_with_1(tiny):
+    (tiny / "imagesTr" / "case_1_0000.nii.gz").write_bytes(b"no image")
+    wrong = np.full((16, 20, 18), 7, np.uint8)
+    FORMAT.write(tiny / "labelsTr" / "case_4.nii.gz", wrong, Geometry(wrong.shape, (1.5, 1.0, 1.0)))
+    command = ("dataset", "verify", tiny, "--workspace", tiny.parents[1], *ALONE)
+    outcome = nnunet(*command)
+    errors = [line for line in outcome.out.splitlines() if line.startswith("error: ")]
+    assert outcome.code == 1
+    assert [name in line for name, line in zip(("case_1_0000", "case_4"), errors, strict=True)]
+    assert outcome.out.splitlines()[-1] == "2 errors to correct"
+    plain = nnunet(*command, "--json")
+    assert (plain.code, len(json.loads(plain.out)["errors"])) == (1, 2)
+
+
+# ----------------------------------------------------------------------------- nnunet plugins
+
+
+def test_plugins_list_has_a_row_per_component_and_a_line_per_plugin(install):
+    install("sound", SOUND)
+    install("shaky", SHAKY)
+    told = done("plugins", "list").out.splitlines()
+    assert told[0].split() == ["KIND", "NAME", "PLUGIN", "VERSION", "SUMMARY"]
+    rows = [re.split(r"  +", line) for line in told]
+    assert ["loss", "mine", "sound", "2.5", "a loss of mine"] in rows
+    assert ["loss", "dice_ce", "builtin", VERSION, "soft Dice + cross entropy"] in rows
+    assert f"plugin builtin (nnunet-core {VERSION}): active" in told
+    assert "plugin sound (sound 2.5): active" in told
+    (broken,) = (line for line in told if line.startswith("plugin shaky (shaky 2.5): broken - "))
+    assert "no_such_module_anywhere" in broken
+
+
+def test_plugins_show_prints_origin_and_settings_with_their_values(install):
+    install("sound", SOUND)
+    expected = [
+        "loss sound/mine",
+        "from    sound 2.5  sound_hooks:Mine",
+        "summary a loss of mine",
+        "  --set loss.weight=3.0",
+        '  --set loss.name="plain"',
+        "  --set loss.parts=[]",
+        "",
+        "Says what it is.",
+    ]
+    for name in ("mine", "sound/mine"):
+        assert done("plugins", "show", "loss", name).out.splitlines() == expected
+    bare = done("plugins", "show", "loss", "sound_hooks:Mine").out.splitlines()
+    assert bare[0] == "loss sound_hooks:Mine"
+    assert "  --set loss.weight=1.0" in bare
+
+
+def test_plugins_show_of_a_variation_has_its_values_over_the_defaults():
+    told = done("plugins", "show", "planner", "v21_32GB").out.splitlines()
+    assert told[:2] == [
+        "planner builtin/v21_32GB",
+        f"from    nnunet-core {VERSION}  nnunet_builtin.planning.planner:PlannerV21",
+    ]
+    assert "  --set planner.gpu_memory_gb=32.0" in told
+    assert "  --set planner.convs_per_stage=2" in told
+
+
+def test_a_setting_that_plugins_show_prints_can_be_typed(tiny):
+    printed = done("plugins", "show", "planner", "v21_32GB").out.splitlines()
+    settings = [line.partition("--set ")[2] for line in printed if line.startswith("  --set ")]
+    assert len(settings) > 5
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = ("plan", tiny, "--workspace", tiny.parents[1], *ALONE, "--json")
+    typed = json.loads(done(*command, *options).out)
+    named = json.loads(done(*command, "--planner", "v21_32GB").out)
+    assert typed["configurations"] == named["configurations"]
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (("plugins", "show", "los", "dice_ce"), "loss"),
+        (("plugins", "show", "loss", "dice_cee"), "dice_ce"),
+        (("plugins", "show", "trainer", "v3"), "v2"),
+        (("trian",), "train"),
+        (("modles", "list"), "models"),
+        (("plugins", "lst"), "list"),
+    ],
+)
+def test_unknown_words_suggest_the_nearest(words, suggested):
+    assert f"Did you mean '{suggested}'?" in refused(2, *words)
+
+
+# ------------------------------------------------------------------------------ nnunet doctor
+
+
+def test_doctor_shows_versions_device_folders_and_plugins(tiny):
+    told = done("doctor", "--workspace", tiny.parents[1]).out.splitlines()
+    words = [re.split(r"\s+", line) for line in told]
+    assert told[0].startswith(f"python     {platform.python_version()} on ")
+    for name in ("nnunet-core", "torch", "numpy", "SimpleITK"):
+        assert [name, metadata.version(name)] in words
+    (device,) = (line for line in told if line.startswith("device "))
+    assert re.fullmatch(r"device +\w+(:\d+)?, \w+, \d+ threads, \d+ loaders", device)
+    for name, state in (("raw", ""), ("results", "  (made on first writing)")):
+        (line,) = (line for line in told if line.startswith(f"{name} "))
+        folder = re.escape(str(tiny.parents[1] / name))
+        assert re.fullmatch(rf"{name} +{folder}  \d+\.\d GB free{re.escape(state)}", line)
+    assert f"plugin     builtin (nnunet-core {VERSION}): active" in told
+    assert not [line for line in told if "broken" in line]
+    assert not (tiny.parents[1] / "results").exists(), "looking makes no folders"
+
+
+def test_doctor_exits_with_1_while_a_plugin_is_broken(install, tmp_path, monkeypatch):
+    monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "")
+    install("shaky", SHAKY)
+    outcome = nnunet("doctor", "--workspace", tmp_path)
+    assert (outcome.code, outcome.err) == (1, "")
+    told = outcome.out.splitlines()
+    (broken,) = (line for line in told if line.startswith("plugin     shaky (shaky 2.5): "))
+    assert re.search(r": broken .*no_such_module_anywhere", broken)
+    assert f"plugin     builtin (nnunet-core {VERSION}): active" in told
+    blocked = done("doctor", "--workspace", tmp_path, "--no-plugin", "shaky")
+    assert "plugin     shaky (shaky 2.5): blocked" in blocked.out.splitlines()
