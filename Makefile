@@ -31,7 +31,7 @@ contracts: $(BIN)/.installed
 	$(BIN)/lint-imports
 
 tests: $(BIN)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGUMENTS)
 
 # in under eight minutes; OUTPUT/report.md holds what it found
 gpu:

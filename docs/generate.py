@@ -34,9 +34,13 @@ def commands() -> str:
         command = typer.main.get_command(app)
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         usage = " ".join([f"nnunet {name}", *(str(p.name).upper() for p in arguments), "[OPTIONS]"])
-        parts.append(f"## nnunet {name}\n\n{inspect.getdoc(function) or line}\n\n```\n{usage}\n```\n")
+        parts.append(
+            f"## nnunet {name}\n\n{inspect.getdoc(function) or line}\n\n```\n{usage}\n```\n"
+        )
         rows = [f"| `{str(p.name).upper()}` | {p.help} | |" for p in arguments]
-        rows += [_option(p) for p in command.params if p.param_type_name == "option" and p.name != "help"]
+        rows += [
+            _option(p) for p in command.params if p.param_type_name == "option" and p.name != "help"
+        ]
         parts.append("\n".join(["| | | default |", "|---|---|---|", *rows]) + "\n")
     return "\n".join(parts)
 
@@ -50,7 +54,9 @@ def hooks() -> str:
     for name, function in vars(hookspecs).items():
         if name.startswith("nnunet_"):
             signature = str(inspect.signature(function)).replace("'", "")
-            parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n{inspect.getdoc(function)}\n")
+            parts.append(
+                f"## {name}\n\n```python\n{name}{signature}\n```\n\n{inspect.getdoc(function)}\n"
+            )
     return "\n".join(parts)
 
 
@@ -73,12 +79,21 @@ def components() -> str:
                 described.add(target)
                 parts.append(f"```text\n{inspect.getdoc(resolved.load())}\n```\n")
             settings = full_settings(resolved)
-            rows = [f"| `{kind}.{name}` | `{json.dumps(value)}` |" for name, value in settings.items()]
-            parts.append("\n".join(["| setting | value |", "|---|---|", *rows]) + "\n" if rows else "No settings.\n")
+            rows = [
+                f"| `{kind}.{name}` | `{json.dumps(value)}` |" for name, value in settings.items()
+            ]
+            parts.append(
+                "\n".join(["| setting | value |", "|---|---|", *rows]) + "\n"
+                if rows
+                else "No settings.\n"
+            )
     parts.append("## variant\n")
     for info, variant in registry.variants():
         if info.distribution == OWN:
-            chosen = ", ".join(f"{kind} `{name}`" for kind, name in variant.choices().items()) or "as `default`"
+            chosen = (
+                ", ".join(f"{kind} `{name}`" for kind, name in variant.choices().items())
+                or "as `default`"
+            )
             settings = f" Settings: `{json.dumps(variant.settings)}`." if variant.settings else ""
             parts.append(f"### {variant.name}\n\n{variant.summary}. {chosen}.{settings}\n")
     return "\n".join(parts)
@@ -91,10 +106,17 @@ def modules() -> str:
     ]
     for package in PACKAGES:
         for folder in rooms(package):
-            files = [path for path in sorted(folder.glob("*.py")) if path.name not in {"__init__.py", "__main__.py"}]
+            files = [
+                path
+                for path in sorted(folder.glob("*.py"))
+                if path.name not in {"__init__.py", "__main__.py"}
+            ]
             if files:
                 rows = [f"| `{path.name}` | {_first_line(path)} |" for path in files]
-                parts.append("\n".join([f"## {folder.relative_to(ROOT)}\n", "| | |", "|---|---|", *rows]) + "\n")
+                parts.append(
+                    "\n".join([f"## {folder.relative_to(ROOT)}\n", "| | |", "|---|---|", *rows])
+                    + "\n"
+                )
     return "\n".join(parts)
 
 

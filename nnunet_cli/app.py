@@ -13,7 +13,11 @@ from nnunet_core.errors import PluginError
 from nnunet_core.registry.discovery import Registry
 
 #: What the groups of our own commands are about.
-GROUPS = {"dataset": "Raw datasets.", "models": "Trained models.", "plugins": "Plugins and components."}
+GROUPS = {
+    "dataset": "Raw datasets.",
+    "models": "Trained models.",
+    "plugins": "Plugins and components.",
+}
 _EPILOG = "Every command takes --no-plugin NAME (block a plugin) and --debug (show tracebacks)."
 
 
@@ -24,7 +28,9 @@ def build_app(registry: Registry, arguments: Sequence[str]) -> typer.Typer:
         registry: Where plugin commands come from.
         arguments: What the user typed; only the command named there is imported.
     """
-    app = _typer("nnU-Net, the self-configuring method for medical image segmentation.", epilog=_EPILOG)
+    app = _typer(
+        "nnU-Net, the self-configuring method for medical image segmentation.", epilog=_EPILOG
+    )
     app.callback()(_root)
     groups = {name: _typer(line) for name, line in GROUPS.items()}
     words = [word for word in arguments if not word.startswith("-")]
@@ -34,7 +40,9 @@ def build_app(registry: Registry, arguments: Sequence[str]) -> typer.Typer:
             groups[parts[0]] = _typer(f"Commands of plugins: {parts[0]}.")
         function = _load(target) if words[: len(parts)] == parts else _not_asked
         parent = groups[parts[0]] if len(parts) > 1 else app
-        parent.command(parts[-1], help=line if function is _not_asked else None, short_help=line)(function)
+        parent.command(parts[-1], help=line if function is _not_asked else None, short_help=line)(
+            function
+        )
     for name, group in groups.items():
         app.add_typer(group, name=name)
     return app
@@ -80,7 +88,9 @@ def _load(target: str) -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except Exception as error:
-        raise PluginError(f"The command {target} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"The command {target} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _not_asked() -> None:
@@ -95,7 +105,10 @@ def _show_version(asked: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     del version

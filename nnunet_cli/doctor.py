@@ -16,7 +16,9 @@ from nnunet_core.registry.provenance import library_versions
 def doctor(context: typer.Context, workspace: o.WorkspaceOption = None) -> None:
     """Show versions, devices, folders and problems of this installation; exit code 1 when a plugin is broken."""
     registry, space = o.registry_of(context), o.workspace_of(workspace)
-    typer.echo(f"python     {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
+    typer.echo(
+        f"python     {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"
+    )
     for name, version in library_versions().items():
         typer.echo(f"{name:<10} {version}")
     typer.echo(f"device     {_device()}")
@@ -29,7 +31,8 @@ def doctor(context: typer.Context, workspace: o.WorkspaceOption = None) -> None:
         typer.echo(f"{name:<12} {folder}  {free:.1f} GB free{writable}{state}")
     broken = [info for info in registry.plugins() if info.status == "broken"]
     for info in registry.plugins():
-        typer.echo(f"plugin     {info.name} ({info.distribution} {info.version}): {info.status} {info.error}".rstrip())
+        origin = f"{info.distribution} {info.version}" if info.distribution else info.module
+        typer.echo(f"plugin     {info.name} ({origin}): {info.status} {info.error}".rstrip())
     if broken:
         raise typer.Exit(1)
 

@@ -21,7 +21,9 @@ def launch(arguments: Sequence[str], processes: int, device: str) -> NoReturn:
     import torch
 
     if device not in {"auto", "cuda"}:
-        raise UsageError(f"--gpus {processes} takes the first GPUs of this machine; leave out --device {device}.")
+        raise UsageError(
+            f"--gpus {processes} takes the first GPUs of this machine; leave out --device {device}."
+        )
     if torch.cuda.device_count() < processes:
         raise UsageError(
             f"--gpus {processes}: this machine has {torch.cuda.device_count()} GPUs. For processes on CPUs run: torchrun "

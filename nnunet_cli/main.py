@@ -82,7 +82,9 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # batch systems may send several; what is left to do is cleaning up
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # batch systems may send several; what is left to do is cleaning up
     raise _StoppedError(number)
 
 

@@ -16,8 +16,14 @@ def list_models(workspace: o.WorkspaceOption = None, as_json: o.JsonOption = Fal
     rows = []
     for path in sorted(results.glob(f"*/*/*/{FILE}")):
         model = Model.open(path.parent)
-        folds = [fold.name.removeprefix("fold_") for fold in sorted(path.parent.glob("fold_*"))]
-        rows.append({"model": str(path.parent.relative_to(results)), "folds": folds, "variant": model.document.variant})
+        folds = [str(fold) for fold in model.trained()]
+        rows.append(
+            {
+                "model": str(path.parent.relative_to(results)),
+                "folds": folds,
+                "variant": model.document.variant,
+            }
+        )
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return

@@ -18,14 +18,22 @@ from nnunet_core.store.models import find_weights
 from nnunet_core.store.workspace import Workspace
 
 _MOST_PROCESSES = 8
-DatasetArgument = Annotated[str, typer.Argument(help="Path, id or name of a dataset.", show_default=False)]
+DatasetArgument = Annotated[
+    str, typer.Argument(help="Path, id or name of a dataset.", show_default=False)
+]
 WorkspaceOption = Annotated[
     Path | None,
-    typer.Option(help="Folder with raw/, preprocessed/ and results/; default $NNUNET_WORKSPACE or ./nnunet_workspace."),
+    typer.Option(
+        help="Folder with raw/, preprocessed/ and results/; default $NNUNET_WORKSPACE or ./nnunet_workspace."
+    ),
 ]
 VariantOption = Annotated[str, typer.Option(help="Named bundle of components to start from.")]
-PlannerOption = Annotated[str | None, typer.Option(help="Planner: name, plugin/name or package.module:Class.")]
-PreprocessorOption = Annotated[str | None, typer.Option(help="Preprocessor; default: the one that the plans name.")]
+PlannerOption = Annotated[
+    str | None, typer.Option(help="Planner: name, plugin/name or package.module:Class.")
+]
+PreprocessorOption = Annotated[
+    str | None, typer.Option(help="Preprocessor; default: the one that the plans name.")
+]
 NetworkOption = Annotated[str | None, typer.Option(help="Network builder.")]
 LossOption = Annotated[str | None, typer.Option(help="Loss.")]
 AugmentationOption = Annotated[str | None, typer.Option(help="Augmentation of training patches.")]
@@ -33,7 +41,9 @@ TrainerOption = Annotated[str | None, typer.Option(help="Trainer.")]
 PostprocessorOption = Annotated[str | None, typer.Option(help="Postprocessor.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KIND.FIELD=VALUE", help="A setting, e.g. trainer.epochs=50; repeatable."),
+    typer.Option(
+        "--set", metavar="KIND.FIELD=VALUE", help="A setting, e.g. trainer.epochs=50; repeatable."
+    ),
 ]
 ConfigurationOption = Annotated[
     list[str] | None,
@@ -44,14 +54,22 @@ ConfigurationOption = Annotated[
     ),
 ]
 FoldsOption = Annotated[
-    str, typer.Option(help="Folds with commas between them (0,1,2,3,4), or 'all' to train on all cases.")
+    str,
+    typer.Option(
+        help="Folds with commas between them (0,1,2,3,4), or 'all' to train on all cases."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-WorkersOption = Annotated[int | None, typer.Option(min=0, help="Loader processes; default: by the number of cores.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="Compute threads on CPU; 0 uses every core.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=0, help="Loader processes; default: by the number of cores.")
+]
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, help="Compute threads on CPU; 0 uses every core.")
+]
 ProcessesOption = Annotated[
-    int | None, typer.Option(min=1, help="Processes that prepare cases; default: one per core, at most 8.")
+    int | None,
+    typer.Option(min=1, help="Processes that prepare cases; default: one per core, at most 8."),
 ]
 MemoryOption = Annotated[
     float | None,
@@ -69,7 +87,9 @@ PretrainedOption = Annotated[
         "what does not fit is said and left out."
     ),
 ]
-FreezeOption = Annotated[str | None, typer.Option(help="Part of the network that keeps its weights: encoder.")]
+FreezeOption = Annotated[
+    str | None, typer.Option(help="Part of the network that keeps its weights: encoder.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -101,7 +121,9 @@ def with_pretrained(
     if pretrained is not None:
         path = find_weights(pretrained)
         chosen.update(pretrained=str(path), pretrained_digest=files.file_digest(path))
-    return {**settings, "trainer": {**settings.get("trainer", {}), **chosen}} if chosen else settings
+    return (
+        {**settings, "trainer": {**settings.get("trainer", {}), **chosen}} if chosen else settings
+    )
 
 
 def folds_of(text: str) -> tuple[str, ...]:
@@ -111,8 +133,14 @@ def folds_of(text: str) -> tuple[str, ...]:
         UsageError: Neither `all` nor numbers.
     """
     parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not parts or ("all" in parts and parts != ("all",)) or not all(p == "all" or p.isdigit() for p in parts):
-        raise UsageError(f"--folds got '{text}'; it takes numbers with commas between them (0,1,2,3,4), or 'all'.")
+    if (
+        not parts
+        or ("all" in parts and parts != ("all",))
+        or not all(p == "all" or p.isdigit() for p in parts)
+    ):
+        raise UsageError(
+            f"--folds got '{text}'; it takes numbers with commas between them (0,1,2,3,4), or 'all'."
+        )
     return tuple(part if part == "all" else str(int(part)) for part in parts)
 
 

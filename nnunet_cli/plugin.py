@@ -5,7 +5,10 @@ from __future__ import annotations
 from nnunet_core import Component, hookimpl
 
 _COMMANDS = {
-    "run": ("run:run", "Plan, preprocess, train, validate and evaluate; optionally predict a folder."),
+    "run": (
+        "run:run",
+        "Plan, preprocess, train, validate and evaluate; optionally predict a folder.",
+    ),
     "plan": ("steps:plan", "Make and show the plans of a dataset."),
     "preprocess": ("steps:preprocess", "Prepare the cases of a dataset for training."),
     "train": ("steps:train", "Train and validate folds."),
@@ -14,11 +17,16 @@ _COMMANDS = {
     "models list": ("models:list_models", "List the trained models of the workspace."),
     "plugins list": ("plugins:list_plugins", "List every plugin and component."),
     "plugins show": ("plugins:show", "Show one component with its settings."),
-    "doctor": ("doctor:doctor", "Show versions, devices, folders and problems of this installation."),
+    "doctor": (
+        "doctor:doctor",
+        "Show versions, devices, folders and problems of this installation.",
+    ),
 }
 
 
 @hookimpl
 def nnunet_commands() -> list[Component]:
     """Return the commands, in the order in which people need them."""
-    return [Component(name, f"nnunet_cli.{target}", line) for name, (target, line) in _COMMANDS.items()]
+    return [
+        Component(name, f"nnunet_cli.{target}", line) for name, (target, line) in _COMMANDS.items()
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Annotated, Any
 
@@ -17,38 +18,58 @@ def list_plugins(context: typer.Context, as_json: o.JsonOption = False) -> None:
     """List every plugin and every component: kind, name, plugin, version, summary. Imports hook modules only."""
     registry = o.registry_of(context)
     if as_json:
-        typer.echo(json.dumps({"plugins": _plugin_rows(registry), "components": _component_rows(registry)}, indent=1))
+        typer.echo(
+            json.dumps(
+                {"plugins": _plugin_rows(registry), "components": _component_rows(registry)},
+                indent=1,
+            )
+        )
         return
     columns = ("kind", "name", "plugin", "version", "summary")
     rows = [{**row, "version": row["version"] or "-"} for row in _component_rows(registry)]
-    widths = {column: max([len(column), *(len(row[column]) for row in rows)]) for column in columns[:-1]}
+    widths = {
+        column: max([len(column), *(len(row[column]) for row in rows)]) for column in columns[:-1]
+    }
     for row in ({column: column.upper() for column in columns}, *rows):
-        typer.echo("  ".join([*(row[column].ljust(width) for column, width in widths.items()), row["summary"]]))
+        typer.echo(
+            "  ".join(
+                [*(row[column].ljust(width) for column, width in widths.items()), row["summary"]]
+            )
+        )
     typer.echo("")
     for info in registry.plugins():
         origin = f"{info.distribution} {info.version}" if info.distribution else info.module
-        typer.echo(f"plugin {info.name} ({origin}): {info.status}" + (f" - {info.error}" if info.error else ""))
+        typer.echo(
+            f"plugin {info.name} ({origin}): {info.status}"
+            + (f" - {info.error}" if info.error else "")
+        )
 
 
 def show(
     context: typer.Context,
     kind: Annotated[str, typer.Argument(help="planner, network, loss, ...", show_default=False)],
-    name: Annotated[str, typer.Argument(help="name, plugin/name or package.module:Class", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="name, plugin/name or package.module:Class", show_default=False)
+    ],
 ) -> None:
     """Show one component: where it comes from, what it is, and its settings with their values."""
     from nnunet_core.registry.settings import full_settings
 
     if kind not in KINDS:
-        raise UsageError(f"There is no kind '{kind}'.{nearest(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
+        raise UsageError(
+            f"There is no kind '{kind}'.{nearest(kind, KINDS)} Kinds: {', '.join(KINDS)}."
+        )
     resolved = o.registry_of(context).resolve(kind, name)
     typer.echo(f"{kind} {resolved.reference}")
-    typer.echo(f"from    {resolved.distribution or 'no package'} {resolved.version or ''}  {resolved.component.target}")
+    typer.echo(
+        f"from    {resolved.distribution or 'no package'} {resolved.version or ''}  {resolved.component.target}"
+    )
     if resolved.component.summary:
         typer.echo(f"summary {resolved.component.summary}")
     if kind != "command":
         for setting, value in full_settings(resolved).items():
             typer.echo(f"  --set {kind}.{setting}={json.dumps(value)}")
-        documentation = (resolved.load().__doc__ or "").strip()
+        documentation = inspect.getdoc(resolved.load()) or ""
         typer.echo(f"\n{documentation}" if documentation else "")
 
 

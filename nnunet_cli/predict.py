@@ -25,20 +25,37 @@ from nnunet_core.store.raw import find_dataset, find_format, find_label_ending
 def predict(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="Model folder, or DATASET/VARIANT/CONFIGURATION in the results.", show_default=False)
+        str,
+        typer.Argument(
+            help="Model folder, or DATASET/VARIANT/CONFIGURATION in the results.",
+            show_default=False,
+        ),
     ],
-    images: Annotated[Path, typer.Argument(help="Folder of images CASE_0000.ext.", show_default=False)],
-    output: Annotated[Path, typer.Argument(help="Folder that the predictions are written to.", show_default=False)],
+    images: Annotated[
+        Path, typer.Argument(help="Folder of images CASE_0000.ext.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Argument(help="Folder that the predictions are written to.", show_default=False)
+    ],
     folds: Annotated[
-        str | None, typer.Option(help="Folds with commas between them; default: every numbered one that is trained.")
+        str | None,
+        typer.Option(
+            help="Folds with commas between them; default: every numbered one that is trained."
+        ),
     ] = None,
     mirroring: Annotated[bool, typer.Option(help="Average over mirrored inputs.")] = True,
-    step_size: Annotated[float, typer.Option(help="Sliding-window step, a fraction of the patch in (0, 1].")] = 0.5,
+    step_size: Annotated[
+        float, typer.Option(help="Sliding-window step, a fraction of the patch in (0, 1].")
+    ] = 0.5,
     postprocessing: Annotated[
         bool, typer.Option(help="Apply the postprocessing found on the validation cases.")
     ] = True,
-    save_probabilities: Annotated[bool, typer.Option(help="Also write CASE.npz with class probabilities.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace predictions of another model in the output folder.")] = False,
+    save_probabilities: Annotated[
+        bool, typer.Option(help="Also write CASE.npz with class probabilities.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace predictions of another model in the output folder.")
+    ] = False,
     workspace: o.WorkspaceOption = None,
     device: o.DeviceOption = "auto",
     precision: o.PrecisionOption = "auto",
@@ -61,13 +78,21 @@ def predict(
 
 def evaluate(
     context: typer.Context,
-    predictions: Annotated[Path, typer.Argument(help="Folder of predicted label maps.", show_default=False)],
-    references: Annotated[Path, typer.Argument(help="Folder of reference label maps.", show_default=False)],
+    predictions: Annotated[
+        Path, typer.Argument(help="Folder of predicted label maps.", show_default=False)
+    ],
+    references: Annotated[
+        Path, typer.Argument(help="Folder of reference label maps.", show_default=False)
+    ],
     dataset: Annotated[
-        str, typer.Option(help="Dataset, or dataset.json, that declares the labels.", show_default=False)
+        str,
+        typer.Option(
+            help="Dataset, or dataset.json, that declares the labels.", show_default=False
+        ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Summary file; default: summary.json beside the predictions.")
+        Path | None,
+        typer.Option(help="Summary file; default: summary.json beside the predictions."),
     ] = None,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
@@ -98,7 +123,10 @@ def evaluate(
     for key, metrics in summary["results"]["mean"].items():
         table.add_row(names.get(key, key), *(_number(metrics[column]) for column in columns))
     out().print(table)
-    out().print(f"mean foreground Dice {mean_foreground_dice(summary):.4f}; every metric: {target}", soft_wrap=True)
+    out().print(
+        f"mean foreground Dice {mean_foreground_dice(summary):.4f}; every metric: {target}",
+        soft_wrap=True,
+    )
 
 
 def _find(reference: str, workspace: Path | None) -> Model:
@@ -106,7 +134,9 @@ def _find(reference: str, workspace: Path | None) -> Model:
         return Model.open(Path(reference))
     parts = reference.strip("/").split("/")
     if len(parts) != 3:
-        raise UsageError(f"'{reference}' is no folder, and not of the form DATASET/VARIANT/CONFIGURATION.")
+        raise UsageError(
+            f"'{reference}' is no folder, and not of the form DATASET/VARIANT/CONFIGURATION."
+        )
     return find_model(o.workspace_of(workspace).results, *parts)
 
 

@@ -9,7 +9,14 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from nnunet_core.runtime.reporting import Reporter, Tracker
 
@@ -69,7 +76,9 @@ class _PlainTracker:
         progressed = self.done - self.first
         left = elapsed / progressed * (self.total - self.done) if progressed else 0
         remaining = f"  {_clock(left)} left" if left > 1 else ""
-        self.reporter.message(f"{self.title}: {self.done}/{self.total}{remaining}  {detail}".rstrip())
+        self.reporter.message(
+            f"{self.title}: {self.done}/{self.total}{remaining}  {detail}".rstrip()
+        )
 
 
 class BarReporter:
@@ -112,7 +121,11 @@ class BarReporter:
 
 def out() -> Console:
     """Return the console for results on stdout; wide enough for paths when it is no terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+    return Console(
+        highlight=False,
+        soft_wrap=not sys.stdout.isatty(),
+        width=None if sys.stdout.isatty() else 160,
+    )
 
 
 def _clock(seconds: float) -> str:

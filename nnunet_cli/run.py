@@ -25,7 +25,10 @@ from nnunet_core.stages.run import run as run_method
 def run(
     context: typer.Context,
     dataset: Annotated[
-        str, typer.Argument(help="Path, id or name of a dataset; 'demo' makes a small one.", show_default=False)
+        str,
+        typer.Argument(
+            help="Path, id or name of a dataset; 'demo' makes a small one.", show_default=False
+        ),
     ],
     variant: o.VariantOption = "default",
     planner: o.PlannerOption = None,
@@ -39,14 +42,22 @@ def run(
     configuration: o.ConfigurationOption = None,
     folds: Annotated[
         str | None,
-        typer.Option(help="Folds with commas between them (0,1), or 'all' to train on all cases. Default: every fold."),
+        typer.Option(
+            help="Folds with commas between them (0,1), or 'all' to train on all cases. Default: every fold."
+        ),
     ] = None,
     predict: Annotated[
         Path | None,
-        typer.Option(help="Folder of images to predict afterwards; also a folder of the dataset, e.g. imagesTs."),
+        typer.Option(
+            help="Folder of images to predict afterwards; also a folder of the dataset, e.g. imagesTs."
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder that the predictions are written to.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace predictions of another model in the output folder.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder that the predictions are written to.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace predictions of another model in the output folder.")
+    ] = False,
     workspace: o.WorkspaceOption = None,
     device: o.DeviceOption = "auto",
     precision: o.PrecisionOption = "auto",
@@ -102,7 +113,10 @@ def run(
 def _header(registry: Registry, report: Reporter) -> None:
     """Say which plugins take part."""
     rows = [info for info in registry.plugins() if info.status == "active"]
-    report.message("plugins: " + ", ".join(f"{info.name} ({info.distribution} {info.version})" for info in rows))
+    report.message(
+        "plugins: "
+        + ", ".join(f"{info.name} ({info.distribution} {info.version})" for info in rows)
+    )
     for info in registry.plugins():
         if info.status == "broken":
             report.warning(f"the plugin '{info.name}' is broken and takes no part: {info.error}")
@@ -111,28 +125,45 @@ def _header(registry: Registry, report: Reporter) -> None:
 def _print(result: RunResult) -> None:
     """Print Dice per label and where everything lies."""
     console = out()
-    table = Table(title=f"{result.dataset.name}: Dice on validation cases ({result.method.name})", title_justify="left")
+    table = Table(
+        title=f"{result.dataset.name}: Dice on validation cases ({result.method.name})",
+        title_justify="left",
+    )
     table.add_column("configuration")
     for name in result.best.dice:
         table.add_column(name, justify="right")
     table.add_column("mean", justify="right")
     table.add_column("cases", justify="right")
     for row in result.configurations:
-        table.add_row(row.name, *(f"{v:.4f}" for v in row.dice.values()), f"{row.mean_dice:.4f}", str(row.cases))
+        table.add_row(
+            row.name,
+            *(f"{v:.4f}" for v in row.dice.values()),
+            f"{row.mean_dice:.4f}",
+            str(row.cases),
+        )
     if result.prediction_dice:
         dice = (f"{value:.4f}" for value in result.prediction_dice.values())
-        table.add_row("predicted folder", *dice, f"{result.prediction_mean_dice:.4f}", str(len(result.predictions)))
+        table.add_row(
+            "predicted folder",
+            *dice,
+            f"{result.prediction_mean_dice:.4f}",
+            str(len(result.predictions)),
+        )
     console.print(table)
     for row in result.configurations:
         console.print(f"model        {row.folder}", soft_wrap=True)
         for fold in sorted(row.folder.glob("fold_*")):
             console.print(f"  {fold.name}     {fold / 'progress.png'}", soft_wrap=True)
             console.print(
-                f"             {fold / VALIDATION} (label maps, summary.json, overlay pictures)", soft_wrap=True
+                f"             {fold / VALIDATION} (label maps, summary.json, overlay pictures)",
+                soft_wrap=True,
             )
     console.print(f"plans        {result.plans_path}", soft_wrap=True)
     if result.predictions:
-        console.print(f"predictions  {result.predictions[0].parent} ({len(result.predictions)} cases)", soft_wrap=True)
+        console.print(
+            f"predictions  {result.predictions[0].parent} ({len(result.predictions)} cases)",
+            soft_wrap=True,
+        )
 
 
 def _as_json(result: RunResult) -> dict[str, Any]:

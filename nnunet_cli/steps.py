@@ -26,7 +26,12 @@ from nnunet_core.stages.folds import train_fold
 from nnunet_core.stages.method import Method, choose
 from nnunet_core.stages.plan import describe, make_plans
 from nnunet_core.stages.prepare import prepare
-from nnunet_core.stages.run import Request, default_configurations, prepare_experiment, previous_stage
+from nnunet_core.stages.run import (
+    Request,
+    default_configurations,
+    prepare_experiment,
+    previous_stage,
+)
 from nnunet_core.store.raw import open_dataset
 from nnunet_core.store.workspace import Workspace
 
@@ -49,7 +54,10 @@ def plan(
     """
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     method = choose(
-        registry, variant, o.choices_of(planner=planner, network=network), parse_assignments(settings or [])
+        registry,
+        variant,
+        o.choices_of(planner=planner, network=network),
+        parse_assignments(settings or []),
     )
     report = make_reporter(quiet=as_json)
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
@@ -76,7 +84,11 @@ def preprocess(
     memory_gb: o.MemoryOption = None,
     device: o.DeviceOption = "cpu",
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every prepared case; prepare again what is not as it was written.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Read every prepared case; prepare again what is not as it was written.",
+        ),
     ] = False,
 ) -> None:
     """Prepare the training cases of a dataset: crop, resample, normalise, store. Finished cases are not done again."""
@@ -87,7 +99,9 @@ def preprocess(
     with o.workers_of(processes, memory_gb, report) as pool:
         plans, _ = make_plans(data, method, space, pool, report)
         for name in configuration or default_configurations(plans):
-            store = prepare(data, plans.configuration(name), method, space, pool, report, device, verify)
+            store = prepare(
+                data, plans.configuration(name), method, space, pool, report, device, verify
+            )
             out().print(f"{name}: {len(store.names())} cases in {store.folder}", soft_wrap=True)
 
 
@@ -116,10 +130,14 @@ def train(
     pretrained: o.PretrainedOption = None,
     freeze: o.FreezeOption = None,
     gpus: Annotated[
-        int | None, typer.Option(min=1, help="Train on this many GPUs of this machine, through torchrun.")
+        int | None,
+        typer.Option(min=1, help="Train on this many GPUs of this machine, through torchrun."),
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Train the folds anew; what is trained is kept under another name.")
+        bool,
+        typer.Option(
+            "--restart", help="Train the folds anew; what is trained is kept under another name."
+        ),
     ] = False,
 ) -> None:
     """Train and validate folds; plans and prepared cases are made if they are missing. A stopped training goes on."""
@@ -143,7 +161,10 @@ def train(
         seed=seed,
     )
     method = choose(
-        registry, variant, choices, o.with_pretrained(parse_assignments(settings or []), pretrained, freeze)
+        registry,
+        variant,
+        choices,
+        o.with_pretrained(parse_assignments(settings or []), pretrained, freeze),
     )
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     report.message(f"method: {method.name}")
@@ -160,7 +181,10 @@ def train(
                 continue
             dice = selection.dice_by_name(summary, data)
             shown = ", ".join(f"{label} {value:.4f}" for label, value in dice.items())
-            out().print(f"{name} fold {fold}: validation Dice {shown}; {experiment.fold_folder(fold)}", soft_wrap=True)
+            out().print(
+                f"{name} fold {fold}: validation Dice {shown}; {experiment.fold_folder(fold)}",
+                soft_wrap=True,
+            )
 
 
 def _experiment(

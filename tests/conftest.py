@@ -62,6 +62,10 @@ def make_tiny(folder: Path, cases: int = 6) -> Path:
         image = (100 + 80 * label + rng.normal(0, 10, label.shape)).astype(np.float32)
         image_format.write(folder / "imagesTr" / f"case_{index}_0000.nii.gz", image, geometry)
         image_format.write(folder / "labelsTr" / f"case_{index}.nii.gz", label, geometry)
-    document = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "cube": 1}, "file_ending": ".nii.gz"}
+    document = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "cube": 1},
+        "file_ending": ".nii.gz",
+    }
     (folder / "dataset.json").write_text(json.dumps(document))
     return folder

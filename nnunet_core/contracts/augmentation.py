@@ -22,7 +22,9 @@ class Augmentation(Protocol):
         """Return the size of the patches to cut, voxels: larger than the network's patch so that rotation has no border."""
         ...
 
-    def augment(self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int) -> dict[str, np.ndarray]:
+    def augment(
+        self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int
+    ) -> dict[str, np.ndarray]:
         """Return the training batch of the network's patch size.
 
         `batch` holds `images` float32 (B, C, *generator patch) and `label` integer (B, 1, *generator patch), with -1

@@ -24,6 +24,8 @@ class Postprocessor(Protocol):
         """
         ...
 
-    def apply(self, segmentation: np.ndarray, geometry: Geometry, state: Mapping[str, Any]) -> np.ndarray:
+    def apply(
+        self, segmentation: np.ndarray, geometry: Geometry, state: Mapping[str, Any]
+    ) -> np.ndarray:
         """Return the cleaned copy of an integer (Z, Y, X) label map."""
         ...

@@ -19,7 +19,9 @@ class Preprocessor(Protocol):
     `prepare_label(label, geometry)`, which takes a label map (Z, Y, X) of the file's grid to that of a prepared case.
     """
 
-    def prepare(self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()) -> PreparedCase:
+    def prepare(
+        self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()
+    ) -> PreparedCase:
         """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
 
         Raises:

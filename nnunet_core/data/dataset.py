@@ -19,7 +19,9 @@ from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.runtime import files
 
 DEFAULT_ENDING = ".nii.gz"
-_BYTES_PER_VALUE = 12  # of an image while it is loaded or resampled: as it was, as it will be, and between
+_BYTES_PER_VALUE = (
+    12  # of an image while it is loaded or resampled: as it was, as it will be, and between
+)
 _BYTES_PER_VOXEL = 8  # of label and masks
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -95,7 +97,9 @@ class Dataset:
         label = None if case.label is None else self.load_label(case.label, image, case.images[0])
         return Case(case.name, image.array, label, image.geometry)
 
-    def load_label(self, path: Path, image: Image | None = None, image_path: Path | None = None) -> np.ndarray:
+    def load_label(
+        self, path: Path, image: Image | None = None, image_path: Path | None = None
+    ) -> np.ndarray:
         """Read a label file to int16 (Z, Y, X), checked against dataset.json and, if given, against its image.
 
         Raises:
@@ -104,7 +108,9 @@ class Dataset:
         """
         label = self.label_format.read(path)
         if label.array.shape[0] != 1:
-            raise ImageError(f"The label {path} has {label.array.shape[0]} channels; a label has one.")
+            raise ImageError(
+                f"The label {path} has {label.array.shape[0]} channels; a label has one."
+            )
         if image is not None and (different := image.geometry.differences(label.geometry)):
             details = "; ".join(
                 f"{name} {getattr(image.geometry, name)} of the image, {getattr(label.geometry, name)} of the label"
@@ -136,15 +142,30 @@ class Dataset:
             header = self.image_format.header(case.images[0])
         except ImageError:
             return 0
-        growth = 1.0 if spacing is None else 1 + max(1.0, math.prod(header.spacing) / math.prod(spacing))
-        return int(growth * math.prod(header.shape) * (_BYTES_PER_VALUE * len(self.channels) + _BYTES_PER_VOXEL))
+        growth = (
+            1.0 if spacing is None else 1 + max(1.0, math.prod(header.spacing) / math.prod(spacing))
+        )
+        return int(
+            growth
+            * math.prod(header.shape)
+            * (_BYTES_PER_VALUE * len(self.channels) + _BYTES_PER_VOXEL)
+        )
 
     @functools.cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that identify dataset.json and the content of every training file."""
-        paths = [path for case in self.training for path in (*case.images, case.label) if path is not None]
+        paths = [
+            path
+            for case in self.training
+            for path in (*case.images, case.label)
+            if path is not None
+        ]
         contents = dict(
-            zip((str(path.relative_to(self.folder)) for path in paths), self.file_digests(paths), strict=True)
+            zip(
+                (str(path.relative_to(self.folder)) for path in paths),
+                self.file_digests(paths),
+                strict=True,
+            )
         )
         return files.digest({"document": self.document, "files": contents})
 
@@ -168,7 +189,9 @@ class Dataset:
         return tuple(find_cases(folder, self.ending, len(self.channels), self.image_format))
 
 
-def find_cases(folder: Path, ending: str, channels: int, image_format: ImageFormat) -> list[CaseFiles]:
+def find_cases(
+    folder: Path, ending: str, channels: int, image_format: ImageFormat
+) -> list[CaseFiles]:
     """List the cases of an image folder; see `Dataset.find_cases`."""
     if not folder.is_dir():
         raise DatasetError(f"The image folder {folder} does not exist.")
@@ -192,15 +215,21 @@ def find_cases(folder: Path, ending: str, channels: int, image_format: ImageForm
         )
         raise DatasetError(f"{folder} holds no image named CASE_0000{ending}.{hint}")
     expected = _expected_files(found, channels, image_format)
-    missing = [f"{case}_{c:04d}{ending}" for case in found for c in range(expected) if c not in found[case]]
+    missing = [
+        f"{case}_{c:04d}{ending}" for case in found for c in range(expected) if c not in found[case]
+    ]
     if missing:
         raise DatasetError(
             f"{folder} lacks {len(missing)} channel files ({channels} channels are declared): {', '.join(missing[:10])}."
         )
-    return [CaseFiles(case, tuple(found[case][c] for c in range(expected))) for case in sorted(found)]
+    return [
+        CaseFiles(case, tuple(found[case][c] for c in range(expected))) for case in sorted(found)
+    ]
 
 
-def _expected_files(found: Mapping[str, Mapping[int, Path]], channels: int, image_format: ImageFormat) -> int:
+def _expected_files(
+    found: Mapping[str, Mapping[int, Path]], channels: int, image_format: ImageFormat
+) -> int:
     """Return the number of files per case: one file holds all channels when it is an RGB image."""
     if channels > 1 and all(list(case) == [0] for case in found.values()):
         first = next(iter(found.values()))[0]

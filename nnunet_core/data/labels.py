@@ -54,11 +54,15 @@ class Labels(BaseModel):
         """
         raw = content.get("labels")
         if not isinstance(raw, Mapping) or not raw:
-            raise DatasetError(f"{source}: 'labels' is missing; it maps values to names, for example {{'1': 'liver'}}.")
+            raise DatasetError(
+                f"{source}: 'labels' is missing; it maps values to names, for example {{'1': 'liver'}}."
+            )
         if all(str(key).lstrip("-").isdigit() for key in raw):
             pairs: dict[str, Any] = {str(name): int(value) for value, name in raw.items()}
             if len(pairs) != len(raw):
-                raise DatasetError(f"{source}: two labels have the same name: {list(raw.values())}.")
+                raise DatasetError(
+                    f"{source}: two labels have the same name: {list(raw.values())}."
+                )
         else:
             pairs = dict(raw)
         return _from_pairs(pairs, content.get("regions_class_order"), source)
@@ -80,7 +84,9 @@ def _from_pairs(pairs: dict[str, Any], order: Any, source: object) -> Labels:
     foreground = {name: values for name, values in as_sets.items() if values != (0,)}
     if not has_regions:
         names = {values[0]: name for name, values in as_sets.items()}
-        return Labels(names=names, foreground=tuple(v[0] for v in foreground.values()), ignore=ignore)
+        return Labels(
+            names=names, foreground=tuple(v[0] for v in foreground.values()), ignore=ignore
+        )
     if not isinstance(order, list) or len(order) != len(foreground):
         raise DatasetError(
             f"{source}: region-based labels need 'regions_class_order' with one value per region, got {order!r}."
@@ -103,4 +109,8 @@ def _value(value: Any, source: object) -> int:
 
 
 def _values(value: Any, source: object) -> tuple[int, ...]:
-    return tuple(_value(v, source) for v in value) if isinstance(value, list | tuple) else (_value(value, source),)
+    return (
+        tuple(_value(v, source) for v in value)
+        if isinstance(value, list | tuple)
+        else (_value(value, source),)
+    )

@@ -43,7 +43,9 @@ class NetworkSpec(BaseModel):
     def _consistent(self) -> NetworkSpec:
         if len(self.conv_kernels) != len(self.pool_kernels) + 1:
             raise ValueError("conv_kernels needs one entry more than pool_kernels")
-        if any(len(kernel) != self.dimensions for kernel in (*self.pool_kernels, *self.conv_kernels)):
+        if any(
+            len(kernel) != self.dimensions for kernel in (*self.pool_kernels, *self.conv_kernels)
+        ):
             raise ValueError(f"every kernel needs {self.dimensions} entries")
         return self
 
@@ -107,9 +109,13 @@ class Configuration(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Configuration:
         if sorted(self.transpose_forward) != [0, 1, 2]:
-            raise ValueError(f"transpose_forward {self.transpose_forward} is no permutation of 0, 1, 2")
+            raise ValueError(
+                f"transpose_forward {self.transpose_forward} is no permutation of 0, 1, 2"
+            )
         if len(self.patch_size) != self.network.dimensions:
-            raise ValueError(f"patch_size {self.patch_size} needs {self.network.dimensions} entries")
+            raise ValueError(
+                f"patch_size {self.patch_size} needs {self.network.dimensions} entries"
+            )
         for axis, size in enumerate(self.patch_size):
             divisor = 1
             for kernel in self.network.pool_kernels:

@@ -55,7 +55,9 @@ class Splits(Document):
         known = set(names)
         for fold, split in enumerate(self.folds):
             _check_fold(f"{origin}, fold {fold},", split)
-        unknown = sorted({name for split in self.folds for name in (*split.train, *split.val)} - known)
+        unknown = sorted(
+            {name for split in self.folds for name in (*split.train, *split.val)} - known
+        )
         if unknown:
             raise StorageError(
                 f"{origin} names cases that the dataset does not have: {listed(unknown)}. If the dataset has changed, make "
@@ -68,7 +70,10 @@ class Splits(Document):
         never = sorted(set(names) - set(validated))
         several = sorted(name for name, count in validated.items() if count > 1)
         texts = (
-            (never, "are validated in no fold: they have no part in the scores, and a cascade cannot be trained"),
+            (
+                never,
+                "are validated in no fold: they have no part in the scores, and a cascade cannot be trained",
+            ),
             (several, "are validated in several folds: they count several times in the scores"),
             (self.unused(names), "are in no fold at all: no network is trained on them"),
         )
@@ -76,7 +81,9 @@ class Splits(Document):
 
     def unused(self, names: Iterable[str]) -> list[str]:
         """Return the cases that no fold trains on or validates, sorted."""
-        return sorted(set(names) - {name for split in self.folds for name in (*split.train, *split.val)})
+        return sorted(
+            set(names) - {name for split in self.folds for name in (*split.train, *split.val)}
+        )
 
 
 def equal_folds(names: Iterable[str], count: int = FOLDS) -> tuple[Split, ...]:
@@ -127,7 +134,10 @@ def grouped_folds(groups: Mapping[str, str], count: int = FOLDS) -> tuple[Split,
         fold = loads.index(min(loads))
         loads[fold] += sizes[group]
         fold_of[group] = fold
-    members = [{i for i, name in enumerate(cases) if fold_of[groups[name]] == fold} for fold in range(count)]
+    members = [
+        {i for i, name in enumerate(cases) if fold_of[groups[name]] == fold}
+        for fold in range(count)
+    ]
     return tuple(_split(cases, validation) for validation in members)
 
 
@@ -169,7 +179,9 @@ def load_splits(
 
 def _stored(names: Sequence[str], path: Path, report: Reporter) -> Splits:
     if not path.is_file():
-        with locks.held(path.with_name(f".{path.name}{locks.NAME}"), f"the folds of {path.parent.name}", report):
+        with locks.held(
+            path.with_name(f".{path.name}{locks.NAME}"), f"the folds of {path.parent.name}", report
+        ):
             if not path.is_file():
                 Splits(folds=five_folds(names)).write(path)
     splits = Splits.read(path)
@@ -197,7 +209,9 @@ def _check_fold(origin: str, split: Split) -> None:
         if not cases:
             raise StorageError(f"{origin} has no cases under '{side}'; every fold needs both.")
         if double := sorted(name for name, number in Counter(cases).items() if number > 1):
-            raise StorageError(f"{origin} names cases more than once under '{side}': {listed(double)}. Name each once.")
+            raise StorageError(
+                f"{origin} names cases more than once under '{side}': {listed(double)}. Name each once."
+            )
     if both := sorted(set(split.train) & set(split.val)):
         raise StorageError(
             f"{origin} trains on cases that it validates: {listed(both)}. Their scores would be too good; remove them "

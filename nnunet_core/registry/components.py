@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: Kinds that a run chooses one component of, in life-cycle order.
-RUN_KINDS = ("planner", "preprocessor", "network", "loss", "augmentation", "trainer", "postprocessor")
+RUN_KINDS = (
+    "planner",
+    "preprocessor",
+    "network",
+    "loss",
+    "augmentation",
+    "trainer",
+    "postprocessor",
+)
 
 #: Kinds that a trained network depends on; another postprocessor needs no new training.
 TRAINING_KINDS = tuple(kind for kind in RUN_KINDS if kind != "postprocessor")

@@ -135,10 +135,14 @@ class Registry:
             registry._admit(name, list(claims[name].values()), denied, allowed)
         return registry
 
-    def _admit(self, name: str, entries: list[metadata.EntryPoint], denied: set[str], allowed: set[str]) -> None:
+    def _admit(
+        self, name: str, entries: list[metadata.EntryPoint], denied: set[str], allowed: set[str]
+    ) -> None:
         """Load the plugin `name`, or record why not."""
         own = _own(entries)
-        entries = own or entries  # nobody can take the name of a plugin of ours, or stop it by claiming that name
+        entries = (
+            own or entries
+        )  # nobody can take the name of a plugin of ours, or stop it by claiming that name
         first = entries[0]
         info = PluginInfo(
             name=name,
@@ -148,9 +152,13 @@ class Registry:
             status="active",
         )
         if len(entries) > 1:
-            owners = " and ".join(f"{e.dist.name} {e.dist.version}" if e.dist else "?" for e in entries)
+            owners = " and ".join(
+                f"{e.dist.name} {e.dist.version}" if e.dist else "?" for e in entries
+            )
             error = f"{owners} both register a plugin named '{name}'; neither is loaded. Uninstall one of them."
-            self._plugins[name] = replace(info, status="broken", error=error, distribution=None, version=None)
+            self._plugins[name] = replace(
+                info, status="broken", error=error, distribution=None, version=None
+            )
         elif name in denied or (allowed and name not in allowed and not own):
             self._plugins[name] = replace(info, status="blocked")
         else:
@@ -160,7 +168,9 @@ class Registry:
         try:
             self.register(load(), info)
         except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it becomes a row
-            message = str(error) if isinstance(error, NnunetError) else f"{type(error).__name__}: {error}"
+            message = (
+                str(error) if isinstance(error, NnunetError) else f"{type(error).__name__}: {error}"
+            )
             self._plugins[info.name] = replace(info, status="broken", error=message, cause=error)
 
     def register(self, plugin: object, info: PluginInfo) -> None:
@@ -171,7 +181,9 @@ class Registry:
         """
         try:
             self.hooks.register(plugin, info.name)
-            found = {kind: _resolved(kind, self.hooks.components(plugin, kind), info) for kind in KINDS}
+            found = {
+                kind: _resolved(kind, self.hooks.components(plugin, kind), info) for kind in KINDS
+            }
             variants = _checked_variants(self.hooks.variants(plugin), info)
         except Exception:
             self.hooks.forget(plugin)
@@ -209,30 +221,42 @@ class Registry:
         if slash:
             self._require_active(plugin, reference)
         candidates = self._components[kind]
-        hits = [c for c in candidates if c.component.name == name and (not slash or c.reference == reference)]
+        hits = [
+            c
+            for c in candidates
+            if c.component.name == name and (not slash or c.reference == reference)
+        ]
         own = [c for c in hits if c.is_own]
         if len(hits) == 1 or own:
             return (own or hits)[0]
         if hits:
             raise UnknownComponentError(_ambiguous(kind, reference, hits))
-        raise UnknownComponentError(self._unknown(kind, reference, [c.component.name for c in candidates]))
+        raise UnknownComponentError(
+            self._unknown(kind, reference, [c.component.name for c in candidates])
+        )
 
     def variant(self, reference: str) -> tuple[PluginInfo, Variant]:
         """Find a variant by `name` or `plugin/name`; the rules are those of `resolve`."""
         plugin, slash, name = reference.rpartition("/")
         if slash:
             self._require_active(plugin, reference)
-        hits = [(i, v) for i, v in self.variants() if v.name == name and (not slash or i.name == plugin)]
+        hits = [
+            (i, v) for i, v in self.variants() if v.name == name and (not slash or i.name == plugin)
+        ]
         own = [hit for hit in hits if hit[0].distribution == OWN]
         if len(hits) == 1 or own:
             return (own or hits)[0]
         if hits:
             rows = [
-                Resolved("variant", f"{i.name}/{name}", Component(name, "-:-"), i.distribution, i.version)
+                Resolved(
+                    "variant", f"{i.name}/{name}", Component(name, "-:-"), i.distribution, i.version
+                )
                 for i, _ in hits
             ]
             raise UnknownComponentError(_ambiguous("variant", reference, rows))
-        raise UnknownComponentError(self._unknown("variant", reference, [v.name for _, v in self._variants]))
+        raise UnknownComponentError(
+            self._unknown("variant", reference, [v.name for _, v in self._variants])
+        )
 
     def _require_active(self, plugin: str, reference: str) -> None:
         info = self._plugins.get(plugin)
@@ -254,8 +278,14 @@ class Registry:
 
     def _unknown(self, kind: str, reference: str, names: list[str]) -> str:
         broken = [info.name for info in self._plugins.values() if info.status == "broken"]
-        hint = f" These plugins are broken and register nothing: {', '.join(broken)}." if broken else ""
-        code = "" if kind == "variant" else " Code of your own is named as 'package.module:Attribute'."
+        hint = (
+            f" These plugins are broken and register nothing: {', '.join(broken)}."
+            if broken
+            else ""
+        )
+        code = (
+            "" if kind == "variant" else " Code of your own is named as 'package.module:Attribute'."
+        )
         return (
             f"There is no {kind} named '{reference}'.{nearest(reference, names)} "
             f"Available: {', '.join(sorted(names)) or 'none'}.{code}{hint}"
@@ -277,7 +307,9 @@ def _resolved(kind: str, found: Iterable[object], info: PluginInfo) -> list[Reso
     records: dict[str, Resolved] = {}
     for record in found:
         if not isinstance(record, Component):
-            raise PluginError(f"{hook} of plugin '{info.name}' returned {record!r}; it must return Components.")
+            raise PluginError(
+                f"{hook} of plugin '{info.name}' returned {record!r}; it must return Components."
+            )
         pattern = _COMMAND if kind == "command" else _NAME
         if not pattern.fullmatch(record.name) or not _TARGET.fullmatch(record.target):
             raise PluginError(
@@ -286,7 +318,9 @@ def _resolved(kind: str, found: Iterable[object], info: PluginInfo) -> list[Reso
                 "'package.module:Attribute'."
             )
         if record.name in records:
-            raise PluginError(f"{hook} of plugin '{info.name}' returned two components named '{record.name}'.")
+            raise PluginError(
+                f"{hook} of plugin '{info.name}' returned two components named '{record.name}'."
+            )
         reference = f"{info.name}/{record.name}"
         records[record.name] = Resolved(kind, reference, record, info.distribution, info.version)
     return list(records.values())
@@ -296,7 +330,9 @@ def _checked_variants(records: Iterable[object], info: PluginInfo) -> list[Varia
     variants = []
     for record in records:
         if not isinstance(record, Variant) or not _NAME.fullmatch(record.name):
-            raise PluginError(f"nnunet_variants of plugin '{info.name}' returned {record!r}; it must return Variants.")
+            raise PluginError(
+                f"nnunet_variants of plugin '{info.name}' returned {record!r}; it must return Variants."
+            )
         variants.append(record)
     return variants
 
@@ -312,7 +348,9 @@ def _unregistered(kind: str, reference: str) -> Resolved:
         raise UnknownComponentError(
             f"'{reference}' is not a reference to a {kind}. Allowed: name, plugin/name or package.module:Attribute."
         )
-    resolved = Resolved(kind, reference, Component(reference.rpartition(":")[2].rpartition(".")[2], reference))
+    resolved = Resolved(
+        kind, reference, Component(reference.rpartition(":")[2].rpartition(".")[2], reference)
+    )
     resolved.load()
     distribution, version = owner(reference.partition(":")[0])
     return replace(resolved, distribution=distribution, version=version)
@@ -345,9 +383,13 @@ def _check_requirements(resolved: Resolved) -> None:
         try:
             version = metadata.version(wanted.name)
         except metadata.PackageNotFoundError as error:
-            raise PluginError(f"{subject} needs '{text}', which is not installed. Run: pip install '{text}'") from error
+            raise PluginError(
+                f"{subject} needs '{text}', which is not installed. Run: pip install '{text}'"
+            ) from error
         if not wanted.specifier.contains(version, prereleases=True):
-            raise PluginError(f"{subject} needs '{text}'; {version} is installed. Run: pip install '{text}'")
+            raise PluginError(
+                f"{subject} needs '{text}'; {version} is installed. Run: pip install '{text}'"
+            )
 
 
 def source_file(target: str) -> str | None:

@@ -38,7 +38,9 @@ class Hooks:
         for caller in self._manager.get_hookcallers(plugin) or ():
             for implementation in _of(plugin, caller):
                 if implementation.hookwrapper or implementation.wrapper:
-                    raise PluginError(f"{caller.name} of plugin '{name}' is a wrapper; hooks here are plain functions.")
+                    raise PluginError(
+                        f"{caller.name} of plugin '{name}' is a wrapper; hooks here are plain functions."
+                    )
 
     def forget(self, plugin: object) -> None:
         """Remove the hooks of a plugin, if they were admitted."""
@@ -61,7 +63,9 @@ class Hooks:
         """Tell the observers that a fold's training starts; return one warning per observer that raised."""
         return self._tell("nnunet_run_started", record=record, folder=folder)
 
-    def epoch_finished(self, record: FoldRecord, folder: Path, metrics: Mapping[str, object]) -> list[str]:
+    def epoch_finished(
+        self, record: FoldRecord, folder: Path, metrics: Mapping[str, object]
+    ) -> list[str]:
         """Tell the observers of an epoch; return one warning per observer that raised."""
         return self._tell("nnunet_epoch_finished", record=record, folder=folder, metrics=metrics)
 
@@ -69,9 +73,13 @@ class Hooks:
         self, record: FoldRecord, folder: Path, dataset: Dataset, summary: Mapping[str, Any]
     ) -> list[str]:
         """Tell the observers that a fold's validation cases are scored; return one warning per observer that raised."""
-        return self._tell("nnunet_fold_validated", record=record, folder=folder, dataset=dataset, summary=summary)
+        return self._tell(
+            "nnunet_fold_validated", record=record, folder=folder, dataset=dataset, summary=summary
+        )
 
-    def run_finished(self, record: FoldRecord, folder: Path, summary: Mapping[str, object]) -> list[str]:
+    def run_finished(
+        self, record: FoldRecord, folder: Path, summary: Mapping[str, object]
+    ) -> list[str]:
         """Tell the observers that a fold is validated; return one warning per observer that raised."""
         return self._tell("nnunet_run_finished", record=record, folder=folder, summary=summary)
 
@@ -79,14 +87,18 @@ class Hooks:
         for implementation in _of(plugin, getattr(self._manager.hook, hook)):
             records = implementation.function()
             if not isinstance(records, Sequence):
-                raise PluginError(f"{hook} returned {type(records).__name__}; it must return a list of records.")
+                raise PluginError(
+                    f"{hook} returned {type(records).__name__}; it must return a list of records."
+                )
             yield from records
 
     def _tell(self, hook: str, **arguments: object) -> list[str]:
         warnings = []
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             try:
-                implementation.function(**{name: arguments[name] for name in implementation.argnames})
+                implementation.function(
+                    **{name: arguments[name] for name in implementation.argnames}
+                )
             except Exception as error:  # noqa: BLE001 - observers look, they do not stop a training
                 warnings.append(
                     f"The observer {hook} of plugin '{implementation.plugin_name}' failed: "
@@ -102,4 +114,8 @@ def component_hook(kind: str) -> str:
 
 def _of(plugin: object, caller: pluggy.HookCaller) -> list[pluggy.HookImpl]:
     """Return a plugin's own implementations of a hook, whatever they are called."""
-    return [implementation for implementation in caller.get_hookimpls() if implementation.plugin is plugin]
+    return [
+        implementation
+        for implementation in caller.get_hookimpls()
+        if implementation.plugin is plugin
+    ]

@@ -103,7 +103,9 @@ def nnunet_epoch_finished(record: FoldRecord, folder: Path, metrics: Mapping[str
 
 
 @hookspec
-def nnunet_fold_validated(record: FoldRecord, folder: Path, dataset: Dataset, summary: Mapping[str, Any]) -> None:
+def nnunet_fold_validated(
+    record: FoldRecord, folder: Path, dataset: Dataset, summary: Mapping[str, Any]
+) -> None:
     """Observe that the validation cases of a fold are predicted and scored; draw them, for example.
 
     Predictions are label maps `folder/validation/CASE.ext`; `summary` is the whole summary.json beside them.

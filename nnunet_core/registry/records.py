@@ -34,7 +34,11 @@ class ComponentRecord(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Return what decides whether two runs are the same method."""
-        return {"reference": self.reference, "settings": self.settings, "source": self.source_digest}
+        return {
+            "reference": self.reference,
+            "settings": self.settings,
+            "source": self.source_digest,
+        }
 
 
 class FoldRecord(files.Document):

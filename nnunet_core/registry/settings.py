@@ -28,7 +28,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
         path, equals, value = text.partition("=")
         kind, *fields = path.strip().split(".")
         if not equals or not fields or not all(fields):
-            raise SettingsError(f"--set got '{text}'; it takes KIND.FIELD=VALUE, for example trainer.epochs=50.")
+            raise SettingsError(
+                f"--set got '{text}'; it takes KIND.FIELD=VALUE, for example trainer.epochs=50."
+            )
         if kind not in RUN_KINDS:
             raise SettingsError(
                 f"--set got '{text}': there is no kind '{kind}'.{nearest(kind, RUN_KINDS)} Kinds: {', '.join(RUN_KINDS)}."
@@ -100,7 +102,10 @@ def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]
         return {}
     parameters = _signature(target)
     for parameter in parameters.values():
-        variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        variadic = parameter.kind in (
+            inspect.Parameter.VAR_POSITIONAL,
+            inspect.Parameter.VAR_KEYWORD,
+        )
         if variadic or parameter.default is inspect.Parameter.empty:
             raise PluginError(
                 f"The constructor of {resolved.kind} '{resolved.reference}' takes '{parameter}'; "
@@ -114,7 +119,11 @@ def _signature(target: Any) -> dict[str, inspect.Parameter]:
     parameters = dict(inspect.signature(target).parameters)
     for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
         parameter, factory = parameters.get(field.name), field.default_factory
-        if parameter is not None and factory is not dataclasses.MISSING and repr(parameter.default) == "<factory>":
+        if (
+            parameter is not None
+            and factory is not dataclasses.MISSING
+            and repr(parameter.default) == "<factory>"
+        ):
             parameters[field.name] = parameter.replace(default=factory())
     return parameters
 
@@ -138,7 +147,8 @@ def _model(target: Any) -> Any:
         return create_model(target.__name__)
     hints = _hints(target)
     fields: dict[str, Any] = {
-        name: (hints.get(name, Any), parameter.default) for name, parameter in _signature(target).items()
+        name: (hints.get(name, Any), parameter.default)
+        for name, parameter in _signature(target).items()
     }
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(target.__name__, __config__=config, **fields)
@@ -146,7 +156,9 @@ def _model(target: Any) -> Any:
 
 def _describe(resolved: Resolved, target: Any) -> str:
     """Return `epochs: int = 1000, ...` for messages."""
-    return ", ".join(str(parameter) for parameter in _parameters(resolved, target).values()).replace("'", "")
+    return ", ".join(
+        str(parameter) for parameter in _parameters(resolved, target).values()
+    ).replace("'", "")
 
 
 def _json_or_text(value: str) -> Any:

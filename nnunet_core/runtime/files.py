@@ -46,8 +46,12 @@ class Document(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-            raise StorageError(f"{path} is not a valid {cls.__name__.lower()} file: {problems}.") from error
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5]
+            )
+            raise StorageError(
+                f"{path} is not a valid {cls.__name__.lower()} file: {problems}."
+            ) from error
 
     def write(self, path: Path) -> None:
         """Write the file atomically, indented, keys in declared order."""
@@ -90,10 +94,14 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         StorageError: The folder exists, the disk is full, or the parent folder cannot be written.
     """
     if folder.exists() and not overwrite:
-        raise StorageError(f"{folder} exists already. Remove it or choose another name; it is not replaced silently.")
+        raise StorageError(
+            f"{folder} exists already. Remove it or choose another name; it is not replaced silently."
+        )
     with _storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
+        )
         try:
             temporary.chmod(0o777 & ~_umask())
             yield temporary
@@ -201,7 +209,12 @@ class Digests:
         parts = content_files(path)
         stats = [part.stat() for part in parts]
         state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]
-        if isinstance(known, list) and len(known) == 2 and known[0] == state and isinstance(known[1], str):
+        if (
+            isinstance(known, list)
+            and len(known) == 2
+            and known[0] == state
+            and isinstance(known[1], str)
+        ):
             return known
         digests = [file_digest(part) for part in parts]
         return [state, digests[0] if path.is_file() else digest([[p.name for p in parts], digests])]

@@ -45,7 +45,9 @@ def held(path: Path, purpose: str, report: Reporter, wait: bool = True) -> Itera
             occupied = f"{_holder(path)} is busy with {purpose}"
             advice = f"If that process is gone, delete {path}"
             if not wait:
-                raise StorageError(f"{occupied} ({path.parent}). Let it finish, or stop it. {advice}.") from None
+                raise StorageError(
+                    f"{occupied} ({path.parent}). Let it finish, or stop it. {advice}."
+                ) from None
             report.message(f"waiting: {occupied}. {advice}.")
             lock.acquire(poll_interval=_POLL_SECONDS)
     except OSError as error:

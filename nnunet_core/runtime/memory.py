@@ -35,8 +35,14 @@ def check_fits(path: Path, size: int) -> None:
 def _group_free() -> int | None:
     """Return what a control group of Linux leaves, or None without a limit; file caches count as free."""
     try:
-        limit, used = (int((_GROUP / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        rows = dict(line.split() for line in (_GROUP / "memory.stat").read_text(encoding="ascii").splitlines())
+        limit, used = (
+            int((_GROUP / name).read_text(encoding="ascii"))
+            for name in ("memory.max", "memory.current")
+        )
+        rows = dict(
+            line.split()
+            for line in (_GROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        )
         return max(0, limit - used + int(rows.get("inactive_file", 0)))
     except (OSError, ValueError):
         return None

@@ -26,7 +26,9 @@ class Reporter(Protocol):
         """Say something that the user should act on, though the work goes on."""
         ...
 
-    def track(self, title: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Tracker]:
+    def track(
+        self, title: str, total: int, done: int = 0
+    ) -> contextlib.AbstractContextManager[Tracker]:
         """Start a piece of work of `total` steps, `done` of which were done before."""
         ...
 

@@ -63,7 +63,9 @@ class Workers:
         report: Hears of processes that died.
     """
 
-    def __init__(self, count: int = 1, memory: int | None = None, report: Reporter | None = None) -> None:
+    def __init__(
+        self, count: int = 1, memory: int | None = None, report: Reporter | None = None
+    ) -> None:
         self.count = count
         self.memory = memory
         self.report = report or Silence()
@@ -73,7 +75,10 @@ class Workers:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -104,14 +109,21 @@ class Workers:
                 `work` are raised as they are, when their item's turn comes.
         """
         several = self.count > 1 and len(items) > 1
-        jobs = [_Job(index, item, cost(item) if cost else 0) for index, item in enumerate(items)] if several else []
+        jobs = (
+            [_Job(index, item, cost(item) if cost else 0) for index, item in enumerate(items)]
+            if several
+            else []
+        )
         if several and (cost is None or sum(job.cost for job in jobs) > SMALL_WORK):
             yield from self._in_processes(work, jobs, name)
         else:
             yield from map(work, items)
 
     def _in_processes(
-        self, work: Callable[[_Item], _Result], jobs: Sequence[_Job[_Item]], name: Callable[[_Item], str]
+        self,
+        work: Callable[[_Item], _Result],
+        jobs: Sequence[_Job[_Item]],
+        name: Callable[[_Item], str],
     ) -> Iterator[_Result]:
         limit = self.memory if self.memory is not None else int(_SHARE_OF_MEMORY * available())
         waiting, watch, due = deque(jobs), _Watch(), 0
@@ -154,17 +166,25 @@ class Workers:
     def _processes(self) -> ProcessPool:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(max_workers=self.count, context=context, initializer=_ignore_interrupts)
+            self._pool = ProcessPool(
+                max_workers=self.count, context=context, initializer=_ignore_interrupts
+            )
         return self._pool
 
-    def _died(self, future: Future[Any], job: _Job[_Item], watch: _Watch, name: Callable[[_Item], str]) -> bool:
+    def _died(
+        self, future: Future[Any], job: _Job[_Item], watch: _Watch, name: Callable[[_Item], str]
+    ) -> bool:
         """Return whether the process of a job died for the first time; raise when it died again."""
         error = future.exception()
         if not isinstance(error, ProcessExpired):
             return False
-        job.deaths.append(f"{_cause(error.exitcode)}, peak memory {watch.peak(error.pid) / GB:.2f} GB")
+        job.deaths.append(
+            f"{_cause(error.exitcode)}, peak memory {watch.peak(error.pid) / GB:.2f} GB"
+        )
         if len(job.deaths) == 1:
-            self.report.warning(f"the process of {name(job.item)} died ({job.deaths[0]}); it is tried once more, alone")
+            self.report.warning(
+                f"the process of {name(job.item)} died ({job.deaths[0]}); it is tried once more, alone"
+            )
             return True
         raise NnunetError(
             f"The process of {name(job.item)} died twice: {'; then alone: '.join(job.deaths)}. Most often the memory was "

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 def append_one_hot(images: np.ndarray, label: np.ndarray, foreground: Sequence[int]) -> np.ndarray:
     """Return images (C, *spatial) with one more float32 channel per foreground value, ascending, of a label (*spatial)."""
-    return np.concatenate([images, *((label == value)[None].astype(np.float32) for value in sorted(foreground))])
+    return np.concatenate(
+        [images, *((label == value)[None].astype(np.float32) for value in sorted(foreground))]
+    )
 
 
-def prepared_label(preprocessor: Preprocessor, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+def prepared_label(
+    preprocessor: Preprocessor, label: np.ndarray, geometry: PreparedGeometry
+) -> np.ndarray:
     """Take a label map (Z, Y, X) of the raw image to the grid of a prepared case.
 
     Raises:
@@ -57,7 +61,9 @@ def stage_splits(names: Sequence[str], folds: Sequence[str], path: Path) -> dict
     return {**every_case, **stored}
 
 
-def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, Split]) -> Experiment:
+def connect(
+    experiment: Experiment, previous: Experiment, splits: Mapping[str, Split]
+) -> Experiment:
     """Return the experiment with the label maps that the previous stage predicted for its validation cases.
 
     Args:
@@ -70,7 +76,11 @@ def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, S
             fold of it.
     """
     dataset = experiment.dataset
-    sources = {name: previous.validation_file(fold, name) for fold, split in splits.items() for name in split.val}
+    sources = {
+        name: previous.validation_file(fold, name)
+        for fold, split in splits.items()
+        for name in split.val
+    }
     unpredicted = sorted({name for split in splits.values() for name in split.train} - set(sources))
     if unpredicted:
         raise UsageError(
@@ -78,18 +88,26 @@ def connect(experiment: Experiment, previous: Experiment, splits: Mapping[str, S
             f"that validates it; no fold validates {listed(unpredicted)}. Use folds that validate every case once: "
             f"see 'nnunet splits {dataset.name}'."
         )
-    missing = sorted({fold for fold, split in splits.items() if not previous.is_finished(fold, split)})
+    missing = sorted(
+        {fold for fold, split in splits.items() if not previous.is_finished(fold, split)}
+    )
     if missing:
         raise UsageError(
             f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds {', '.join(missing)} are not "
             f"trained. Run: nnunet train {dataset.name} -c {previous.configuration_name} --folds {','.join(missing)}, with the "
             "same options, or let 'nnunet run' do it."
         )
-    store = LabelStore(experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage"))
+    store = LabelStore(
+        experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage")
+    )
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {name: files.digest([digests[name], experiment.store.key(name)]) for name in sources}
     if _missing(store, keys):
-        with locks.held(store.folder / locks.NAME, f"the inputs of {experiment.configuration_name}", experiment.report):
+        with locks.held(
+            store.folder / locks.NAME,
+            f"the inputs of {experiment.configuration_name}",
+            experiment.report,
+        ):
             todo = _missing(store, keys)  # another run may have prepared them while this one waited
             _prepare(experiment, store, {name: (sources[name], keys[name]) for name in todo})
     return dataclasses.replace(experiment, previous=store, previous_digest=files.digest(keys))
@@ -99,9 +117,13 @@ def _missing(store: LabelStore, keys: Mapping[str, str]) -> list[str]:
     return [name for name, key in keys.items() if not store.is_current(name, key)]
 
 
-def _prepare(experiment: Experiment, store: LabelStore, todo: Mapping[str, tuple[Path, str]]) -> None:
+def _prepare(
+    experiment: Experiment, store: LabelStore, todo: Mapping[str, tuple[Path, str]]
+) -> None:
     preprocessor = build(experiment.method.preprocessor(experiment.configuration))
-    with experiment.report.track(f"inputs of {experiment.configuration_name}", len(todo)) as tracker:
+    with experiment.report.track(
+        f"inputs of {experiment.configuration_name}", len(todo)
+    ) as tracker:
         for name, (source, key) in todo.items():
             label = read_label_map(source, experiment.dataset.label_format)
             prepared = prepared_label(preprocessor, label, experiment.store.open(name).geometry)

@@ -39,7 +39,9 @@ def targets(labels: Labels) -> dict[str, tuple[int, ...]]:
     return {str(value): (value,) for value in (0, *labels.foreground)}
 
 
-def evaluate_case(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> dict[str, Metrics]:
+def evaluate_case(
+    prediction: np.ndarray, reference: np.ndarray, labels: Labels
+) -> dict[str, Metrics]:
     """Compare two integer label maps (Z, Y, X); return {target: {metric: value}} with the 13 metrics of v1.
 
     Voxels whose reference is the ignore label are left out. Values that `labels` does not know belong to no target.
@@ -64,7 +66,9 @@ def joint_counts(prediction: np.ndarray, reference: np.ndarray, labels: Labels) 
         )
     for name, array in (("prediction", prediction), ("reference", reference)):
         if array.dtype.kind not in "iub":
-            raise ImageError(f"The {name} holds {array.dtype} values; label maps hold integers. Convert it first.")
+            raise ImageError(
+                f"The {name} holds {array.dtype} values; label maps hold integers. Convert it first."
+            )
     unknown = max(labels.values) + 1
     counts = np.zeros((unknown + 1) ** 2, np.int64)
     for predicted, true in zip(prediction, reference, strict=True):  # by slice: memory stays small
@@ -78,7 +82,9 @@ def joint_counts(prediction: np.ndarray, reference: np.ndarray, labels: Labels) 
 
 def dice(joint: np.ndarray, values: Sequence[int]) -> float | None:
     """Return the Dice of one target from `joint_counts`; None when neither map holds it."""
-    return _ratio(2 * _inside(joint, values), joint[list(values)].sum() + joint[:, list(values)].sum())
+    return _ratio(
+        2 * _inside(joint, values), joint[list(values)].sum() + joint[:, list(values)].sum()
+    )
 
 
 def summarise(cases: Sequence[Mapping[str, Any]], name: str = "", task: str = "") -> dict[str, Any]:
@@ -94,7 +100,10 @@ def summarise(cases: Sequence[Mapping[str, Any]], name: str = "", task: str = ""
         for key, metrics in case.items():
             if isinstance(metrics, Mapping):
                 rows.setdefault(key, []).append(metrics)
-    mean = {key: {metric: _mean([row[metric] for row in found]) for metric in found[0]} for key, found in rows.items()}
+    mean = {
+        key: {metric: _mean([row[metric] for row in found]) for metric in found[0]}
+        for key, found in rows.items()
+    }
     document = {
         "author": "nnunet-core",
         "description": "",
@@ -113,7 +122,11 @@ def mean_foreground_dice(summary: Mapping[str, Any]) -> float:
     Summaries of v1 (bare NaN, entry `mean` of the selection command) are read too.
     """
     mean = summary["results"]["mean"]
-    labels = {key: row for key, row in mean.items() if isinstance(row, Mapping) and key not in {"0", "-1", "mean"}}
+    labels = {
+        key: row
+        for key, row in mean.items()
+        if isinstance(row, Mapping) and key not in {"0", "-1", "mean"}
+    }
     value = _mean([row["Dice"] for row in labels.values()])
     return math.nan if value is None else value
 
@@ -141,11 +154,16 @@ def evaluate_folders(
         ImageError: A file is unreadable, has more than one channel or other values than integers, or shapes differ.
     """
     cases = _paired(predictions, references, ending)
-    return evaluate_files([(predictions / case, references / case) for case in cases], labels, image_format, workers)
+    return evaluate_files(
+        [(predictions / case, references / case) for case in cases], labels, image_format, workers
+    )
 
 
 def evaluate_files(
-    pairs: Sequence[tuple[Path, Path]], labels: Labels, image_format: ImageFormat, workers: Workers | None = None
+    pairs: Sequence[tuple[Path, Path]],
+    labels: Labels,
+    image_format: ImageFormat,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Compare (prediction, reference) label files; return the summary.json document. Raises ImageError."""
     evaluate = functools.partial(_evaluate_files, labels=labels, image_format=image_format)
@@ -161,15 +179,21 @@ def read_label_map(path: Path, image_format: ImageFormat) -> np.ndarray:
     """
     array = image_format.read(path).array
     if array.shape[0] != 1:
-        raise ImageError(f"The label file {path} has {array.shape[0]} channels; a label map has one.")
+        raise ImageError(
+            f"The label file {path} has {array.shape[0]} channels; a label map has one."
+        )
     if array.dtype.kind in "iub":
         return array[0]
     if not np.array_equal(array, np.rint(array)):  # also catches NaN
-        raise ImageError(f"The label file {path} holds values that are no whole numbers; a label map holds integers.")
+        raise ImageError(
+            f"The label file {path} holds values that are no whole numbers; a label map holds integers."
+        )
     return array[0].astype(np.int64)
 
 
-def _evaluate_files(pair: tuple[Path, Path], labels: Labels, image_format: ImageFormat) -> dict[str, Any]:
+def _evaluate_files(
+    pair: tuple[Path, Path], labels: Labels, image_format: ImageFormat
+) -> dict[str, Any]:
     predicted, true = (read_label_map(path, image_format) for path in pair)
     try:
         result = evaluate_case(predicted, true, labels)
@@ -182,7 +206,10 @@ def _paired(predictions: Path, references: Path, ending: str) -> list[str]:
     predicted, true = _files(predictions, ending), _files(references, ending)
     problems = [
         f"{folder} lacks {len(missing)} of them: {listed(missing)}"
-        for folder, missing in ((predictions, sorted(true - predicted)), (references, sorted(predicted - true)))
+        for folder, missing in (
+            (predictions, sorted(true - predicted)),
+            (references, sorted(predicted - true)),
+        )
         if missing
     ]
     if problems:
@@ -195,8 +222,14 @@ def _paired(predictions: Path, references: Path, ending: str) -> list[str]:
 
 def _files(folder: Path, ending: str) -> set[str]:
     if not folder.is_dir():
-        raise DatasetError(f"The folder {folder} does not exist; it should hold label files named CASE{ending}.")
-    names = {path.name for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith(".")}
+        raise DatasetError(
+            f"The folder {folder} does not exist; it should hold label files named CASE{ending}."
+        )
+    names = {
+        path.name
+        for path in folder.iterdir()
+        if path.name.endswith(ending) and not path.name.startswith(".")
+    }
     if not names:
         raise DatasetError(
             f"{folder} holds no file ending in '{ending}'. Choose another folder or another file ending."

@@ -31,7 +31,9 @@ _LOOK_SECONDS = 1
 SUMMARY = "summary.json"
 
 
-def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = False) -> dict[str, Any]:
+def train_fold(
+    experiment: Experiment, fold: str, split: Split, restart: bool = False
+) -> dict[str, Any]:
     """Train and validate one fold, as far as that is missing; return its summary.
 
     A finished fold of equal inputs is left alone. One whose inputs changed is set aside, never overwritten. Of several
@@ -48,13 +50,17 @@ def train_fold(experiment: Experiment, fold: str, split: Split, restart: bool = 
     """
     folder, report = experiment.fold_folder(fold), experiment.report
     if distributed_rank() > 0:
-        inputs = experiment.inputs_digest(split)  # now: files of local components may change while they train
+        inputs = experiment.inputs_digest(
+            split
+        )  # now: files of local components may change while they train
         experiment.method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
         # The first process validates; if it fails, torchrun ends this one.
         while not is_finished(folder, inputs):
             time.sleep(_LOOK_SECONDS)
         return {}
-    with locks.held(experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False):
+    with locks.held(
+        experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False
+    ):
         if restart and folder.exists():
             _set_aside(folder, report, "as asked")
         return _train_fold(experiment, fold, split, folder)
@@ -69,7 +75,9 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     _write_model_document(experiment)
     hooks = experiment.method.registry.hooks
     if record.status != "running" and in_several_processes():
-        _train(experiment, folder, split, record)  # the other processes wait to be told that there is nothing to do
+        _train(
+            experiment, folder, split, record
+        )  # the other processes wait to be told that there is nothing to do
     if record.status == "finished" and (folder / VALIDATION / SUMMARY).is_file():
         report.message(f"fold {fold} is trained and validated already: {folder}")
         return dict(files.read_json(folder / VALIDATION / SUMMARY))
@@ -87,7 +95,9 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     return summary
 
 
-def _train(experiment: Experiment, folder: Path, split: Split, record: FoldRecord) -> Mapping[str, str]:
+def _train(
+    experiment: Experiment, folder: Path, split: Split, record: FoldRecord
+) -> Mapping[str, str]:
     method, report = experiment.method, experiment.report
 
     def epoch_finished(metrics: Mapping[str, object]) -> None:
@@ -96,12 +106,17 @@ def _train(experiment: Experiment, folder: Path, split: Split, record: FoldRecor
     trainer: Trainer = method.build("trainer")
     computed = trainer.train(_task(experiment, folder, split, epoch_finished))
     if not (folder / WEIGHTS).is_file():
-        raise StorageError(f"The trainer '{record.components['trainer'].reference}' ended without {folder / WEIGHTS}.")
+        raise StorageError(
+            f"The trainer '{record.components['trainer'].reference}' ended without {folder / WEIGHTS}."
+        )
     return computed
 
 
 def _task(
-    experiment: Experiment, folder: Path, split: Split, epoch_finished: Callable[[Mapping[str, object]], None]
+    experiment: Experiment,
+    folder: Path,
+    split: Split,
+    epoch_finished: Callable[[Mapping[str, object]], None],
 ) -> TrainingTask:
     method = experiment.method
     return TrainingTask(
@@ -147,7 +162,9 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
             stored = experiment.store.open(name)
             images = stored.images[:]
             if experiment.previous is not None:
-                images = append_one_hot(images, experiment.previous.open(name)[:], dataset.labels.foreground)
+                images = append_one_hot(
+                    images, experiment.previous.open(name)[:], dataset.labels.foreground
+                )
             probabilities = preprocessor.restore(predict(images), stored.geometry)
             segmentation = to_segmentation(probabilities, dataset.labels)
             path = target / f"{name}{dataset.label_ending}"
@@ -171,7 +188,9 @@ def _current_record(folder: Path, inputs: str, report: Reporter) -> FoldRecord |
     record = FoldRecord.read(folder / RUN_FILE)
     if record.inputs_digest == inputs:
         return record
-    _set_aside(folder, report, "it was trained on other cases, plans, inputs or code, or with another seed")
+    _set_aside(
+        folder, report, "it was trained on other cases, plans, inputs or code, or with another seed"
+    )
     return None
 
 
@@ -206,8 +225,12 @@ def _new_record(experiment: Experiment, fold: str, inputs: str) -> FoldRecord:
     )
 
 
-def _advance(record: FoldRecord, status: str, folder: Path, computed: Mapping[str, str] | None = None) -> FoldRecord:
-    known = {name: value for name, value in (computed or {}).items() if name in ("device", "precision")}
+def _advance(
+    record: FoldRecord, status: str, folder: Path, computed: Mapping[str, str] | None = None
+) -> FoldRecord:
+    known = {
+        name: value for name, value in (computed or {}).items() if name in ("device", "precision")
+    }
     advanced = record.model_copy(update={"status": status, "finished": _now(), **known})
     advanced.write(folder / RUN_FILE)
     return advanced

@@ -63,7 +63,8 @@ class Method:
         changed = [
             resolved.name
             for kind, resolved in self.components.items()
-            if kind in TRAINING_KINDS and resolved.reference != _reference(self.variant_components.get(kind))
+            if kind in TRAINING_KINDS
+            and resolved.reference != _reference(self.variant_components.get(kind))
         ]
         return f"{'_'.join([self.variant, *changed])}-{mine[:8]}"
 
@@ -105,7 +106,10 @@ def choose(
     plain = _resolve(registry, chosen, variant_settings)
     own = {kind: reference for kind, reference in (choices or {}).items() if reference}
     kept = {kind: values for kind, values in variant_settings.items() if kind not in own}
-    merged = {kind: {**kept.get(kind, {}), **(settings or {}).get(kind, {})} for kind in {*kept, *(settings or {})}}
+    merged = {
+        kind: {**kept.get(kind, {}), **(settings or {}).get(kind, {})}
+        for kind in {*kept, *(settings or {})}
+    }
     _check_kinds(merged, "--set")
     return Method(
         registry=registry,
@@ -130,13 +134,19 @@ def _resolve(
 def _check_kinds(settings: Mapping[str, object], source: str) -> None:
     unknown = [kind for kind in settings if kind not in RUN_KINDS]
     if unknown:
-        raise SettingsError(f"{source} sets fields of '{unknown[0]}', which is no kind. Kinds: {', '.join(RUN_KINDS)}.")
+        raise SettingsError(
+            f"{source} sets fields of '{unknown[0]}', which is no kind. Kinds: {', '.join(RUN_KINDS)}."
+        )
 
 
 def _identity(components: Mapping[str, Resolved], preprocessor_settings: Mapping[str, Any]) -> str:
     from nnunet_core.runtime.files import digest
 
-    records = {kind: component_record(resolved) for kind, resolved in components.items() if kind in TRAINING_KINDS}
+    records = {
+        kind: component_record(resolved)
+        for kind, resolved in components.items()
+        if kind in TRAINING_KINDS
+    }
     return digest([identity(records), dict(preprocessor_settings)])
 
 

@@ -34,7 +34,9 @@ def make_fingerprint(
         if path.is_file():
             return Fingerprint.read(path)
         with report.track("fingerprint", len(dataset.training)) as tracker:
-            result = planner.fingerprint(dataset, workers, progress=lambda name: tracker.advance(1, name))
+            result = planner.fingerprint(
+                dataset, workers, progress=lambda name: tracker.advance(1, name)
+            )
         result.write(path)
         return result
 
@@ -45,7 +47,9 @@ def make_plans(
     """Return the plans of the method and their file. An existing file is read as it is, so it may be edited by hand."""
     found = make_fingerprint(dataset, method, workspace, workers, report)
     resolved = method.components["planner"]
-    identities = [component_record(method.components[kind]).identity() for kind in ("planner", "network")]
+    identities = [
+        component_record(method.components[kind]).identity() for kind in ("planner", "network")
+    ]
     key = digest([found.digest, identities])
     path = workspace.preprocessed / dataset.name / "plans" / f"{resolved.name}-{key[:8]}.json"
     if path.is_file():
@@ -67,10 +71,15 @@ def describe(configuration: Configuration) -> dict[str, Any]:
         "patch size": " x ".join(map(str, configuration.patch_size)),
         "batch size": str(configuration.batch_size),
         "pooling per axis": " x ".join(
-            str(sum(kernel[axis] > 1 for kernel in network.pool_kernels)) for axis in range(network.dimensions)
+            str(sum(kernel[axis] > 1 for kernel in network.pool_kernels))
+            for axis in range(network.dimensions)
         ),
-        "features": ", ".join(str(network.features(stage)) for stage in range(len(network.conv_kernels))),
+        "features": ", ".join(
+            str(network.features(stage)) for stage in range(len(network.conv_kernels))
+        ),
         "axis order": str(configuration.transpose_forward),
-        "normalisation": ", ".join(n.scheme + (" (mask)" if n.use_mask else "") for n in configuration.normalization),
+        "normalisation": ", ".join(
+            n.scheme + (" (mask)" if n.use_mask else "") for n in configuration.normalization
+        ),
         "preprocessor": configuration.preprocessor,
     }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from nnunet_core.contracts.preprocessor import Preprocessor
 from nnunet_core.contracts.trainer import Runtime, TrainedModel
@@ -52,18 +53,28 @@ class PredictionOptions:
 
 
 class PredictionRecord(files.Document):
-    """What wrote an output folder: predictions of the same identity are kept on a rerun."""
+    """What wrote an output folder: predictions of the same identity are kept on a rerun.
+
+    Attributes:
+        model, folds: Where the networks lie.
+        identity: Of everything that a prediction depends on.
+        options: How it was predicted.
+        outputs: Names of the label files that are, or will be, of this identity.
+    """
 
     model: str
     folds: tuple[str, ...]
     identity: str
     options: dict[str, Any]
+    outputs: tuple[Annotated[str, Field(pattern=r"^[^/\\]+$")], ...] = ()
 
 
 class Predictor:
     """A model in memory: raw case in, label map on the original grid out."""
 
-    def __init__(self, model: Model, registry: Registry, options: PredictionOptions, report: Reporter) -> None:
+    def __init__(
+        self, model: Model, registry: Registry, options: PredictionOptions, report: Reporter
+    ) -> None:
         self.document = model.document
         self.folds = model.folds(options.folds)
         components = {}
@@ -72,9 +83,15 @@ class Predictor:
             if warning:
                 report.warning(warning)
             components[kind] = build(resolved)
-        self.preprocessor: Preprocessor = on_device(components["preprocessor"], options.runtime.device)
+        self.preprocessor: Preprocessor = on_device(
+            components["preprocessor"], options.runtime.device
+        )
         self._postprocessor = components["postprocessor"]
-        self._state = postprocessing_state(model, weights_digests(self.folds)) if options.postprocess else None
+        self._state = (
+            postprocessing_state(model, weights_digests(self.folds))
+            if options.postprocess
+            else None
+        )
         if options.postprocess and self._state is None:
             report.warning(
                 f"No postprocessing: none was fitted on the validation cases of {', '.join(fold.name for fold in self.folds)} of "
@@ -92,9 +109,13 @@ class Predictor:
         )
         self._probabilities = components["trainer"].predictor(trained)
         before = _previous(model, options)
-        self._previous = None if before is None else Predictor(before[0], registry, before[1], report)
+        self._previous = (
+            None if before is None else Predictor(before[0], registry, before[1], report)
+        )
 
-    def __call__(self, dataset: Dataset, case: CaseFiles) -> tuple[np.ndarray, np.ndarray, Geometry]:
+    def __call__(
+        self, dataset: Dataset, case: CaseFiles
+    ) -> tuple[np.ndarray, np.ndarray, Geometry]:
         """Predict one case.
 
         Returns:
@@ -120,7 +141,9 @@ def _previous(model: Model, options: PredictionOptions) -> tuple[Model, Predicti
     if name is None:
         return None
     stage = Model.open(model.folder.parent / name)
-    return stage, options if set(options.folds) <= set(stage.trained()) else replace(options, folds=())
+    return stage, options if set(options.folds) <= set(stage.trained()) else replace(
+        options, folds=()
+    )
 
 
 def to_segmentation(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
@@ -157,7 +180,9 @@ class PostprocessingRecord(files.Document):
     state: dict[str, Any]
 
 
-def postprocessing_file(model_folder: Path, component: ComponentRecord, folds: Sequence[str]) -> Path:
+def postprocessing_file(
+    model_folder: Path, component: ComponentRecord, folds: Sequence[str]
+) -> Path:
     """Return where the state of a fitted postprocessor lies; each choice of settings and folds has its own file."""
     name = component.reference.rpartition("/")[2].replace(":", ".")
     key = files.digest([component.reference, dict(component.settings), sorted(folds)])
@@ -175,7 +200,10 @@ def postprocessing_state(model: Model, weights: Mapping[str, str]) -> dict[str, 
         None when there is none, or when one of the folds has been trained anew since.
     """
     component = model.document.components["postprocessor"].identity()
-    records = (PostprocessingRecord.read(path) for path in sorted((model.folder / "postprocessing").glob("*.json")))
+    records = (
+        PostprocessingRecord.read(path)
+        for path in sorted((model.folder / "postprocessing").glob("*.json"))
+    )
     fitting = [
         record
         for record in records
@@ -203,15 +231,19 @@ def predict_folder(
     """
     options, report = options or PredictionOptions(), report or Silence()
     if not 0 < options.step_size <= 1:
-        raise UsageError(f"The step size is {options.step_size}; it is a fraction of the patch in (0, 1].")
+        raise UsageError(
+            f"The step size is {options.step_size}; it is a fraction of the patch in (0, 1]."
+        )
     dataset = _as_dataset(model, source, registry)
     cases = find_cases(source, dataset.ending, len(dataset.channels), dataset.image_format)
     outputs = {case.name: output / f"{case.name}{dataset.label_ending}" for case in cases}
-    _claim(output, model, options, list(outputs.values()))
-    todo = [case for case in cases if not _exists(outputs[case.name], options)]
+    claim = _claim(output, model, options, list(outputs.values()))
+    todo = [case for case in cases if claim.needs(outputs[case.name], options)]
     if not todo:
+        claim.take(output)
         return list(outputs.values())
     predictor = Predictor(model, registry, options, report)
+    claim.take(output)
     failures = []
     with report.track("predict", len(cases), len(cases) - len(todo)) as tracker:
         for case in todo:
@@ -228,42 +260,75 @@ def predict_folder(
 
 
 def _predict_one(
-    predictor: Predictor, dataset: Dataset, case: CaseFiles, output: Path, options: PredictionOptions
+    predictor: Predictor,
+    dataset: Dataset,
+    case: CaseFiles,
+    output: Path,
+    options: PredictionOptions,
 ) -> None:
     segmentation, probabilities, geometry = predictor(dataset, case)
     if options.save_probabilities:
         compact = probabilities.astype(np.float16)
-        files.write_with(_probabilities_file(output), lambda file: np.savez_compressed(file, probabilities=compact))
+        files.write_with(
+            _probabilities_file(output),
+            lambda file: np.savez_compressed(file, probabilities=compact),
+        )
     dataset.label_format.write(output, segmentation, geometry)
 
 
 def _exists(path: Path, options: PredictionOptions) -> bool:
-    return path.is_file() and (not options.save_probabilities or _probabilities_file(path).is_file())
+    return path.is_file() and (
+        not options.save_probabilities or _probabilities_file(path).is_file()
+    )
 
 
-def _claim(output: Path, model: Model, options: PredictionOptions, outputs: Sequence[Path]) -> None:
-    """Record who writes the folder; refuse one that holds predictions of something else."""
+@dataclass(frozen=True)
+class _Claim:
+    """What a prediction makes of its output folder.
+
+    Attributes:
+        record: Who writes the folder from now on.
+        stale: Files of somebody else that are in its place; removed when nothing can be wrong with the request any more.
+    """
+
+    record: PredictionRecord
+    stale: tuple[Path, ...]
+
+    def needs(self, output: Path, options: PredictionOptions) -> bool:
+        """Return whether a label file has to be made."""
+        return output in self.stale or not _exists(output, options)
+
+    def take(self, folder: Path) -> None:
+        """Remove what is stale, and write the record."""
+        for file in self.stale:
+            for old in (file, _probabilities_file(file)):
+                old.unlink(missing_ok=True)
+        self.record.write(folder / RECORD)
+
+
+def _claim(
+    output: Path, model: Model, options: PredictionOptions, outputs: Sequence[Path]
+) -> _Claim:
+    """Say what becomes of an output folder; refuse one that holds predictions of something else. Changes nothing."""
+    identity, path = _identity(model, options), output / RECORD
+    found = PredictionRecord.read(path) if path.is_file() else None
+    same = found is not None and found.identity == identity
+    own = {output / name for name in found.outputs} if found is not None and same else set()
+    others = {output / name for name in found.outputs} if found is not None and not same else set()
+    stale = sorted(file for file in {*outputs, *others} - own if file.is_file())
+    if stale and not options.overwrite:
+        raise UsageError(
+            f"{output} holds predictions of another model or with other options ({stale[0].name}, "
+            f"{len(stale)} in all). Choose another output folder, or pass --overwrite to replace them."
+        )
     record = PredictionRecord(
         model=str(model.folder),
         folds=tuple(fold.name for fold in model.folds(options.folds)),
-        identity=_identity(model, options),
+        identity=identity,
         options=_chosen(options),
+        outputs=tuple(sorted(file.name for file in own | set(outputs))),
     )
-    path = output / RECORD
-    existing = [file for file in outputs if file.is_file()]
-    same = path.is_file() and PredictionRecord.read(path).identity == record.identity
-    if path.is_file() and not same:
-        existing = existing or sorted(output.glob(f"[!.]*{model.document.label_ending}"))
-    if existing and not same:
-        if not options.overwrite:
-            raise UsageError(
-                f"{output} holds predictions of another model or with other options ({existing[0].name}, "
-                f"{len(existing)} in all). Choose another output folder, or pass --overwrite to replace them."
-            )
-        for file in outputs:
-            for old in (file, _probabilities_file(file)):
-                old.unlink(missing_ok=True)
-    record.write(path)
+    return _Claim(record, tuple(stale))
 
 
 def _identity(model: Model, options: PredictionOptions) -> str:
@@ -271,12 +336,21 @@ def _identity(model: Model, options: PredictionOptions) -> str:
     weights = weights_digests(model.folds(options.folds))
     state = postprocessing_state(model, weights) if options.postprocess else None
     before = _previous(model, options)
-    parts = [model.document.model_dump(mode="json"), list(weights.values()), _chosen(options), state]
+    parts = [
+        model.document.model_dump(mode="json"),
+        list(weights.values()),
+        _chosen(options),
+        state,
+    ]
     return files.digest(parts if before is None else [*parts, _identity(*before)])
 
 
 def _chosen(options: PredictionOptions) -> dict[str, Any]:
-    return {"mirroring": options.mirroring, "step_size": options.step_size, "postprocess": options.postprocess}
+    return {
+        "mirroring": options.mirroring,
+        "step_size": options.step_size,
+        "postprocess": options.postprocess,
+    }
 
 
 def _probabilities_file(label: Path) -> Path:

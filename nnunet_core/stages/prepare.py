@@ -44,13 +44,18 @@ def case_keys(
         "preprocessor": dict(preprocessor_identity),
         "foreground": dataset.labels.foreground,
     }
-    parts = [[path for path in (*case.images, case.label) if path is not None] for case in dataset.training]
+    parts = [
+        [path for path in (*case.images, case.label) if path is not None]
+        for case in dataset.training
+    ]
     digests = iter(dataset.file_digests([path for paths in parts for path in paths]))
     keys = {}
     for case, paths in zip(dataset.training, parts, strict=True):
         mine = [next(digests) for _ in paths]
         images, label = mine[: len(case.images)], mine[len(case.images) :]
-        keys[case.name] = files.digest({**common, "images": images, "label": label[0] if label else None})
+        keys[case.name] = files.digest(
+            {**common, "images": images, "label": label[0] if label else None}
+        )
     return keys
 
 
@@ -127,15 +132,29 @@ def prepare(
     resolved = method.preprocessor(configuration)
     identity = component_record(resolved).identity()
     key = files.digest([configuration.preprocessing_inputs(), identity])
-    store = PreparedStore(workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}")
+    store = PreparedStore(
+        workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}"
+    )
     keys = case_keys(dataset, configuration, identity)
     if not _missing(store, keys, verify):
         return dataclasses.replace(store, keys=keys)
     with locks.held(store.folder / locks.NAME, f"preprocessing {dataset.name}", report):
-        todo = _missing(store, keys, verify)  # another run may have prepared them while this one waited
-        with report.track(f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)) as tracker:
+        todo = _missing(
+            store, keys, verify
+        )  # another run may have prepared them while this one waited
+        with report.track(
+            f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)
+        ) as tracker:
             advance = lambda name: tracker.advance(1, name)  # noqa: E731
-            prepare_cases(dataset, configuration, on_device(build(resolved), device), store, todo, workers, advance)
+            prepare_cases(
+                dataset,
+                configuration,
+                on_device(build(resolved), device),
+                store,
+                todo,
+                workers,
+                advance,
+            )
     return dataclasses.replace(store, keys=keys)
 
 

@@ -106,15 +106,20 @@ def made(request: Request, registry: Registry, workspace: Workspace, report: Rep
     return replace(
         request,
         dataset=str(folder),
-        variant=maker.variant if maker.variant and request.variant == usual.variant else request.variant,
+        variant=maker.variant
+        if maker.variant and request.variant == usual.variant
+        else request.variant,
         folds=maker.folds if request.folds == usual.folds else request.folds,
         predict=request.predict or (folder / maker.predict if maker.predict else None),
         options=request.options if request.output else replace(request.options, overwrite=True),
-        output=request.output or (workspace.results / folder.name / "predictions" if maker.predict else None),
+        output=request.output
+        or (workspace.results / folder.name / "predictions" if maker.predict else None),
     )
 
 
-def run(request: Request, registry: Registry, workspace: Workspace, report: Reporter | None = None) -> RunResult:
+def run(
+    request: Request, registry: Registry, workspace: Workspace, report: Reporter | None = None
+) -> RunResult:
     """Run the whole method on a dataset; what is done already and still current is not done again.
 
     Raises:
@@ -131,7 +136,9 @@ def run(request: Request, registry: Registry, workspace: Workspace, report: Repo
         return _run(request, registry, workspace, workers, report)
 
 
-def _run(request: Request, registry: Registry, workspace: Workspace, workers: Workers, report: Reporter) -> RunResult:
+def _run(
+    request: Request, registry: Registry, workspace: Workspace, workers: Workers, report: Reporter
+) -> RunResult:
     method = choose(registry, request.variant, request.choices, request.settings)
     dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
     report.message(f"method: {method.name}")  # also finds a wrong setting before any work is done
@@ -141,7 +148,9 @@ def _run(request: Request, registry: Registry, workspace: Workspace, workers: Wo
     plans, plans_path = make_plans(dataset, method, workspace, workers, report)
     results = []
     for name in request.configurations or default_configurations(plans):
-        experiment = prepare_experiment(request, dataset, method, plans, name, workspace, workers, report)
+        experiment = prepare_experiment(
+            request, dataset, method, plans, name, workspace, workers, report
+        )
         if experiment.configuration.previous is not None:
             experiment = _with_previous(request, experiment, plans, workspace, workers)
         summaries = {fold: train_fold(experiment, fold, split) for fold, split in splits.items()}
@@ -167,7 +176,9 @@ def prepare_experiment(
     configuration = plans.configuration(name)
     store = prepare(dataset, configuration, method, workspace, workers, report)
     folder = workspace.results / dataset.name / method.name / name
-    return Experiment(dataset, method, name, configuration, store, folder, request.runtime, request.seed, report)
+    return Experiment(
+        dataset, method, name, configuration, store, folder, request.runtime, request.seed, report
+    )
 
 
 def _with_previous(
@@ -185,7 +196,9 @@ def previous_stage(
 ) -> tuple[Experiment, dict[str, Split]]:
     """Return the stage before a cascade, and its folds that the asked ones need."""
     dataset, name = experiment.dataset, str(experiment.configuration.previous)
-    stage = prepare_experiment(request, dataset, experiment.method, plans, name, workspace, workers, experiment.report)
+    stage = prepare_experiment(
+        request, dataset, experiment.method, plans, name, workspace, workers, experiment.report
+    )
     return stage, cascade.stage_splits(dataset.names, request.folds, workspace.splits(dataset.name))
 
 
@@ -202,16 +215,25 @@ def _image_folder(request: Request, dataset: Dataset) -> Path | None:
     if request.predict is None:
         return None
     if request.output is None:
-        raise UsageError("--predict needs --output, the folder that the predictions are written to.")
+        raise UsageError(
+            "--predict needs --output, the folder that the predictions are written to."
+        )
     candidates = [request.predict, dataset.folder / request.predict]
     found = next((folder for folder in candidates if folder.is_dir()), None)
     if found is None:
-        raise UsageError(f"There is no folder {request.predict} to predict, neither here nor in {dataset.folder}.")
+        raise UsageError(
+            f"There is no folder {request.predict} to predict, neither here nor in {dataset.folder}."
+        )
     return found
 
 
 def _predict(
-    request: Request, result: RunResult, source: Path, output: Path, registry: Registry, report: Reporter
+    request: Request,
+    result: RunResult,
+    source: Path,
+    output: Path,
+    registry: Registry,
+    report: Reporter,
 ) -> RunResult:
     """Predict a folder with the best configuration; evaluate it where `labelsX` lies beside `imagesX`."""
     model = Model.open(result.best.folder)

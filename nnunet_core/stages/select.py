@@ -43,7 +43,9 @@ class ConfigurationResult:
     postprocessing: Mapping[str, Any]
 
 
-def consolidate(experiment: Experiment, summaries: Mapping[str, Mapping[str, Any]]) -> ConfigurationResult:
+def consolidate(
+    experiment: Experiment, summaries: Mapping[str, Mapping[str, Any]]
+) -> ConfigurationResult:
     """Join the validation of the folds and fit the postprocessor on all their cases.
 
     Args:
@@ -51,10 +53,14 @@ def consolidate(experiment: Experiment, summaries: Mapping[str, Mapping[str, Any
         summaries: {fold: summary of its validation}.
     """
     cases = [
-        _located(experiment, fold, case) for fold in sorted(summaries) for case in summaries[fold]["results"]["all"]
+        _located(experiment, fold, case)
+        for fold in sorted(summaries)
+        for case in summaries[fold]["results"]["all"]
     ]
     summary = summarise(
-        cases, name=f"{experiment.method.name} folds {','.join(sorted(summaries))}", task=experiment.dataset.name
+        cases,
+        name=f"{experiment.method.name} folds {','.join(sorted(summaries))}",
+        task=experiment.dataset.name,
     )
     files.write_json(experiment.folder / CROSS_VALIDATION, summary)
     state = _fit_postprocessing(experiment, cases, sorted(summaries))
@@ -72,7 +78,10 @@ def _located(experiment: Experiment, fold: str, case: Mapping[str, Any]) -> Mapp
     """Return the entry of a validation case with the places where its files are now: a workspace may have been moved."""
     dataset = experiment.dataset
     name = Path(case["test"]).name.removesuffix(dataset.label_ending)
-    files_now = {"test": experiment.validation_file(fold, name), "reference": dataset.case(name).label}
+    files_now = {
+        "test": experiment.validation_file(fold, name),
+        "reference": dataset.case(name).label,
+    }
     return {**case, **{key: str(path) for key, path in files_now.items()}}
 
 
@@ -110,7 +119,11 @@ def _fit_postprocessing(
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray, Geometry]]:
         for case in cases:
             prediction = dataset.label_format.read(Path(case["test"]))
-            yield prediction.array[0], dataset.load_label(Path(case["reference"])), prediction.geometry
+            yield (
+                prediction.array[0],
+                dataset.load_label(Path(case["reference"])),
+                prediction.geometry,
+            )
 
     state = postprocessor.fit(pairs, dataset.labels)
     PostprocessingRecord(

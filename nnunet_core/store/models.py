@@ -18,7 +18,11 @@ from nnunet_core.runtime import files
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
-_WEIGHTS_NAMES = (WEIGHTS, "checkpoint_final.pth", "model_final_checkpoint.model")  # here, of v2, of v1
+_WEIGHTS_NAMES = (
+    WEIGHTS,
+    "checkpoint_final.pth",
+    "model_final_checkpoint.model",
+)  # here, of v2, of v1
 _WEIGHTS_ENDINGS = tuple(Path(name).suffix for name in _WEIGHTS_NAMES)
 
 
@@ -53,8 +57,12 @@ class ModelDocument(files.Document):
     def digest(self) -> str:
         """Identify what the folds of one model have in common: configuration, labels, components of the training."""
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
-        training = {kind: self.components[kind] for kind in TRAINING_KINDS if kind in self.components}
-        return files.digest([configuration, self.labels.model_dump(mode="json"), identity(training)])
+        training = {
+            kind: self.components[kind] for kind in TRAINING_KINDS if kind in self.components
+        }
+        return files.digest(
+            [configuration, self.labels.model_dump(mode="json"), identity(training)]
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,11 @@ class Model:
     def trained(self) -> dict[str, tuple[Path, FoldRecord]]:
         """Return {name of a trained fold: its folder and record}."""
         found = ((path, _record(path)) for path in sorted(self.folder.glob("fold_*")))
-        return {path.name.removeprefix("fold_"): (path, record) for path, record in found if record is not None}
+        return {
+            path.name.removeprefix("fold_"): (path, record)
+            for path, record in found
+            if record is not None
+        }
 
     def component(self, registry: Registry, kind: str) -> tuple[Resolved, str | None]:
         """Resolve a component as the model was trained with it.
@@ -127,7 +139,11 @@ class Model:
             resolved = registry.resolve(kind, record.reference).with_settings(record.settings)
             resolved.load()
         except (PluginError, UsageError) as error:
-            install = f"Run: pip install '{record.distribution}=={record.version}'" if record.distribution else ""
+            install = (
+                f"Run: pip install '{record.distribution}=={record.version}'"
+                if record.distribution
+                else ""
+            )
             raise PluginError(
                 f"The model {self.folder} needs the {kind} '{record.reference}' "
                 f"of {record.distribution or record.target} {record.version or ''}, which cannot be loaded: {error} {install}"
@@ -168,7 +184,11 @@ def find_weights(path: Path) -> Path:
                 f"{path} is no file of weights: those end with {', '.join(_WEIGHTS_ENDINGS)}. Unpack archives first."
             )
         return path
-    places = [path, *sorted(path.glob("fold_*")), path / "all"]  # the last is v1's fold of all cases
+    places = [
+        path,
+        *sorted(path.glob("fold_*")),
+        path / "all",
+    ]  # the last is v1's fold of all cases
     candidates = [place / name for name in _WEIGHTS_NAMES for place in places]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
@@ -187,7 +207,9 @@ def find_model(results: Path, dataset: str, variant: str, configuration: str) ->
     """
     folder = results / dataset / variant / configuration
     if not (folder / FILE).is_file():
-        known = sorted(str(path.parent.relative_to(results)) for path in results.glob(f"*/*/*/{FILE}"))
+        known = sorted(
+            str(path.parent.relative_to(results)) for path in results.glob(f"*/*/*/{FILE}")
+        )
         wanted = f"{dataset}/{variant}/{configuration}"
         raise UsageError(
             f"There is no trained model {wanted} in {results}.{nearest(wanted, known)} Models: {', '.join(known) or 'none'}."

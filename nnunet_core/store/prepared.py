@@ -136,7 +136,9 @@ class PreparedStore:
         if not self.folder.is_dir():
             return ()
         found = (path.name for path in self.folder.iterdir() if path.name.endswith(RECORD))
-        return tuple(sorted(name.removesuffix(RECORD) for name in found if not name.startswith(".")))
+        return tuple(
+            sorted(name.removesuffix(RECORD) for name in found if not name.startswith("."))
+        )
 
     def write(self, case: PreparedCase, key: str, patch_size: Sequence[int]) -> None:
         """Store a case, in the place of what was there; a crash leaves the case complete or absent.
@@ -161,7 +163,9 @@ class PreparedStore:
         for part, content in contents.items():
             files.write_bytes(self._path(case.name, part), content)
         records = {
-            case.name + part: FileRecord(size=len(content), digest=hashlib.blake2b(content, digest_size=8).hexdigest())
+            case.name + part: FileRecord(
+                size=len(content), digest=hashlib.blake2b(content, digest_size=8).hexdigest()
+            )
             for part, content in contents.items()
         }
         record = CaseRecord(name=case.name, key=key, geometry=case.geometry, files=records)
@@ -223,7 +227,9 @@ class PreparedStore:
             elif not path.is_file():
                 problems.append((path, "it does not exist"))
             elif path.stat().st_size != expected.size:
-                problems.append((path, f"it has {path.stat().st_size} bytes instead of {expected.size}"))
+                problems.append(
+                    (path, f"it has {path.stat().st_size} bytes instead of {expected.size}")
+                )
             elif verify and files.file_digest(path) != expected.digest:
                 problems.append((path, "its content is not what was written"))
         return problems
@@ -286,12 +292,16 @@ class LabelStore:
 def open_array(path: Path) -> StoredArray:
     """Open a stored array for reading. Raises StorageError when it is damaged."""
     try:
-        return StoredArray(blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1}), path)
+        return StoredArray(
+            blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1}), path
+        )
     except Exception as error:
         raise _damaged(path, str(error)) from error
 
 
-def chunking(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def chunking(
+    shape: Sequence[int], patch_size: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the chunk and block shape of an array whose last three axes are read in patches.
 
     A block is decompressed as a whole: about 20 x 32 x 64 voxels for a 3D patch, 128 x 128 for a 2D patch, within the patch.
@@ -321,14 +331,18 @@ def _compress(array: np.ndarray, patch_size: Sequence[int], codec: blosc2.Codec)
         typesize=array.dtype.itemsize,
         nthreads=1,
     )
-    compressed = blosc2.asarray(np.ascontiguousarray(array), chunks=chunks, blocks=blocks, cparams=parameters)
+    compressed = blosc2.asarray(
+        np.ascontiguousarray(array), chunks=chunks, blocks=blocks, cparams=parameters
+    )
     return bytes(compressed.to_cframe())
 
 
 def _pack_locations(case: PreparedCase) -> bytes:
     """Return the content of an npz file, coordinates in the smallest type that holds them."""
     small = np.min_scalar_type(max(case.label.shape))
-    arrays: dict[str, Any] = {str(value): voxels.astype(small) for value, voxels in case.class_locations.items()}
+    arrays: dict[str, Any] = {
+        str(value): voxels.astype(small) for value, voxels in case.class_locations.items()
+    }
     content = io.BytesIO()
     np.savez(content, **arrays)
     return content.getvalue()
@@ -336,7 +350,11 @@ def _pack_locations(case: PreparedCase) -> bytes:
 
 def _check(case: PreparedCase) -> None:
     images, label = case.images, case.label
-    if images.ndim != 4 or label.shape != images.shape[1:] or label.shape != tuple(case.geometry.prepared_shape):
+    if (
+        images.ndim != 4
+        or label.shape != images.shape[1:]
+        or label.shape != tuple(case.geometry.prepared_shape)
+    ):
         raise PluginError(
             f"The preprocessor returned images {images.shape}, a label {label.shape} and prepared_shape "
             f"{case.geometry.prepared_shape} for case {case.name}; they must be (C, *shape), shape and shape."

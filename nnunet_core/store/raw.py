@@ -22,7 +22,9 @@ _FOLDER_NAME = re.compile(r"(?:Task|Dataset)(\d+)_(.+)")
 READ_ONLY = {".dcm": ".nii.gz", ".jpg": ".png", ".jpeg": ".png"}
 
 
-def open_dataset(reference: str, raw: Path, registry: Registry, preprocessed: Path | None = None) -> Dataset:
+def open_dataset(
+    reference: str, raw: Path, registry: Registry, preprocessed: Path | None = None
+) -> Dataset:
     """Open a dataset by path, by id (`4`, `004`) or by name (`Task004_Hippocampus`, `Hippocampus`) in the raw folder.
 
     Args:
@@ -38,7 +40,9 @@ def open_dataset(reference: str, raw: Path, registry: Registry, preprocessed: Pa
     folder = find_dataset(reference, raw)
     path = folder / "dataset.json"
     if not path.is_file():
-        raise DatasetError(f"{folder} has no dataset.json; see 'dataset.json' in the documentation for its content.")
+        raise DatasetError(
+            f"{folder} has no dataset.json; see 'dataset.json' in the documentation for its content."
+        )
     try:
         document = files.read_json(path)
     except StorageError as error:
@@ -62,7 +66,9 @@ def open_dataset(reference: str, raw: Path, registry: Registry, preprocessed: Pa
         label_format=label_format,
         training=_with_labels(cases, folder / "labelsTr", label_ending),
         document=document,
-        digests=files.Digests(None if preprocessed is None else preprocessed / folder.name / "digests.json"),
+        digests=files.Digests(
+            None if preprocessed is None else preprocessed / folder.name / "digests.json"
+        ),
     )
 
 
@@ -72,15 +78,28 @@ def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Regis
     Raises:
         DatasetError: labelsTr holds files of several known endings, and none is that of the images.
     """
-    declared, images = document.get("label_ending"), str(document.get("file_ending", DEFAULT_ENDING))
+    declared, images = (
+        document.get("label_ending"),
+        str(document.get("file_ending", DEFAULT_ENDING)),
+    )
     if isinstance(declared, str):
         return declared
-    known = {e for f in registry.components("image_format") for e in f.component.settings.get("endings", ())}
+    known = {
+        e
+        for f in registry.components("image_format")
+        for e in f.component.settings.get("endings", ())
+    }
     labels = folder / "labelsTr"
-    names = [path.name for path in labels.iterdir() if not path.name.startswith(".")] if labels.is_dir() else []
+    names = (
+        [path.name for path in labels.iterdir() if not path.name.startswith(".")]
+        if labels.is_dir()
+        else []
+    )
     if not names or any(name.endswith(images) for name in names):
         return READ_ONLY.get(images, images)
-    found = sorted({max((e for e in known if name.endswith(e)), key=len, default="") for name in names} - {""})
+    found = sorted(
+        {max((e for e in known if name.endswith(e)), key=len, default="") for name in names} - {""}
+    )
     if len(found) > 1:
         raise DatasetError(
             f"{labels} holds files of several endings: {', '.join(found)}. Name one as 'label_ending' in "
@@ -99,7 +118,9 @@ def find_dataset(reference: str, raw: Path) -> Path:
     if len(hits) == 1:
         return hits[0]
     if hits:
-        raise UsageError(f"'{reference}' names more than one dataset in {raw}: {', '.join(h.name for h in hits)}.")
+        raise UsageError(
+            f"'{reference}' names more than one dataset in {raw}: {', '.join(h.name for h in hits)}."
+        )
     if path.is_dir():
         return path.absolute()
     names = [folder.name for folder in known]
@@ -128,7 +149,9 @@ def find_format(ending: str, registry: Registry, reference: str | None = None) -
     own = [f for f in hits if f.is_own]
     if not hits:
         known = sorted({e for f in formats for e in f.component.settings.get("endings", ())})
-        raise DatasetError(f"No image format reads files ending in '{ending}'. Known endings: {', '.join(known)}.")
+        raise DatasetError(
+            f"No image format reads files ending in '{ending}'. Known endings: {', '.join(known)}."
+        )
     if len(hits) > 1 and not own:
         names = ", ".join(f.reference for f in hits)
         raise DatasetError(
@@ -146,9 +169,13 @@ def _channels(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     try:
         by_index = {int(key): str(name) for key, name in raw.items()}
     except ValueError as error:
-        raise DatasetError(f"{path}: the keys of 'channel_names' must be channel numbers, got {list(raw)}.") from error
+        raise DatasetError(
+            f"{path}: the keys of 'channel_names' must be channel numbers, got {list(raw)}."
+        ) from error
     if sorted(by_index) != list(range(len(by_index))):
-        raise DatasetError(f"{path}: channel numbers must be 0..{len(by_index) - 1}, got {sorted(by_index)}.")
+        raise DatasetError(
+            f"{path}: channel numbers must be 0..{len(by_index) - 1}, got {sorted(by_index)}."
+        )
     return tuple(by_index[index] for index in sorted(by_index))
 
 
@@ -162,7 +189,9 @@ def _training_images(
 
 def _with_labels(cases: Sequence[CaseFiles], folder: Path, ending: str) -> tuple[CaseFiles, ...]:
     labelled = [CaseFiles(c.name, c.images, folder / f"{c.name}{ending}") for c in cases]
-    missing = [case.name for case in labelled if case.label is not None and not case.label.is_file()]
+    missing = [
+        case.name for case in labelled if case.label is not None and not case.label.is_file()
+    ]
     if missing:
         raise DatasetError(
             f"{folder} lacks the labels of {len(missing)} cases: {', '.join(missing[:10])} (CASE{ending})."
@@ -175,15 +204,21 @@ def _listed(document: Mapping[str, Any], ending: str) -> list[str]:
     entries = document.get("training")
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         return []
-    images = [entry.get("image", "") if isinstance(entry, Mapping) else str(entry) for entry in entries]
-    return [str(image).replace("\\", "/").rpartition("/")[2].removesuffix(ending) for image in images]
+    images = [
+        entry.get("image", "") if isinstance(entry, Mapping) else str(entry) for entry in entries
+    ]
+    return [
+        str(image).replace("\\", "/").rpartition("/")[2].removesuffix(ending) for image in images
+    ]
 
 
 def _select(cases: Iterable[CaseFiles], listed: Sequence[str], folder: Path) -> list[CaseFiles]:
     by_name = {case.name: case for case in cases}
     if len(set(listed)) != len(listed):
         double = sorted({name for name in listed if listed.count(name) > 1})
-        raise DatasetError(f"{folder / 'dataset.json'} lists these training cases more than once: {', '.join(double)}.")
+        raise DatasetError(
+            f"{folder / 'dataset.json'} lists these training cases more than once: {', '.join(double)}."
+        )
     missing = [name for name in listed if name not in by_name]
     if missing:
         raise DatasetError(

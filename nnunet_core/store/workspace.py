@@ -25,7 +25,9 @@ class Workspace:
     results: Path
 
     @classmethod
-    def find(cls, folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> Workspace:
+    def find(
+        cls, folder: Path | None = None, environment: Mapping[str, str] = os.environ
+    ) -> Workspace:
         """Return the workspace.
 
         It is `folder`, else NNUNET_WORKSPACE, else what the variables of nnU-Net v2 and v1 name, else `./nnunet_workspace`.
@@ -35,7 +37,9 @@ class Workspace:
             return cls._under(root)
         default = cls._under(Path("nnunet_workspace"))
         base = environment.get("nnUNet_raw_data_base")
-        raw = environment.get("nnUNet_raw") or (str(Path(base) / "nnUNet_raw_data") if base else None)
+        raw = environment.get("nnUNet_raw") or (
+            str(Path(base) / "nnUNet_raw_data") if base else None
+        )
         results = environment.get("nnUNet_results") or environment.get("RESULTS_FOLDER")
         preprocessed = environment.get("nnUNet_preprocessed")
         return cls(

@@ -16,7 +16,9 @@ def nnunet_planners() -> list[Component]:
         Component("v21_11GB", target, "v2.1 plans for 11 GB", {"gpu_memory_gb": 11}),
         Component("v21_16GB", target, "v2.1 plans for 16 GB", {"gpu_memory_gb": 16}),
         Component("v21_32GB", target, "v2.1 plans for 32 GB", {"gpu_memory_gb": 32}),
-        Component("v21_3convs", target, "three convolutions per resolution", {"convs_per_stage": 3}),
+        Component(
+            "v21_3convs", target, "three convolutions per resolution", {"convs_per_stage": 3}
+        ),
         Component(
             "v21_no_resampling",
             target,
@@ -29,14 +31,25 @@ def nnunet_planners() -> list[Component]:
             "a target spacing that is set (target_spacing), with the 30 features of v1's planner of that kind",
             {"target_spacing": [2.0, 2.0, 2.0], "base_features": 30},
         ),
-        Component("v21_isotropic_mm", target, "patches shrink along their longest axis in mm", {"shrink": "mm"}),
         Component(
-            "v21_isotropic_voxels", target, "patches shrink along their longest axis in voxels", {"shrink": "voxels"}
+            "v21_isotropic_mm",
+            target,
+            "patches shrink along their longest axis in mm",
+            {"shrink": "mm"},
+        ),
+        Component(
+            "v21_isotropic_voxels",
+            target,
+            "patches shrink along their longest axis in voxels",
+            {"shrink": "voxels"},
         ),
         Component("v21_all_conv3", target, "kernels of 3 on every axis", {"all_conv3": True}),
         Component("v21_nonct", target, "z-score for every channel, CT too", {"schemes": {}}),
         Component(
-            "v21_ct2", target, "CT by the statistics of each case, z-score otherwise", {"schemes": {"CT": "CT2"}}
+            "v21_ct2",
+            target,
+            "CT by the statistics of each case, z-score otherwise",
+            {"schemes": {"CT": "CT2"}},
         ),
     ]
 
@@ -57,7 +70,10 @@ def nnunet_preprocessors() -> list[Component]:
             {"resample": "in_plane"},
         ),
         Component(
-            "linear", "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor", "linear resampling", {"order": 1}
+            "linear",
+            "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor",
+            "linear resampling",
+            {"order": 1},
         ),
         Component(
             "no_resampling",
@@ -96,25 +112,47 @@ def nnunet_losses() -> list[Component]:
     """Return Dice and cross entropy and their relatives: one class with different settings."""
     target, any_labels = "nnunet_builtin.losses.dice_ce:DiceCE", {"labels": "any"}
     voxels_only, overlap_only = {**any_labels, "dice_weight": 0.0}, {**any_labels, "ce_weight": 0.0}
-    tenth, focal, misses = {"top_k": 0.1}, {"focal_gamma": 2.0}, {"tversky_alpha": 0.3, "tversky_beta": 0.7}
+    tenth, focal, misses = (
+        {"top_k": 0.1},
+        {"focal_gamma": 2.0},
+        {"tversky_alpha": 0.3, "tversky_beta": 0.7},
+    )
     regions = {"labels": "regions", "smooth": 0.0}
     return [
         Component("dice_ce", target, "soft Dice + cross entropy"),
-        Component("dice_topk", target, "soft Dice + the hardest 10 % of cross entropy", {**any_labels, **tenth}),
+        Component(
+            "dice_topk",
+            target,
+            "soft Dice + the hardest 10 % of cross entropy",
+            {**any_labels, **tenth},
+        ),
         Component("dice_focal", target, "soft Dice + focal loss", {**any_labels, **focal}),
         Component("dice_bce", target, "soft Dice + binary cross entropy, for regions", regions),
         Component("dice", target, "soft Dice alone", overlap_only),
-        Component("tversky", target, "Tversky loss: missed foreground costs more", {**overlap_only, **misses}),
+        Component(
+            "tversky",
+            target,
+            "Tversky loss: missed foreground costs more",
+            {**overlap_only, **misses},
+        ),
         Component("ce", target, "cross entropy alone; binary for regions", voxels_only),
         Component("topk", target, "the hardest 10 % of cross entropy", {**voxels_only, **tenth}),
-        Component("focal", target, "focal loss: cross entropy, less of easy voxels", {**voxels_only, **focal}),
+        Component(
+            "focal",
+            target,
+            "focal loss: cross entropy, less of easy voxels",
+            {**voxels_only, **focal},
+        ),
     ]
 
 
 @hookimpl
 def nnunet_augmentations() -> list[Component]:
     """Return the augmentation of the V2 trainer, stronger and weaker ones, and none."""
-    v2, still = "nnunet_builtin.augmentation.v2:AugmentationV2", {"rotation_degrees": 0, "generator_scale": 1.0}
+    v2, still = (
+        "nnunet_builtin.augmentation.v2:AugmentationV2",
+        {"rotation_degrees": 0, "generator_scale": 1.0},
+    )
     never = ("rotation", "scaling", "brightness", "contrast", "inverted_gamma", "gamma")
     clean = {f"{step}_probability": 0.0 for step in ("noise", "blur", "low_resolution")}
     light = {
@@ -159,7 +197,10 @@ def nnunet_augmentations() -> list[Component]:
             "the same as v2, on the device of the patches",
         ),
         Component(
-            "mirror_only", v2, "mirroring alone", {**still, **clean, **{f"{step}_probability": 0.0 for step in never}}
+            "mirror_only",
+            v2,
+            "mirroring alone",
+            {**still, **clean, **{f"{step}_probability": 0.0 for step in never}},
         ),
         Component(
             "light",
@@ -167,8 +208,18 @@ def nnunet_augmentations() -> list[Component]:
             "mirroring, small rotation and scaling, slight changes of contrast; no noise, blur or low resolution",
             {**clean, **light},
         ),
-        Component("first", v2, "v1's first trainer: elastic deformation, rotation, scaling, gamma, mirroring", first),
-        Component("insane", v2, "v1's insaneDA as in its DA3 trainer: elastic deformation, wide ranges", insane),
+        Component(
+            "first",
+            v2,
+            "v1's first trainer: elastic deformation, rotation, scaling, gamma, mirroring",
+            first,
+        ),
+        Component(
+            "insane",
+            v2,
+            "v1's insaneDA as in its DA3 trainer: elastic deformation, wide ranges",
+            insane,
+        ),
         Component(
             "da5",
             "nnunet_builtin.augmentation.da5:DA5",
@@ -200,7 +251,9 @@ def nnunet_postprocessors() -> list[Component]:
             "keep the largest component of classes where that helped on validation",
         ),
         Component(
-            "none", "nnunet_builtin.postprocessing.largest_component:NoPostprocessing", "leave predictions as they are"
+            "none",
+            "nnunet_builtin.postprocessing.largest_component:NoPostprocessing",
+            "leave predictions as they are",
         ),
     ]
 

@@ -22,7 +22,13 @@ from nnunet_builtin.networks.unet import Block
 from nnunet_core.data.plans import NetworkSpec
 
 POOLS = ((2, 2, 2),) * 3
-SPEC = NetworkSpec(dimensions=3, input_channels=1, output_channels=3, pool_kernels=POOLS, conv_kernels=((3, 3, 3),) * 4)
+SPEC = NetworkSpec(
+    dimensions=3,
+    input_channels=1,
+    output_channels=3,
+    pool_kernels=POOLS,
+    conv_kernels=((3, 3, 3),) * 4,
+)
 
 
 def make_batches(count: int = 8, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -39,7 +45,9 @@ def make_batches(count: int = 8, seed: int = 0) -> list[tuple[torch.Tensor, torc
                 sample[0][(((grid - centre) / radius) ** 2).sum(0) < 1] = value
         batches.append(
             (
-                torch.from_numpy((label * 1.0 + rng.normal(0, 0.7, label.shape)).astype(np.float32)),
+                torch.from_numpy(
+                    (label * 1.0 + rng.normal(0, 0.7, label.shape)).astype(np.float32)
+                ),
                 torch.from_numpy(label),
             )
         )
@@ -86,15 +94,24 @@ class Iteration:
 
 
 VARIANTS = {
-    f"{'plain' if plain else 'ours'} {str(precision).removeprefix('torch.')} {name}": (plain, layout, precision)
+    f"{'plain' if plain else 'ours'} {str(precision).removeprefix('torch.')} {name}": (
+        plain,
+        layout,
+        precision,
+    )
     for precision in (torch.float32, torch.bfloat16)
     for plain in (True, False)
-    for name, layout in (("contiguous", torch.contiguous_format), ("channels-last", torch.channels_last_3d))
+    for name, layout in (
+        ("contiguous", torch.contiguous_format),
+        ("channels-last", torch.channels_last_3d),
+    )
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--curve", type=int, default=0)
@@ -122,12 +139,23 @@ def compare(batches, rounds: int) -> None:
 
 def curves(batches, iterations: int) -> None:
     layout = torch.channels_last_3d
-    trainings = {str(precision): Iteration(False, layout, precision) for precision in (torch.float32, torch.bfloat16)}
-    losses = {name: [run(*batches[i % len(batches)]) for i in range(iterations)] for name, run in trainings.items()}
+    trainings = {
+        str(precision): Iteration(False, layout, precision)
+        for precision in (torch.float32, torch.bfloat16)
+    }
+    losses = {
+        name: [run(*batches[i % len(batches)]) for i in range(iterations)]
+        for name, run in trainings.items()
+    }
     exact, coarse = losses.values()
     for name, values in losses.items():
-        print(f"{name:16} " + " ".join(f"{value:.3f}" for value in values[:: max(1, iterations // 10)]))
-    print(f"mean difference {statistics.mean(abs(a - b) for a, b in zip(exact, coarse, strict=True)):.4f}")
+        print(
+            f"{name:16} "
+            + " ".join(f"{value:.3f}" for value in values[:: max(1, iterations // 10)])
+        )
+    print(
+        f"mean difference {statistics.mean(abs(a - b) for a, b in zip(exact, coarse, strict=True)):.4f}"
+    )
 
 
 if __name__ == "__main__":

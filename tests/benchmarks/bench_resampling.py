@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from nnunet_builtin.preprocessing.resampling import resample_images, resample_label, resample_probabilities
+from nnunet_builtin.preprocessing.resampling import (
+    resample_images,
+    resample_label,
+    resample_probabilities,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +29,9 @@ def zoom(array: np.ndarray, order: int) -> np.ndarray:
 
 
 def zoom_images(images: np.ndarray) -> np.ndarray:
-    return np.stack([zoom(image, 3).clip(image.min(), image.max()) for image in images]).astype(np.float32)
+    return np.stack([zoom(image, 3).clip(image.min(), image.max()) for image in images]).astype(
+        np.float32
+    )
 
 
 def zoom_label(label: np.ndarray) -> np.ndarray:
@@ -39,7 +45,9 @@ def zoom_probabilities(probabilities: np.ndarray) -> np.ndarray:
     return np.stack([zoom(channel, 1) for channel in probabilities]).astype(np.float32)
 
 
-def timed(function: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> tuple[float, np.ndarray]:
+def timed(
+    function: Callable[[np.ndarray], np.ndarray], array: np.ndarray
+) -> tuple[float, np.ndarray]:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -55,11 +63,25 @@ def main() -> None:
     probabilities = random.dirichlet(np.ones(3), OLD).transpose(3, 0, 1, 2).astype(np.float32)
     jobs: list[tuple[str, np.ndarray, Callable, Callable]] = [
         ("image, order 3", image, lambda x: resample_images(x, NEW, None), zoom_images),
-        ("3 probabilities", probabilities, lambda x: resample_probabilities(x, NEW, None), zoom_probabilities),
+        (
+            "3 probabilities",
+            probabilities,
+            lambda x: resample_probabilities(x, NEW, None),
+            zoom_probabilities,
+        ),
     ]
     for count in (3, 30):
-        label = np.digitize(smooth, np.quantile(smooth, np.linspace(0, 1, count + 1)[1:-1])).astype(np.int8)
-        jobs.append((f"label map, {count} values", label, lambda x: resample_label(x, NEW, None), zoom_label))
+        label = np.digitize(smooth, np.quantile(smooth, np.linspace(0, 1, count + 1)[1:-1])).astype(
+            np.int8
+        )
+        jobs.append(
+            (
+                f"label map, {count} values",
+                label,
+                lambda x: resample_label(x, NEW, None),
+                zoom_label,
+            )
+        )
     for name, array, ours, scipys in jobs:
         (mine, result), (theirs, expected) = timed(ours, array), timed(scipys, array)
         difference = np.abs(result.astype(float) - expected).max()

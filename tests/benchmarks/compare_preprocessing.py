@@ -55,14 +55,22 @@ class Results:
         lines = [header, ["---", *["--:"] * (len(header) - 1)]]
         for measure, values in self.rows.items():
             cells = [_cell(values.get(name)) for name in sides]
-            lines.append([measure, *cells, *(_ratio(values.get(name), values.get(Ours.name)) for name in peers)])
+            lines.append(
+                [
+                    measure,
+                    *cells,
+                    *(_ratio(values.get(name), values.get(Ours.name)) for name in peers),
+                ]
+            )
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(values: list[float] | None) -> str:
     if not values:
         return "–"
-    middle, low, high = (f"{value:.4g}" for value in (statistics.median(values), min(values), max(values)))
+    middle, low, high = (
+        f"{value:.4g}" for value in (statistics.median(values), min(values), max(values))
+    )
     return middle if low == high else f"{middle} ({low}–{high})"
 
 
@@ -79,11 +87,18 @@ def timed(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
 
 def peak_memory(command: list[str], environment: dict[str, str]) -> int:
     """Run a command, look at the memory of its processes every 50 ms, and return the largest sum in bytes."""
-    process, peak = psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0
+    process, peak = (
+        psutil.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ),
+        0,
+    )
     while True:
         try:
             code = process.wait(timeout=0.05)
-            return peak if code == 0 else sys.exit(f"{' '.join(command)} failed with exit code {code}")
+            return (
+                peak if code == 0 else sys.exit(f"{' '.join(command)} failed with exit code {code}")
+            )
         except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
             peak = max(peak, memory_of(process))
 
@@ -108,8 +123,14 @@ def make_ct(folder: Path, cases: int) -> Path:
         geometry = Geometry(CT_SHAPE, CT_SPACING)
         image_format.write(folder / "imagesTr" / f"{name}_0000.nii.gz", image, geometry)
         image_format.write(folder / "labelsTr" / f"{name}.nii.gz", label, geometry)
-    labels = {"0": "background", **{str(value): f"organ {value}" for value in range(1, CT_LABELS + 1)}}
-    training = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
+    labels = {
+        "0": "background",
+        **{str(value): f"organ {value}" for value in range(1, CT_LABELS + 1)},
+    }
+    training = [
+        {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+        for name in names
+    ]
     content = {"name": "CT", "tensorImageSize": "3D", "modality": {"0": "CT"}, "labels": labels}
     content |= {"numTraining": cases, "numTest": 0, "training": training, "test": []}
     (folder / "dataset.json").write_text(json.dumps(content))
@@ -118,15 +139,23 @@ def make_ct(folder: Path, cases: int) -> Path:
 
 def draw_ct(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw an int16 image and a uint8 label map of CT_SHAPE."""
-    grid = np.meshgrid(*(np.linspace(-1, 1, size, dtype=np.float32) for size in CT_SHAPE), indexing="ij", sparse=True)
+    grid = np.meshgrid(
+        *(np.linspace(-1, 1, size, dtype=np.float32) for size in CT_SHAPE),
+        indexing="ij",
+        sparse=True,
+    )
     coarse, fine = (_smooth(rng, cells) for cells in (6, 20))
     label = np.zeros(CT_SHAPE, np.uint8)
     for value in range(1, CT_LABELS + 1):
         centre, radius = rng.uniform(-0.5, 0.5, 3), rng.uniform(0.15, 0.4, 3)
-        distance = sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radius, strict=True))
+        distance = sum(
+            ((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radius, strict=True)
+        )
         label[distance + 0.3 * fine < 1] = value
     body = sum((axis / 0.9) ** 2 for axis in grid) + 0.2 * coarse < 1.2
-    signal = np.where(body, 40 + 30 * coarse + 15 * fine + 25.0 * label, -1000) + rng.normal(0, 12, CT_SHAPE)
+    signal = np.where(body, 40 + 30 * coarse + 15 * fine + 25.0 * label, -1000) + rng.normal(
+        0, 12, CT_SHAPE
+    )
     return signal.astype(np.int16), label
 
 
@@ -142,7 +171,9 @@ def compare_whole(sides: list[Side], repeat: int, results: Results) -> None:
     for _ in range(repeat):
         for side in sides:
             side.clear()
-            results.add("a) hippocampus, raw to prepared: s", side, timed(side.whole(), side.environment)[0])
+            results.add(
+                "a) hippocampus, raw to prepared: s", side, timed(side.whole(), side.environment)[0]
+            )
     for side in sides:
         side.clear()
         results.add("a) peak memory: MB", side, peak_memory(side.whole(), side.environment) / 1e6)
@@ -159,7 +190,9 @@ def compare_prepare(sides: list[Side], repeat: int, results: Results) -> None:
             side.clear_prepared()
             seconds, output = timed(side.prepare(), side.environment)
             results.add("b) CT, preprocess with given plans: s", side, seconds)
-            cropping = json.loads(output.splitlines()[-1])["cropping"] if isinstance(side, V1) else 0
+            cropping = (
+                json.loads(output.splitlines()[-1])["cropping"] if isinstance(side, V1) else 0
+            )
             results.add("b) the same without v1's cropping: s", side, seconds - cropping)
     for side in sides:
         side.clear_prepared()
@@ -172,10 +205,16 @@ def compare_reading(sides: list[Side], cases: int, repeat: int, results: Results
     for side in sides:
         sizes = side.sizes()
         results.add("c) files, per case: MB", side, sizes["files"] / cases / 1e6)
-        results.add("c) files that are read, per case: MB", side, sizes.get("unpacked", sizes["files"]) / cases / 1e6)
+        results.add(
+            "c) files that are read, per case: MB",
+            side,
+            sizes.get("unpacked", sizes["files"]) / cases / 1e6,
+        )
     for _ in range(repeat):
         for side in sides:
-            seconds = json.loads(run(commands[side.name], side.environment).splitlines()[-1])["seconds"]
+            seconds = json.loads(run(commands[side.name], side.environment).splitlines()[-1])[
+                "seconds"
+            ]
             results.add(f"c) reading {EDGE}x{EDGE}x{EDGE}, warm: ms", side, seconds * 1e3)
 
 
@@ -214,13 +253,21 @@ def compare(arguments: argparse.Namespace) -> Results:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     folder = "folder for everything that is written"
-    parser.add_argument("--work", type=lambda path: Path(path).absolute(), required=True, help=folder)
-    parser.add_argument("--data", type=Path, help="folder with Task004_Hippocampus; part (a) is left out without")
+    parser.add_argument(
+        "--work", type=lambda path: Path(path).absolute(), required=True, help=folder
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder with Task004_Hippocampus; part (a) is left out without"
+    )
     parser.add_argument("--v1-python", type=Path, help="python of an environment with nnunet 1.7.1")
     parser.add_argument("--v2-python", type=Path, help="python of an environment with nnunetv2")
-    parser.add_argument("--cases", type=int, default=6, help="synthetic CT cases; 0 leaves out (b) and (c)")
+    parser.add_argument(
+        "--cases", type=int, default=6, help="synthetic CT cases; 0 leaves out (b) and (c)"
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--output", type=Path, help="write the table to this file, too")
     parser.add_argument("--read", action="store_true", help=argparse.SUPPRESS)

@@ -25,14 +25,30 @@ Scores = dict[str, list[float]]
 
 def train_ours(side: Ours, fold: str, arguments: argparse.Namespace) -> Scores:
     """Train and validate a fold with the command line."""
-    trainer = {"epochs": arguments.epochs, "iterations_per_epoch": arguments.iterations, "validation_iterations": 1}
-    sets = ["planner.max_batch_size=2", *(f"trainer.{name}={value}" for name, value in trainer.items())]
-    command = [str(Path(sys.executable).with_name("nnunet")), "train", str(side.source), "-c", "3d_fullres"]
+    trainer = {
+        "epochs": arguments.epochs,
+        "iterations_per_epoch": arguments.iterations,
+        "validation_iterations": 1,
+    }
+    sets = [
+        "planner.max_batch_size=2",
+        *(f"trainer.{name}={value}" for name, value in trainer.items()),
+    ]
+    command = [
+        str(Path(sys.executable).with_name("nnunet")),
+        "train",
+        str(side.source),
+        "-c",
+        "3d_fullres",
+    ]
     command += ["--folds", fold, "--device", "cpu", "--workspace", str(side.workspace)]
     run([*command, *(word for setting in sets for word in ("--set", setting))], side.environment)
     (path,) = (side.workspace / "results").glob(f"*/*/*/fold_{fold}/validation/summary.json")
     cases = json.loads(path.read_text())["results"]["all"]
-    return {Path(case["reference"]).name: [case[label]["Dice"] for label in ("1", "2")] for case in cases}
+    return {
+        Path(case["reference"]).name: [case[label]["Dice"] for label in ("1", "2")]
+        for case in cases
+    }
 
 
 def train_v2(side: V2, fold: str, arguments: argparse.Namespace) -> Scores:
@@ -41,10 +57,16 @@ def train_v2(side: V2, fold: str, arguments: argparse.Namespace) -> Scores:
     pattern = f"*/fold_{fold}/validation/summary.json"
     if not list(results.glob(pattern)):
         numbers = [fold, arguments.epochs, arguments.iterations, 2, os.cpu_count() or 1]
-        run([str(side.python), str(HERE / "peer_quality_v2.py"), side.dataset, *map(str, numbers)], side.environment)
+        run(
+            [str(side.python), str(HERE / "peer_quality_v2.py"), side.dataset, *map(str, numbers)],
+            side.environment,
+        )
     (path,) = results.glob(pattern)
     cases = json.loads(path.read_text())["metric_per_case"]
-    return {Path(c["reference_file"]).name: [c["metrics"][label]["Dice"] for label in ("1", "2")] for c in cases}
+    return {
+        Path(c["reference_file"]).name: [c["metrics"][label]["Dice"] for label in ("1", "2")]
+        for c in cases
+    }
 
 
 def table(ours: list[Scores], theirs: list[Scores]) -> str:
@@ -59,7 +81,9 @@ def table(ours: list[Scores], theirs: list[Scores]) -> str:
             for mean, sd, fold in zip(cases.mean(0), cases.std(0, ddof=1), over_folds, strict=True)
         ]
         rows.append(f"| {name} | {cells[0]} | {cells[1]} | {cases.mean():.4f} |")
-    pairs = np.array([np.subtract(a[name], b[name]) for a, b in zip(ours, theirs, strict=True) for name in a])
+    pairs = np.array(
+        [np.subtract(a[name], b[name]) for a, b in zip(ours, theirs, strict=True) for name in a]
+    )
     error = pairs.std(0, ddof=1) / np.sqrt(len(pairs))
     cells = [f"{mean:+.4f} ± {e:.4f}" for mean, e in zip(pairs.mean(0), error, strict=True)]
     rows.append(f"| difference, case by case | {cells[0]} | {cells[1]} | {pairs.mean():+.4f} |")
@@ -67,17 +91,24 @@ def table(ours: list[Scores], theirs: list[Scores]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=lambda path: Path(path).absolute(), required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with Task004_Hippocampus")
-    parser.add_argument("--v2-python", type=Path, required=True, help="python of an environment with nnunetv2")
+    parser.add_argument(
+        "--v2-python", type=Path, required=True, help="python of an environment with nnunetv2"
+    )
     parser.add_argument("--folds", default="0,1,2,3,4")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--iterations", type=int, default=50, help="per epoch")
     parser.add_argument("--output", type=Path, help="write the table to this file, too")
     arguments = parser.parse_args()
     source = (arguments.data / "Task004_Hippocampus").resolve()
-    here, there = Ours(source, arguments.work), V2(source, arguments.work, arguments.v2_python.absolute())
+    here, there = (
+        Ours(source, arguments.work),
+        V2(source, arguments.work, arguments.v2_python.absolute()),
+    )
     if not there.folder.is_dir():
         there.lay_out()
         run(there.whole(), there.environment)
@@ -86,7 +117,9 @@ def main() -> None:
         ours.append(train_ours(here, fold, arguments))
         theirs.append(train_v2(there, fold, arguments))
         if set(ours[-1]) != set(theirs[-1]):
-            sys.exit(f"fold {fold} validates other cases in v2: {sorted(set(ours[-1]) ^ set(theirs[-1]))}")
+            sys.exit(
+                f"fold {fold} validates other cases in v2: {sorted(set(ours[-1]) ^ set(theirs[-1]))}"
+            )
         print(table(ours, theirs), flush=True)
     if arguments.output:
         arguments.output.write_text(table(ours, theirs) + "\n")

@@ -31,11 +31,26 @@ def ours(side: Ours, precision: str, mode: str, arguments: argparse.Namespace) -
         "iterations_per_epoch": WARM_UP + arguments.iterations + 1,
         "validation_iterations": 0,
     }
-    settings = [f"planner.max_batch_size={BATCH}", *(f"trainer.{name}={value}" for name, value in trainer.items())]
-    options = ["--workspace", str(side.workspace), "-c", "3d_fullres", "--device", "cpu", "--precision", precision]
+    settings = [
+        f"planner.max_batch_size={BATCH}",
+        *(f"trainer.{name}={value}" for name, value in trainer.items()),
+    ]
+    options = [
+        "--workspace",
+        str(side.workspace),
+        "-c",
+        "3d_fullres",
+        "--device",
+        "cpu",
+        "--precision",
+        precision,
+    ]
     options += [word for setting in settings for word in ("--set", setting)]
     numbers = map(str, (WARM_UP, arguments.iterations))
-    return timed([sys.executable, str(HERE / "own_train.py"), mode, *numbers, str(side.source), *options], side)
+    return timed(
+        [sys.executable, str(HERE / "own_train.py"), mode, *numbers, str(side.source), *options],
+        side,
+    )
 
 
 def peer(side: V1 | V2, mode: str, arguments: argparse.Namespace) -> dict[str, float]:
@@ -52,7 +67,9 @@ def timed(command: list[str], side: Ours | V1 | V2) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=lambda path: Path(path).absolute(), required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with Task004_Hippocampus")
     parser.add_argument("--v1-python", type=Path, help="python of an environment with nnunet 1.7.1")
@@ -62,7 +79,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the table to this file, too")
     arguments = parser.parse_args()
     source, results = (arguments.data / "Task004_Hippocampus").resolve(), Results()
-    sides: dict[str, object] = {"auto": Ours(source, arguments.work), "float32": Ours(source, arguments.work)}
+    sides: dict[str, object] = {
+        "auto": Ours(source, arguments.work),
+        "float32": Ours(source, arguments.work),
+    }
     if arguments.v1_python:
         sides["v1"] = V1(source, arguments.work, arguments.v1_python.absolute())
     if arguments.v2_python:
@@ -75,7 +95,9 @@ def main() -> None:
         for name, side in sides.items():
             side.name = "ours float32" if name == "float32" else side.name
             loading, one_batch = (
-                ours(side, name, mode, arguments) if isinstance(side, Ours) else peer(side, mode, arguments)
+                ours(side, name, mode, arguments)
+                if isinstance(side, Ours)
+                else peer(side, mode, arguments)
                 for mode in ("loading", "one-batch")
             )
             results.add("iteration: s", side, loading["seconds"])

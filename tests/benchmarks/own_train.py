@@ -17,13 +17,25 @@ batches = training_loop.batches
 
 def timed_batches(dataset, steps, workers, report):
     """Yield the batches of `steps`, and print how long the training took with those after the warm-up."""
-    stream = batches(dataset, steps, workers, report) if mode == "loading" else one_batch(dataset, steps, report)
+    stream = (
+        batches(dataset, steps, workers, report)
+        if mode == "loading"
+        else one_batch(dataset, steps, report)
+    )
     for index in range(len(steps)):
         before = time.perf_counter()
         if index <= warm_up:
             waited, started = 0.0, before
         elif index == warm_up + iterations:
-            print("\n" + json.dumps({"seconds": (before - started) / iterations, "wait": waited / (before - started)}))
+            print(
+                "\n"
+                + json.dumps(
+                    {
+                        "seconds": (before - started) / iterations,
+                        "wait": waited / (before - started),
+                    }
+                )
+            )
         item = next(stream)
         waited += time.perf_counter() - before
         yield item

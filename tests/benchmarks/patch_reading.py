@@ -27,4 +27,12 @@ def time_reads(read, shapes, count, seed=0):
         images, label = read(name, slices)
         seconds.append(time.perf_counter() - started)
         checksum += float(images.mean()) + float((label > 0).mean())
-    print(json.dumps({"seconds": statistics.median(seconds), "shape": list(images.shape), "checksum": checksum}))
+    print(
+        json.dumps(
+            {
+                "seconds": statistics.median(seconds),
+                "shape": list(images.shape),
+                "checksum": checksum,
+            }
+        )
+    )

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from nnunet.experiment_planning.experiment_planner_baseline_3DUNet_v21 import ExperimentPlanner3D_v21
+from nnunet.experiment_planning.experiment_planner_baseline_3DUNet_v21 import (
+    ExperimentPlanner3D_v21,
+)
 from nnunet.experiment_planning.utils import create_lists_from_splitted_dataset
 from nnunet.paths import nnUNet_cropped_data, nnUNet_raw_data, preprocessing_output_dir
 from nnunet.preprocessing.cropping import ImageCropper
@@ -55,7 +57,11 @@ def read(task, count):
         return np.array(case[(slice(0, -1), *slices)]), np.array(case[(-1, *slices)])
 
     files = _folder(task).glob("*.npy")
-    time_reads(patch, {path.stem: np.load(str(path), mmap_mode="r").shape[1:] for path in files}, int(count))
+    time_reads(
+        patch,
+        {path.stem: np.load(str(path), mmap_mode="r").shape[1:] for path in files},
+        int(count),
+    )
 
 
 def _folder(task):
@@ -63,4 +69,6 @@ def _folder(task):
 
 
 if __name__ == "__main__":
-    {"impose": impose, "prepare": prepare, "unpack": unpack, "read": read}[sys.argv[1]](*sys.argv[2:])
+    {"impose": impose, "prepare": prepare, "unpack": unpack, "read": read}[sys.argv[1]](
+        *sys.argv[2:]
+    )

@@ -24,7 +24,11 @@ def main() -> None:
     document = json.loads((folder / "dataset.json").read_text())
     torch.manual_seed(fold)
     trainer = nnUNetTrainer(plans, "3d_fullres", fold, document, torch.device("cpu"))
-    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = epochs, iterations, 1
+    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = (
+        epochs,
+        iterations,
+        1,
+    )
     start = trainer.on_train_start
 
     def started() -> None:

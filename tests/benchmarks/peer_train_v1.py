@@ -26,7 +26,9 @@ def main() -> None:
     changed = folder / "plans_of_benchmark.pkl"
     changed.write_bytes(pickle.dumps(plans))
     out = str(Path(os.environ["RESULTS_FOLDER"]) / "benchmark")
-    trainer = nnUNetTrainerV2(str(changed), 0, out, str(folder), batch_dice=False, stage=0, fp16=False)
+    trainer = nnUNetTrainerV2(
+        str(changed), 0, out, str(folder), batch_dice=False, stage=0, fp16=False
+    )
     trainer.initialize(True)
     trainer.network.train()
     waited, first = [0.0], next(trainer.tr_gen)

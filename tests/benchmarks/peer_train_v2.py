@@ -15,7 +15,10 @@ from peer_ending import leave
 
 
 def main() -> None:
-    mode, dataset, batch_size, warm_up, iterations, threads = *sys.argv[1:3], *map(int, sys.argv[3:])
+    mode, dataset, batch_size, warm_up, iterations, threads = (
+        *sys.argv[1:3],
+        *map(int, sys.argv[3:]),
+    )
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     folder = Path(os.environ["nnUNet_preprocessed"]) / dataset  # noqa: SIM112

@@ -73,7 +73,13 @@ class Ours:
         return self._command("preprocess", "-c", "3d_fullres")
 
     def read(self) -> list[str]:
-        return [sys.executable, str(HERE / "compare_preprocessing.py"), "--work", str(self._store()), "--read"]
+        return [
+            sys.executable,
+            str(HERE / "compare_preprocessing.py"),
+            "--work",
+            str(self._store()),
+            "--read",
+        ]
 
     def sizes(self) -> dict[str, int]:
         return {"files": bytes_of(self._store(), "*")}
@@ -97,7 +103,11 @@ class V1:
         self.source, self.python = source, python
         self.raw, self.preprocessed = work / "v1" / "raw", work / "v1" / "preprocessed"
         folders = {"nnUNet_raw_data_base": self.raw, "nnUNet_preprocessed": self.preprocessed}
-        self.environment = os.environ | {k: str(v) for k, v in folders.items()} | {"RESULTS_FOLDER": str(work / "v1")}
+        self.environment = (
+            os.environ
+            | {k: str(v) for k, v in folders.items()}
+            | {"RESULTS_FOLDER": str(work / "v1")}
+        )
         self.folder = self.preprocessed / source.name
 
     def lay_out(self) -> None:
@@ -111,11 +121,24 @@ class V1:
     def whole(self) -> list[str]:
         program = str(self.python.with_name("nnUNet_plan_and_preprocess"))
         number = str(int(self.source.name[4:7]))
-        return [program, "-t", number, "-pl2d", "None", "-tl", str(PROCESSES), "-tf", str(PROCESSES)]
+        return [
+            program,
+            "-t",
+            number,
+            "-pl2d",
+            "None",
+            "-tl",
+            str(PROCESSES),
+            "-tf",
+            str(PROCESSES),
+        ]
 
     def plan(self) -> None:
         run([*self.whole(), "-no_pp"], self.environment)
-        run(self._script("impose", ",".join(map(str, SPACING)), ",".join(map(str, PATCH))), self.environment)
+        run(
+            self._script("impose", ",".join(map(str, SPACING)), ",".join(map(str, PATCH))),
+            self.environment,
+        )
 
     def clear_prepared(self) -> None:
         for folder in self.folder.glob("*_stage*"):
@@ -135,7 +158,13 @@ class V1:
         return {"files": bytes_of(stage, "*.npz") + properties_size, "unpacked": unpacked}
 
     def _script(self, step: str, *values: str) -> list[str]:
-        return [str(self.python), str(HERE / "peer_preprocess_v1.py"), step, self.source.name, *values]
+        return [
+            str(self.python),
+            str(HERE / "peer_preprocess_v1.py"),
+            step,
+            self.source.name,
+            *values,
+        ]
 
 
 class V2:
@@ -146,7 +175,9 @@ class V2:
     def __init__(self, source: Path, work: Path, python: Path) -> None:
         self.source, self.python = source, python
         self.number, self.dataset = source.name[4:7], f"Dataset{source.name[4:]}"
-        folders = {f"nnUNet_{name}": work / "v2" / name for name in ("raw", "preprocessed", "results")}
+        folders = {
+            f"nnUNet_{name}": work / "v2" / name for name in ("raw", "preprocessed", "results")
+        }
         self.raw = folders["nnUNet_raw"] / self.dataset
         self.folder = folders["nnUNet_preprocessed"] / self.dataset
         self.environment = os.environ | {name: str(folder) for name, folder in folders.items()}

@@ -53,7 +53,12 @@ CONFIGURATION = Configuration(
     batch_dice=True,
     normalization=(Normalization(scheme="zscore"),),
 )
-SETTINGS = {"epochs": 3, "iterations_per_epoch": 3, "validation_iterations": 1, "learning_rate": 0.01}
+SETTINGS = {
+    "epochs": 3,
+    "iterations_per_epoch": 3,
+    "validation_iterations": 1,
+    "learning_rate": 0.01,
+}
 
 
 def labels_of(declared):
@@ -97,7 +102,10 @@ def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: Non
 
 def prepare(folder, labels):
     """Return the stores of the cases and of their previous stage, written before if they are not there."""
-    store, previous = PreparedStore(folder.parent / "prepared"), LabelStore(folder.parent / "previous")
+    store, previous = (
+        PreparedStore(folder.parent / "prepared"),
+        LabelStore(folder.parent / "previous"),
+    )
     if not store.names():
         _write_cases(store, previous, labels)
     return store, previous
@@ -121,8 +129,18 @@ def train_in_process(rank, size, port, trainings, fails_after, stops_after):
 
     After `fails_after` epochs each of them fails. The last one gets SIGTERM in the second batch after `stops_after` epochs.
     """
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in here.items()}, MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
+    here = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_PORT": port,
+    }
+    os.environ.update(
+        {name: str(value) for name, value in here.items()},
+        MASTER_ADDR="127.0.0.1",
+        OMP_NUM_THREADS="1",
+    )
 
     def epoch_finished(line):
         if line["epoch"] + 1 == fails_after:
@@ -147,17 +165,24 @@ def _write_cases(store, previous, labels):
         random = np.random.default_rng(number)
         label = np.zeros(SHAPE, np.int8)
         z, y, x = random.integers(1, 4, 3)
-        label[z : z + 5, y : y + 6, x : x + 6], label[z + 1 : z + 4, y + 2 : y + 5, x + 2 : x + 5] = 1, 2
+        (
+            label[z : z + 5, y : y + 6, x : x + 6],
+            label[z + 1 : z + 4, y + 2 : y + 5, x + 2 : x + 5],
+        ) = 1, 2
         if labels.ignore is not None:
             label[:, :3] = labels.ignore
         write_case(store, name, label, random)
-        previous.write(name, np.where(label == labels.ignore, 0, label).astype(np.int16), "key", PATCH)
+        previous.write(
+            name, np.where(label == labels.ignore, 0, label).astype(np.int16), "key", PATCH
+        )
 
 
 def write_case(store, name, label, random):
     """Write a prepared case whose image is its label (int8) and noise."""
     shape = label.shape
-    geometry = PreparedGeometry(Geometry(shape), tuple((0, n) for n in shape), (0, 1, 2), shape, (1.0, 1.0, 1.0))
+    geometry = PreparedGeometry(
+        Geometry(shape), tuple((0, n) for n in shape), (0, 1, 2), shape, (1.0, 1.0, 1.0)
+    )
     images = (label + random.normal(0, 0.5, (1, *shape))).astype(np.float32)
     locations = {value: np.argwhere(label == value) for value in (1, 2)}
     store.write(PreparedCase(name, images, label, geometry, locations), "key", PATCH)

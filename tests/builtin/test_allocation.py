@@ -25,9 +25,13 @@ print(usual, kept, faults())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is one of glibc's malloc")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the setting is one of glibc's malloc"
+)
 def test_pages_are_not_mapped_anew_inside_the_block():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+    )
     usual, kept, afterwards = map(int, done.stdout.split())
     assert kept < usual / 20
     assert afterwards > usual / 2

@@ -59,7 +59,10 @@ def patches(config, seed=0, samples=2) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     size = AugmentationV2().generator_patch_size(config)
     spatial = (0, 0) + (1.5,) * len(size)
-    images = ndimage.gaussian_filter(rng.normal(size=(samples, 2, *size)), spatial).astype(np.float32) * 5
+    images = (
+        ndimage.gaussian_filter(rng.normal(size=(samples, 2, *size)), spatial).astype(np.float32)
+        * 5
+    )
     blobs = ndimage.gaussian_filter(rng.normal(size=(samples, 1, *size)), spatial)
     label = np.digitize(blobs, np.quantile(blobs, [0.2, 0.5, 0.7, 0.9])).astype(np.int16) - 1
     return {"images": images, "label": label, "names": ["a", "b"]}
@@ -79,7 +82,9 @@ def coordinates(size, patch, angles, scale) -> np.ndarray:
     """Return where the voxels of a patch lie in the generator patch, by batchgenerators."""
     mesh = create_zero_centered_coordinate_mesh(patch)
     if angles:
-        mesh = rotate_coords_3d(mesh, *angles) if len(angles) == 3 else rotate_coords_2d(mesh, *angles)
+        mesh = (
+            rotate_coords_3d(mesh, *angles) if len(angles) == 3 else rotate_coords_2d(mesh, *angles)
+        )
     return mesh * scale + (np.array(size) / 2 - 0.5).reshape(-1, *(1,) * len(size))
 
 
@@ -87,7 +92,9 @@ def specified_label(label, points) -> np.ndarray:
     """Return v1's label of one channel: 0/1 masks, linear, -1 outside, ascending where at least 0.5."""
     result = np.zeros(points.shape[1:], label.dtype)
     for value in np.unique(label):
-        mask = ndimage.map_coordinates((label == value).astype(float), points, order=1, mode="constant", cval=-1)
+        mask = ndimage.map_coordinates(
+            (label == value).astype(float), points, order=1, mode="constant", cval=-1
+        )
         result[mask >= 0.5] = value
     return result
 
@@ -121,14 +128,18 @@ def test_generator_patch_size(patch, dummy_2d, degrees, expected):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("rotated", "scale"), [(True, None), (True, 0.8), (True, 1.4), (False, 0.7), (False, 1.3)])
+@pytest.mark.parametrize(
+    ("rotated", "scale"), [(True, None), (True, 0.8), (True, 1.4), (False, 0.7), (False, 1.3)]
+)
 def test_spatial_transform_is_that_of_batchgenerators(kind, rotated, scale, lowest):
     config = configuration(*KINDS[kind])
     images, label = sample(config)
     angles = ANGLES[kind] if rotated else None
     found, found_label = apply(Draw(angles=angles, scale=scale), images, label, config)
     axes = 2 if kind != "volume" else 3
-    limits = {f"angle_{axis}": (angle, 4.0) for axis, angle in zip("xyz", angles or (), strict=False)}
+    limits = {
+        f"angle_{axis}": (angle, 4.0) for axis, angle in zip("xyz", angles or (), strict=False)
+    }
     expected, _ = augment_spatial(
         folded(images, kind),
         None,
@@ -144,8 +155,12 @@ def test_spatial_transform_is_that_of_batchgenerators(kind, rotated, scale, lowe
     )
     np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-4)
     points = coordinates(images.shape[-axes:], config.patch_size[-axes:], angles, scale or 1)
-    for channel, found_channel in zip(folded(label, kind)[0], folded(found_label, kind)[0], strict=True):
-        np.testing.assert_array_equal(found_channel, np.maximum(specified_label(channel, points), 0))
+    for channel, found_channel in zip(
+        folded(label, kind)[0], folded(found_label, kind)[0], strict=True
+    ):
+        np.testing.assert_array_equal(
+            found_channel, np.maximum(specified_label(channel, points), 0)
+        )
 
 
 def test_larger_label_wins_a_tie():
@@ -182,7 +197,9 @@ def test_what_is_rotated_in_is_background_and_not_outside():
 def test_without_rotation_and_scaling_the_centre_is_cut(kind):
     config = configuration(*KINDS[kind])
     images, label = sample(config)
-    starts = [(old - new) // 2 for old, new in zip(images.shape[1:], config.patch_size, strict=True)]
+    starts = [
+        (old - new) // 2 for old, new in zip(images.shape[1:], config.patch_size, strict=True)
+    ]
     window = (..., *(slice(s, s + n) for s, n in zip(starts, config.patch_size, strict=True)))
     found, found_label = apply(Draw(), images, label, config)
     np.testing.assert_array_equal(found, images[window])
@@ -215,8 +232,12 @@ def test_intensity_steps_are_those_of_batchgenerators(factor, lowest):
     steps = {
         "brightness": lambda x: color.augment_brightness_multiplicative(x, limits),
         "contrast": lambda x: color.augment_contrast(x, limits),
-        "inverted_gamma": lambda x: color.augment_gamma(x, limits, True, per_channel=True, retain_stats=True),
-        "gamma": lambda x: color.augment_gamma(x, limits, False, per_channel=True, retain_stats=True),
+        "inverted_gamma": lambda x: color.augment_gamma(
+            x, limits, True, per_channel=True, retain_stats=True
+        ),
+        "gamma": lambda x: color.augment_gamma(
+            x, limits, False, per_channel=True, retain_stats=True
+        ),
         "blur": lambda x: augment_gaussian_blur(x, (factor, factor)),
     }
     for name, step in steps.items():
@@ -232,13 +253,19 @@ def test_steps_follow_each_other_in_v1s_order(lowest):
     noise = np.random.default_rng(0).normal(size=(2, *THICK)).astype(np.float32)
     draw = Draw(None, None, noise, every, every, every, every, every, every, (0, 2))
     expected = augment_gaussian_blur(centre(config) + noise, (0.8, 0.8))
-    expected = color.augment_contrast(color.augment_brightness_multiplicative(expected, (0.8, 2)), (0.8, 2))
+    expected = color.augment_contrast(
+        color.augment_brightness_multiplicative(expected, (0.8, 2)), (0.8, 2)
+    )
     expected = augment_linear_downsampling_scipy(
         expected, (0.8, 0.8), order_downsample=0, order_upsample=3, ignore_axes=(0,)
     )
     for inverted in (True, False):
-        expected = color.augment_gamma(expected, (0.8, 2), inverted, per_channel=True, retain_stats=True)
-    expected, expected_label = augment_mirroring(expected, apply(Draw(), *sample(config), config)[1], axes=(0, 2))
+        expected = color.augment_gamma(
+            expected, (0.8, 2), inverted, per_channel=True, retain_stats=True
+        )
+    expected, expected_label = augment_mirroring(
+        expected, apply(Draw(), *sample(config), config)[1], axes=(0, 2)
+    )
     found, found_label = apply(draw, *sample(config), config)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     np.testing.assert_array_equal(found_label, expected_label)
@@ -247,9 +274,17 @@ def test_steps_follow_each_other_in_v1s_order(lowest):
 def test_masked_channels_are_zero_outside_after_all_steps():
     config = configuration(use_mask=(True, False))
     images, label = sample(config)
-    draw = Draw(noise=np.full((2, *VOLUME), 3, np.float32), brightness={0: 2.0, 1: 2.0}, mirrored=(1,))
+    draw = Draw(
+        noise=np.full((2, *VOLUME), 3, np.float32), brightness={0: 2.0, 1: 2.0}, mirrored=(1,)
+    )
     found, found_label = apply(draw, images, label, config)
-    window = (..., *(slice((g - n) // 2, (g - n) // 2 + n) for g, n in zip(images.shape[1:], VOLUME, strict=True)))
+    window = (
+        ...,
+        *(
+            slice((g - n) // 2, (g - n) // 2 + n)
+            for g, n in zip(images.shape[1:], VOLUME, strict=True)
+        ),
+    )
     outside = label[window][0, :, ::-1] == -1
     assert outside.any()
     assert (found[0][outside] == 0).all()
@@ -260,7 +295,10 @@ def test_masked_channels_are_zero_outside_after_all_steps():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_seeds_give_equal_batches_and_touch_nothing_else(kind):
-    config, augmentation = configuration(*KINDS[kind]), AugmentationV2(noise_probability=1, mirror_probability=1)
+    config, augmentation = (
+        configuration(*KINDS[kind]),
+        AugmentationV2(noise_probability=1, mirror_probability=1),
+    )
     batch = patches(config)
     before = {key: np.copy(batch[key]) for key in ("images", "label")}
     state, own_state = random.getstate(), np.random.get_state()[1].copy()
@@ -290,12 +328,15 @@ def test_draws_have_v1s_frequencies_and_ranges():
     }
     for name, share in shares.items():
         happened = [
-            getattr(draw, name) not in (None, {}) if name != "noise" else draw.noise is not None for draw in draws
+            getattr(draw, name) not in (None, {}) if name != "noise" else draw.noise is not None
+            for draw in draws
         ]
         assert abs(np.mean(happened) - share) < 0.03, name
     for name, share in {"blur": 0.2 * 0.5, "zoom": 0.25 * 0.5}.items():
         assert abs(np.mean([0 in getattr(draw, name) for draw in draws]) - share) < 0.02, name
-        assert abs(np.mean([getattr(draw, name) != {} for draw in draws]) - 1.5 * share) < 0.02, name
+        assert abs(np.mean([getattr(draw, name) != {} for draw in draws]) - 1.5 * share) < 0.02, (
+            name
+        )
     for axis in range(3):
         assert abs(np.mean([axis in draw.mirrored for draw in draws]) - 0.5) < 0.03
     assert (
@@ -359,10 +400,14 @@ def test_ranges_of_sample_values():
 
 def test_settings_are_v1s_unless_set():
     config, batch = configuration(), patches(configuration())
-    quiet = dict.fromkeys((name for name in vars(AugmentationV2()) if name.endswith("_probability")), 0.0)
+    quiet = dict.fromkeys(
+        (name for name in vars(AugmentationV2()) if name.endswith("_probability")), 0.0
+    )
     found = AugmentationV2(**quiet).augment(batch, config, 0)
     np.testing.assert_array_equal(found["images"][0], centre(config))
-    mirrored = AugmentationV2(**{**quiet, "mirror_probability": 1, "mirror_axes": (2,)}).augment(batch, config, 0)
+    mirrored = AugmentationV2(**{**quiet, "mirror_probability": 1, "mirror_axes": (2,)}).augment(
+        batch, config, 0
+    )
     np.testing.assert_array_equal(mirrored["images"][0], centre(config)[..., ::-1])
 
 
@@ -371,8 +416,16 @@ def test_wrong_settings_are_errors():
         component = Component("v2", "nnunet_builtin.augmentation.v2:AugmentationV2", "", settings)
         return build(Resolved("augmentation", "builtin/v2", component))
 
-    assert built(gamma_range=[0.5, 2], mirror_axes=[0, 1], rotation_degrees=10).gamma_range == (0.5, 2)
-    for settings in ({"gamma_range": [2, 0.5]}, {"blur_probability": 2}, {"mirror_axes": [3]}, {"scale_range": [0, 1]}):
+    assert built(gamma_range=[0.5, 2], mirror_axes=[0, 1], rotation_degrees=10).gamma_range == (
+        0.5,
+        2,
+    )
+    for settings in (
+        {"gamma_range": [2, 0.5]},
+        {"blur_probability": 2},
+        {"mirror_axes": [3]},
+        {"scale_range": [0, 1]},
+    ):
         with pytest.raises(SettingsError, match=next(iter(settings))):
             built(**settings)
     config = configuration(PLANE)
@@ -408,7 +461,9 @@ def test_no_augmentation():
         ("voxels", True, 0.8),
     ],
 )
-def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(kind, elastic, angles, scale, monkeypatch):
+def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(
+    kind, elastic, angles, scale, monkeypatch
+):
     config = configuration(*KINDS[kind])
     images, label = sample(config)
     axes = 2 if kind != "volume" else 3
@@ -426,7 +481,9 @@ def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(kind, elas
         drawn = iter((noise.astype(float) + 1) / 2)
         monkeypatch.setattr(np.random, "random", lambda shape: next(drawn))
         if elastic == "patch":
-            mesh = elastic_deform_coordinates_2(mesh, deformation.deviations, deformation.magnitudes)
+            mesh = elastic_deform_coordinates_2(
+                mesh, deformation.deviations, deformation.magnitudes
+            )
         else:
             mesh = elastic_deform_coordinates(mesh, deformation.factor, deformation.deviations[0])
     if angles:
@@ -437,7 +494,10 @@ def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(kind, elas
         mesh -= mesh.mean(axis=tuple(range(1, mesh.ndim)), keepdims=True)
     mesh += (np.array(images.shape[-axes:]) / 2 - 0.5).reshape(-1, *(1,) * axes)
     found, found_label = apply(
-        Draw(angles=ANGLES[kind] if angles else None, scale=scale, elastic=deformation), images, label, config
+        Draw(angles=ANGLES[kind] if angles else None, scale=scale, elastic=deformation),
+        images,
+        label,
+        config,
     )
     for new, old in zip(folded(found, kind)[0], folded(images, kind)[0], strict=True):
         np.testing.assert_allclose(new, interpolate_img(old, mesh, 3, "constant", 0), atol=1e-3)
@@ -451,7 +511,9 @@ def test_additive_brightness_may_come_before_or_after_the_steps_around_it():
     steps = {"contrast": both, "zoom": both, "inverted_gamma": both}
     shifted, _ = apply(Draw(shift={0: 0.4, 1: -0.2}, **steps), *sample(config), config)
     plain, _ = apply(Draw(**steps), *sample(config), config)
-    np.testing.assert_allclose(shifted, plain + np.array([0.4, -0.2]).reshape(2, 1, 1, 1), atol=1e-4)
+    np.testing.assert_allclose(
+        shifted, plain + np.array([0.4, -0.2]).reshape(2, 1, 1, 1), atol=1e-4
+    )
 
 
 def test_draws_of_a_deformation_in_voxels():
@@ -469,7 +531,11 @@ def test_draws_of_a_deformation_in_voxels():
 
 
 def test_draws_of_the_steps_that_are_off_by_default():
-    on = {"rotation_axis_probability": 0.5, "independent_scale_probability": 0.3, "elastic_probability": 0.3}
+    on = {
+        "rotation_axis_probability": 0.5,
+        "independent_scale_probability": 0.3,
+        "elastic_probability": 0.3,
+    }
     rng, config = np.random.default_rng(0), configuration((8, 12, 16))
     shifts = {"additive_brightness_probability": 0.4, "additive_brightness_deviation": 0.2}
     draws = [AugmentationV2(1, None, 1, **on, **shifts).draw(rng, config, 2) for _ in range(2000)]
@@ -487,7 +553,10 @@ def test_draws_of_the_steps_that_are_off_by_default():
     assert share.max() == pytest.approx(1 / 2, abs=0.01)
     values = np.array([value for d in draws for value in d.shift.values()])
     assert len(values) / 4000 == pytest.approx(0.4 * 0.5, abs=0.02)
-    assert (values.mean(), values.std()) == (pytest.approx(0, abs=0.02), pytest.approx(0.2, abs=0.02))
+    assert (values.mean(), values.std()) == (
+        pytest.approx(0, abs=0.02),
+        pytest.approx(0.2, abs=0.02),
+    )
 
 
 def test_steps_that_are_off_leave_the_other_decisions_as_they_were():
@@ -495,7 +564,10 @@ def test_steps_that_are_off_leave_the_other_decisions_as_they_were():
     for seed in range(20):
         plain, more = (
             a.draw(np.random.default_rng(seed), config, 2)
-            for a in (AugmentationV2(), AugmentationV2(elastic_probability=1, additive_brightness_probability=1))
+            for a in (
+                AugmentationV2(),
+                AugmentationV2(elastic_probability=1, additive_brightness_probability=1),
+            )
         )
         for name in ("angles", "scale", "blur", "contrast", "zoom", "gamma", "mirrored"):
             assert getattr(plain, name) == getattr(more, name), name

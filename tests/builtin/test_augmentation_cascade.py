@@ -53,7 +53,9 @@ def test_operations_are_those_of_scipy_with_v1s_ball(operation, radius):
     for seed, shape in enumerate([(20, 17, 24), (5, 24, 24), (30, 3, 9)]):
         for share in (0.02, 0.3, 0.95):
             mask = blobs(shape, seed, share)
-            np.testing.assert_array_equal(operate(mask, operation, radius), by_scipy(mask, operation, radius))
+            np.testing.assert_array_equal(
+                operate(mask, operation, radius), by_scipy(mask, operation, radius)
+            )
     assert not operate(np.zeros((4, 4, 4), bool), operation, radius).any()
     assert operate(np.ones((4, 4, 4), bool), operation, radius).all()
 
@@ -68,23 +70,32 @@ def test_the_previous_stage_moves_like_the_label(kind):
     config = cascade(kind)
     for seed in range(4):
         batch = with_previous(config, seed)
-        found = AugmentationV2(1, None, 1, **CALM, elastic_probability=0.5).augment(batch, config, seed)
+        found = AugmentationV2(1, None, 1, **CALM, elastic_probability=0.5).augment(
+            batch, config, seed
+        )
         assert found["images"].shape == (2, 2 + CLASSES, *config.patch_size)
         assert found["images"].dtype == np.float32
         assert "previous" not in found
         for images, label in zip(found["images"], found["label"], strict=True):
             np.testing.assert_array_equal(images[2:], one_hot(label))
-        alone = AugmentationV2(1, None, 1, elastic_probability=0.5).augment(patches(config, seed), config, seed)
+        alone = AugmentationV2(1, None, 1, elastic_probability=0.5).augment(
+            patches(config, seed), config, seed
+        )
         np.testing.assert_array_equal(found["label"][0], alone["label"][0])
         np.testing.assert_array_equal(found["images"][0, :2], alone["images"][0])
 
 
 def test_channels_that_are_0_outside_keep_the_previous_stage():
     config = cascade()
-    masked = [normalization.model_copy(update={"use_mask": True}) for normalization in config.normalization]
+    masked = [
+        normalization.model_copy(update={"use_mask": True})
+        for normalization in config.normalization
+    ]
     images, label = sample(config)
     previous = np.full_like(label, 2)
-    found, found_label = apply(Draw(), images, label, config.model_copy(update={"normalization": masked}), previous)
+    found, found_label = apply(
+        Draw(), images, label, config.model_copy(update={"normalization": masked}), previous
+    )
     assert (found[:2] == 0).any()
     assert (found[3] == 1).all()
     assert found_label.shape == (1, *VOLUME)
@@ -93,7 +104,11 @@ def test_channels_that_are_0_outside_keep_the_previous_stage():
 def test_operators_follow_each_other_and_take_voxels_from_other_classes():
     config = cascade()
     images, label = sample(config)
-    operators = (Operator(1, "dilation", 2.0), Operator(2, "closing", 1.5), Operator(0, "erosion", 1.0))
+    operators = (
+        Operator(1, "dilation", 2.0),
+        Operator(2, "closing", 1.5),
+        Operator(0, "erosion", 1.0),
+    )
     expected = one_hot(apply(Draw(), images, label, config)[1]).astype(bool)
     for operator in operators:
         before, channel = expected[operator.channel].copy(), operator.channel
@@ -112,14 +127,22 @@ def test_removal_takes_one_small_component(fill):
     previous[0, 10:12, 10:12, 10:12] = 1
     previous[0, :, 15:] = 1
     found, _ = apply(
-        Draw(removals=(Removal(0, 0.99, 0.15, fill),)), np.zeros((2, *VOLUME), np.float32), previous, config, previous
+        Draw(removals=(Removal(0, 0.99, 0.15, fill),)),
+        np.zeros((2, *VOLUME), np.float32),
+        previous,
+        config,
+        previous,
     )
     gone = (previous[0] == 1) & (found[2] == 0)
     assert gone.sum() == 2**3
     assert gone[10:12, 10:12, 10:12].all()
     assert (found[4] == 1).sum() == (0 if fill is None else 2**3)
     first, _ = apply(
-        Draw(removals=(Removal(0, 0.0, 0.15, fill),)), np.zeros((2, *VOLUME), np.float32), previous, config, previous
+        Draw(removals=(Removal(0, 0.0, 0.15, fill),)),
+        np.zeros((2, *VOLUME), np.float32),
+        previous,
+        config,
+        previous,
     )
     assert ((previous[0] == 1) & (first[2] == 0)).sum() == 3**3 + 1
 
@@ -152,7 +175,10 @@ def test_a_setting_makes_the_removal_work_as_intended():
 
 
 def test_equal_seeds_give_equal_cascades_and_change_nothing():
-    config, augmentation = cascade(), AugmentationV2(cascade_operator_probability=1, cascade_removal_size=0.15)
+    config, augmentation = (
+        cascade(),
+        AugmentationV2(cascade_operator_probability=1, cascade_removal_size=0.15),
+    )
     batch = with_previous(config)
     before = batch["previous"].copy()
     first, second = augmentation.augment(batch, config, 3), augmentation.augment(batch, config, 3)

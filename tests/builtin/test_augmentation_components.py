@@ -40,7 +40,9 @@ def test_mirroring_alone_moves_values_and_changes_none():
     batch = cut(augmentation, config)
     found = [augmentation.augment(batch, config, seed)["images"] for seed in range(60)]
     for images in found:
-        np.testing.assert_array_equal(np.sort(images[0, 0], axis=None), np.sort(batch["images"][0, 0], axis=None))
+        np.testing.assert_array_equal(
+            np.sort(images[0, 0], axis=None), np.sort(batch["images"][0, 0], axis=None)
+        )
     assert len({images[0].tobytes() for images in found}) == 8
 
 
@@ -58,7 +60,9 @@ def test_insane_has_the_numbers_of_v1s_da3():
     draws = [augmentation.draw(rng, config, 2) for _ in range(3000)]
     shares = {"angles": 0.3, "scale": 0.3, "elastic": 0.3, "noise": 0.15}
     for name, share in shares.items():
-        assert np.mean([getattr(d, name) is not None for d in draws]) == pytest.approx(share, abs=0.03), name
+        assert np.mean([getattr(d, name) is not None for d in draws]) == pytest.approx(
+            share, abs=0.03
+        ), name
     ranges = {
         "contrast": (0.65, 1.5),
         "brightness": (0.7, 1.3),
@@ -68,8 +72,13 @@ def test_insane_has_the_numbers_of_v1s_da3():
     }
     for name, (low, high) in ranges.items():
         values = [value for d in draws for value in getattr(d, name).values()]
-        assert (min(values), max(values)) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02)), name
-    assert np.mean([isinstance(d.scale, tuple) for d in draws if d.scale]) == pytest.approx(0.3, abs=0.05)
+        assert (min(values), max(values)) == (
+            pytest.approx(low, abs=0.02),
+            pytest.approx(high, abs=0.02),
+        ), name
+    assert np.mean([isinstance(d.scale, tuple) for d in draws if d.scale]) == pytest.approx(
+        0.3, abs=0.05
+    )
     assert max(abs(d.angles[0]) for d in draws if d.angles) > np.radians(170)
     assert np.mean([len(d.shift) for d in draws]) == pytest.approx(0.6, abs=0.05)
     assert augmentation.generator_patch_size(configuration((128, 128, 128))) == (249, 249, 249)

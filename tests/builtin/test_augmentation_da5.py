@@ -4,26 +4,49 @@ import numpy as np
 import pytest
 from batchgenerators.augmentations import color_augmentations as color
 from batchgenerators.augmentations.resample_augmentations import augment_linear_downsampling_scipy
-from batchgenerators.augmentations.spatial_transformations import augment_rot90, augment_transpose_axes
-from batchgenerators.transforms.local_transforms import BrightnessGradientAdditiveTransform, LocalGammaTransform
+from batchgenerators.augmentations.spatial_transformations import (
+    augment_rot90,
+    augment_transpose_axes,
+)
+from batchgenerators.transforms.local_transforms import (
+    BrightnessGradientAdditiveTransform,
+    LocalGammaTransform,
+)
 from batchgenerators.transforms.noise_transforms import BlankRectangleTransform, SharpeningTransform
 from scipy import ndimage
 from test_augmentation import KINDS, configuration, patches, sample
 
-from nnunet_builtin.augmentation.da5 import DA5, Bump, DA5Draw, add_gradient, apply, blank, local_gamma, sharpen
+from nnunet_builtin.augmentation.da5 import (
+    DA5,
+    Bump,
+    DA5Draw,
+    add_gradient,
+    apply,
+    blank,
+    local_gamma,
+    sharpen,
+)
 
 CUBE = (16, 16, 16)
 
 
 def image(shape=CUBE, seed=0):
-    return ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5).astype(np.float32) * 5
+    return (
+        ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5).astype(
+            np.float32
+        )
+        * 5
+    )
 
 
 def bump(shape, strength):
     """Return a Gaussian, and the arguments that make batchgenerators place it."""
     place, deviation = (0.3, 1.2, -0.4)[: len(shape)], (5.0, 9.0, 16.0)[: len(shape)]
     centre = tuple(share * voxels for share, voxels in zip(place, shape, strict=True))
-    return Bump(centre, deviation, strength), (lambda size, axis: deviation[axis], lambda size, axis: place[axis])
+    return Bump(centre, deviation, strength), (
+        lambda size, axis: deviation[axis],
+        lambda size, axis: place[axis],
+    )
 
 
 def transformed(transform, array):
@@ -34,7 +57,9 @@ def transformed(transform, array):
 def test_local_steps_are_those_of_batchgenerators(shape):
     array = image(shape)
     place, (scale, loc) = bump(shape, -3.5)
-    gradient = BrightnessGradientAdditiveTransform(scale, loc, lambda *_: -3.5, False, mean_centered=False)
+    gradient = BrightnessGradientAdditiveTransform(
+        scale, loc, lambda *_: -3.5, False, mean_centered=False
+    )
     np.testing.assert_allclose(add_gradient(array, place), transformed(gradient, array), atol=1e-4)
     for exponent in (0.2, 3.0):
         place, _ = bump(shape, exponent)
@@ -58,7 +83,9 @@ def test_rectangles_are_those_of_batchgenerators(monkeypatch):
     array, drawn = image(), iter([2, 3, 4, 5, 1, 6, 2, 5, 5, 5, 8, 7, 3])
     monkeypatch.setattr(np.random, "random_integers", lambda *_: next(drawn), raising=False)
     sizes = [[1, 5]] * 3
-    expected = transformed(BlankRectangleTransform(sizes, np.mean, (1, 5), p_per_sample=1, p_per_channel=1), array)
+    expected = transformed(
+        BlankRectangleTransform(sizes, np.mean, (1, 5), p_per_sample=1, p_per_channel=1), array
+    )
     boxes = (
         tuple(slice(start, start + size) for start, size in zip((1, 6, 2), (3, 4, 5), strict=True)),
         tuple(slice(start, start + size) for start, size in zip((8, 7, 3), (5, 5, 5), strict=True)),
@@ -115,7 +142,9 @@ def test_steps_follow_each_other_in_v1s_order(monkeypatch):
         color.augment_contrast(expected, (0.8, 2)), (0.8, 0.8), order_downsample=0, order_upsample=3
     )
     for _ in range(2):
-        expected = color.augment_gamma(expected, (0.8, 2), True, per_channel=True, retain_stats=True)
+        expected = color.augment_gamma(
+            expected, (0.8, 2), True, per_channel=True, retain_stats=True
+        )
     expected = expected[:, ::-1, :, ::-1].copy()
     for channel in expected:
         channel[box] = channel[box].mean()
@@ -129,7 +158,9 @@ def test_steps_follow_each_other_in_v1s_order(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-3)
     unclipped, _ = apply(DA5Draw(contrast={0: 2.0}, clipped=False), images, label, config)
     plain, _ = apply(DA5Draw(), images, label, config)
-    np.testing.assert_allclose(unclipped[0], (plain[0] - plain[0].mean()) * 2 + plain[0].mean(), atol=1e-4)
+    np.testing.assert_allclose(
+        unclipped[0], (plain[0] - plain[0].mean()) * 2 + plain[0].mean(), atol=1e-4
+    )
 
 
 def test_draws_have_v1s_frequencies():
@@ -151,11 +182,15 @@ def test_draws_have_v1s_frequencies():
         "sharpening": 0.2 * 0.5,
     }
     for name, share in per_channel.items():
-        assert sum(len(getattr(d, name)) for d in draws) / (2 * n) == pytest.approx(share, abs=0.02), name
+        assert sum(len(getattr(d, name)) for d in draws) / (2 * n) == pytest.approx(
+            share, abs=0.02
+        ), name
     assert not any(d.median and d.blur for d in draws)
     samples = {"angles": 0.4, "scale": 0.2, "noise": 0.1, "quarter_turns": 0.5, "order": 0.5}
     for name, share in samples.items():
-        assert np.mean([getattr(d, name) is not None for d in draws]) == pytest.approx(share, abs=0.03), name
+        assert np.mean([getattr(d, name) is not None for d in draws]) == pytest.approx(
+            share, abs=0.03
+        ), name
     assert np.mean([d.clipped for d in draws]) == pytest.approx(0.5, abs=0.03)
     assert all(isinstance(d.scale, tuple) for d in draws if d.scale)
     turns = [d.quarter_turns[0] for d in draws if d.quarter_turns]
@@ -195,7 +230,12 @@ def test_ranges_of_draws():
 
 @pytest.mark.parametrize(
     ("patch", "dummy_2d", "axes"),
-    [((40, 56, 40), False, (0, 2)), ((6, 24, 24), True, (1, 2)), ((24, 24), False, (0, 1)), ((8, 16, 24), False, None)],
+    [
+        ((40, 56, 40), False, (0, 2)),
+        ((6, 24, 24), True, (1, 2)),
+        ((24, 24), False, (0, 1)),
+        ((8, 16, 24), False, None),
+    ],
 )
 def test_only_axes_of_one_size_are_turned(patch, dummy_2d, axes):
     rng, config = np.random.default_rng(0), configuration(patch, dummy_2d)

@@ -48,4 +48,6 @@ def test_blocks_and_long_axes_change_nothing(monkeypatch, setting):
 def test_the_product_along_an_axis(axis):
     rng = np.random.default_rng(0)
     array, matrix = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=((2, 3, 4, 5)[axis], 6))
-    np.testing.assert_allclose(along(array, matrix, axis), np.moveaxis(np.moveaxis(array, axis, -1) @ matrix, -1, axis))
+    np.testing.assert_allclose(
+        along(array, matrix, axis), np.moveaxis(np.moveaxis(array, axis, -1) @ matrix, -1, axis)
+    )

@@ -15,7 +15,16 @@ from nnunet_builtin.augmentation.v2_torch import operate as operate_on_tensor
 OFTEN = {
     f"{step}_probability": 0.5
     for step in (
-        *("rotation", "rotation_axis", "scaling", "independent_scale", "elastic", "noise", "blur", "brightness"),
+        *(
+            "rotation",
+            "rotation_axis",
+            "scaling",
+            "independent_scale",
+            "elastic",
+            "noise",
+            "blur",
+            "brightness",
+        ),
         *("additive_brightness", "contrast", "low_resolution", "inverted_gamma", "gamma"),
     )
 }
@@ -28,7 +37,13 @@ def statistics(batch) -> np.ndarray:
     neighbours = [np.mean(np.diff(standard, axis=axis) ** 2) for axis in range(2, images.ndim)]
     shares = [np.mean(batch["label"] == value) for value in range(4)]
     return np.array(
-        [images.mean(), images.std(), *np.quantile(images, [0.01, 0.1, 0.5, 0.9, 0.99]), *neighbours, *shares]
+        [
+            images.mean(),
+            images.std(),
+            *np.quantile(images, [0.01, 0.1, 0.5, 0.9, 0.99]),
+            *neighbours,
+            *shares,
+        ]
     )
 
 
@@ -66,7 +81,11 @@ def test_many_batches_have_the_statistics_of_v2_for_other_seeds():
 @pytest.mark.parametrize("kind", KINDS)
 def test_cascade_is_that_of_v2(kind):
     config = cascade(kind)
-    settings = {"cascade_operator_probability": 1, "cascade_removal_probability": 1, "cascade_removal_size": 0.2}
+    settings = {
+        "cascade_operator_probability": 1,
+        "cascade_removal_probability": 1,
+        "cascade_removal_size": 0.2,
+    }
     for seed in range(4):
         batch = with_previous(config, seed)
         expected = AugmentationV2(**settings).augment(batch, config, seed)

@@ -34,7 +34,9 @@ def test_values_and_gradients_are_those_of_the_two_steps(size):
     torch.testing.assert_close(result, expected)
     inputs, gradient = [coarse, skip, up.weight, conv.weight, conv.bias], torch.randn_like(expected)
     for found, wanted in zip(
-        torch.autograd.grad(result, inputs, gradient), torch.autograd.grad(expected, inputs, gradient), strict=True
+        torch.autograd.grad(result, inputs, gradient),
+        torch.autograd.grad(expected, inputs, gradient),
+        strict=True,
     ):
         torch.testing.assert_close(found, wanted)
 
@@ -69,8 +71,13 @@ def test_a_network_computes_the_same_in_both_memory_orders(kernels, strides):
         conv_kernels=(kernels, (3, 3, 3), (3, 3, 3)),
         base_features=4,
     )
-    network, images = PlainUNet().build(spec).double(), torch.randn(2, 1, 16, 24, 16, dtype=torch.float64)
+    network, images = (
+        PlainUNet().build(spec).double(),
+        torch.randn(2, 1, 16, 24, 16, dtype=torch.float64),
+    )
     expected = network(images)
     network = network.to(memory_format=torch.channels_last_3d)
-    for found, wanted in zip(network(images.contiguous(memory_format=torch.channels_last_3d)), expected, strict=True):
+    for found, wanted in zip(
+        network(images.contiguous(memory_format=torch.channels_last_3d)), expected, strict=True
+    ):
         torch.testing.assert_close(found, wanted)

@@ -31,7 +31,8 @@ def test_the_order_of_features_can_be_chosen():
 
 
 @pytest.mark.parametrize(
-    "runtime", [Runtime("cuda:99"), Runtime("tpu"), Runtime("cpu", "float16"), Runtime("cpu", "int8")]
+    "runtime",
+    [Runtime("cuda:99"), Runtime("tpu"), Runtime("cpu", "float16"), Runtime("cpu", "int8")],
 )
 def test_what_is_not_here_is_refused(runtime):
     with pytest.raises(UsageError, match="cpu"):

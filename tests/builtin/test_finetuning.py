@@ -66,7 +66,8 @@ def test_frozen_is_what_was_loaded():
     assert (
         set(frozen)
         == still
-        == {name for name in target.state_dict() if name.startswith("encoder.")} - {FIRST, FIRST_BIAS}
+        == {name for name in target.state_dict() if name.startswith("encoder.")}
+        - {FIRST, FIRST_BIAS}
     )
 
 
@@ -74,18 +75,26 @@ def test_layers_that_were_loaded_in_part_are_trained():
     """Weights of an instance norm fit a batch norm, whose statistics are new: it has to learn them."""
     target = PlainUNet(norm="batch").build(small.CONFIGURATION.network)
     norm = "encoder.0.0.norm"
-    frozen = freeze(target, "encoder", {f"{norm}.running_mean", f"{norm}.running_var", f"{norm}.num_batches_tracked"})
+    frozen = freeze(
+        target,
+        "encoder",
+        {f"{norm}.running_mean", f"{norm}.running_var", f"{norm}.num_batches_tracked"},
+    )
     assert {f"{norm}.weight", f"{norm}.bias"}.isdisjoint(frozen)
     rest(target.train())
     training = {
-        name for name, layer in target.named_modules() if isinstance(layer, torch.nn.BatchNorm3d) and layer.training
+        name
+        for name, layer in target.named_modules()
+        if isinstance(layer, torch.nn.BatchNorm3d) and layer.training
     }
     assert {name for name in training if name.startswith("encoder.")} == {norm}
     assert any(name.startswith("decoder.") for name in training)
 
 
 def test_parts_that_cannot_be_frozen_are_named():
-    with pytest.raises(TrainingError, match=r"no part 'brain'.*encoder, upsampling, decoder, heads"):
+    with pytest.raises(
+        TrainingError, match=r"no part 'brain'.*encoder, upsampling, decoder, heads"
+    ):
         freeze(network(), "brain", ())
     target = network()
     with pytest.raises(TrainingError, match="No tensor of the encoder was loaded"):

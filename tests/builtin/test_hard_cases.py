@@ -69,7 +69,10 @@ def nothing_but_foreground(image, label):
 
 def rewrite(dataset, change, number=ODD):
     """Change a case of the dataset."""
-    paths = dataset / "imagesTr" / f"case_{number}_0000.nii.gz", dataset / "labelsTr" / f"case_{number}.nii.gz"
+    paths = (
+        dataset / "imagesTr" / f"case_{number}_0000.nii.gz",
+        dataset / "labelsTr" / f"case_{number}.nii.gz",
+    )
     image, label = (SimpleItkFormat().read(path) for path in paths)
     arrays = change(image.array[0], label.array[0])
     geometry = Geometry(arrays[0].shape, image.geometry.spacing)
@@ -87,7 +90,15 @@ def keep(dataset, count):
 def train(dataset, folds="all"):
     """Train in 2D and in 3D by the command line; return the folders of the folds."""
     workspace = dataset.parents[1]
-    arguments = [sys.executable, "-m", "nnunet_cli", "train", str(dataset), "--workspace", str(workspace)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "nnunet_cli",
+        "train",
+        str(dataset),
+        "--workspace",
+        str(workspace),
+    ]
     arguments += ["-c", "2d", "-c", "3d_fullres", "--folds", folds]
     arguments += ["--workers", "0", "--precision", "float32", "--processes", "1"]
     arguments += [part for setting in SETTINGS for part in ("--set", setting)]
@@ -102,11 +113,15 @@ def check(dataset, fold, cases):
     """The fold is trained and validated: finite weights and losses, one prediction per case, on its own grid."""
     (line,) = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
     assert np.isfinite([line["train_loss"], line["validation_loss"]]).all()
-    assert all(torch.isfinite(tensor).all() for tensor in load_file(fold / "weights.safetensors").values())
+    assert all(
+        torch.isfinite(tensor).all() for tensor in load_file(fold / "weights.safetensors").values()
+    )
     results = json.loads((fold / "validation" / "summary.json").read_text())["results"]["all"]
     assert [Path(result["test"]).name for result in results] == [f"{name}.nii.gz" for name in cases]
     for result in results:
-        prediction, reference = (SimpleItkFormat().read(Path(result[key])) for key in ("test", "reference"))
+        prediction, reference = (
+            SimpleItkFormat().read(Path(result[key])) for key in ("test", "reference")
+        )
         assert prediction.geometry == reference.geometry
         assert set(np.unique(prediction.array)) <= {0, 1}
 
@@ -183,7 +198,9 @@ CLASSES = {"background": 0, "edge": 1, "core": 2, "ignore": 3}
 
 def loop_of(labels, dimensions):
     """Return the training of a small network before its first step, in float64."""
-    labels = Labels.from_dataset_json({"labels": dict(labels), "regions_class_order": [1, 2]}, "test")
+    labels = Labels.from_dataset_json(
+        {"labels": dict(labels), "regions_class_order": [1, 2]}, "test"
+    )
     axes = (2,) * dimensions
     spec = NetworkSpec(
         dimensions=dimensions,
@@ -194,7 +211,9 @@ def loop_of(labels, dimensions):
         base_features=4,
         max_features=16,
     )
-    configuration = SimpleNamespace(network=spec, dimensions=dimensions, batch_size=2, batch_dice=True)
+    configuration = SimpleNamespace(
+        network=spec, dimensions=dimensions, batch_size=2, batch_dice=True
+    )
     task = SimpleNamespace(
         folder=Path("nowhere"),
         configuration=configuration,
@@ -221,8 +240,12 @@ def gradients_of_heads(loop, label):
         return list(heads)
 
     loop.forward = watched
-    images = torch.randn(label.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    value = loop._training_step(Step(0, 0, True), {"images": images, "label": label, "names": ["drawn"]}, True)
+    images = torch.randn(
+        label.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    value = loop._training_step(
+        Step(0, 0, True), {"images": images, "label": label, "names": ["drawn"]}, True
+    )
     assert np.isfinite(value)
     return [head.grad for head in heads]
 
@@ -230,7 +253,9 @@ def gradients_of_heads(loop, label):
 @pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
 @pytest.mark.parametrize("size", [(16, 16), (8, 16, 16)], ids=["2d", "3d"])
 def test_ignored_voxels_have_no_gradient_at_any_resolution(labels, size):
-    label = torch.randint(0, 4, (2, 1, *size), generator=torch.Generator().manual_seed(0), dtype=torch.int16)
+    label = torch.randint(
+        0, 4, (2, 1, *size), generator=torch.Generator().manual_seed(0), dtype=torch.int16
+    )
     label[:, :, : size[0] // 2][label[:, :, : size[0] // 2] == 0] = 3
     loop = loop_of(labels, len(size))
     full, half, coarsest = gradients_of_heads(loop, label)
@@ -250,5 +275,7 @@ def test_a_batch_of_ignored_voxels_changes_weights_by_their_decay_alone(labels):
     gradients = gradients_of_heads(loop, torch.full((2, 1, 16, 16), 3, dtype=torch.int16))
     assert not any(gradient.any() for gradient in gradients[:2])
     for name, tensor in loop.state.network.state_dict().items():
-        decay = 0 if name == "heads.0.weight" else 0.01 * 1.99 * 3e-5  # that head is not trained at all, as in v1
+        decay = (
+            0 if name == "heads.0.weight" else 0.01 * 1.99 * 3e-5
+        )  # that head is not trained at all, as in v1
         torch.testing.assert_close(tensor, before[name] * (1 - decay), atol=1e-14, rtol=1e-12)

@@ -35,7 +35,13 @@ CONFIGURATION = Configuration(
     median_shape=SHAPE,
     patch_size=PATCH,
     batch_size=2,
-    network=NetworkSpec(dimensions=3, input_channels=1, output_channels=3, pool_kernels=(), conv_kernels=((3, 3, 3),)),
+    network=NetworkSpec(
+        dimensions=3,
+        input_channels=1,
+        output_channels=3,
+        pool_kernels=(),
+        conv_kernels=((3, 3, 3),),
+    ),
     dummy_2d_augmentation=False,
     batch_dice=False,
     normalization=(Normalization(scheme="zscore"),),
@@ -45,17 +51,30 @@ CONFIGURATION = Configuration(
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> PreparedStore:
     store = PreparedStore(tmp_path_factory.mktemp("prepared"))
-    geometry = PreparedGeometry(Geometry(SHAPE), ((0, 14), (0, 15), (0, 16)), (0, 1, 2), SHAPE, (1.0, 1.0, 1.0))
+    geometry = PreparedGeometry(
+        Geometry(SHAPE), ((0, 14), (0, 15), (0, 16)), (0, 1, 2), SHAPE, (1.0, 1.0, 1.0)
+    )
     for number in range(4):
         random = np.random.default_rng(number)
         images = random.normal(size=(1, *SHAPE)).astype(np.float32)
         label = random.integers(-1, 3, SHAPE).astype(np.int8)
         locations = {value: np.argwhere(label == value) for value in (1, 2)}
-        store.write(PreparedCase(f"case_{number}", images, label, geometry, locations), "key", PATCH)
+        store.write(
+            PreparedCase(f"case_{number}", images, label, geometry, locations), "key", PATCH
+        )
     return store
 
 
-def stream(store, workers=0, *, augmentation=None, epochs=range(2), seed=3, names=("case_0", "case_1"), **changes):
+def stream(
+    store,
+    workers=0,
+    *,
+    augmentation=None,
+    epochs=range(2),
+    seed=3,
+    names=("case_0", "case_1"),
+    **changes,
+):
     def sampler(cases):
         return PatchSampler(store, cases, CONFIGURATION, CONFIGURATION.batch_size, 0.33, (1, 2))
 
@@ -89,7 +108,9 @@ def test_order_types_and_shapes(store):
         assert batch["images"].dtype == torch.float32
         assert batch["label"].dtype == torch.int16
         assert batch["label"].min() == 0
-        assert set(batch["names"]) <= ({"case_0", "case_1"} if step.training else {"case_2", "case_3"})
+        assert set(batch["names"]) <= (
+            {"case_0", "case_1"} if step.training else {"case_2", "case_3"}
+        )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -121,7 +142,9 @@ def test_every_batch_is_another(store):
 
 
 def test_training_and_validation_on_the_same_cases_draw_different_patches(store):
-    found = list(stream(store, augmentation=NoAugmentation(), names=("case_2", "case_3"), epochs=range(1)))
+    found = list(
+        stream(store, augmentation=NoAugmentation(), names=("case_2", "case_3"), epochs=range(1))
+    )
     assert not torch.equal(found[0][1]["images"], found[4][1]["images"])
 
 
@@ -150,7 +173,9 @@ def test_closing_ends_the_workers(store):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_case_that_cannot_be_read_is_named(store, workers):
-    with pytest.raises(TrainingError, match=r"Batch 0 of epoch 0 \(training\).*case_9.*nnunet preprocess"):
+    with pytest.raises(
+        TrainingError, match=r"Batch 0 of epoch 0 \(training\).*case_9.*nnunet preprocess"
+    ):
         list(stream(store, workers, names=("case_9",)))
 
 
@@ -161,7 +186,9 @@ class Broken(NoAugmentation):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_cause_of_a_broken_augmentation_stays_attached(store, workers):
-    with pytest.raises(TrainingError, match=r"cases case_\d, case_\d, .*KeyError: 'no such key'") as caught:
+    with pytest.raises(
+        TrainingError, match=r"cases case_\d, case_\d, .*KeyError: 'no such key'"
+    ) as caught:
         list(stream(store, workers, augmentation=Broken()))
     assert "in augment" in str(caught.value.__cause__)
 
@@ -193,7 +220,9 @@ class Trouble(NoAugmentation):
 def test_a_worker_that_dies_or_is_stuck_is_named_and_replaced(store, tmp_path, stuck):
     (tmp_path / "once").touch()
     listener = Listener()
-    found = list(stream(store, 1, augmentation=Trouble(tmp_path, stuck), report=listener, patience=6.0))
+    found = list(
+        stream(store, 1, augmentation=Trouble(tmp_path, stuck), report=listener, patience=6.0)
+    )
     assert_equal(found, list(stream(store, augmentation=NoAugmentation())))
     (warning,) = listener.warnings
     assert ("stuck" if stuck else "worker died") in warning
@@ -207,7 +236,15 @@ def test_a_worker_that_is_stuck_on_its_first_batch_is_named_as_soon(store, tmp_p
     monkeypatch.setattr(loading, "_STARTING", 1000)
     (tmp_path / "once").touch()
     listener = Listener()
-    list(stream(store, 1, augmentation=Trouble(tmp_path, stuck=True, sample=1), report=listener, patience=6.0))
+    list(
+        stream(
+            store,
+            1,
+            augmentation=Trouble(tmp_path, stuck=True, sample=1),
+            report=listener,
+            patience=6.0,
+        )
+    )
     (warning,) = listener.warnings
     assert "stuck" in warning
     assert "batch 0 of epoch 0 (training)" in warning
@@ -215,7 +252,9 @@ def test_a_worker_that_is_stuck_on_its_first_batch_is_named_as_soon(store, tmp_p
 
 @pytest.mark.slow
 def test_workers_that_die_again_and_again_end_the_training(store, tmp_path):
-    with pytest.raises(TrainingError, match=r"failed 3 times at batch 0 of epoch 0.*case_.*worker died.*--workers"):
+    with pytest.raises(
+        TrainingError, match=r"failed 3 times at batch 0 of epoch 0.*case_.*worker died.*--workers"
+    ):
         list(stream(store, 1, augmentation=Killed()))
     assert not multiprocessing.active_children()
 
@@ -230,7 +269,9 @@ class Slow(NoAugmentation):
 def test_slow_workers_are_waited_for(store, monkeypatch):
     monkeypatch.setattr(loading, "_CHECK_SECONDS", 1)
     slow = list(stream(store, 1, augmentation=Slow(), epochs=range(1), training_iterations=2))
-    fast = list(stream(store, 0, augmentation=NoAugmentation(), epochs=range(1), training_iterations=2))
+    fast = list(
+        stream(store, 0, augmentation=NoAugmentation(), epochs=range(1), training_iterations=2)
+    )
     assert_equal(slow, fast)
 
 

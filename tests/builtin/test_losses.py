@@ -25,7 +25,13 @@ ODD = {
     "generalised": {"labels": "any", "overlap": "generalised_dice"},
     "mcc": {"labels": "any", "overlap": "mcc", "smooth": 0.0, "ce_weight": 0.0},
     "weighted": {"labels": "any", "class_weights": [0.5, 2.0, 1.0], "background": True},
-    "everything": {"labels": "any", "class_weights": [0.5, 2, 1], "focal_gamma": 0.5, "focal_alpha": 0.7, "top_k": 0.3},
+    "everything": {
+        "labels": "any",
+        "class_weights": [0.5, 2, 1],
+        "focal_gamma": 0.5,
+        "focal_alpha": 0.7,
+        "top_k": 0.3,
+    },
     "smooth_focal": {"labels": "any", "focal_gamma": 1.5, "focal_smooth": 0.01},
 }
 KINDS = [
@@ -46,7 +52,9 @@ def batch(seed, samples, size, regions, ignored=0.0):
     logits = torch.randn(samples, 3, *size, generator=generator, dtype=torch.float64) * 2
     label = torch.randint(0, 3, (samples, 1, *size), generator=generator)
     label[torch.rand(label.shape, generator=generator) < ignored] = 9
-    target = region_maps(label, [(1, 2, 9), (2,), (0,)], 9 if ignored else None) if regions else label
+    target = (
+        region_maps(label, [(1, 2, 9), (2,), (0,)], 9 if ignored else None) if regions else label
+    )
     return logits, label, target
 
 
@@ -94,7 +102,13 @@ V1 = [  # loss of v1's trainer; component and settings; v1's value with batch Di
     ("Loss_DiceCE_noSmooth", "dice_ce", {"smooth": 0.0}, 2.105734, 2.125410),
     ("Loss_DiceTopK10", "dice_topk", {}, 5.803173, 5.822848),
     ("Loss_TopK10", "topk", {}, 6.029841, 6.029841),
-    ("Loss_MCC", "dice", {"overlap": "mcc", "smooth": 0.0, "background": True}, -0.019169, -0.022916),
+    (
+        "Loss_MCC",
+        "dice",
+        {"overlap": "mcc", "smooth": 0.0, "background": True},
+        -0.019169,
+        -0.022916,
+    ),
     ("Loss_MCCnoBG", "dice", {"overlap": "mcc", "smooth": 0.0}, -0.017786, -0.020424),
     ("SegLoss_Focal", "focal", {"focal_alpha": 0.5, "focal_smooth": 1e-5}, 1.002365, 1.002365),
     ("BraTSRegions", "dice_bce", {}, 0.741429, 0.753667),
@@ -102,7 +116,9 @@ V1 = [  # loss of v1's trainer; component and settings; v1's value with batch Di
 ]
 
 
-@pytest.mark.parametrize(("trainer", "name", "changes", "of_batch", "of_sample"), V1, ids=[row[0] for row in V1])
+@pytest.mark.parametrize(
+    ("trainer", "name", "changes", "of_batch", "of_sample"), V1, ids=[row[0] for row in V1]
+)
 def test_settings_give_the_losses_of_v1s_trainers(trainer, name, changes, of_batch, of_sample):
     n = np.arange(720)
     logits = torch.from_numpy(3 * np.sin(1.7 * n)).float().view(2, 3, 4, 5, 6)
@@ -123,7 +139,9 @@ def test_worked_example_of_the_spec():
     )
     label = torch.tensor([[[[0, 1, 1], [0, 0, 1]]], [[[0, 0, 0], [0, 0, 0]]]])
     for batch_dice, expected in ((True, 0.1760871), (False, 0.2785170)):
-        assert DiceCE().build(batch_dice=batch_dice)(logits, label).item() == pytest.approx(expected, abs=1e-6)
+        assert DiceCE().build(batch_dice=batch_dice)(logits, label).item() == pytest.approx(
+            expected, abs=1e-6
+        )
         forced = DiceCE(batch_dice=batch_dice).build(batch_dice=not batch_dice)
         assert forced(logits, label).item() == pytest.approx(expected, abs=1e-6)
 
@@ -141,13 +159,21 @@ BY_HAND = [
     ("topk", {"top_k": 0.5}, -(math.log(0.5) + math.log(0.8)) / 2),
     ("dice_topk", {}, math.log(2) - DICE),
     ("focal", {}, FOCAL),
-    ("focal", {"focal_gamma": 0.0, "focal_alpha": 0.25}, -(0.75 * math.log(0.8) + 0.25 * math.log(0.36)) / 4),
+    (
+        "focal",
+        {"focal_gamma": 0.0, "focal_alpha": 0.25},
+        -(0.75 * math.log(0.8) + 0.25 * math.log(0.36)) / 4,
+    ),
     ("dice_focal", {}, FOCAL - DICE),
     ("tversky", {}, -4.4 / (4.4 + 0.6 * 0.2 + 1.4 * 0.8)),
     ("dice", {"smooth": 1.0}, -5.4 / 6.4),
     ("dice", {"overlap": "squared_dice"}, -4.4 / 4.74),
     ("dice", {"overlap": "generalised_dice"}, -DICE),
-    ("dice", {"overlap": "mcc", "smooth": 0.0}, -(2.2 * 0.8 - 0.2 * 0.8) / math.sqrt(2.4 * 3 * 1 * 1.6)),
+    (
+        "dice",
+        {"overlap": "mcc", "smooth": 0.0},
+        -(2.2 * 0.8 - 0.2 * 0.8) / math.sqrt(2.4 * 3 * 1 * 1.6),
+    ),
 ]
 
 
@@ -156,7 +182,9 @@ def test_hand_computed_examples(name, changes, expected):
     probability = torch.tensor([0.2, 0.5, 0.8, 0.9], dtype=torch.float64).view(1, 1, 4)
     logits, truth = probability.logit(), torch.tensor([0, 1, 1, 1]).view(1, 1, 4)
     builder = DiceCE(**{**LOSSES[name], **changes})
-    classes = builder.build(batch_dice=False)(torch.cat([torch.zeros_like(logits), logits], dim=1), truth)
+    classes = builder.build(batch_dice=False)(
+        torch.cat([torch.zeros_like(logits), logits], dim=1), truth
+    )
     regions = builder.build(batch_dice=False, regions=True)(logits, truth)
     assert classes.item() == pytest.approx(expected, abs=1e-5)
     assert regions.item() == pytest.approx(expected, abs=1e-5)
@@ -166,7 +194,9 @@ def test_class_weights_make_a_weighted_mean():
     logits, label, _ = batch(0, 2, (5, 6), regions=False)
     value = DiceCE(dice_weight=0, class_weights=[0.2, 1, 3]).build(batch_dice=True)(logits, label)
     weight = torch.tensor([0.2, 1, 3], dtype=torch.float64)
-    assert value.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, label[:, 0], weight).item())
+    assert value.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, label[:, 0], weight).item()
+    )
     with pytest.raises(UsageError, match="2 values; the network has 3 outputs"):
         DiceCE(class_weights=[1, 2]).build(batch_dice=True)(logits, label)
 
@@ -175,8 +205,12 @@ def test_class_weights_of_regions():
     logits, _, maps = batch(0, 2, (5, 6), regions=True)
     builder = DiceCE(labels="any", dice_weight=0, class_weights=[1, 0, 3])
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    expected = (entropy(logits[:, 0], maps[:, 0].double()) + 3 * entropy(logits[:, 2], maps[:, 2].double())) / 4
-    assert builder.build(batch_dice=True, regions=True)(logits, maps).item() == pytest.approx(expected.item())
+    expected = (
+        entropy(logits[:, 0], maps[:, 0].double()) + 3 * entropy(logits[:, 2], maps[:, 2].double())
+    ) / 4
+    assert builder.build(batch_dice=True, regions=True)(logits, maps).item() == pytest.approx(
+        expected.item()
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -184,7 +218,10 @@ def test_class_weights_of_regions():
 def test_the_order_of_voxels_and_of_samples_is_irrelevant(seed, samples, batch_dice, kind):
     logits, _, target = batch(seed, samples, (24,), kind[1])
     generator = torch.Generator().manual_seed(seed)
-    order, voxels = torch.randperm(samples, generator=generator), torch.randperm(24, generator=generator)
+    order, voxels = (
+        torch.randperm(samples, generator=generator),
+        torch.randperm(24, generator=generator),
+    )
     loss = made(kind[0], batch_dice=batch_dice, regions=kind[1])
     shuffled = loss(logits[order][..., voxels], target[order][..., voxels])
     assert shuffled.item() == pytest.approx(loss(logits, target).item(), abs=1e-9)
@@ -194,14 +231,23 @@ def test_the_order_of_voxels_and_of_samples_is_irrelevant(seed, samples, batch_d
 def test_batch_dice_sees_the_batch_as_one_volume(name, regions):
     logits, _, target = batch(0, 3, (4, 5, 6), regions)
     as_one = [torch.cat(list(tensor), dim=1)[None] for tensor in (logits, target)]
-    of_batch, of_sample = (made(name, batch_dice=batch_dice, regions=regions) for batch_dice in (True, False))
+    of_batch, of_sample = (
+        made(name, batch_dice=batch_dice, regions=regions) for batch_dice in (True, False)
+    )
     assert of_batch(logits, target).item() == pytest.approx(of_sample(*as_one).item(), abs=1e-9)
     with_overlap = {**LOSSES, **ODD}[name].get("dice_weight", 1)
-    assert bool(with_overlap) == (abs(of_batch(logits, target) - of_sample(logits, target)).item() > 1e-7)
+    assert bool(with_overlap) == (
+        abs(of_batch(logits, target) - of_sample(logits, target)).item() > 1e-7
+    )
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.floats(0.05, 0.95), st.sampled_from([(7,), (3, 4), (2, 3, 2)]))
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from(KINDS),
+    st.floats(0.05, 0.95),
+    st.sampled_from([(7,), (3, 4), (2, 3, 2)]),
+)
 def test_ignored_voxels_have_no_gradient_and_no_influence(seed, kind, share, size):
     logits, label, target = batch(seed, 2, size, kind[1], share)
     for batch_dice in (True, False):
@@ -221,7 +267,9 @@ def test_the_loss_with_an_ignore_label_is_that_of_the_other_voxels(seed, kind, s
     seen = (label != 9)[:, 0]
     if not seen.any():
         return
-    value, found = gradient(made(kind[0], batch_dice=True, ignore_label=9, regions=kind[1]), logits, target)
+    value, found = gradient(
+        made(kind[0], batch_dice=True, ignore_label=9, regions=kind[1]), logits, target
+    )
     alone = [tensor.movedim(1, -1)[seen].T[None] for tensor in (logits, target[:, :3])]
     expected, gradient_alone = gradient(made(kind[0], batch_dice=True, regions=kind[1]), *alone)
     assert value.item() == pytest.approx(expected.item(), abs=1e-9)
@@ -246,12 +294,15 @@ def test_a_sample_with_nothing_but_ignored_voxels_does_not_count(name, regions, 
 
 @pytest.mark.parametrize(("name", "regions"), KINDS)
 @pytest.mark.parametrize(
-    ("size", "batch_dice", "ignored"), [((5,), True, 0), ((2, 3), False, 0.4), ((2, 2, 2), True, 0.4)]
+    ("size", "batch_dice", "ignored"),
+    [((5,), True, 0), ((2, 3), False, 0.4), ((2, 2, 2), True, 0.4)],
 )
 def test_gradients_are_those_of_finite_differences(name, regions, size, batch_dice, ignored):
     logits, _, target = batch(4, 2, size, regions, ignored)
     loss = made(name, batch_dice=batch_dice, ignore_label=9 if ignored else None, regions=regions)
-    assert torch.autograd.gradcheck(lambda x: loss(x, target), logits.requires_grad_(), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x: loss(x, target), logits.requires_grad_(), fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("squares", [False, True])
@@ -260,14 +311,18 @@ def test_the_gradient_of_the_softmax_sums_is_written_correctly(squares, ignored)
     logits, label, _ = batch(5, 2, (3, 2), False, ignored)
     seen = label != 9 if ignored else None
     label = label % 9
-    assert torch.autograd.gradcheck(lambda x: SoftmaxSums.apply(x, label, seen, squares)[:3], logits.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: SoftmaxSums.apply(x, label, seen, squares)[:3], logits.requires_grad_()
+    )
 
 
 @pytest.mark.parametrize(("name", "regions"), KINDS)
 @pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
 def test_extreme_logits_have_finite_losses_and_gradients(name, regions, size):
     _, label, target = batch(6, 2, (4, 4, 4), regions)
-    right, constant = (2 * region_maps(x, [(0,), (1,), (2,)]).float() - 1 for x in (label, torch.zeros_like(label)))
+    right, constant = (
+        2 * region_maps(x, [(0,), (1,), (2,)]).float() - 1 for x in (label, torch.zeros_like(label))
+    )
     for signs in (right, -right, constant, torch.ones_like(right)):
         value, found = gradient(made(name, batch_dice=True, regions=regions), size * signs, target)
         assert torch.isfinite(value)
@@ -297,7 +352,9 @@ def test_an_empty_class_costs_its_false_positives():
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "dice_bce"])
 def test_one_class_is_the_foreground_of_its_own(name):
-    value, found = gradient(made(name, batch_dice=True), torch.randn(2, 1, 5, 5), torch.zeros(2, 1, 5, 5))
+    value, found = gradient(
+        made(name, batch_dice=True), torch.randn(2, 1, 5, 5), torch.zeros(2, 1, 5, 5)
+    )
     assert value.item() == pytest.approx(-LOSSES[name].get("dice_weight", 1), abs=1e-5)
     assert torch.isfinite(found).all()
 
@@ -318,7 +375,9 @@ def test_labels_of_any_type_and_logits_of_any_memory_order(label_dtype):
     logits, label, _ = batch(9, 2, (3, 4, 5), False)
     loss = made("dice_ce", batch_dice=False)
     expected, gradient_expected = gradient(loss, logits, label)
-    value, found = gradient(loss, logits.to(memory_format=torch.channels_last_3d), label.to(label_dtype))
+    value, found = gradient(
+        loss, logits.to(memory_format=torch.channels_last_3d), label.to(label_dtype)
+    )
     assert value.item() == pytest.approx(expected.item())
     assert torch.allclose(found, gradient_expected)
 
@@ -338,7 +397,10 @@ def test_weights_halve_and_the_coarsest_head_is_left_out():
 def test_targets_take_the_middle_sample():
     label = torch.arange(16).view(1, 1, 16, 1).expand(1, 1, 16, 16)
     found = targets(label, [(2, 1), (2, 1), (2, 2), (2, 2)])
-    assert [t[0, 0, :, 0].tolist() for t in found[1:3]] == [[1, 3, 5, 7, 9, 11, 13, 15], [2, 6, 10, 14]]
+    assert [t[0, 0, :, 0].tolist() for t in found[1:3]] == [
+        [1, 3, 5, 7, 9, 11, 13, 15],
+        [2, 6, 10, 14],
+    ]
     assert found[3].shape == (1, 1, 2, 8)
 
 
@@ -354,8 +416,20 @@ def test_a_loss_of_the_wrong_kind_names_the_right_one():
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        *[("top_k", 0), ("top_k", 1.5), ("smooth", -1), ("focal_gamma", -1), ("focal_alpha", 1.1), ("ce_weight", -1)],
-        *[("class_weights", [1, -1]), ("class_weights", []), ("overlap", "iou"), ("labels", "classes")],
+        *[
+            ("top_k", 0),
+            ("top_k", 1.5),
+            ("smooth", -1),
+            ("focal_gamma", -1),
+            ("focal_alpha", 1.1),
+            ("ce_weight", -1),
+        ],
+        *[
+            ("class_weights", [1, -1]),
+            ("class_weights", []),
+            ("overlap", "iou"),
+            ("labels", "classes"),
+        ],
         *[("tversky_beta", -0.1), ("background", 1), ("batch_dice", "yes")],
     ],
 )
@@ -387,7 +461,9 @@ def scaled_gradient(case, samples):
 def train_in_process(rank, folder):
     """Average value and gradient of two processes with one and two samples, as DistributedDataParallel does."""
     distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    found = torch.stack([scaled_gradient(case, slice(0, 1) if rank == 0 else slice(1, 3)) for case in JOINED])
+    found = torch.stack(
+        [scaled_gradient(case, slice(0, 1) if rank == 0 else slice(1, 3)) for case in JOINED]
+    )
     distributed.all_reduce(found)
     np.save(f"{folder}/rank{rank}.npy", (found / 2).numpy())
     distributed.destroy_process_group()
@@ -415,7 +491,10 @@ def test_weights_go_from_one_term_to_the_other_in_the_course_of_a_training():
         "transition": (500, 750),
     }
     loss = DeepSupervisionLoss(DiceCE(**settings).build(batch_dice=True), 1)
-    terms = {name: DiceCE(**{name: 1, other: 0}).build(batch_dice=True) for name, other in (WEIGHTS, WEIGHTS[::-1])}
+    terms = {
+        name: DiceCE(**{name: 1, other: 0}).build(batch_dice=True)
+        for name, other in (WEIGHTS, WEIGHTS[::-1])
+    }
     logits, label = torch.randn(2, 3, 5, 6), torch.randint(0, 3, (2, 1, 5, 6))
     ce, dice = (term(logits, label) for term in terms.values())
     for epoch, share in ((0, 0), (501, 0), (626, 0.5), (751, 1), (999, 1)):

@@ -33,10 +33,16 @@ def load_golden_network(golden, name):
     """Return a network of the golden file with its weights, and the arrays of the file that belong to it."""
     entry = next(e for e in json.loads((golden / "network.json").read_text()) if e["name"] == name)
     with np.load(golden / "network.npz") as content:
-        arrays = {key.removeprefix(f"{name}__"): content[key] for key in content.files if key.startswith(f"{name}__")}
+        arrays = {
+            key.removeprefix(f"{name}__"): content[key]
+            for key in content.files
+            if key.startswith(f"{name}__")
+        }
     network = PlainUNet().build(spec_of(entry))
     weights = {
-        key.removeprefix("weight__"): torch.from_numpy(a) for key, a in arrays.items() if key.startswith("weight__")
+        key.removeprefix("weight__"): torch.from_numpy(a)
+        for key, a in arrays.items()
+        if key.startswith("weight__")
     }
     network.load_state_dict(from_v1(weights))
     return network, arrays
@@ -74,7 +80,9 @@ def test_every_head_equals_v1(golden, name, channels_last):
 )
 def test_parameter_counts(dimensions, depth, inputs, outputs, parameters):
     most = 480 if dimensions == 2 else 320
-    spec = isotropic(depth, dimensions, input_channels=inputs, output_channels=outputs, max_features=most)
+    spec = isotropic(
+        depth, dimensions, input_channels=inputs, output_channels=outputs, max_features=most
+    )
     with torch.device("meta"):
         network = PlainUNet().build(spec)
     assert sum(p.numel() for p in network.parameters()) == parameters
@@ -85,7 +93,9 @@ def test_initialisation_is_kaiming_with_zero_biases():
     for name, tensor in PlainUNet().build(isotropic(2)).named_parameters():
         if tensor.ndim > 1 and tensor.numel() > 1000:
             fan_in = tensor.shape[1] * np.prod(tensor.shape[2:])
-            assert tensor.std().item() == pytest.approx(np.sqrt(2 / (1 + 1e-4) / fan_in), rel=0.1), name
+            assert tensor.std().item() == pytest.approx(
+                np.sqrt(2 / (1 + 1e-4) / fan_in), rel=0.1
+            ), name
         elif name.endswith("bias"):
             assert not tensor.any(), name
 
@@ -95,13 +105,19 @@ def test_initialisation_is_kaiming_with_zero_biases():
 def test_the_fused_normalisation_has_the_gradients_of_pytorch(shape, slope):
     torch.manual_seed(0)
     layout = torch.channels_last_3d if len(shape) == 5 else torch.channels_last
-    inputs = [torch.randn(shape).contiguous(memory_format=layout), torch.randn(shape[1]), torch.randn(shape[1])]
+    inputs = [
+        torch.randn(shape).contiguous(memory_format=layout),
+        torch.randn(shape[1]),
+        torch.randn(shape[1]),
+    ]
     outer = torch.randn(shape)
     ours, theirs = ([tensor.clone().requires_grad_() for tensor in inputs] for _ in range(2))
     fused = _NormActivation.apply(*ours, slope)
     assert fused.is_contiguous(memory_format=layout)
     fused.backward(outer)
-    plain = functional.leaky_relu(functional.group_norm(theirs[0], shape[1], theirs[1], theirs[2], 1e-5), slope)
+    plain = functional.leaky_relu(
+        functional.group_norm(theirs[0], shape[1], theirs[1], theirs[2], 1e-5), slope
+    )
     plain.backward(outer)
     torch.testing.assert_close(fused, plain)
     for a, b in zip(ours, theirs, strict=True):
@@ -128,7 +144,10 @@ def test_both_memory_orders_learn_the_same():
     gradients = []
     for layout in (torch.contiguous_format, torch.channels_last_3d):
         torch.manual_seed(0)
-        network, images = PlainUNet().build(spec).to(memory_format=layout), torch.randn(2, 2, 6, 8, 8)
+        network, images = (
+            PlainUNet().build(spec).to(memory_format=layout),
+            torch.randn(2, 2, 6, 8, 8),
+        )
         network(images.contiguous(memory_format=layout))[0].square().mean().backward()
         gradients.append([p.grad for p in network.parameters()])
     for a, b in zip(*gradients, strict=True):
@@ -137,7 +156,10 @@ def test_both_memory_orders_learn_the_same():
 
 def test_bfloat16_follows_float32():
     torch.manual_seed(0)
-    network, images = PlainUNet().build(isotropic(2, base_features=8)), torch.randn(1, 1, 16, 16, 16)
+    network, images = (
+        PlainUNet().build(isotropic(2, base_features=8)),
+        torch.randn(1, 1, 16, 16, 16),
+    )
     exact = network(images)[0]
     with torch.autocast("cpu", torch.bfloat16):
         coarse = network(images)[0]
@@ -162,7 +184,9 @@ def leaky(features, slope=0.01):
 def response_norm(features, norm):
     axes, shape = (2, 3, 4), (1, -1, 1, 1, 1)
     scaled = features / (features.square().mean(axes, keepdim=True) + 1e-6).sqrt()
-    return torch.maximum(norm.weight.view(shape) * scaled + norm.bias.view(shape), norm.threshold.view(shape))
+    return torch.maximum(
+        norm.weight.view(shape) * scaled + norm.bias.view(shape), norm.threshold.view(shape)
+    )
 
 
 def instance_norm(features, norm):
@@ -171,12 +195,18 @@ def instance_norm(features, norm):
 
 VARIANTS = [
     ({}, lambda x, n: leaky(instance_norm(x, n))),
-    ({"norm": "batch"}, lambda x, n: leaky(functional.batch_norm(x, None, None, n.weight, n.bias, training=True))),
+    (
+        {"norm": "batch"},
+        lambda x, n: leaky(functional.batch_norm(x, None, None, n.weight, n.bias, training=True)),
+    ),
     ({"norm": "group"}, lambda x, n: leaky(functional.group_norm(x, 8, n.weight, n.bias))),
     ({"norm": "frn"}, response_norm),
     ({"norm": "none"}, lambda x, _: leaky(x)),
     ({"activation": "gelu"}, lambda x, n: functional.gelu(instance_norm(x, n))),
-    ({"activation": "mish"}, lambda x, n: instance_norm(x, n) * functional.softplus(instance_norm(x, n)).tanh()),
+    (
+        {"activation": "mish"},
+        lambda x, n: instance_norm(x, n) * functional.softplus(instance_norm(x, n)).tanh(),
+    ),
     ({"norm_last": True, "negative_slope": 0.2}, lambda x, n: instance_norm(leaky(x, 0.2), n)),
 ]
 
@@ -188,7 +218,9 @@ def test_norms_and_activations(style, expected):
     block, orders = variant_block(**style)
     for images in orders:
         convolved = functional.conv3d(images, block.conv.weight, block.conv.bias, padding=1)
-        torch.testing.assert_close(block(images), expected(convolved, block.norm), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            block(images), expected(convolved, block.norm), rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("builder", [PlainUNet(), ResidualUNet()], ids=["plain", "residual"])
@@ -203,7 +235,11 @@ def test_compilers_see_the_whole_network(builder):
 
 def test_heads_have_biases_on_request():
     spec = NetworkSpec(
-        dimensions=2, input_channels=1, output_channels=3, pool_kernels=((2, 2),) * 2, conv_kernels=((3, 3),) * 3
+        dimensions=2,
+        input_channels=1,
+        output_channels=3,
+        pool_kernels=((2, 2),) * 2,
+        conv_kernels=((3, 3),) * 3,
     )
     names = {name for name, _ in PlainUNet(head_bias=True).build(spec).named_parameters()}
     without = {name for name, _ in PlainUNet().build(spec).named_parameters()}

@@ -42,12 +42,16 @@ def test_ct2_uses_the_voxels_strictly_inside_the_clipped_range():
 
 def test_zscore_without_mask_uses_every_voxel():
     result = normalized([1, 2, 3, 6], [-1, -1, 0, 1], "zscore")
-    np.testing.assert_allclose(result, (np.array([1, 2, 3, 6]) - 3) / np.std([1, 2, 3, 6]), rtol=1e-6)
+    np.testing.assert_allclose(
+        result, (np.array([1, 2, 3, 6]) - 3) / np.std([1, 2, 3, 6]), rtol=1e-6
+    )
 
 
 def test_zscore_with_mask_uses_the_inside_and_sets_the_outside_to_zero():
     result = normalized([100, 2, 4, 6], [-1, 0, 2, 0], "zscore", use_mask=True)
-    np.testing.assert_allclose(result, [0, -2 / np.std([2, 4, 6]), 0, 2 / np.std([2, 4, 6])], rtol=1e-6)
+    np.testing.assert_allclose(
+        result, [0, -2 / np.std([2, 4, 6]), 0, 2 / np.std([2, 4, 6])], rtol=1e-6
+    )
 
 
 @pytest.mark.filterwarnings("error")
@@ -61,7 +65,9 @@ def test_none_leaves_the_image():
 
 
 def test_an_unknown_scheme_lists_what_exists():
-    with pytest.raises(UsageError, match=r"'zscor'. Did you mean 'zscore'\? Schemes: CT, CT2, zscore, none"):
+    with pytest.raises(
+        UsageError, match=r"'zscor'. Did you mean 'zscore'\? Schemes: CT, CT2, zscore, none"
+    ):
         normalized([1], [0], "zscor")
 
 
@@ -78,7 +84,9 @@ def test_ct2_refuses_an_image_without_voxels_in_the_range():
 
 
 def test_rescaling_maps_each_case_to_zero_and_one():
-    np.testing.assert_allclose(normalized([-1000, 0, 1000], [0, 0, 0], "rescale_to_0_1"), [0, 0.5, 1])
+    np.testing.assert_allclose(
+        normalized([-1000, 0, 1000], [0, 0, 0], "rescale_to_0_1"), [0, 0.5, 1]
+    )
     np.testing.assert_array_equal(normalized([7, 7, 7], [0, 0, 0], "rescale_to_0_1"), [0, 0, 0])
 
 

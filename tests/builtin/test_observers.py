@@ -13,7 +13,11 @@ from nnunet_core.registry.records import ComponentRecord, FoldRecord
 LINE = {"train_loss": -0.5, "validation_loss": None, "dice": [0.75, None], "mean_dice": 0.75}
 SUMMARY = {"1": {"Dice": 0.875, "Precision": None}}
 TRAINER = ComponentRecord(
-    reference="builtin/v2", target="x:Y", distribution="d", version="1", settings={"epochs": 2, "odd(name)": 1}
+    reference="builtin/v2",
+    target="x:Y",
+    distribution="d",
+    version="1",
+    settings={"epochs": 2, "odd(name)": 1},
 )
 RECORD = FoldRecord(
     status="running",
@@ -59,12 +63,16 @@ def curves(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
 
 
 def test_observers_are_plugins_and_silent_unless_asked(registry, tmp_path):
     found = registry("")
-    assert {"tensorboard", "wandb", "mlflow"} <= {info.name for info in found.plugins() if info.status == "active"}
+    assert {"tensorboard", "wandb", "mlflow"} <= {
+        info.name for info in found.plugins() if info.status == "active"
+    }
     assert train(found, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -90,12 +98,17 @@ def test_tensorboard_forgets_epochs_that_are_trained_again(registry, tmp_path):
 
 def test_a_fold_that_only_has_to_be_validated_is_logged(registry, tmp_path):
     pytest.importorskip("tensorboard")
-    assert registry("tensorboard").hooks.run_finished(record=RECORD, folder=tmp_path, summary=SUMMARY) == []
+    assert (
+        registry("tensorboard").hooks.run_finished(record=RECORD, folder=tmp_path, summary=SUMMARY)
+        == []
+    )
     assert list(curves(tmp_path)) == ["validation/1/Dice"]
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_missing_library_is_one_warning_that_names_the_extra(registry, tmp_path, monkeypatch, name):
+def test_a_missing_library_is_one_warning_that_names_the_extra(
+    registry, tmp_path, monkeypatch, name
+):
     monkeypatch.setitem(sys.modules, name, None)
     (warning,) = train(registry(f" {name.upper()} ,"), tmp_path)
     assert f"pip install 'nnunet-core[{name}]'" in warning
@@ -118,14 +131,20 @@ def test_a_library_that_fails_to_start_is_said_once(registry, tmp_path, monkeypa
 def test_wandb_gets_one_resumable_run(registry, tmp_path, monkeypatch):
     calls, summary = [], {}
     run = SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)), summary=summary, finish=lambda: calls.append("finished")
+        log=lambda values, step: calls.append((step, values)),
+        summary=summary,
+        finish=lambda: calls.append("finished"),
     )
     module = ModuleType("wandb")
     module.init = lambda **options: calls.append(options) or run
     monkeypatch.setitem(sys.modules, "wandb", module)
     assert train(registry("wandb"), tmp_path) == []
     options, first, second, end = calls
-    assert (options["id"], options["resume"], options["project"]) == (run_id(RECORD), "allow", "nnunet")
+    assert (options["id"], options["resume"], options["project"]) == (
+        run_id(RECORD),
+        "allow",
+        "nnunet",
+    )
     assert options["config"]["trainer.epochs"] == 2
     assert (first[0], second[0], end) == (0, 1, "finished")
     assert first[1] == {"train_loss": -0.5, "dice/1": 0.75, "mean_dice": 0.75}
@@ -142,14 +161,22 @@ class FakeMlflow(ModuleType):
         self.MlflowClient = lambda: self
 
     def get_experiment_by_name(self, name):
-        return SimpleNamespace(experiment_id=self.experiments[name]) if name in self.experiments else None
+        return (
+            SimpleNamespace(experiment_id=self.experiments[name])
+            if name in self.experiments
+            else None
+        )
 
     def create_experiment(self, name):
         return self.experiments.setdefault(name, "7")
 
     def search_runs(self, experiments, filter_string):
         wanted = filter_string.partition("'")[2].rstrip("'")
-        return [SimpleNamespace(info=SimpleNamespace(run_id=k)) for k, r in self.runs.items() if r["id"] == wanted]
+        return [
+            SimpleNamespace(info=SimpleNamespace(run_id=k))
+            for k, r in self.runs.items()
+            if r["id"] == wanted
+        ]
 
     def create_run(self, experiment, tags, run_name):
         key = str(len(self.runs))
@@ -175,7 +202,11 @@ def test_mlflow_goes_on_in_the_same_run(registry, tmp_path, monkeypatch):
     assert train(registry("mlflow"), tmp_path, range(1), finish=False) == []
     assert train(registry("mlflow"), tmp_path, range(1, 2)) == []
     assert fake.runs == {
-        "0": {"id": run_id(RECORD), "name": "Dataset001_Tiny default 3d_fullres fold 0", "ended": True}
+        "0": {
+            "id": run_id(RECORD),
+            "name": "Dataset001_Tiny default 3d_fullres fold 0",
+            "ended": True,
+        }
     }
     assert [step for _, name, step in fake.metrics if name == "mean_dice"] == [0, 1]
     assert ("0", "validation/1/Dice", None) in fake.metrics
@@ -210,4 +241,7 @@ def test_a_server_that_is_gone_is_asked_once(registry, tmp_path, monkeypatch):
 
 
 def test_numbers_are_flat_and_finite():
-    assert flat({"a": 1, "b": {"c": [2.0, None]}, "d": float("nan"), "e": "text"}, "x/") == {"x/a": 1.0, "x/b/c/1": 2.0}
+    assert flat({"a": 1, "b": {"c": [2.0, None]}, "d": float("nan"), "e": "text"}, "x/") == {
+        "x/a": 1.0,
+        "x/b/c/1": 2.0,
+    }

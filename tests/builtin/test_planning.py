@@ -61,7 +61,9 @@ def as_v1(configuration):
     pools = [list(kernel) for kernel in network.pool_kernels]
     return {
         "batch_size": configuration.batch_size,
-        "num_pool_per_axis": [sum(p[axis] > 1 for p in pools) for axis in range(network.dimensions)],
+        "num_pool_per_axis": [
+            sum(p[axis] > 1 for p in pools) for axis in range(network.dimensions)
+        ],
         "patch_size": list(configuration.patch_size),
         "median_patient_size_in_voxels": list(configuration.median_shape),
         "do_dummy_2D_data_aug": configuration.dummy_2d_augmentation,
@@ -83,15 +85,26 @@ def test_plans_are_those_of_v1(golden, planner):
             found["size_reductions"],
             **PLANNERS[planner],
         )
-        names = ["2d"] if planner == "v21_2d" else [n for n in ("3d_lowres", "3d_fullres") if n in plans.configurations]
+        names = (
+            ["2d"]
+            if planner == "v21_2d"
+            else [n for n in ("3d_lowres", "3d_fullres") if n in plans.configurations]
+        )
         assert len(names) == expected["num_stages"], found["name"]
         for stage, name in enumerate(names):
-            configuration, reference = plans.configurations[name], expected["plans_per_stage"][str(stage)]
+            configuration, reference = (
+                plans.configurations[name],
+                expected["plans_per_stage"][str(stage)],
+            )
             ours = as_v1(configuration)
             assert ours == {key: reference[key] for key in ours}, (found["name"], name)
-            np.testing.assert_allclose(configuration.spacing, reference["current_spacing"], rtol=1e-6)
+            np.testing.assert_allclose(
+                configuration.spacing, reference["current_spacing"], rtol=1e-6
+            )
             assert list(configuration.transpose_forward) == expected["transpose_forward"]
-            assert [configuration.transpose_forward.index(axis) for axis in range(3)] == expected["transpose_backward"]
+            assert [configuration.transpose_forward.index(axis) for axis in range(3)] == expected[
+                "transpose_backward"
+            ]
             schemes = [V1_SCHEMES.get(n.scheme, n.scheme) for n in configuration.normalization]
             assert schemes == list(expected["normalization_schemes"].values())
             masks = [n.use_mask for n in configuration.normalization]
@@ -112,11 +125,18 @@ def test_large_images_get_a_low_resolution_stage_and_a_cascade():
     sizes, spacings = [(482, 512, 512)] * 131, [(1, 0.767578, 0.767578)] * 131
     configurations = plan(sizes, spacings, ["CT"], 2).configurations
     assert list(configurations) == ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"]
-    np.testing.assert_allclose(configurations["3d_lowres"].spacing, (2.473119, 1.898312, 1.898312), rtol=1e-6)
+    np.testing.assert_allclose(
+        configurations["3d_lowres"].spacing, (2.473119, 1.898312, 1.898312), rtol=1e-6
+    )
     cascade = configurations["3d_cascade_fullres"]
     assert (cascade.previous, cascade.network.input_channels) == ("3d_lowres", 3)
     batch_dice = {name: c.batch_dice for name, c in configurations.items()}
-    assert batch_dice == {"2d": True, "3d_lowres": False, "3d_fullres": True, "3d_cascade_fullres": True}
+    assert batch_dice == {
+        "2d": True,
+        "3d_lowres": False,
+        "3d_fullres": True,
+        "3d_cascade_fullres": True,
+    }
 
 
 def test_max_batch_size_lowers_only_the_batch():
@@ -132,7 +152,9 @@ def test_any_memory_is_allowed_and_more_memory_never_shrinks_the_patch():
     arguments = ([(482, 512, 512)] * 20, [(1, 0.8, 0.8)] * 20, ["CT"], 2)
     volumes = [
         np.prod(
-            plan(*arguments, gpu_memory_gb=gb, configurations=("3d_fullres",)).configurations["3d_fullres"].patch_size
+            plan(*arguments, gpu_memory_gb=gb, configurations=("3d_fullres",))
+            .configurations["3d_fullres"]
+            .patch_size
         )
         for gb in (10, 24, 48)
     ]
@@ -146,7 +168,10 @@ def test_an_unknown_configuration_is_refused_with_the_nearest_name():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0.3, 8), min_size=3, max_size=3), st.lists(st.integers(8, 320), min_size=3, max_size=3))
+@given(
+    st.lists(st.floats(0.3, 8), min_size=3, max_size=3),
+    st.lists(st.integers(8, 320), min_size=3, max_size=3),
+)
 def test_a_topology_pads_the_patch_to_its_divisor_and_keeps_four_voxels(spacing, patch):
     net = topology(spacing, patch)
     for axis in range(3):
@@ -158,7 +183,9 @@ def test_a_topology_pads_the_patch_to_its_divisor_and_keeps_four_voxels(spacing,
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.tuples(*[st.integers(20, 400)] * 3), st.tuples(*[st.floats(0.5, 6)] * 3), st.integers(1, 40))
+@given(
+    st.tuples(*[st.integers(20, 400)] * 3), st.tuples(*[st.floats(0.5, 6)] * 3), st.integers(1, 40)
+)
 def test_plans_are_deterministic_and_valid(size, spacing, cases):
     arguments = ([size] * cases, [spacing] * cases, ["MRI"], 1)
     assert plan(*arguments) == plan(*arguments)
@@ -189,7 +216,10 @@ def test_without_resampling_there_is_no_low_resolution_and_cases_keep_their_spac
     assert list(plans.configurations) == ["2d", "3d_fullres"]
     assert "low_resolution" in plans.skipped["3d_lowres"]
     assert plans.configurations["3d_fullres"].preprocessor == "no_resampling"
-    assert plans.configurations["3d_fullres"].patch_size == plan(*LIVER).configurations["3d_fullres"].patch_size
+    assert (
+        plans.configurations["3d_fullres"].patch_size
+        == plan(*LIVER).configurations["3d_fullres"].patch_size
+    )
 
 
 def test_a_fixed_spacing_is_that_of_every_3d_network_at_full_resolution():
@@ -206,8 +236,12 @@ def test_isotropic_patches_are_shortened_along_their_longest_axis():
     in_mm = plan(*COLON, **variant("v21_isotropic_mm")).configurations["3d_fullres"]
     edges = np.array(in_mm.patch_size) * in_mm.spacing
     usual = plan(*COLON).configurations["3d_fullres"]
-    assert edges.max() / edges.min() < (np.array(usual.patch_size) * usual.spacing).max() / edges.min()
-    in_voxels = plan(*LIVER, **variant("v21_isotropic_voxels")).configurations["3d_fullres"].patch_size
+    assert (
+        edges.max() / edges.min() < (np.array(usual.patch_size) * usual.spacing).max() / edges.min()
+    )
+    in_voxels = (
+        plan(*LIVER, **variant("v21_isotropic_voxels")).configurations["3d_fullres"].patch_size
+    )
     assert max(in_voxels) - min(in_voxels) <= 32
 
 
@@ -241,5 +275,7 @@ def test_schemes_of_channels_and_what_is_said_of_unknown_names():
     ],
 )
 def test_axes_that_round_to_no_voxel_keep_one(size, spacing, settings):
-    for configuration in plan([size] * 5, [spacing] * 5, ["MRI"], 1, **settings).configurations.values():
+    for configuration in plan(
+        [size] * 5, [spacing] * 5, ["MRI"], 1, **settings
+    ).configurations.values():
         assert min(configuration.median_shape) >= 1

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_builtin.postprocessing.largest_component import LargestComponent, NoPostprocessing, keep_largest
+from nnunet_builtin.postprocessing.largest_component import (
+    LargestComponent,
+    NoPostprocessing,
+    keep_largest,
+)
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import ImageError, StorageError
@@ -29,7 +33,9 @@ LABEL_MAPS = arrays(np.int16, (3, 5, 6), elements=st.integers(0, 3))
 
 
 def _pairs(
-    predictions: np.ndarray, references: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    predictions: np.ndarray,
+    references: np.ndarray,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Callable[[], Iterator]:
     geometry = Geometry(tuple(predictions[0].shape), spacing)
     return lambda: ((p, r, geometry) for p, r in zip(predictions, references, strict=True))
@@ -41,12 +47,15 @@ def _row(*values: int) -> np.ndarray:
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    "name", ["clean", "islands_fg", "islands_class2", "true_second_object", "mixed", "empty_in_one_case"]
+    "name",
+    ["clean", "islands_fg", "islands_class2", "true_second_object", "mixed", "empty_in_one_case"],
 )
 def test_decisions_scores_and_cleaned_maps_are_those_of_v1(golden: Path, name: str) -> None:
     entry = next(e for e in files.read_json(golden / "postprocessing.json") if e["name"] == name)
     stored = np.load(golden / "postprocessing.npz", allow_pickle=False)
-    predictions, references, expected = (stored[f"{name}__{w}"] for w in ("prediction", "reference", "postprocessed"))
+    predictions, references, expected = (
+        stored[f"{name}__{w}"] for w in ("prediction", "reference", "postprocessed")
+    )
     z, y, x = entry["spacing_xyz"][::-1]
     pairs = _pairs(predictions, references, (z, y, x))
     component = LargestComponent()
@@ -59,7 +68,10 @@ def test_decisions_scores_and_cleaned_maps_are_those_of_v1(golden: Path, name: s
         np.testing.assert_array_equal(component.apply(prediction, geometry, state), cleaned)
 
 
-@given(LABEL_MAPS, st.lists(st.one_of(st.integers(1, 3), st.lists(st.integers(1, 3), min_size=1)), max_size=3))
+@given(
+    LABEL_MAPS,
+    st.lists(st.one_of(st.integers(1, 3), st.lists(st.integers(1, 3), min_size=1)), max_size=3),
+)
 def test_cleaning_only_removes(segmentation: np.ndarray, entries: list) -> None:
     before = segmentation.copy()
     state = {"for_which_classes": entries, "min_valid_object_sizes": None}
@@ -111,9 +123,14 @@ def test_a_class_that_is_nowhere_neither_helps_nor_blocks() -> None:
 
 
 def test_classes_are_judged_on_what_the_first_step_left() -> None:
-    prediction = _row(1, 1, 1, 1, 2, 2, 1, 2, 0, 2, 2, 2)  # the largest part of class 2 is an island
+    prediction = _row(
+        1, 1, 1, 1, 2, 2, 1, 2, 0, 2, 2, 2
+    )  # the largest part of class 2 is an island
     reference = _row(1, 1, 1, 1, 2, 2, 1, 1, 0, 0, 0, 0)
-    assert LargestComponent().fit(_pairs(prediction, reference), TWO)["for_which_classes"] == [[1, 2], 2]
+    assert LargestComponent().fit(_pairs(prediction, reference), TWO)["for_which_classes"] == [
+        [1, 2],
+        2,
+    ]
 
 
 def test_empty_predictions_are_fine() -> None:
@@ -146,7 +163,12 @@ def test_a_region_is_cleaned_only_if_no_other_region_loses() -> None:
 
 def test_ignored_voxels_have_no_say() -> None:
     labels = Labels(names=ONE.names, foreground=(1,), ignore=2)
-    assert LargestComponent().fit(_pairs(_row(1, 1, 0, 1), _row(1, 1, 0, 2)), labels)["for_which_classes"] == []
+    assert (
+        LargestComponent().fit(_pairs(_row(1, 1, 0, 1), _row(1, 1, 0, 2)), labels)[
+            "for_which_classes"
+        ]
+        == []
+    )
 
 
 @pytest.mark.parametrize("sizes", ["{(1, 2): 5.0}", {(1, 2): 5.0}])
@@ -154,7 +176,9 @@ def test_minimum_sizes_of_v1_are_in_mm3(sizes: object) -> None:
     segmentation = _row(1, 1, 1, 0, 1, 2, 0, 1)[0]
     state = {"for_which_classes": [[1, 2]], "min_valid_object_sizes": sizes}
     for spacing, expected in ((2, [1, 1, 1, 0, 0, 0, 0, 0]), (3, [1, 1, 1, 0, 1, 2, 0, 0])):
-        cleaned = LargestComponent().apply(segmentation, Geometry((1, 1, 8), (1, 1, spacing)), state)
+        cleaned = LargestComponent().apply(
+            segmentation, Geometry((1, 1, 8), (1, 1, spacing)), state
+        )
         assert cleaned.ravel().tolist() == expected
 
 
@@ -188,7 +212,9 @@ def test_cases_are_streamed_not_collected() -> None:
 
 def test_shapes_that_differ_are_an_error() -> None:
     with pytest.raises(ImageError):
-        LargestComponent().fit(lambda: iter([(_row(1)[0], _row(1, 2)[0], Geometry((1, 1, 1)))]), TWO)
+        LargestComponent().fit(
+            lambda: iter([(_row(1)[0], _row(1, 2)[0], Geometry((1, 1, 1)))]), TWO
+        )
 
 
 def test_no_postprocessing_reads_nothing_and_changes_nothing() -> None:

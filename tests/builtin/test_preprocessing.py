@@ -45,12 +45,16 @@ def configuration(spacing, axes=(0, 1, 2), normalization=ZSCORE) -> Configuratio
 def make_case(shape=(12, 14, 10), spacing=(1.0, 1.0, 1.0), seed=0, channels=1) -> Case:
     random = np.random.default_rng(seed)
     images = random.normal(size=(channels, *shape)).astype(np.float32) + 5
-    return Case("case", images, random.integers(0, 3, shape).astype(np.int16), Geometry(shape, spacing))
+    return Case(
+        "case", images, random.integers(0, 3, shape).astype(np.int16), Geometry(shape, spacing)
+    )
 
 
 def golden_statistics(values) -> IntensityStatistics:
     renamed = {"minimum": values["mn"], "maximum": values["mx"]}
-    return IntensityStatistics(**renamed, **{key: values[key] for key in values if key not in ("mn", "mx")})
+    return IntensityStatistics(
+        **renamed, **{key: values[key] for key in values if key not in ("mn", "mx")}
+    )
 
 
 @pytest.mark.shared
@@ -61,18 +65,26 @@ def test_golden_preparation(golden):
         images, label = data[f"{name}__data"], data[f"{name}__seg"][0].astype(np.int16)
         normalization = tuple(
             Normalization(
-                scheme=SCHEMES[scheme], use_mask=mask, statistics=golden_statistics(case["intensity_properties"])
+                scheme=SCHEMES[scheme],
+                use_mask=mask,
+                statistics=golden_statistics(case["intensity_properties"]),
             )
-            for scheme, mask in zip(case["normalization_schemes"], case["use_mask_for_norm"], strict=True)
+            for scheme, mask in zip(
+                case["normalization_schemes"], case["use_mask_for_norm"], strict=True
+            )
         )
         planned = configuration(
-            tuple(case["target_spacing_transposed"]), tuple(case["transpose_forward"]), normalization
+            tuple(case["target_spacing_transposed"]),
+            tuple(case["transpose_forward"]),
+            normalization,
         )
         preprocessor = DefaultPreprocessor("all" if case["preprocessor"] == "3d" else "in_plane")
         raw = Case(name, images, label, Geometry(label.shape, tuple(case["original_spacing"])))
         prepared = preprocessor.prepare(raw, planned)
         assert [list(side) for side in prepared.geometry.crop_box] == case["crop_bbox"], name
-        np.testing.assert_allclose(prepared.images, data[f"{name}__data_out"], atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(
+            prepared.images, data[f"{name}__data_out"], atol=1e-3, err_msg=name
+        )
         np.testing.assert_array_equal(prepared.label, data[f"{name}__seg_out"][0], err_msg=name)
 
 
@@ -115,7 +127,9 @@ def test_permuting_axes_changes_nothing_else(axes, target, spacing):
 
 def test_an_axis_of_low_target_resolution_is_restored_by_nearest_neighbour():
     """The spacing is put into the order of the file's axes first; v1 took another axis here (quirk 29)."""
-    geometry = PreparedGeometry(Geometry((8, 8, 8)), ((0, 8),) * 3, (2, 0, 1), (2, 8, 8), (4.0, 1.0, 1.0))
+    geometry = PreparedGeometry(
+        Geometry((8, 8, 8)), ((0, 8),) * 3, (2, 0, 1), (2, 8, 8), (4.0, 1.0, 1.0)
+    )
     probabilities = np.zeros((1, 2, 8, 8), np.float32)
     probabilities[0, 1] = 1
     restored = DefaultPreprocessor().restore(probabilities, geometry)
@@ -135,25 +149,39 @@ def test_real_labels_survive_the_way_there_and_back(data, task, target, axes, re
     reader = SimpleItkFormat()
     path = sorted((data / task / "imagesTr").glob("*.nii.gz"))[0]
     image = reader.read(path)
-    label = reader.read(data / task / "labelsTr" / path.name.replace("_0000", "")).array[0].astype(np.int16)
+    label = (
+        reader.read(data / task / "labelsTr" / path.name.replace("_0000", ""))
+        .array[0]
+        .astype(np.int16)
+    )
     padded = [(0, 0), (2, 1), (3, 0), (0, 4)]
     images = np.pad(image.array.astype(np.float32) + 1, padded)
     label = np.pad(label, padded[1:])
     case = Case(path.name, images, label, replace(image.geometry, shape=label.shape))
     preprocessor = DefaultPreprocessor(resample)
     prepared = preprocessor.prepare(case, configuration(target, axes), (1, 2))
-    assert prepared.geometry.crop_box == tuple((a, n - b) for (a, b), n in zip(padded[1:], label.shape, strict=True))
+    assert prepared.geometry.crop_box == tuple(
+        (a, n - b) for (a, b), n in zip(padded[1:], label.shape, strict=True)
+    )
     restored = preprocessor.restore(
-        np.stack([prepared.label == value for value in range(3)]).astype(np.float32), prepared.geometry
+        np.stack([prepared.label == value for value in range(3)]).astype(np.float32),
+        prepared.geometry,
     )
     assert restored.shape == (3, *label.shape)
     assert restored.dtype == np.float32
     segmentation = restored.argmax(axis=0)
     for value in (1, 2):
         overlap = np.count_nonzero((segmentation == value) & (label == value))
-        assert 2 * overlap / (np.count_nonzero(segmentation == value) + np.count_nonzero(label == value)) > 0.88
+        assert (
+            2
+            * overlap
+            / (np.count_nonzero(segmentation == value) + np.count_nonzero(label == value))
+            > 0.88
+        )
     outside = np.pad(
-        np.zeros([stop - start for start, stop in prepared.geometry.crop_box], bool), padded[1:], constant_values=True
+        np.zeros([stop - start for start, stop in prepared.geometry.crop_box], bool),
+        padded[1:],
+        constant_values=True,
     )
     assert not restored[:, outside].any()
 
@@ -168,7 +196,9 @@ def test_planes_keep_every_slice():
 def test_a_case_without_label_is_zero_inside_and_minus_one_outside():
     case = make_case()
     case.images[:, :3, :, :4] = 0
-    prepared = DefaultPreprocessor().prepare(replace(case, label=None), configuration((1.0, 1.0, 1.0)), (1, 2))
+    prepared = DefaultPreprocessor().prepare(
+        replace(case, label=None), configuration((1.0, 1.0, 1.0)), (1, 2)
+    )
     assert prepared.class_locations == {}
     np.testing.assert_array_equal(prepared.label == -1, case.images[0] == 0)
     assert prepared.label.max() == 0
@@ -188,7 +218,11 @@ def test_the_raw_case_is_not_changed(axes, scheme):
 
 
 def test_class_locations_follow_the_random_numbers_of_v1():
-    label = np.random.default_rng(0).choice(5, (150, 200, 250), p=[0.6, 0.002, 0.398, 0, 0]).astype(np.int8)
+    label = (
+        np.random.default_rng(0)
+        .choice(5, (150, 200, 250), p=[0.6, 0.002, 0.398, 0, 0])
+        .astype(np.int8)
+    )
     label[0, 0, :3] = 4
     found = class_locations(label, (4, 3, 2, 1))
     random = np.random.RandomState(1234)

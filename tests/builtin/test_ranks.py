@@ -149,7 +149,9 @@ def test_a_lost_connection_says_where_to_look(two, monkeypatch):
         pytest.raises(TrainingError, match="Another process of this training has ended"),
         ranks.joined(torch.device("cpu")),
     ):
-        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:3")
+        raise RuntimeError(
+            "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:3"
+        )
 
 
 def command(dataset, *options, epochs=2):
@@ -202,7 +204,9 @@ def test_a_stop_of_several_processes_has_the_exit_code_of_a_single_one(tiny, tmp
     log = tmp_path / "log"
     arguments = [sys.executable, "-c", WITH_GPUS, *command(tiny, "--gpus", "2", epochs=50)]
     with log.open("w") as file:
-        process = subprocess.Popen(arguments, stderr=file, env=environment(), start_new_session=True)
+        process = subprocess.Popen(
+            arguments, stderr=file, env=environment(), start_new_session=True
+        )
         while "epoch 1/50" not in log.read_text() and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(number)

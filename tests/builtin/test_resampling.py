@@ -26,14 +26,19 @@ AXES = st.sampled_from([None, 0, 1, 2])
 def zoom(array: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
     """SciPy's own resizing in float64, clipped as scikit-image does."""
     factors = [new / old for new, old in zip(shape, array.shape, strict=True)]
-    resized = ndimage.zoom(array.astype(float), factors, order=order, mode="nearest", grid_mode=True)
+    resized = ndimage.zoom(
+        array.astype(float), factors, order=order, mode="nearest", grid_mode=True
+    )
     return resized.clip(array.min(), array.max())
 
 
 def nearest(array: np.ndarray, new: int, axis: int) -> np.ndarray:
     coordinates = (np.arange(new) + 0.5) * array.shape[axis] / new - 0.5
     return array.take(
-        ndimage.map_coordinates(np.arange(array.shape[axis]), [coordinates], order=0, mode="nearest"), axis
+        ndimage.map_coordinates(
+            np.arange(array.shape[axis]), [coordinates], order=0, mode="nearest"
+        ),
+        axis,
     )
 
 
@@ -60,8 +65,12 @@ def test_golden_images_and_labels(golden):
         shape, axis = new_shape(label.shape, *spacings), low_axis(*spacings)
         expected = data[f"{case['name']}__data_out"]
         assert shape == expected.shape[1:], case["name"]
-        np.testing.assert_allclose(resample_images(images, shape, axis), expected, atol=1e-4, err_msg=case["name"])
-        np.testing.assert_array_equal(resample_label(label, shape, axis), data[f"{case['name']}__seg_out"][0])
+        np.testing.assert_allclose(
+            resample_images(images, shape, axis), expected, atol=1e-4, err_msg=case["name"]
+        )
+        np.testing.assert_array_equal(
+            resample_label(label, shape, axis), data[f"{case['name']}__seg_out"][0]
+        )
 
 
 K = np.arange(120)
@@ -71,8 +80,16 @@ X = ((K**1.5) % 37).astype(np.float32).reshape(4, 5, 6)
 @pytest.mark.parametrize(
     ("axis", "row", "total"),
     [
-        (None, [24.953203, 14.867812, 11.841356, 15.847358, 14.14281, 27.430296, 24.023645, 5.395748], 3405.4487),
-        (0, [25.367268, 12.893792, 10.901273, 18.26807, 15.03411, 25.891043, 24.07908, 8.798675], 3395.3784),
+        (
+            None,
+            [24.953203, 14.867812, 11.841356, 15.847358, 14.14281, 27.430296, 24.023645, 5.395748],
+            3405.4487,
+        ),
+        (
+            0,
+            [25.367268, 12.893792, 10.901273, 18.26807, 15.03411, 25.891043, 24.07908, 8.798675],
+            3395.3784,
+        ),
     ],
 )
 def test_cubic_vector_of_the_spec(axis, row, total):
@@ -119,18 +136,30 @@ def test_nearest_slices_of_the_spec():
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), old=SHAPES, new=NEW_SHAPES, axis=AXES, order=st.sampled_from([1, 3]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    old=SHAPES,
+    new=NEW_SHAPES,
+    axis=AXES,
+    order=st.sampled_from([1, 3]),
+)
 def test_images_equal_scipy(seed, old, new, axis, order):
     image = np.random.default_rng(seed).normal(size=old).astype(np.float32)
     if axis is None:
         expected = zoom(image, new, order)
     else:
         expected = slice_by_slice(image, new, axis, lambda s, shape: zoom(s, shape, order))
-    np.testing.assert_allclose(resample_images(image[None], new, axis, order)[0], expected, atol=2e-5)
+    np.testing.assert_allclose(
+        resample_images(image[None], new, axis, order)[0], expected, atol=2e-5
+    )
 
 
 @settings(max_examples=150, deadline=None)
-@given(label=SHAPES.flatmap(lambda s: arrays(np.int8, s, elements=st.integers(-1, 4))), new=NEW_SHAPES, axis=AXES)
+@given(
+    label=SHAPES.flatmap(lambda s: arrays(np.int8, s, elements=st.integers(-1, 4))),
+    new=NEW_SHAPES,
+    axis=AXES,
+)
 def test_labels_equal_one_hot_resizing_by_scipy(label, new, axis):
     expected = one_hot(label, new) if axis is None else slice_by_slice(label, new, axis, one_hot)
     np.testing.assert_array_equal(resample_label(label, new, axis), expected)
@@ -139,7 +168,12 @@ def test_labels_equal_one_hot_resizing_by_scipy(label, new, axis):
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), old=SHAPES, new=NEW_SHAPES, axis=AXES)
 def test_probabilities_equal_scipy_and_keep_their_sum(seed, old, new, axis):
-    probabilities = np.random.default_rng(seed).dirichlet(np.ones(3), old).transpose(3, 0, 1, 2).astype(np.float32)
+    probabilities = (
+        np.random.default_rng(seed)
+        .dirichlet(np.ones(3), old)
+        .transpose(3, 0, 1, 2)
+        .astype(np.float32)
+    )
     result = resample_probabilities(probabilities, new, axis)
     for channel, resampled in zip(probabilities, result, strict=True):
         if axis is None:
@@ -159,7 +193,9 @@ def test_bands_of_a_long_axis_lose_nothing():
 
 def test_long_label_lists_are_voted_on_in_parts():
     label = np.random.default_rng(0).integers(0, 5, (30, 40, 40)).astype(np.int16)
-    np.testing.assert_array_equal(resample_label(label, (37, 45, 33), None), one_hot(label, (37, 45, 33)))
+    np.testing.assert_array_equal(
+        resample_label(label, (37, 45, 33), None), one_hot(label, (37, 45, 33))
+    )
 
 
 def test_equal_shapes_return_the_input():
@@ -209,7 +245,9 @@ def test_pytorch_resamples_as_numpy_does(axis, order_z):
 
 def test_other_devices_are_asked(monkeypatch):
     asked = []
-    monkeypatch.setattr(resampling_torch, "resample", lambda *arguments: asked.append(arguments[-1]))
+    monkeypatch.setattr(
+        resampling_torch, "resample", lambda *arguments: asked.append(arguments[-1])
+    )
     resample_images(np.ones((1, 2, 2, 2), np.float32), (3, 3, 3), None, device="cuda:0")
     resample_probabilities(np.ones((1, 2, 2, 2), np.float32), (3, 3, 3), None, device="cuda:1")
     assert asked == ["cuda:0", "cuda:1"]

@@ -20,7 +20,10 @@ def spec_of(dimensions=3, resolutions=3, **changes):
             "input_channels": 2,
             "output_channels": 3,
             "pool_kernels": pools,
-            "conv_kernels": ((1, 3, 3)[-dimensions:], *((3,) * dimensions for _ in range(resolutions - 1))),
+            "conv_kernels": (
+                (1, 3, 3)[-dimensions:],
+                *((3,) * dimensions for _ in range(resolutions - 1)),
+            ),
             "base_features": 8,
             **changes,
         }
@@ -43,12 +46,20 @@ def test_a_block_adds_its_convolutions_to_its_input(block):
     for name, parameter in layer.named_parameters():
         if "norm" in name:
             torch.nn.init.normal_(parameter)
-    stride, images = ((1, 2, 2), torch.randn(2, 8, 4, 8, 8)) if block == 0 else ((1, 1, 1), torch.randn(2, 16, 4, 4, 4))
+    stride, images = (
+        ((1, 2, 2), torch.randn(2, 8, 4, 8, 8))
+        if block == 0
+        else ((1, 1, 1), torch.randn(2, 16, 4, 4, 4))
+    )
     first = functional.conv3d(images, layer.first.conv.weight, stride=stride, padding=1)
-    second = functional.conv3d(leaky(instance_norm(first, layer.first.norm)), layer.second.weight, padding=1)
+    second = functional.conv3d(
+        leaky(instance_norm(first, layer.first.norm)), layer.second.weight, padding=1
+    )
     added = images
     if block == 0:
-        added = instance_norm(functional.conv3d(images, layer.skip.weight, stride=stride), layer.skip_norm)
+        added = instance_norm(
+            functional.conv3d(images, layer.skip.weight, stride=stride), layer.skip_norm
+        )
     expected = leaky(instance_norm(second, layer.norm) + added)
     for layout in (torch.contiguous_format, torch.channels_last_3d):
         found = layer.to(memory_format=layout)(images.contiguous(memory_format=layout))
@@ -65,7 +76,11 @@ def test_heads_have_every_resolution_but_the_coarsest(dimensions):
 
 def test_blocks_per_resolution():
     network = ResidualUNet(blocks=(1, 3, 2)).build(spec_of())
-    assert [len(stage) for stage in network.encoder] == [2, 3, 2]  # the finest begins with a plain convolution
+    assert [len(stage) for stage in network.encoder] == [
+        2,
+        3,
+        2,
+    ]  # the finest begins with a plain convolution
     assert [len(stage) for stage in network.decoder] == [1, 1]
     with pytest.raises(UsageError, match=r"network\.blocks=\[1, 3\].*3 resolutions"):
         ResidualUNet(blocks=(1, 3)).build(spec_of())
@@ -80,7 +95,9 @@ def test_blocks_that_add_nothing_at_first():
 def test_the_estimate_is_that_of_v1s_planner():
     """v1's own number for two samples of 96x160x160 voxels, two channels, three classes."""
     spec = spec_of(resolutions=6, conv_kernels=((3, 3, 3),) * 6, base_features=32)
-    assert ResidualUNet().memory(spec, (96, 160, 160)) / _PLAIN_UNITS[3] == pytest.approx(1601836800.0, rel=1e-12)
+    assert ResidualUNet().memory(spec, (96, 160, 160)) / _PLAIN_UNITS[3] == pytest.approx(
+        1601836800.0, rel=1e-12
+    )
 
 
 def test_to_begin_with_a_norm_needs_one():

@@ -57,11 +57,17 @@ class Cases(dict):
     def add(self, shape, locations=None, name="case"):
         images = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).astype(np.float32) + 1
         label = np.zeros(shape, np.int8)
-        found = {value: np.array(voxels, int).reshape(-1, 3) for value, voxels in (locations or {}).items()}
+        found = {
+            value: np.array(voxels, int).reshape(-1, 3)
+            for value, voxels in (locations or {}).items()
+        }
         for value, voxels in found.items():
             label[tuple(voxels.T)] = value
         self[name] = SimpleNamespace(
-            images=Recorder(images), label=Recorder(label), class_locations=found, spatial_shape=shape
+            images=Recorder(images),
+            label=Recorder(label),
+            class_locations=found,
+            spatial_shape=shape,
         )
         return self
 
@@ -70,7 +76,9 @@ class Cases(dict):
 
 
 def draw(cases, patch, network=None, *, batch=200, share=0.0, seed=0):
-    sampler = PatchSampler(cases, tuple(cases), configuration(network or patch), batch, share, (1, 2, 7))
+    sampler = PatchSampler(
+        cases, tuple(cases), configuration(network or patch), batch, share, (1, 2, 7)
+    )
     return sampler.draw(np.random.default_rng(seed), patch)
 
 
@@ -89,7 +97,20 @@ def starts(batch) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("batch", "forced"),
-    [(2, 1), (3, 1), (4, 1), (5, 2), (6, 2), (8, 3), (9, 3), (12, 4), (16, 5), (32, 11), (50, 16), (366, 121)],
+    [
+        (2, 1),
+        (3, 1),
+        (4, 1),
+        (5, 2),
+        (6, 2),
+        (8, 3),
+        (9, 3),
+        (12, 4),
+        (16, 5),
+        (32, 11),
+        (50, 16),
+        (366, 121),
+    ],
 )
 def test_forced_foreground_of_a_batch(batch, forced):
     cases = Cases().add((60, 60, 60), {1: [30, 30, 30]})
@@ -123,11 +144,17 @@ def test_free_patches_start_anywhere_in_the_range():
 
 def test_forced_patches_have_the_voxel_in_their_centre_but_start_no_lower_than_free_ones():
     for voxel in [(0, 0, 0), (15, 15, 15), (19, 19, 19)]:
-        first = starts(draw(Cases().add((20, 20, 20), {2: [voxel]}), (9, 8, 8), (7, 8, 8), share=1.0, batch=1))
+        first = starts(
+            draw(Cases().add((20, 20, 20), {2: [voxel]}), (9, 8, 8), (7, 8, 8), share=1.0, batch=1)
+        )
         np.testing.assert_array_equal(first, [np.maximum((-1, 0, 0), np.array(voxel) - 4)])
 
 
-@given(shape=st.tuples(*[st.integers(1, 12)] * 3), planes=st.booleans(), share=st.sampled_from([0.0, 1.0]))
+@given(
+    shape=st.tuples(*[st.integers(1, 12)] * 3),
+    planes=st.booleans(),
+    share=st.sampled_from([0.0, 1.0]),
+)
 def test_patches_of_small_volumes_are_padded(shape, planes, share):
     patch = (7, 9) if planes else (7, 9, 6)
     cases = Cases().add(shape, {1: [tuple(n - 1 for n in shape)]})
@@ -191,7 +218,9 @@ def test_only_what_the_patch_covers_is_read():
 
 def test_equal_generators_draw_equal_batches():
     cases = Cases().add((20, 20, 20), {1: [(3, 3, 3)], 2: [(9, 9, 9)]})
-    first, second, other = (draw(cases, (8, 8, 8), share=0.33, batch=6, seed=seed) for seed in (1, 1, 2))
+    first, second, other = (
+        draw(cases, (8, 8, 8), share=0.33, batch=6, seed=seed) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first["images"], second["images"])
     assert not np.array_equal(first["images"], other["images"])
 
@@ -201,8 +230,12 @@ def test_patches_of_stored_cases(tmp_path):
     random = np.random.default_rng(0)
     images = random.normal(size=(1, 6, 7, 8)).astype(np.float32)
     label = random.integers(-1, 3, (6, 7, 8)).astype(np.int8)
-    geometry = PreparedGeometry(Geometry((6, 7, 8)), ((0, 6), (0, 7), (0, 8)), (0, 1, 2), (6, 7, 8), (1.0, 1.0, 1.0))
-    store.write(PreparedCase("a", images, label, geometry, {1: np.argwhere(label == 1)}), "key", (6, 7, 8))
+    geometry = PreparedGeometry(
+        Geometry((6, 7, 8)), ((0, 6), (0, 7), (0, 8)), (0, 1, 2), (6, 7, 8), (1.0, 1.0, 1.0)
+    )
+    store.write(
+        PreparedCase("a", images, label, geometry, {1: np.argwhere(label == 1)}), "key", (6, 7, 8)
+    )
     sampler = PatchSampler(store, ("a",), configuration((6, 7, 8)), 2, 0.33, (1, 2))
     batch = sampler.draw(random, (6, 7, 8))
     np.testing.assert_array_equal(batch["images"][0], images)
@@ -227,7 +260,9 @@ def test_what_cannot_be_drawn_is_an_error(tmp_path):
     with pytest.raises(TrainingError, match="no case"):
         PatchSampler(PreparedStore(tmp_path), (), configuration((2, 2, 2)), 2).draw(rng, (2, 2, 2))
     with pytest.raises(StorageError, match="liver_7"):
-        PatchSampler(PreparedStore(tmp_path), ("liver_7",), configuration((2, 2, 2)), 2).draw(rng, (2, 2, 2))
+        PatchSampler(PreparedStore(tmp_path), ("liver_7",), configuration((2, 2, 2)), 2).draw(
+            rng, (2, 2, 2)
+        )
 
 
 @pytest.mark.parametrize("patch", [(5, 6, 7), (6, 7)])

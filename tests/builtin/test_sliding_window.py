@@ -11,7 +11,12 @@ from test_network import load_golden_network
 
 from nnunet_builtin.computing.devices import resolve
 from nnunet_builtin.inference import sliding_window
-from nnunet_builtin.inference.sliding_window import gaussian_map, predict, predict_ensemble, window_starts
+from nnunet_builtin.inference.sliding_window import (
+    gaussian_map,
+    predict,
+    predict_ensemble,
+    window_starts,
+)
 from nnunet_core.contracts.trainer import Runtime
 
 FLOAT32 = resolve(Runtime("cpu", "float32"))
@@ -54,11 +59,17 @@ def test_probabilities_are_those_of_v1(golden, monkeypatch, case, network, patch
         expected = arrays.get(f"{case}__softmax_{name}")
         if expected is not None:
             found = predict_ensemble(
-                [model.eval()], arrays[f"{case}__x"], patch, FLOAT32, mirror_axes=range(len(patch)) if mirroring else ()
+                [model.eval()],
+                arrays[f"{case}__x"],
+                patch,
+                FLOAT32,
+                mirror_axes=range(len(patch)) if mirroring else (),
             )
             np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.array_equal(
-        predict_ensemble([model], arrays[f"{case}__x"], patch, FLOAT32, mirror_axes=range(len(patch))).argmax(0),
+        predict_ensemble(
+            [model], arrays[f"{case}__x"], patch, FLOAT32, mirror_axes=range(len(patch))
+        ).argmax(0),
         arrays[f"{case}__seg_mirrored"],
     )
 
@@ -90,7 +101,9 @@ def test_folds_are_averaged():
         def forward(self, tiles):
             return torch.cat([tiles * 0, tiles * 0 + self.logit], 1)
 
-    found = predict_ensemble([Constant(0.0), Constant(100.0)], np.zeros((1, 4, 4, 4), np.float32), (4, 4, 4), FLOAT32)
+    found = predict_ensemble(
+        [Constant(0.0), Constant(100.0)], np.zeros((1, 4, 4, 4), np.float32), (4, 4, 4), FLOAT32
+    )
     np.testing.assert_allclose(found[1], 0.75, atol=1e-6)
 
 

@@ -54,7 +54,9 @@ def networks(models, folder, model, layout):
 
 def normalised(models):
     """Return an image (1, Z, Y, X) as its models expect it: spacing 1 mm, nothing to crop, z-score."""
-    image = sitk.GetArrayFromImage(sitk.ReadImage(models / "inputs" / "hippocampus_353_0000.nii.gz")).astype(np.float32)
+    image = sitk.GetArrayFromImage(
+        sitk.ReadImage(models / "inputs" / "hippocampus_353_0000.nii.gz")
+    ).astype(np.float32)
     return ((image - image.mean()) / image.std())[None]
 
 
@@ -89,9 +91,13 @@ def test_a_real_v2_model_predicts_what_v2_predicts(models, tmp_path):
     """v2 averages logits of windows, mirrored passes and folds; the softmax comes last."""
     images, folds = normalised(models), networks(models, tmp_path, V2, "v2")
     with torch.inference_mode():
-        logits = sum(predict(network, images, PATCH, RUNTIME, (0, 1, 2), 0.5) for network in folds) / len(folds)
+        logits = sum(
+            predict(network, images, PATCH, RUNTIME, (0, 1, 2), 0.5) for network in folds
+        ) / len(folds)
     with np.load(models / "v2/predictions_plain_3d/hippocampus_353.npz") as content:
-        np.testing.assert_allclose(torch.from_numpy(logits).softmax(0), content["probabilities"], atol=1e-3)
+        np.testing.assert_allclose(
+            torch.from_numpy(logits).softmax(0), content["probabilities"], atol=1e-3
+        )
 
 
 @pytest.mark.shared
@@ -129,7 +135,9 @@ def test_every_network_goes_there_and_back(spec, layout, norm):
         returned = back({f"module.{name}": tensor for name, tensor in there(state).items()})
         assert all(returned[name] is tensor for name, tensor in state.items() if name in returned)
         left = {name for name in state if name not in returned}
-        assert all(name.endswith("bias") and name.startswith(("upsampling", "heads")) for name in left)
+        assert all(
+            name.endswith("bias") and name.startswith(("upsampling", "heads")) for name in left
+        )
         assert not left or (layout, there) == ("v2", to_v1)
 
 
@@ -176,7 +184,10 @@ def test_nothing_in_a_checkpoint_is_called(tmp_path, capsys):
         ({"epoch": 3}, "holds no weights"),
         ([1, 2], "holds no weights"),
         ({"state_dict": {"tu.0.weight": 3}}, "other things than tensors"),
-        ({"state_dict": {"classifier.weight": torch.ones(1)}}, "no tensor of a plain U-Net of nnU-Net v1"),
+        (
+            {"state_dict": {"classifier.weight": torch.ones(1)}},
+            "no tensor of a plain U-Net of nnU-Net v1",
+        ),
     ],
 )
 def test_files_without_weights_are_refused(tmp_path, content, message):
@@ -190,11 +201,15 @@ def test_numpy_numbers_and_arrays_are_passed_over(tmp_path):
     path = tmp_path / "checkpoint_final.pth"
     weight = torch.arange(4.0)
     numbers = {"dice": [np.float64(0.5), np.float32(1)], "curve": np.arange(3.0)}
-    torch.save({"network_weights": {"decoder.seg_layers.0.weight": weight}, "logging": numbers}, path)
+    torch.save(
+        {"network_weights": {"decoder.seg_layers.0.weight": weight}, "logging": numbers}, path
+    )
     assert torch.equal(read_foreign_weights(path)["heads.0.weight"], weight)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", pickle.dumps({"state_dict": {}}, protocol=2)])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 damaged", pickle.dumps({"state_dict": {}}, protocol=2)]
+)
 def test_damaged_checkpoints_are_one_message(tmp_path, content):
     path = tmp_path / "model.model"
     path.write_bytes(content)

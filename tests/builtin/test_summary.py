@@ -10,7 +10,12 @@ import torch
 from PIL import Image
 
 from nnunet_builtin.networks.plain_unet import PlainUNet
-from nnunet_builtin.networks.summary import _Layout, describe_network, network_picture, network_table
+from nnunet_builtin.networks.summary import (
+    _Layout,
+    describe_network,
+    network_picture,
+    network_table,
+)
 from nnunet_builtin.planning.architecture import topology
 from nnunet_core.data.plans import NetworkSpec
 
@@ -27,7 +32,9 @@ def task_of(folder, spec, patch, network=None):
     warnings = []
     configuration = SimpleNamespace(network=spec, patch_size=patch)
     report = SimpleNamespace(warning=warnings.append)
-    task = SimpleNamespace(folder=folder, configuration=configuration, network=network or PlainUNet(), report=report)
+    task = SimpleNamespace(
+        folder=folder, configuration=configuration, network=network or PlainUNet(), report=report
+    )
     return task, warnings
 
 
@@ -35,8 +42,12 @@ def test_the_table_has_every_layer_and_the_parameters_of_the_specification():
     net = topology((1, 1, 1), (40, 56, 40))
     network = PlainUNet().build(spec_of(net.pools, net.kernels))
     text = network_table(network, (9, 1, *net.patch_size))
-    assert "parameters: 5,602,944, trained: 5,602,944" in text  # spec: network, section 7, example A
-    convolutions = sum(isinstance(m, torch.nn.Conv3d | torch.nn.ConvTranspose3d) for m in network.modules())
+    assert (
+        "parameters: 5,602,944, trained: 5,602,944" in text
+    )  # spec: network, section 7, example A
+    convolutions = sum(
+        isinstance(m, torch.nn.Conv3d | torch.nn.ConvTranspose3d) for m in network.modules()
+    )
     assert len(re.findall(r"Conv3d|ConvTranspose3d", text)) == convolutions
     assert "[9, 32, 40, 56, 40]" in text
     assert "[9, 3, 40, 56, 40]" in text
@@ -109,10 +120,21 @@ def test_boxes_of_the_drawing_lie_inside_and_apart(depth, dimensions):
 def test_the_drawing_says_what_the_network_is(tmp_path):
     spec = spec_of(*ANISOTROPIC)
     layout = _Layout.of(spec, (16, 64, 64))
-    assert [box.title for box in layout.encoder] == ["32 × 16×64×64", "64 × 16×32×32", "128 × 16×16×16", "256 × 8×8×8"]
-    assert [box.line for box in layout.decoder] == ["2 × conv 1×3×3", "2 × conv 3×3×3", "2 × conv 3×3×3"]
+    assert [box.title for box in layout.encoder] == [
+        "32 × 16×64×64",
+        "64 × 16×32×32",
+        "128 × 16×16×16",
+        "256 × 8×8×8",
+    ]
+    assert [box.line for box in layout.decoder] == [
+        "2 × conv 1×3×3",
+        "2 × conv 3×3×3",
+        "2 × conv 3×3×3",
+    ]
     assert [box.title for box in layout.heads] == ["3 × 16×64×64", "3 × 16×32×32", "3 × 16×16×16"]
     network_picture(spec, (16, 64, 64), tmp_path / "network.png", 2)
     picture = np.asarray(Image.open(tmp_path / "network.png").convert("L"))
-    assert picture.shape == pytest.approx((round(layout.height * 110), round(layout.width * 110)), abs=1)
+    assert picture.shape == pytest.approx(
+        (round(layout.height * 110), round(layout.width * 110)), abs=1
+    )
     assert picture.std() > 10

@@ -74,12 +74,17 @@ def test_weights_are_averaged_as_the_decay_says(tmp_path):
     for state in steps[1:]:
         expected = {name: 0.7 * expected[name] + 0.3 * tensor for name, tensor in state.items()}
     assert_close(weights(tmp_path / "fold_0"), expected)
-    difference = (weights(tmp_path / "fold_0")["heads.1.weight"] - steps[-1]["heads.1.weight"]).abs().max()
+    difference = (
+        (weights(tmp_path / "fold_0")["heads.1.weight"] - steps[-1]["heads.1.weight"]).abs().max()
+    )
     assert difference > 1e-4
 
 
 def test_averaging_does_not_change_the_training_itself(tmp_path):
-    plain, averaged = (steps_of(tmp_path / name / "fold_0", {"ema": ema}) for name, ema in (("a", None), ("b", 0.7)))
+    plain, averaged = (
+        steps_of(tmp_path / name / "fold_0", {"ema": ema})
+        for name, ema in (("a", None), ("b", 0.7))
+    )
     for one, other in zip(plain, averaged, strict=True):
         assert_close(one, other, rtol=0, atol=0)
 
@@ -105,7 +110,10 @@ def test_accumulated_batches_are_one_larger_batch(tmp_path, clip):
         label = torch.from_numpy(random.integers(0, 3, (size, 1, *small.PATCH)).astype(np.int16))
         return {"images": images, "label": label, "names": ["drawn"]}
 
-    several, one = loop_of(tmp_path / "a", **settings), loop_of(tmp_path / "b", **{**settings, "accumulation": 1})
+    several, one = (
+        loop_of(tmp_path / "a", **settings),
+        loop_of(tmp_path / "b", **{**settings, "accumulation": 1}),
+    )
     for loop in (several, one):  # per sample, or the Dice of a larger batch would be another one
         loop.loss.loss.batch_dice = False
     first, second, third = (batch(2) for _ in range(3))
@@ -114,13 +122,19 @@ def test_accumulated_batches_are_one_larger_batch(tmp_path, clip):
     joined = {key: torch.cat([first[key], second[key]]) for key in ("images", "label")}
     one._training_step(Step(0, 0, True), {**joined, "names": ["drawn"]}, True)
     one._training_step(Step(0, 1, True), third, True)
-    assert_close(several.state.network.state_dict(), one.state.network.state_dict(), rtol=1e-4, atol=1e-6)
+    assert_close(
+        several.state.network.state_dict(), one.state.network.state_dict(), rtol=1e-4, atol=1e-6
+    )
 
 
-def test_accumulation_updates_after_as_many_batches_and_at_the_end_of_an_epoch(tmp_path, monkeypatch):
+def test_accumulation_updates_after_as_many_batches_and_at_the_end_of_an_epoch(
+    tmp_path, monkeypatch
+):
     updates = []
     step = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda *args, **kw: (updates.append(1), step(*args, **kw))[1])
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda *args, **kw: (updates.append(1), step(*args, **kw))[1]
+    )
     small.train(tmp_path / "fold_0", {"accumulation": 2, "iterations_per_epoch": 5, "epochs": 2})
     assert len(updates) == 2 * 3
 
@@ -139,7 +153,9 @@ def test_checkpoints_come_at_their_interval_and_at_the_end(tmp_path, monkeypatch
 
 def test_the_progress_is_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(training_loop, "progress_picture", lambda metrics, _: drawn.append(len(metrics)))
+    monkeypatch.setattr(
+        training_loop, "progress_picture", lambda metrics, _: drawn.append(len(metrics))
+    )
     small.train(tmp_path / "a" / "fold_0", {"epochs": 4})
     monkeypatch.setattr(training_loop, "_PICTURE_SECONDS", 0)
     small.train(tmp_path / "b" / "fold_0", {"epochs": 3})
@@ -168,7 +184,11 @@ def test_deterministic_asks_pytorch_for_it_while_it_trains(tmp_path, determinist
     def epoch_finished(_):
         seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
 
-    small.train(tmp_path / "fold_0", {"deterministic": deterministic, "epochs": 1}, epoch_finished=epoch_finished)
+    small.train(
+        tmp_path / "fold_0",
+        {"deterministic": deterministic, "epochs": 1},
+        epoch_finished=epoch_finished,
+    )
     assert seen == [(deterministic, not deterministic)]
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -233,7 +253,9 @@ def train_in_processes(number, trainings, fails_after=0, stops_after=0):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
-    train_in_processes(2, {tmp_path / "both" / kind / "fold_0": changes for kind, changes in KINDS.items()})
+    train_in_processes(
+        2, {tmp_path / "both" / kind / "fold_0": changes for kind, changes in KINDS.items()}
+    )
     for kind, changes in KINDS.items():
         alone = small.train(tmp_path / "alone" / kind / "fold_0", **changes)
         both = tmp_path / "both" / kind / "fold_0"
@@ -260,7 +282,8 @@ def test_processes_that_are_asked_to_stop_save_what_all_of_them_did(tmp_path, se
 
 
 @pytest.mark.parametrize(
-    ("batch", "size", "parts"), [(2, 2, [[0], [1]]), (5, 2, [[0, 1], [2, 3, 4]]), (7, 3, [[0, 1], [2, 3], [4, 5, 6]])]
+    ("batch", "size", "parts"),
+    [(2, 2, [[0], [1]]), (5, 2, [[0, 1], [2, 3, 4]]), (7, 3, [[0, 1], [2, 3], [4, 5, 6]])],
 )
 def test_processes_share_a_batch(monkeypatch, batch, size, parts):
     monkeypatch.setattr(ranks, "world_size", lambda: size)
@@ -285,7 +308,11 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path, first, se
 
 def test_the_plateau_of_the_resumed_training_lowers_the_rate(tmp_path):
     settings = {"epochs": 7, "schedule": "plateau", "plateau_patience": 1, "plateau_threshold": 9.0}
-    lines = (small.train(tmp_path / "fold_0", settings) / training_loop.METRICS).read_text().splitlines()
+    lines = (
+        (small.train(tmp_path / "fold_0", settings) / training_loop.METRICS)
+        .read_text()
+        .splitlines()
+    )
     assert len({json.loads(line)["learning_rate"] for line in lines}) > 1
 
 
@@ -312,7 +339,11 @@ def test_a_frozen_encoder_stays_as_it_was(tmp_path, norm):
     source = small.train(tmp_path / "a" / "fold_0", network=builder)
     settings = {"pretrained": str(source), "freeze": "encoder"}
     tuned = weights(small.train(tmp_path / "b" / "fold_0", settings, network=builder))
-    changed = {name.split(".")[0] for name, tensor in weights(source).items() if not torch.equal(tensor, tuned[name])}
+    changed = {
+        name.split(".")[0]
+        for name, tensor in weights(source).items()
+        if not torch.equal(tensor, tuned[name])
+    }
     assert changed == {"decoder", "heads", "upsampling"}
 
 
@@ -333,18 +364,25 @@ def test_compiling_leaves_the_statistics_of_batch_norm_alone(tmp_path, monkeypat
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     task = small.make_task(tmp_path / "fold_0", network=PlainUNet(norm="batch"))
     loop = Loop(TrainerV2(compile=True), task, resolve(task.runtime))
-    assert all((buffer == (1 if "var" in name else 0)).all() for name, buffer in loop.state.network.named_buffers())
+    assert all(
+        (buffer == (1 if "var" in name else 0)).all()
+        for name, buffer in loop.state.network.named_buffers()
+    )
 
 
 def test_networks_that_bfloat16_computes_wrongly_train_in_float32(tmp_path):
     listener = Listener()
     task = small.make_task(tmp_path / "fold_0", report=listener)
-    used = TrainerV2(**small.SETTINGS).train(replace(task, runtime=replace(task.runtime, precision="bfloat16")))
+    used = TrainerV2(**small.SETTINGS).train(
+        replace(task, runtime=replace(task.runtime, precision="bfloat16"))
+    )
     assert used["precision"] == "float32"  # its coarsest resolution has 2 voxels along each axis
     assert any("float32" in text for text in listener.messages)
 
 
-@pytest.mark.parametrize(("patch", "expected"), [((16, 16, 16), torch.bfloat16), ((8, 16, 16), torch.float32)])
+@pytest.mark.parametrize(
+    ("patch", "expected"), [((16, 16, 16), torch.bfloat16), ((8, 16, 16), torch.float32)]
+)
 def test_bfloat16_is_left_where_a_resolution_has_two_voxels(patch, expected):
     runtime = replace(resolve(small.make_runtime()), dtype=torch.bfloat16)
     assert with_exact_gradients(runtime, small.CONFIGURATION.network, patch).dtype == expected

@@ -16,7 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.networks.state_names import to_v1, to_v2
-from nnunet_builtin.training.checkpoint import CHECKPOINT, Progress, State, read_checkpoint, write_checkpoint
+from nnunet_builtin.training.checkpoint import (
+    CHECKPOINT,
+    Progress,
+    State,
+    read_checkpoint,
+    write_checkpoint,
+)
 from nnunet_builtin.training.loop import _dice
 from nnunet_builtin.training.optimization import learning_rate, make_optimizer, momentum
 from nnunet_builtin.training.trainer import TrainerV2
@@ -30,7 +36,17 @@ SHORT = ("epochs=2", "iterations_per_epoch=4", "validation_iterations=1")
 
 def command(dataset, step="train", *options, settings=SHORT, folds="0"):
     workspace = str(dataset.parents[1])
-    arguments = [sys.executable, "-m", "nnunet_cli", step, str(dataset), "--workspace", workspace, "--folds", folds]
+    arguments = [
+        sys.executable,
+        "-m",
+        "nnunet_cli",
+        step,
+        str(dataset),
+        "--workspace",
+        workspace,
+        "--folds",
+        folds,
+    ]
     arguments += [*SMALL, "--workers", "0", "--precision", "float32", *options]
     for setting in settings:
         arguments += ["--set", f"trainer.{setting}"]
@@ -38,7 +54,9 @@ def command(dataset, step="train", *options, settings=SHORT, folds="0"):
 
 
 def train(dataset, *options, **more):
-    done = subprocess.run(command(dataset, "train", *options, **more), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(dataset, "train", *options, **more), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -63,8 +81,14 @@ def lines(fold):
         ({"schedule": "constant"}, {0: 0.01, 9: 0.01}),
         ({"schedule": "constant", "step_epochs": (3, 6)}, {2: 0.01, 3: 0.001, 6: 0.0001}),
         ({"epochs": 12, "warmup_epochs": 2}, {0: 0.005, 1: 0.01, 2: 0.01, 7: 0.01 * 0.5**0.9}),
-        ({"step_epochs": (4,), "decay_start": 6}, {3: 0.01, 4: 0.001, 6: 0.001, 8: 0.001 * 0.5**0.9}),
-        ({"epochs": 14, "cycle_epochs": 4}, {5: 0.01 * 0.5**0.9, 10: 1e-6, 11: 0.0005005, 12: 0.001, 13: 0.0005005}),
+        (
+            {"step_epochs": (4,), "decay_start": 6},
+            {3: 0.01, 4: 0.001, 6: 0.001, 8: 0.001 * 0.5**0.9},
+        ),
+        (
+            {"epochs": 14, "cycle_epochs": 4},
+            {5: 0.01 * 0.5**0.9, 10: 1e-6, 11: 0.0005005, 12: 0.001, 13: 0.0005005},
+        ),
     ],
 )
 def test_learning_rates(schedule, expected):
@@ -74,7 +98,9 @@ def test_learning_rates(schedule, expected):
 
 
 def test_the_rate_falls_on_a_plateau_as_with_pytorchs_schedule():
-    settings = TrainerV2(schedule="plateau", step_factor=0.2, plateau_patience=3, plateau_threshold=0.01)
+    settings = TrainerV2(
+        schedule="plateau", step_factor=0.2, plateau_patience=3, plateau_threshold=0.01
+    )
     random = np.random.default_rng(0)
     losses = (1 / np.arange(1, 120) ** 0.7 + random.normal(0, 0.02, 119)).tolist()
     optimizer = make_optimizer(settings, [torch.nn.Parameter(torch.ones(1))])
@@ -85,7 +111,9 @@ def test_the_rate_falls_on_a_plateau_as_with_pytorchs_schedule():
     for epoch in range(1, len(losses)):
         average = 0.93 * average + 0.07 * losses[epoch]
         scheduler.step(average)
-        assert learning_rate(settings, epoch + 1, losses[: epoch + 1]) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert learning_rate(settings, epoch + 1, losses[: epoch + 1]) == pytest.approx(
+            optimizer.param_groups[0]["lr"]
+        )
         rates.append(optimizer.param_groups[0]["lr"])
     assert len(set(rates)) > 2
 
@@ -106,7 +134,9 @@ def test_optimisers_train_what_is_not_frozen(name):
     optimizer = make_optimizer(TrainerV2(optimizer=name, learning_rate=0.1), layers.parameters())
     layers(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    changed = [not torch.equal(old, new) for old, new in zip(before, layers.parameters(), strict=True)]
+    changed = [
+        not torch.equal(old, new) for old, new in zip(before, layers.parameters(), strict=True)
+    ]
     assert changed == [False, False, True, True]
     assert optimizer.defaults.get("amsgrad", False) == (name == "AMSGrad")
 
@@ -126,7 +156,9 @@ def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(tin
     settings = ("epochs=2", "iterations_per_epoch=100", "validation_iterations=1")
     process = subprocess.Popen(command(tiny, settings=settings), stderr=subprocess.PIPE, text=True)
     with killed_after(100, process):
-        before = list(itertools.takewhile(lambda line: not line.startswith("train fold_0"), process.stderr))
+        before = list(
+            itertools.takewhile(lambda line: not line.startswith("train fold_0"), process.stderr)
+        )
     time.sleep(0.5)
     process.send_signal(number)
     with killed_after(100, process):
@@ -154,7 +186,13 @@ def test_two_processes_train_as_one_with_the_same_batches(tiny):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     both = command(tiny, "train", "--device", "cpu")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([both[0], *launcher, *both[2:]], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [both[0], *launcher, *both[2:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
     together = weights(fold)
     for name, tensor in alone.items():
@@ -167,7 +205,16 @@ def test_two_processes_train_as_one_with_the_same_batches(tiny):
 
 @pytest.mark.slow
 def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_path):
-    plan = [sys.executable, "-m", "nnunet_cli", "plan", str(tiny), "--workspace", str(tiny.parents[1]), *SMALL]
+    plan = [
+        sys.executable,
+        "-m",
+        "nnunet_cli",
+        "plan",
+        str(tiny),
+        "--workspace",
+        str(tiny.parents[1]),
+        *SMALL,
+    ]
     subprocess.run(plan, check=True, capture_output=True)
     (path,) = tiny.parents[1].glob("preprocessed/*/plans/*.json")
     plans = json.loads(path.read_text())
@@ -176,18 +223,27 @@ def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_
     low["median_shape"] = [8, 10, 9]
     network = {**full["network"], "input_channels": full["network"]["input_channels"] + 1}
     plans["configurations"]["3d_lowres"] = low
-    plans["configurations"]["3d_cascade_fullres"] = {**full, "previous": "3d_lowres", "network": network}
+    plans["configurations"]["3d_cascade_fullres"] = {
+        **full,
+        "previous": "3d_lowres",
+        "network": network,
+    }
     path.write_text(json.dumps(plans))
 
     options = ("-c", "3d_cascade_fullres")
-    failed = subprocess.run(command(tiny, "train", *options), capture_output=True, text=True, check=False)
+    failed = subprocess.run(
+        command(tiny, "train", *options), capture_output=True, text=True, check=False
+    )
     assert failed.returncode == 2
     assert "nnunet train Dataset001_Tiny -c 3d_lowres --folds 0,1,2,3,4" in failed.stderr
 
     settings = ("epochs=1", "iterations_per_epoch=2", "validation_iterations=1")
     predict = ["--predict", str(tiny / "imagesTr"), "--output", str(tmp_path / "out")]
     done = subprocess.run(
-        command(tiny, "run", *options, *predict, settings=settings), capture_output=True, text=True, check=False
+        command(tiny, "run", *options, *predict, settings=settings),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     (model,) = tiny.parents[1].glob("results/*/*/3d_cascade_fullres")
@@ -198,7 +254,9 @@ def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_
 
     both = ("-c", "3d_lowres", "-c", "3d_cascade_fullres")
     inputs = {path: path.stat().st_mtime_ns for path in model.glob("previous_stage/*")}
-    train(tiny, *both, settings=settings, folds="all")  # the cascade of all cases has inputs of its own
+    train(
+        tiny, *both, settings=settings, folds="all"
+    )  # the cascade of all cases has inputs of its own
     assert (model / "fold_all" / "weights.safetensors").is_file()
     assert len(list(model.glob("previous_stage_all/case_*.json"))) == 6
     assert {path: path.stat().st_mtime_ns for path in model.glob("previous_stage/*")} == inputs
@@ -225,7 +283,10 @@ def test_settings_that_an_optimiser_does_not_take_are_named():
     with pytest.raises(UsageError, match="warp"):
         make_optimizer(settings, [torch.nn.Parameter(torch.ones(1))])
     settings.optimizer_settings.pop("warp")
-    assert make_optimizer(settings, [torch.nn.Parameter(torch.ones(1))]).defaults["betas"] == (0.8, 0.9)
+    assert make_optimizer(settings, [torch.nn.Parameter(torch.ones(1))]).defaults["betas"] == (
+        0.8,
+        0.9,
+    )
 
 
 def test_a_training_goes_on_in_another_precision(tmp_path):

@@ -65,9 +65,14 @@ def drawn_batch(values, size=2):
 @pytest.mark.parametrize("declared", [small.CLASSES, {**small.CLASSES, **small.IGNORE}])
 def test_the_dice_of_an_epoch_is_that_of_its_patches_together(tmp_path, declared):
     loop, batch = loop_of(tmp_path / "fold_0", declared=declared), drawn_batch(len(declared))
-    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 3, *small.PATCH)).astype(np.float32))
+    logits = torch.from_numpy(
+        np.random.default_rng(1).normal(size=(2, 3, *small.PATCH)).astype(np.float32)
+    )
     loop.state.network = Answering(logits)
-    predicted, label = logits.argmax(1).numpy().reshape(-1, 8, 8), batch["label"].numpy().reshape(-1, 8, 8)
+    predicted, label = (
+        logits.argmax(1).numpy().reshape(-1, 8, 8),
+        batch["label"].numpy().reshape(-1, 8, 8),
+    )
     joint = joint_counts(predicted, label, small.labels_of(declared))
     for times in (1, 2):  # counts add up
         loop._validation_step(batch)
@@ -80,7 +85,9 @@ def test_the_dice_of_an_epoch_is_that_of_its_patches_together(tmp_path, declared
 def test_the_dice_of_regions_is_that_of_their_voxels(tmp_path):
     declared = {**small.REGIONS, **small.IGNORE}
     loop, batch = loop_of(tmp_path / "fold_0", declared=declared), drawn_batch(4)
-    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 2, *small.PATCH)).astype(np.float32))
+    logits = torch.from_numpy(
+        np.random.default_rng(1).normal(size=(2, 2, *small.PATCH)).astype(np.float32)
+    )
     loop.state.network = Answering(logits)
     loop.loss = lambda heads, labels: torch.zeros(())
     loop._validation_step(batch)
@@ -88,7 +95,11 @@ def test_the_dice_of_regions_is_that_of_their_voxels(tmp_path):
     for region, values in enumerate(((1, 2), (2,))):
         true = sum(label == value for value in values).bool()
         predicted = (logits[:, region] > 0) & (label != 3)
-        expected = [int((predicted & true).sum()), int((predicted & ~true).sum()), int((~predicted & true).sum())]
+        expected = [
+            int((predicted & true).sum()),
+            int((predicted & ~true).sum()),
+            int((~predicted & true).sum()),
+        ]
         assert loop.state.progress.counts[:, region].tolist() == expected
 
 
@@ -104,7 +115,9 @@ def test_the_best_weights_are_those_of_the_epoch_with_the_best_average(tmp_path,
     averages = [line["mean_dice_average"] for line in lines_of(folder)]
     assert averages == pytest.approx([0.1, 0.14, 0.216, 0.2144, 0.20296, 0.20296, 0.202664])
     kept = load_file(folder / BEST_WEIGHTS)
-    same = [all(torch.equal(kept[name], tensor) for name, tensor in state.items()) for state in found]
+    same = [
+        all(torch.equal(kept[name], tensor) for name, tensor in state.items()) for state in found
+    ]
     assert same == [False, False, True, False, False, False, False]
 
 
@@ -146,7 +159,9 @@ def test_rates_momentum_and_loss_are_those_of_their_epoch(tmp_path, monkeypatch)
     falling = [momentum(trainer, epoch) or trainer.momentum for epoch in range(6)]
     assert [value for _, value in used] == pytest.approx(np.repeat(falling, 2))
     shares = np.clip((np.arange(6) - 1) / 4, 0, 1)
-    assert weights == pytest.approx(np.repeat(1 - 0.5 * shares, 3))  # two training batches and a validation batch
+    assert weights == pytest.approx(
+        np.repeat(1 - 0.5 * shares, 3)
+    )  # two training batches and a validation batch
 
 
 @pytest.mark.parametrize("cascade", [False, True])
@@ -170,7 +185,8 @@ def test_an_augmentation_that_fails_on_the_device_names_the_cases(tmp_path):
             raise RuntimeError("no such transform")
 
     with pytest.raises(
-        TrainingError, match=r"A batch of the cases case_\d, case_\d cannot be augmented.*no such transform"
+        TrainingError,
+        match=r"A batch of the cases case_\d, case_\d cannot be augmented.*no such transform",
     ):
         small.train(tmp_path / "fold_0", augmentation=Broken())
 
@@ -185,7 +201,9 @@ def test_the_batch_size_may_be_another_than_that_of_the_plans(tmp_path):
 
 def test_a_training_without_validation_batches_has_no_dice(tmp_path):
     folder = small.train(tmp_path / "fold_0", {"validation_iterations": 0})
-    assert [(line["validation_loss"], line["mean_dice"]) for line in lines_of(folder)] == [(None, None)] * 3
+    assert [(line["validation_loss"], line["mean_dice"]) for line in lines_of(folder)] == [
+        (None, None)
+    ] * 3
     assert (folder / WEIGHTS).is_file()
 
 
@@ -247,7 +265,9 @@ def test_a_loss_that_is_not_finite_names_its_cases(tmp_path):
         def build(self, **_):
             return lambda logits, label: logits.sum() * math.inf
 
-    with pytest.raises(TrainingError, match=r"epoch 0 became (nan|-?inf) \(cases case_\d, case_\d\).*learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"epoch 0 became (nan|-?inf) \(cases case_\d, case_\d\).*learning_rate"
+    ):
         small.train(tmp_path / "fold_0", loss=Bad())
 
 
@@ -264,7 +284,9 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_loop.Loop, "_training_step", poisoned)
-        with pytest.raises(TrainingError, match="NaN in epoch 1; the last checkpoint, if there is one, is kept"):
+        with pytest.raises(
+            TrainingError, match="NaN in epoch 1; the last checkpoint, if there is one, is kept"
+        ):
             small.train(tmp_path / "fold_0", network=builder)
     content = torch.load(tmp_path / "fold_0" / CHECKPOINT, weights_only=True)
     assert content["epoch"] == 1

@@ -23,9 +23,12 @@ def test_thirty_steps_are_those_of_v1(figures, name, kind):
 
 
 @pytest.mark.parametrize(
-    "other", [{"weight_decay": 0.0}, {"gradient_clip": 12.5}, {"momentum": 0.98}, {"poly_power": 1.0}]
+    "other",
+    [{"weight_decay": 0.0}, {"gradient_clip": 12.5}, {"momentum": 0.98}, {"poly_power": 1.0}],
 )
 def test_the_comparison_sees_other_settings(figures, other):
     figure = figures["2d"]
-    loss, norms = v1.differences(v1.our_steps("2d", figure["shapes"], "float64", **other), figure["float64"])
+    loss, norms = v1.differences(
+        v1.our_steps("2d", figure["shapes"], "float64", **other), figure["float64"]
+    )
     assert loss > v1.LIMITS["float64"][0] or norms > v1.LIMITS["float64"][1]

@@ -53,16 +53,24 @@ def test_values_and_gradients_are_those_of_the_convolution(size, bias):
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
 def test_it_takes_other_weights(small_is_worthwhile, order):
-    conv, images, weight = layer(3).float(), features((6, 6, 6), dtype=torch.bfloat16), torch.randn(2, 3, 3, 3, 3)
+    conv, images, weight = (
+        layer(3).float(),
+        features((6, 6, 6), dtype=torch.bfloat16),
+        torch.randn(2, 3, 3, 3, 3),
+    )
     expected = nn.functional.conv3d(images.float(), weight, conv.bias, padding=1)
     with mixed_precision():
         result = convolve(conv, images.contiguous(memory_format=order), weight)
     torch.testing.assert_close(result.float(), expected, rtol=0.02, atol=0.5)
 
 
-def test_it_is_used_in_mixed_precision_on_large_grids_with_kernels_of_3_alone(small_is_worthwhile, monkeypatch):
+def test_it_is_used_in_mixed_precision_on_large_grids_with_kernels_of_3_alone(
+    small_is_worthwhile, monkeypatch
+):
     conv, images = layer(3).float(), features((6, 6, 6), dtype=torch.bfloat16)
-    assert not is_worthwhile(conv, images)  # the convolution would not compute in the precision of the features
+    assert not is_worthwhile(
+        conv, images
+    )  # the convolution would not compute in the precision of the features
     assert not is_worthwhile(conv, features((6, 6, 6), dtype=torch.float32))
     with mixed_precision():
         assert is_worthwhile(conv, images)
@@ -93,7 +101,9 @@ def test_rounding_stays_near_that_of_the_convolution_in_bfloat16():
         results = [conv(rounded), winograd._Winograd.apply(rounded, conv.weight, conv.bias)]
     errors = [
         [((a - b).norm() / b.norm()).item() for a, b in zip(found, wanted, strict=True)]
-        for found in ([result, *gradients(result, [rounded, conv.weight, conv.bias])] for result in results)
+        for found in (
+            [result, *gradients(result, [rounded, conv.weight, conv.bias])] for result in results
+        )
     ]
     for plain, fast in zip(*errors, strict=True):
         assert fast < max(0.01, 4 * plain)
@@ -101,12 +111,15 @@ def test_rounding_stays_near_that_of_the_convolution_in_bfloat16():
 
 
 @pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU's convolutions in bfloat16 are not channels-last"
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="this CPU's convolutions in bfloat16 are not channels-last",
 )
 def test_a_network_trains_with_it_and_predicts_without_it(small_is_worthwhile, monkeypatch):
     used = []
     own = winograd.is_worthwhile
-    monkeypatch.setattr(winograd, "is_worthwhile", lambda *given: used.append(own(*given)) or used[-1])
+    monkeypatch.setattr(
+        winograd, "is_worthwhile", lambda *given: used.append(own(*given)) or used[-1]
+    )
     spec = NetworkSpec(
         dimensions=3,
         input_channels=1,
@@ -121,7 +134,9 @@ def test_a_network_trains_with_it_and_predicts_without_it(small_is_worthwhile, m
     assert not any(used)  # in float32
     with mixed_precision():
         trained = network(images)[0]
-        assert sum(used) == 4  # the second of the encoder's two, one at the bottleneck, both of the decoder
+        assert (
+            sum(used) == 4
+        )  # the second of the encoder's two, one at the bottleneck, both of the decoder
         used.clear()
         with torch.no_grad():
             torch.testing.assert_close(network(images)[0], trained.detach(), rtol=0.1, atol=0.1)

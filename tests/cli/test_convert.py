@@ -31,13 +31,28 @@ def _main(*arguments: str) -> int:
     return int(stop.value.code or 0)
 
 
-def test_folders_become_a_dataset_of_the_workspace(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--images", "images", "--labels", "labels", "--channel", "MRI", "--id", "7", "--name", "Cubes"]
+def test_folders_become_a_dataset_of_the_workspace(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        "--images",
+        "images",
+        "--labels",
+        "labels",
+        "--channel",
+        "MRI",
+        "--id",
+        "7",
+        "--name",
+        "Cubes",
+    ]
     assert _main(*options) == 1
     assert "--renumber" in capsys.readouterr().err
     assert _main(*options, "--renumber", "--label", "cube=3", "--processes", "1") == 0
     output = capsys.readouterr()
-    assert "folders of images and labels: 1 training cases; channels: MRI; labels: cube" in output.err
+    assert (
+        "folders of images and labels: 1 training cases; channels: MRI; labels: cube" in output.err
+    )
     made = folders / "ws" / "raw" / "Dataset007_Cubes"
     assert output.out.strip() == str(made)
     assert json.loads((made / "dataset.json").read_text())["labels"] == {"background": 0, "cube": 1}
@@ -54,8 +69,25 @@ def test_folders_become_a_dataset_of_the_workspace(folders: Path, capsys: pytest
         (["images", "--renumber"], "go with --images"),
         (["--images", "images", "--labels", "labels"], "dataset id"),
         (["--images", "images", "--labels", "labels", "--id", "1"], "--name"),
-        (["--images", "images", "--labels", "labels", "--id", "1", "--name", "A", "--to", "v3"], "no layout 'v3'"),
-        (["--images", "images", "--labels", "labels", "--id", "1", "--name", "A", "--label", "x"], "NAME=VALUE"),
+        (
+            ["--images", "images", "--labels", "labels", "--id", "1", "--name", "A", "--to", "v3"],
+            "no layout 'v3'",
+        ),
+        (
+            [
+                "--images",
+                "images",
+                "--labels",
+                "labels",
+                "--id",
+                "1",
+                "--name",
+                "A",
+                "--label",
+                "x",
+            ],
+            "NAME=VALUE",
+        ),
     ],
 )
 def test_requests_that_cannot_be_right_exit_with_2(
@@ -65,6 +97,8 @@ def test_requests_that_cannot_be_right_exit_with_2(
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_of_no_layout_names_the_options(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_no_layout_names_the_options(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _main("images") == 1
     assert "--images DIR --labels DIR" in capsys.readouterr().err

@@ -9,11 +9,21 @@ def test_datasets_are_listed_and_unusable_ones_say_why(tiny):
     broken = tiny.with_name("Dataset002_Broken")
     broken.mkdir()
     (broken / "dataset.json").write_text("{}")
-    command = [sys.executable, "-m", "nnunet_cli", "dataset", "list", "--workspace", str(tiny.parents[1])]
+    command = [
+        sys.executable,
+        "-m",
+        "nnunet_cli",
+        "dataset",
+        "list",
+        "--workspace",
+        str(tiny.parents[1]),
+    ]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Dataset001_Tiny" in shown
     assert "channel_names" in shown
-    first, second = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    first, second = json.loads(
+        subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+    )
     assert first == {
         "name": "Dataset001_Tiny",
         "channels": ["MRI"],

@@ -30,7 +30,9 @@ def plan(tiny):
 
 
 def test_unknown_dataset_suggests_the_nearest(tiny, capsys):
-    fails(capsys, ["plan", "Dataset001_Tini", "--workspace", tiny.parent.parent], 2, "Dataset001_Tiny")
+    fails(
+        capsys, ["plan", "Dataset001_Tini", "--workspace", tiny.parent.parent], 2, "Dataset001_Tiny"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,9 @@ def test_wrong_names_and_settings(tiny, capsys, options, parts):
         (["--set", "trainer.freeze=encoder"], ["--pretrained"]),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_cases_are_prepared(tiny, capsys, command, options, parts):
+def test_what_cannot_be_trained_is_said_before_cases_are_prepared(
+    tiny, capsys, command, options, parts
+):
     workspace = tiny.parent.parent
     fails(capsys, [command, tiny, *options, "--workspace", workspace], 2, *parts)
     assert not list((workspace / "preprocessed").rglob("fingerprints"))
@@ -69,7 +73,14 @@ def test_what_cannot_be_trained_is_said_before_cases_are_prepared(tiny, capsys, 
 @pytest.mark.parametrize("command", ["run", "train"])
 def test_a_pretrained_model_that_does_not_exist(tiny, capsys, command):
     options = ["--pretrained", tiny / "nothing", "--workspace", tiny.parent.parent]
-    fails(capsys, [command, tiny, *options], 2, "There are no weights", "nothing", "nnunet models list")
+    fails(
+        capsys,
+        [command, tiny, *options],
+        2,
+        "There are no weights",
+        "nothing",
+        "nnunet models list",
+    )
 
 
 def test_a_pretrained_model_that_is_still_packed(tiny, capsys):
@@ -118,7 +129,9 @@ def test_nan_in_an_image(tiny, capsys, ending):
         image = np.ones(GEOMETRY.shape, np.float32)
         image[0, 0, 0] = np.nan if index == 4 else 0
         image_format.write(folder / "imagesTr" / f"c{index}_0000{ending}", image, GEOMETRY)
-        image_format.write(folder / "labelsTr" / f"c{index}{ending}", np.ones(GEOMETRY.shape, np.uint8), GEOMETRY)
+        image_format.write(
+            folder / "labelsTr" / f"c{index}{ending}", np.ones(GEOMETRY.shape, np.uint8), GEOMETRY
+        )
     (folder / "dataset.json").write_text(json.dumps(document))
     fails(capsys, plan(folder), 1, "c4", "NaN")
 

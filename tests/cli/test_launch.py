@@ -22,14 +22,28 @@ def test_torchrun_runs_the_command(two_gpus, monkeypatch, given):
         launch(["train", "Dataset017_Liver", *given, "--folds", "0"], 2, "auto")
     assert ended.value.code == 0
     assert called == [
-        ["--standalone", "--nproc-per-node=2", "-m", "nnunet_cli", "train", "Dataset017_Liver", "--folds", "0"]
+        [
+            "--standalone",
+            "--nproc-per-node=2",
+            "-m",
+            "nnunet_cli",
+            "train",
+            "Dataset017_Liver",
+            "--folds",
+            "0",
+        ]
     ]
 
 
 @pytest.mark.parametrize(("code", "expected"), [(1, 1), (2, 2), (-9, 137)])
-def test_the_exit_code_is_that_of_the_process_that_failed_first(two_gpus, monkeypatch, code, expected):
+def test_the_exit_code_is_that_of_the_process_that_failed_first(
+    two_gpus, monkeypatch, code, expected
+):
     def failing(_):
-        failures = {0: ProcessFailure(0, 1, code, "nowhere"), 1: ProcessFailure(1, 2, 143, "nowhere")}
+        failures = {
+            0: ProcessFailure(0, 1, code, "nowhere"),
+            1: ProcessFailure(1, 2, 143, "nowhere"),
+        }
         failures[1].timestamp = failures[0].timestamp + 9
         raise ChildFailedError("nnunet", failures)
 

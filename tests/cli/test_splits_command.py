@@ -32,7 +32,9 @@ def test_without_options_nothing_is_written(splits, path):
     code, out, _ = splits()
     assert (code, path.exists()) == (0, False)
     assert "case_5" in out
-    assert json.loads(splits("--json")[1])["folds"] == [fold.model_dump(mode="json") for fold in five_folds(NAMES)]
+    assert json.loads(splits("--json")[1])["folds"] == [
+        fold.model_dump(mode="json") for fold in five_folds(NAMES)
+    ]
 
 
 def test_folds_are_made_shown_and_loaded(splits, path):
@@ -43,9 +45,13 @@ def test_folds_are_made_shown_and_loaded(splits, path):
 
 def test_groups_and_pickles(splits, path, tmp_path):
     table = tmp_path / "patients.csv"
-    table.write_text("case,patient\n" + "".join(f"{name},{i // 2}\n" for i, name in enumerate(NAMES)))
+    table.write_text(
+        "case,patient\n" + "".join(f"{name},{i // 2}\n" for i, name in enumerate(NAMES))
+    )
     assert splits("--groups", table, "--folds", 3)[0] == 0
-    assert {split.val for split in Splits.read(path).folds} == {tuple(NAMES[i : i + 2]) for i in (0, 2, 4)}
+    assert {split.val for split in Splits.read(path).folds} == {
+        tuple(NAMES[i : i + 2]) for i in (0, 2, 4)
+    }
     source = tmp_path / "splits_final.pkl"
     source.write_bytes(pickle.dumps([{"train": NAMES[1:], "val": NAMES[:1]}]))
     code, _, err = splits("--from", source, "--overwrite")

@@ -21,10 +21,14 @@ main(sys.argv[1:])
 
 def run_blocked(*arguments, blocked=HEAVY):
     program = BLOCKER.replace("BLOCKED", repr(blocked))
-    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins", "list"], ["plugins", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plugins", "list"], ["plugins", "--help"], ["--version"]]
+)
 def test_start_up_needs_no_heavy_library(arguments):
     result = run_blocked(*arguments)
     assert result.returncode == 0, result.stderr
@@ -32,7 +36,9 @@ def test_start_up_needs_no_heavy_library(arguments):
 
 
 def test_planning_and_preprocessing_need_no_torch(tiny):
-    result = run_blocked("preprocess", str(tiny), "--workspace", str(tiny.parents[1]), blocked={"torch"})
+    result = run_blocked(
+        "preprocess", str(tiny), "--workspace", str(tiny.parents[1]), blocked={"torch"}
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -42,7 +48,12 @@ def test_the_blocker_works():
 
 def test_plugins_list_as_json():
     rows = json.loads(run_blocked("plugins", "list", "--json").stdout)
-    for kind, name in (("planner", "v21"), ("loss", "dice_ce"), ("trainer", "v2"), ("variant", "default")):
+    for kind, name in (
+        ("planner", "v21"),
+        ("loss", "dice_ce"),
+        ("trainer", "v2"),
+        ("variant", "default"),
+    ):
         row = next(r for r in rows["components"] if (r["kind"], r["name"]) == (kind, name))
         assert (row["plugin"], row["distribution"]) == ("builtin", "nnunet-core")
         assert row["version"]
@@ -51,5 +62,15 @@ def test_plugins_list_as_json():
 
 def test_every_command_has_help():
     help_text = run_blocked("--help").stdout
-    for command in ("run", "plan", "preprocess", "train", "predict", "evaluate", "dataset", "plugins", "doctor"):
+    for command in (
+        "run",
+        "plan",
+        "preprocess",
+        "train",
+        "predict",
+        "evaluate",
+        "dataset",
+        "plugins",
+        "doctor",
+    ):
         assert f"\n  {command}" in help_text

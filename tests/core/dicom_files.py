@@ -12,7 +12,9 @@ ORIGIN = (-20.0, 10.0, 3.0)
 STUDY = pydicom.uid.generate_uid()
 
 
-def write_series(folder: Path, array: np.ndarray, positions: list[float] | None = None, **tags: object) -> str:
+def write_series(
+    folder: Path, array: np.ndarray, positions: list[float] | None = None, **tags: object
+) -> str:
     """Write slices with file names that are not in the order of their positions; return the series UID."""
     folder.mkdir(parents=True, exist_ok=True)
     uid, frame = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
@@ -23,8 +25,15 @@ def write_series(folder: Path, array: np.ndarray, positions: list[float] | None 
         data.SOPClassUID = pydicom.uid.CTImageStorage
         data.SOPInstanceUID = pydicom.uid.generate_uid()
         data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = STUDY, uid, frame
-        data.Modality, data.SeriesDescription, data.PatientID, data.PatientName = "CT", f"stack {uid[-3:]}", "p", "p^"
-        data.StudyDate = data.StudyTime = data.PatientBirthDate = data.PatientSex = data.AccessionNumber = ""
+        data.Modality, data.SeriesDescription, data.PatientID, data.PatientName = (
+            "CT",
+            f"stack {uid[-3:]}",
+            "p",
+            "p^",
+        )
+        data.StudyDate = data.StudyTime = data.PatientBirthDate = data.PatientSex = (
+            data.AccessionNumber
+        ) = ""
         data.StudyID, data.InstanceNumber, data.SeriesNumber = "1", index + 1, 1
         data.Rows, data.Columns = plane.shape
         data.PixelSpacing = [SPACING[1], SPACING[2]]
@@ -43,7 +52,9 @@ def write_series(folder: Path, array: np.ndarray, positions: list[float] | None 
     return str(uid)
 
 
-def write_seg(path: Path, series: Path, masks: np.ndarray, labels: list[str], kind: str = "BINARY") -> None:
+def write_seg(
+    path: Path, series: Path, masks: np.ndarray, labels: list[str], kind: str = "BINARY"
+) -> None:
     """Write masks (Z, Y, X, segments) of a series as DICOM SEG."""
     sources = [pydicom.dcmread(name) for name in sorted(series.iterdir())]
     sources.sort(key=lambda data: data.ImagePositionPatient[2])

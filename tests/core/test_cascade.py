@@ -13,7 +13,9 @@ from nnunet_core.stages import cascade
 from nnunet_core.stages.cascade import connect
 from nnunet_core.stages.experiment import Experiment
 
-CASCADE = SimpleNamespace(configuration_name="3d_cascade_fullres", dataset=SimpleNamespace(name="Task001_A"))
+CASCADE = SimpleNamespace(
+    configuration_name="3d_cascade_fullres", dataset=SimpleNamespace(name="Task001_A")
+)
 
 
 def stage(finished):
@@ -26,7 +28,9 @@ def stage(finished):
 
 def test_untrained_folds_are_named_with_the_command_that_trains_them():
     splits = {"0": Split(train=("a",), val=("b",)), "1": Split(train=("b",), val=("a",))}
-    with pytest.raises(UsageError, match=r"folds 1 are not trained.*nnunet train Task001_A -c 3d_lowres --folds 1"):
+    with pytest.raises(
+        UsageError, match=r"folds 1 are not trained.*nnunet train Task001_A -c 3d_lowres --folds 1"
+    ):
         connect(CASCADE, stage({"0"}), splits)
 
 
@@ -47,7 +51,9 @@ def test_inputs_that_another_run_prepared_meanwhile_are_not_prepared_again(tmp_p
         yield
 
     monkeypatch.setattr(cascade.locks, "held", held)
-    dataset = SimpleNamespace(name="Task001_A", digests=SimpleNamespace(of=lambda paths: ["x"] * len(paths)))
+    dataset = SimpleNamespace(
+        name="Task001_A", digests=SimpleNamespace(of=lambda paths: ["x"] * len(paths))
+    )
     store = SimpleNamespace(key=lambda name: name)
     experiment = cascade_experiment(tmp_path, dataset, store)
     splits = {"0": Split(train=("a",), val=("b",)), "1": Split(train=("b",), val=("a",))}

@@ -27,7 +27,9 @@ def _write(path: Path, array: np.ndarray) -> None:
     image.SetSpacing((0.5, 1.25, 3.0, 1.0)[:dimensions])
     image.SetOrigin((4.0, -5.0, 6.5, 0.0)[:dimensions])
     if dimensions > 2:
-        image.SetDirection(np.reshape(DIRECTION_4D, (4, 4))[:dimensions, :dimensions].ravel().tolist())
+        image.SetDirection(
+            np.reshape(DIRECTION_4D, (4, 4))[:dimensions, :dimensions].ravel().tolist()
+        )
     sitk.WriteImage(image, str(path))
 
 
@@ -37,16 +39,24 @@ def source(tmp_path: Path) -> Path:
     folder = tmp_path / "Task07_Small"
     rng = np.random.default_rng(0)
     for case, part in (("a", "Tr"), ("b", "Tr"), ("c", "Ts")):
-        _write(folder / f"images{part}" / f"{case}.nii.gz", rng.integers(-300, 300, (2, 3, 4, 5)).astype(np.int16))
+        _write(
+            folder / f"images{part}" / f"{case}.nii.gz",
+            rng.integers(-300, 300, (2, 3, 4, 5)).astype(np.int16),
+        )
         (folder / f"images{part}" / f"._{case}.nii.gz").write_bytes(b"hidden")
     for case, part in (("a", "Tr"), ("b", "Tr"), ("c", "Ts")):
-        _write(folder / f"labels{part}" / f"{case}.nii.gz", rng.integers(0, 2, (3, 4, 5)).astype(np.uint8))
+        _write(
+            folder / f"labels{part}" / f"{case}.nii.gz",
+            rng.integers(0, 2, (3, 4, 5)).astype(np.uint8),
+        )
     document = {
         "name": "Small",
         "tensorImageSize": "4D",
         "modality": {"0": "T1", "1": "T2"},
         "labels": {"0": "background", "1": "lesion"},
-        "training": [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in "ab"],
+        "training": [
+            {"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in "ab"
+        ],
         "test": ["./imagesTs/c.nii.gz"],
     }
     (folder / "dataset.json").write_text(json.dumps(document))
@@ -54,7 +64,9 @@ def source(tmp_path: Path) -> Path:
 
 
 def _snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def _convert(source: Path, destination: Path, layout: str = "v1", **options: object) -> Path:
@@ -68,7 +80,9 @@ def test_channels_become_files_with_the_geometry_and_voxel_type_of_the_4d_image(
     before = _snapshot(source)
     seen: list[str] = []
     with Workers(workers) as processes:
-        result = _convert(source, tmp_path / "raw" / "x", layout, workers=processes, progress=seen.append)
+        result = _convert(
+            source, tmp_path / "raw" / "x", layout, workers=processes, progress=seen.append
+        )
     assert _snapshot(source) == before
     assert seen == ["a", "b", "c"]
     for part, cases in (("Tr", "ab"), ("Ts", "c")):
@@ -78,7 +92,9 @@ def test_channels_become_files_with_the_geometry_and_voxel_type_of_the_4d_image(
         whole = sitk.ReadImage(str(source / "imagesTr" / f"{case}.nii.gz"))
         for channel in (0, 1):
             part_ = sitk.ReadImage(str(result / "imagesTr" / f"{case}_{channel:04d}.nii.gz"))
-            np.testing.assert_array_equal(sitk.GetArrayFromImage(part_), sitk.GetArrayFromImage(whole)[channel])
+            np.testing.assert_array_equal(
+                sitk.GetArrayFromImage(part_), sitk.GetArrayFromImage(whole)[channel]
+            )
             assert part_.GetPixelID() == whole.GetPixelID() == sitk.sitkInt16
             assert part_.GetSpacing() == pytest.approx((0.5, 1.25, 3.0))
             assert part_.GetOrigin() == pytest.approx((4.0, -5.0, 6.5))
@@ -88,7 +104,9 @@ def test_channels_become_files_with_the_geometry_and_voxel_type_of_the_4d_image(
 
 
 @pytest.mark.parametrize(("layout", "name"), [("v1", "Task007_Small"), ("v2", "Dataset007_Small")])
-def test_the_result_is_a_dataset_that_passes_verification(source: Path, tmp_path: Path, layout: str, name: str) -> None:
+def test_the_result_is_a_dataset_that_passes_verification(
+    source: Path, tmp_path: Path, layout: str, name: str
+) -> None:
     result = _convert(source, default_destination(source, tmp_path / "raw", layout=layout), layout)
     assert result.name == name
     dataset = open_dataset("7", tmp_path / "raw", REGISTRY)
@@ -114,7 +132,11 @@ def test_real_data_convert(data: Path, tmp_path: Path) -> None:
 def test_3d_images_are_copied_byte_for_byte(source: Path, tmp_path: Path) -> None:
     document = json.loads((source / "dataset.json").read_text())
     (source / "dataset.json").write_text(json.dumps({**document, "modality": {"0": "CT"}}))
-    for path in (source / "imagesTr" / "a.nii.gz", source / "imagesTr" / "b.nii.gz", source / "imagesTs" / "c.nii.gz"):
+    for path in (
+        source / "imagesTr" / "a.nii.gz",
+        source / "imagesTr" / "b.nii.gz",
+        source / "imagesTs" / "c.nii.gz",
+    ):
         _write(path, np.ones((3, 4, 5), np.float32))
     result = _convert(source, tmp_path / "out")
     copy, original = result / "imagesTr" / "a_0000.nii.gz", source / "imagesTr" / "a.nii.gz"
@@ -124,13 +146,19 @@ def test_3d_images_are_copied_byte_for_byte(source: Path, tmp_path: Path) -> Non
 def test_a_single_channel_in_four_dimensions_becomes_3d(source: Path, tmp_path: Path) -> None:
     document = json.loads((source / "dataset.json").read_text())
     (source / "dataset.json").write_text(json.dumps({**document, "modality": {"0": "CT"}}))
-    for path in (source / "imagesTr" / "a.nii.gz", source / "imagesTr" / "b.nii.gz", source / "imagesTs" / "c.nii.gz"):
+    for path in (
+        source / "imagesTr" / "a.nii.gz",
+        source / "imagesTr" / "b.nii.gz",
+        source / "imagesTs" / "c.nii.gz",
+    ):
         _write(path, np.ones((1, 3, 4, 5), np.float32))
     result = _convert(source, tmp_path / "out")
     assert SimpleItkFormat().read(result / "imagesTr" / "a_0000.nii.gz").array.shape == (1, 3, 4, 5)
 
 
-def test_an_existing_destination_needs_overwrite_and_survives_a_failed_one(source: Path, tmp_path: Path) -> None:
+def test_an_existing_destination_needs_overwrite_and_survives_a_failed_one(
+    source: Path, tmp_path: Path
+) -> None:
     destination = tmp_path / "out"
     destination.mkdir()
     (destination / "mine.txt").write_text("mine")
@@ -184,7 +212,9 @@ def test_what_does_not_fit_together_is_told_before_anything_is_written(source: P
     with pytest.raises(DatasetError, match="neither 'modality'"):
         find_source(source, REGISTRY)
     (source / "dataset.json").unlink()
-    with pytest.raises(DatasetError, match=r"dataset\.json does not exist.*--images DIR --labels DIR"):
+    with pytest.raises(
+        DatasetError, match=r"dataset\.json does not exist.*--images DIR --labels DIR"
+    ):
         find_source(source, REGISTRY)
     shutil.rmtree(source)
     with pytest.raises(DatasetError, match="does not exist"):
@@ -211,7 +241,10 @@ def test_images_that_dataset_json_does_not_list_are_left_out(source: Path, tmp_p
 def test_ids_have_three_digits(
     tmp_path: Path, name: str, number: int | None, new_name: str | None, layout: str, expected: str
 ) -> None:
-    assert default_destination(tmp_path / name, tmp_path, number, new_name, layout) == tmp_path / expected
+    assert (
+        default_destination(tmp_path / name, tmp_path, number, new_name, layout)
+        == tmp_path / expected
+    )
 
 
 @pytest.mark.parametrize(

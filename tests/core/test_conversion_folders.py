@@ -65,8 +65,12 @@ def test_one_format_for_images_and_labels_stays_byte_for_byte(tmp_path: Path) ->
     document = _checked(result)
     assert document["labels"] == {"background": 0, "liver": 1, "tumour": 2}
     assert (document["channel_names"], document["file_ending"]) == ({"0": "CT"}, ".mha")
-    assert (result / "imagesTr" / "a_0000.mha").read_bytes() == (tmp_path / "images" / "a.mha").read_bytes()
-    assert (result / "labelsTr" / "a.mha").read_bytes() == (tmp_path / "labels" / "a.mha").read_bytes()
+    assert (result / "imagesTr" / "a_0000.mha").read_bytes() == (
+        tmp_path / "images" / "a.mha"
+    ).read_bytes()
+    assert (result / "labelsTr" / "a.mha").read_bytes() == (
+        tmp_path / "labels" / "a.mha"
+    ).read_bytes()
 
 
 def test_different_formats_become_nii_gz(tmp_path: Path) -> None:
@@ -94,17 +98,29 @@ def test_a_header_with_its_voxels_in_another_file_becomes_one_file(tmp_path: Pat
 def test_4d_files_in_plain_folders_are_split(tmp_path: Path) -> None:
     array = np.arange(120, dtype=np.int16).reshape(2, 3, 4, 5)
     (tmp_path / "images").mkdir()
-    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=False), str(tmp_path / "images" / "a.nii.gz"))
+    sitk.WriteImage(
+        sitk.GetImageFromArray(array, isVector=False), str(tmp_path / "images" / "a.nii.gz")
+    )
     (tmp_path / "labels").mkdir()
-    sitk.WriteImage(sitk.GetImageFromArray((array[0] > 30).astype(np.uint8)), str(tmp_path / "labels" / "a.nii.gz"))
+    sitk.WriteImage(
+        sitk.GetImageFromArray((array[0] > 30).astype(np.uint8)),
+        str(tmp_path / "labels" / "a.nii.gz"),
+    )
     result = _result(tmp_path, channels=("T1", "T2"))
     _checked(result)
-    np.testing.assert_array_equal(SimpleItkFormat().read(result / "imagesTr" / "a_0001.nii.gz").array[0], array[1])
+    np.testing.assert_array_equal(
+        SimpleItkFormat().read(result / "imagesTr" / "a_0001.nii.gz").array[0], array[1]
+    )
 
 
 @pytest.mark.shared
-def test_the_values_of_the_phantom_need_renumbering_which_is_recorded(data: Path, tmp_path: Path) -> None:
-    for part, name in (("images", "prostate_phantom_subvolume"), ("labels", "prostate_phantom_subvolume-label")):
+def test_the_values_of_the_phantom_need_renumbering_which_is_recorded(
+    data: Path, tmp_path: Path
+) -> None:
+    for part, name in (
+        ("images", "prostate_phantom_subvolume"),
+        ("labels", "prostate_phantom_subvolume-label"),
+    ):
         (tmp_path / part).mkdir()
         shutil.copy(data / "formats" / f"{name}.nrrd", tmp_path / part / "phantom.nrrd")
     with pytest.raises(DatasetError, match=r"0, 1, 7, 8, 9 .*--renumber maps them to 0\.\.4"):
@@ -120,7 +136,9 @@ def test_the_values_of_the_phantom_need_renumbering_which_is_recorded(data: Path
 
 
 @given(st.sets(st.integers(0, 65535), max_size=12), st.booleans())
-def test_renumbered_values_are_consecutive_and_keep_their_order(values: set[int], renumber: bool) -> None:
+def test_renumbered_values_are_consecutive_and_keep_their_order(
+    values: set[int], renumber: bool
+) -> None:
     found = {value: Path("a.nrrd") for value in values}
     ordered = sorted(values | {0})
     if not renumber and ordered != list(range(len(ordered))):
@@ -158,11 +176,18 @@ def test_labels_that_cannot_be_right_are_errors(texts: list[str], message: str) 
 
 
 def test_label_arguments() -> None:
-    assert parse_labels(["background=0", "left = kidney=1", "liver=2"]) == {"left = kidney": 1, "liver": 2}
+    assert parse_labels(["background=0", "left = kidney=1", "liver=2"]) == {
+        "left = kidney": 1,
+        "liver": 2,
+    }
 
 
-@pytest.mark.parametrize("array", [np.full(GEOMETRY.shape, 0.5, np.float32), np.full(GEOMETRY.shape, -1, np.int16)])
-def test_label_values_that_are_no_natural_numbers_are_errors(tmp_path: Path, array: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "array", [np.full(GEOMETRY.shape, 0.5, np.float32), np.full(GEOMETRY.shape, -1, np.int16)]
+)
+def test_label_values_that_are_no_natural_numbers_are_errors(
+    tmp_path: Path, array: np.ndarray
+) -> None:
     _image(tmp_path / "images" / "a.nrrd")
     SimpleItkFormat((".nrrd",)).write(tmp_path / "labels" / "a.nrrd", array, GEOMETRY)
     with pytest.raises(DatasetError, match="whole numbers from 0 to 65535"):
@@ -174,7 +199,9 @@ def test_colour_pictures_with_png_masks_stay(tmp_path: Path) -> None:
     _label_picture(tmp_path / "labels" / "a.png")
     result = _result(tmp_path)
     assert _checked(result)["channel_names"] == {"0": "R", "1": "G", "2": "B"}
-    assert (result / "imagesTr" / "a_0000.png").read_bytes() == (tmp_path / "images" / "a.png").read_bytes()
+    assert (result / "imagesTr" / "a_0000.png").read_bytes() == (
+        tmp_path / "images" / "a.png"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("colours", [1, 3])
@@ -184,7 +211,9 @@ def test_lossy_pictures_become_png_with_the_decoded_values(tmp_path: Path, colou
     result = _result(tmp_path)
     assert _checked(result)["file_ending"] == ".png"
     decoded = SimpleItkFormat().read(tmp_path / "images" / "a.jpg").array
-    np.testing.assert_array_equal(SimpleItkFormat().read(result / "imagesTr" / "a_0000.png").array, decoded)
+    np.testing.assert_array_equal(
+        SimpleItkFormat().read(result / "imagesTr" / "a_0000.png").array, decoded
+    )
 
 
 def test_nothing_stays_in_a_lossy_format(tmp_path: Path) -> None:
@@ -192,13 +221,19 @@ def test_nothing_stays_in_a_lossy_format(tmp_path: Path) -> None:
         (tmp_path / part).mkdir()
         sitk.WriteImage(sitk.Image([5, 6], sitk.sitkUInt8), str(tmp_path / part / "a.jpg"))
     result = _result(tmp_path)
-    assert [path.name for path in sorted(result.rglob("*.*"))] == ["dataset.json", "a_0000.png", "a.png"]
+    assert [path.name for path in sorted(result.rglob("*.*"))] == [
+        "dataset.json",
+        "a_0000.png",
+        "a.png",
+    ]
 
 
 def test_pictures_of_four_channels_are_not_taken_for_colours(tmp_path: Path) -> None:
     array = np.zeros((6, 5, 4), np.uint8)
     (tmp_path / "images").mkdir()
-    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(tmp_path / "images" / "a.png"))
+    sitk.WriteImage(
+        sitk.GetImageFromArray(array, isVector=True), str(tmp_path / "images" / "a.png")
+    )
     _label_picture(tmp_path / "labels" / "a.png")
     with pytest.raises(UsageError, match="has 4 channels, --channel names 0"):
         _find(tmp_path)
@@ -215,7 +250,9 @@ def test_volumes_need_channel_names(tmp_path: Path) -> None:
     _image(tmp_path / "images" / "a.nrrd")
     _label(tmp_path / "labels" / "a.nrrd", 0, 1)
     for channels in ((), ("CT", "PET")):
-        with pytest.raises(UsageError, match=rf"has 1 channels, --channel names {len(channels)}.*CT for computed"):
+        with pytest.raises(
+            UsageError, match=rf"has 1 channels, --channel names {len(channels)}.*CT for computed"
+        ):
             _find(tmp_path, channels=channels)
 
 
@@ -224,10 +261,18 @@ def test_volumes_need_channel_names(tmp_path: Path) -> None:
     [
         (["a.nrrd", "b.nrrd"], ["a.nrrd"], "lacks the labels of 1 images .* b"),
         (["a.nrrd"], ["a.nrrd", "c.nrrd"], "lacks the images of 1 labels .* c"),
-        (["a_0000.nrrd", "b_0000.nrrd", "b_0001.nrrd"], ["a.nrrd", "b.nrrd"], r"a, which has \[0\]; .* \[0, 1\]"),
+        (
+            ["a_0000.nrrd", "b_0000.nrrd", "b_0001.nrrd"],
+            ["a.nrrd", "b.nrrd"],
+            r"a, which has \[0\]; .* \[0, 1\]",
+        ),
         (["a_0000.nrrd", "b.nrrd"], ["a.nrrd"], r"b\.nrrd without a channel number"),
         (["a_0000.nrrd"], ["a.nrrd", "a_0000.nrrd"], "one file per case or one per channel"),
-        (["a.nrrd", "b.mha"], ["a.nrrd", "b.nrrd"], r"several formats: 1 files ending in \.mha, 1 .*\.nrrd"),
+        (
+            ["a.nrrd", "b.mha"],
+            ["a.nrrd", "b.nrrd"],
+            r"several formats: 1 files ending in \.mha, 1 .*\.nrrd",
+        ),
     ],
 )
 def test_files_that_do_not_belong_together_are_errors(
@@ -253,7 +298,9 @@ def test_empty_and_missing_folders_are_errors(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_a_dicom_series_with_its_segmentation(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
-    source = find_folders(data / "formats" / "ct_3slice_dicom", data / "formats" / "liver.dcm", REGISTRY)
+    source = find_folders(
+        data / "formats" / "ct_3slice_dicom", data / "formats" / "liver.dcm", REGISTRY
+    )
     assert (source.channels, source.labels) == (("CT",), {"background": 0, "Liver": 1})
     result = convert(source, tmp_path / "Dataset001_Liver")
     _checked(result)
@@ -279,18 +326,26 @@ def test_segmentations_find_their_series_and_segments_get_one_numbering(hospital
     result = _result(hospital)
     assert _checked(result)["labels"] == {"background": 0, "liver": 1, "tumour": 2}
     counts = {
-        name: np.bincount(SimpleItkFormat().read(result / "labelsTr" / f"{name}.nii.gz").array.ravel()).tolist()
+        name: np.bincount(
+            SimpleItkFormat().read(result / "labelsTr" / f"{name}.nii.gz").array.ravel()
+        ).tolist()
         for name in ("p1", "p2")
     }
     assert counts == {"p1": [162, 0, 6], "p2": [164, 4]}
-    assert _find(hospital, names={"tumour": 1, "liver": 2}).labels == {"background": 0, "tumour": 1, "liver": 2}
+    assert _find(hospital, names={"tumour": 1, "liver": 2}).labels == {
+        "background": 0,
+        "tumour": 1,
+        "liver": 2,
+    }
 
 
 def test_segments_are_numbered_in_their_order(hospital: Path) -> None:
     dicom = pytest.importorskip("dicom_files")
     masks = np.zeros((4, 6, 7, 2), np.uint8)
     masks[1, 1, 1, 0] = masks[2, 2, 2, 1] = 1
-    dicom.write_seg(hospital / "labels" / "1.dcm", hospital / "images" / "p2", masks, ["vessel", "bile duct"])
+    dicom.write_seg(
+        hospital / "labels" / "1.dcm", hospital / "images" / "p2", masks, ["vessel", "bile duct"]
+    )
     assert _find(hospital).labels == {"background": 0, "tumour": 1, "vessel": 2, "bile duct": 3}
 
 
@@ -298,14 +353,18 @@ def test_segmentations_that_do_not_fit_the_series_are_errors(hospital: Path) -> 
     with pytest.raises(UsageError, match="also have the segments tumour"):
         _find(hospital, names={"liver": 1})
     shutil.copy(hospital / "labels" / "1.dcm", hospital / "labels" / "3.dcm")
-    with pytest.raises(DatasetError, match=r"several DICOM SEG for the series of p2: 1\.dcm, 3\.dcm"):
+    with pytest.raises(
+        DatasetError, match=r"several DICOM SEG for the series of p2: 1\.dcm, 3\.dcm"
+    ):
         _find(hospital)
     for name in ("1.dcm", "3.dcm"):
         (hospital / "labels" / name).unlink()
     with pytest.raises(DatasetError, match="no DICOM SEG that references the series of: p2"):
         _find(hospital)
     shutil.copytree(hospital / "images" / "p1", hospital / "images", dirs_exist_ok=True)
-    with pytest.raises(DatasetError, match="more than one thing: 2 folders with DICOM files, 4 DICOM files"):
+    with pytest.raises(
+        DatasetError, match="more than one thing: 2 folders with DICOM files, 4 DICOM files"
+    ):
         _find(hospital)
 
 
@@ -327,7 +386,10 @@ def test_series_of_several_channels(hospital: Path) -> None:
     (hospital / "labels" / "1.dcm").unlink()
     result = _result(hospital, channels=("CT", "late CT"))
     assert _checked(result)["numTraining"] == 1
-    assert sorted(p.name for p in (result / "imagesTr").iterdir()) == ["p_0000.nii.gz", "p_0001.nii.gz"]
+    assert sorted(p.name for p in (result / "imagesTr").iterdir()) == [
+        "p_0000.nii.gz",
+        "p_0001.nii.gz",
+    ]
     with pytest.raises(DatasetError, match="CASE_0000 to CASE_0002"):
         _find(hospital, channels=("a", "b", "c"))
 

@@ -17,12 +17,16 @@ from nnunet_core.registry.discovery import Registry
 from nnunet_core.store.raw import open_dataset
 
 REGISTRY = Registry.discover()
-GEOMETRY = Geometry((3, 4, 5), (3.0, 1.25, 0.5), (4.0, -5.0, 6.5), (-1.0, 0, 0, 0, 0, 1.0, 0, 1.0, 0))
+GEOMETRY = Geometry(
+    (3, 4, 5), (3.0, 1.25, 0.5), (4.0, -5.0, 6.5), (-1.0, 0, 0, 0, 0, 1.0, 0, 1.0, 0)
+)
 
 
 def _change(folder: Path, **fields: object) -> None:
     document = {**json.loads((folder / "dataset.json").read_text()), **fields}
-    (folder / "dataset.json").write_text(json.dumps({k: v for k, v in document.items() if v is not None}))
+    (folder / "dataset.json").write_text(
+        json.dumps({k: v for k, v in document.items() if v is not None})
+    )
 
 
 def _voxels(folder: Path) -> dict[str, tuple[bytes, tuple[float, ...]]]:
@@ -30,7 +34,13 @@ def _voxels(folder: Path) -> dict[str, tuple[bytes, tuple[float, ...]]]:
     return {
         str(path.relative_to(folder)): (
             sitk.GetArrayFromImage(image).tobytes(),
-            (*image.GetSize(), *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection(), image.GetPixelID()),
+            (
+                *image.GetSize(),
+                *image.GetSpacing(),
+                *image.GetOrigin(),
+                *image.GetDirection(),
+                image.GetPixelID(),
+            ),
         )
         for path, image in images.items()
     }
@@ -43,7 +53,9 @@ def _dataset(folder: Path, ending: str) -> Path:
     for name, part in (("a", "Tr"), ("b", "Tr"), ("c", "Ts")):
         for channel in range(2):
             values = rng.normal(0, 100, GEOMETRY.shape).astype(np.float32)
-            image_format.write(folder / f"images{part}" / f"{name}_{channel:04d}{ending}", values, GEOMETRY)
+            image_format.write(
+                folder / f"images{part}" / f"{name}_{channel:04d}{ending}", values, GEOMETRY
+            )
         label = rng.integers(0, 3, GEOMETRY.shape).astype(np.uint8)
         image_format.write(folder / f"labels{part}" / f"{name}{ending}", label, GEOMETRY)
     document = {
@@ -77,16 +89,28 @@ def test_v1_to_v2_and_back_has_identical_voxels_and_geometry(data: Path, tmp_pat
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii.gz"])
-def test_any_ending_becomes_nii_gz_of_v1_with_voxels_type_and_geometry(tmp_path: Path, ending: str) -> None:
+def test_any_ending_becomes_nii_gz_of_v1_with_voxels_type_and_geometry(
+    tmp_path: Path, ending: str
+) -> None:
     source = _dataset(tmp_path / "Dataset001_A", ending)
     result = convert(find_source(source, REGISTRY), tmp_path / "Task001_A", "v1")
     document = json.loads((result / "dataset.json").read_text())
     assert document["modality"] == {"0": "CT", "1": "PET"}
-    assert list(document["labels"].items()) == [("0", "background"), ("2", "tumour"), ("1", "liver")]
-    assert document["training"][0] == {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}
+    assert list(document["labels"].items()) == [
+        ("0", "background"),
+        ("2", "tumour"),
+        ("1", "liver"),
+    ]
+    assert document["training"][0] == {
+        "image": "./imagesTr/a.nii.gz",
+        "label": "./labelsTr/a.nii.gz",
+    }
     assert (document["test"], document["description"]) == (["./imagesTs/c.nii.gz"], "kept")
     assert "file_ending" not in document
-    before, after = open_dataset(str(source), tmp_path, REGISTRY), open_dataset(str(result), tmp_path, REGISTRY)
+    before, after = (
+        open_dataset(str(source), tmp_path, REGISTRY),
+        open_dataset(str(result), tmp_path, REGISTRY),
+    )
     assert after.labels == before.labels
     for one, other in zip(before.training, after.training, strict=True):
         first, second = before.load(one), after.load(other)
@@ -99,7 +123,9 @@ def test_any_ending_becomes_nii_gz_of_v1_with_voxels_type_and_geometry(tmp_path:
 
 
 @pytest.mark.shared
-def test_colour_pictures_become_volumes_of_one_slice_per_channel(data: Path, tmp_path: Path) -> None:
+def test_colour_pictures_become_volumes_of_one_slice_per_channel(
+    data: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "Dataset120_Nuclei"
     for part in ("imagesTr", "labelsTr"):
         (source / part).mkdir(parents=True)
@@ -119,14 +145,22 @@ def test_colour_pictures_become_volumes_of_one_slice_per_channel(data: Path, tmp
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "an ignore label, which .* v1 cannot express"),
         (
-            {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]},
+            {"labels": {"background": 0, "a": 1, "ignore": 2}},
+            "an ignore label, which .* v1 cannot express",
+        ),
+        (
+            {
+                "labels": {"background": 0, "whole": [1, 2], "core": [2]},
+                "regions_class_order": [1, 2],
+            },
             r"regions \(whole, core\), which .* v1 cannot express",
         ),
     ],
 )
-def test_what_v1_cannot_express_is_an_error(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+def test_what_v1_cannot_express_is_an_error(
+    tmp_path: Path, fields: dict[str, object], message: str
+) -> None:
     source = _dataset(tmp_path / "Dataset001_A", ".nrrd")
     _change(source, **fields)
     with pytest.raises(DatasetError, match=message):
@@ -161,11 +195,15 @@ def test_folders_that_could_be_two_things_or_none_are_errors(tmp_path: Path) -> 
     _change(source, modality=None)
     for name in ("a_0000", "a_0001"):
         shutil.copy(source / "labelsTr" / "a.nii.gz", source / "labelsTr" / f"{name}.nii.gz")
-    with pytest.raises(DatasetError, match=r"could be of the decathlon layout .* or have one file per channel"):
+    with pytest.raises(
+        DatasetError, match=r"could be of the decathlon layout .* or have one file per channel"
+    ):
         find_source(source, REGISTRY)
     shutil.rmtree(source / "labelsTr")
     with pytest.raises(DatasetError, match=r"no known layout.*--images DIR --labels DIR"):
         find_source(source, REGISTRY)
     shutil.rmtree(source / "imagesTr")
-    with pytest.raises(DatasetError, match=r"no image ending in '\.nii\.gz'.*--images DIR --labels DIR"):
+    with pytest.raises(
+        DatasetError, match=r"no image ending in '\.nii\.gz'.*--images DIR --labels DIR"
+    ):
         find_source(source, REGISTRY)

@@ -60,7 +60,9 @@ def test_one_file_is_an_image_of_one_slice(series: Path, volume: np.ndarray) -> 
 
 def test_one_file_with_several_frames_is_a_volume(tmp_path: Path, volume: np.ndarray) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / "frames.dcm"))
-    np.testing.assert_array_equal(DicomSeriesFormat().read(tmp_path / "frames.dcm").array[0], volume)
+    np.testing.assert_array_equal(
+        DicomSeriesFormat().read(tmp_path / "frames.dcm").array[0], volume
+    )
     assert DicomSeriesFormat().header(tmp_path / "frames.dcm").shape == SHAPE
 
 
@@ -68,7 +70,10 @@ def test_two_series_in_one_folder_are_listed(series: Path, volume: np.ndarray) -
     for path in series.iterdir():
         path.rename(path.with_suffix(".dcm"))
     other = write_series(series, volume)
-    with pytest.raises(ImageError, match=rf"holds 2 series: .*{other} 'stack {other[-3:]}' \(5 files\).* Split them"):
+    with pytest.raises(
+        ImageError,
+        match=rf"holds 2 series: .*{other} 'stack {other[-3:]}' \(5 files\).* Split them",
+    ):
         DicomSeriesFormat().read(series)
 
 
@@ -141,7 +146,9 @@ def test_a_real_segmentation_is_the_mask_that_it_was_made_from(data: Path) -> No
     folder = data / "formats"
     image = DicomSeriesFormat().read(folder / "ct_3slice_dicom")
     label = read_segmentation(folder / "liver.dcm", image.geometry)
-    np.testing.assert_array_equal(label, sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "liver_seg.nrrd"))))
+    np.testing.assert_array_equal(
+        label, sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "liver_seg.nrrd")))
+    )
     assert segment_names(folder / "liver.dcm") == {1: "Liver"}
     assert referenced_series(folder / "liver.dcm") == (read_header(folder / "ct_3slice_dicom").uid,)
 
@@ -170,7 +177,9 @@ def test_half_a_fraction_belongs_to_the_segment(tmp_path: Path, series: Path) ->
     assert label.sum() == 2
 
 
-def test_overlapping_segments_are_an_error_that_names_them(tmp_path: Path, series: Path, masks: np.ndarray) -> None:
+def test_overlapping_segments_are_an_error_that_names_them(
+    tmp_path: Path, series: Path, masks: np.ndarray
+) -> None:
     masks[1, 1, 2, 1] = 1
     write_seg(tmp_path / "seg.dcm", series, masks, ["liver", "tumour"])
     with pytest.raises(ImageError, match="segments 1 'liver' and 2 'tumour' overlap"):
@@ -192,7 +201,9 @@ def test_a_segmentation_is_placed_on_flipped_permuted_and_larger_grids(
         sitk.ConstantPad(label, [3, 0, 1], [0, 2, 4]),
     ):
         z, y, x = changed.GetSize()[::-1]
-        geometry = Geometry((z, y, x), changed.GetSpacing()[::-1], changed.GetOrigin(), changed.GetDirection())
+        geometry = Geometry(
+            (z, y, x), changed.GetSpacing()[::-1], changed.GetOrigin(), changed.GetDirection()
+        )
         found = read_segmentation(tmp_path / "seg.dcm", geometry)
         np.testing.assert_array_equal(found, sitk.GetArrayFromImage(changed))
 
@@ -202,7 +213,10 @@ def test_a_segmentation_is_placed_on_flipped_permuted_and_larger_grids(
     [
         (Geometry(SHAPE, SPACING, (-20.3, 10.0, 3.0)), "another grid"),
         (Geometry(SHAPE, (2.5, 0.8, 0.7), ORIGIN), "another grid"),
-        (Geometry(SHAPE, SPACING, ORIGIN, (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)), "another grid"),
+        (
+            Geometry(SHAPE, SPACING, ORIGIN, (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)),
+            "another grid",
+        ),
         (Geometry((2, 6, 7), SPACING, ORIGIN), "outside its image"),
         (Geometry(SHAPE, SPACING, (-20.0, 10.0, 8.0)), "outside its image"),
     ],
@@ -222,7 +236,9 @@ def test_other_files_are_no_segmentation(series: Path, tmp_path: Path) -> None:
             segment_names(path)
 
 
-def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_library_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(UsageError, match=r"pip install nnunet-core\[dicom\]"):
         segment_names(tmp_path / "seg.dcm")

@@ -16,7 +16,13 @@ from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.stages.evaluate import evaluate_case, evaluate_folders, mean_foreground_dice, read_label_map, summarise
+from nnunet_core.stages.evaluate import (
+    evaluate_case,
+    evaluate_folders,
+    mean_foreground_dice,
+    read_label_map,
+    summarise,
+)
 
 THREE = Labels(names={0: "background", 1: "liver", 2: "tumour"}, foreground=(1, 2))
 REGIONS = Labels(
@@ -42,7 +48,9 @@ def _assert_equal(mine: dict, expected: dict) -> None:
 def test_metrics_and_means_are_those_of_v1(golden: Path) -> None:
     arrays_ = np.load(golden / "postprocessing.npz", allow_pickle=False)
     for entry in files.read_json(golden / "postprocessing.json"):
-        predictions, references = (arrays_[f"{entry['name']}__{what}"] for what in ("prediction", "reference"))
+        predictions, references = (
+            arrays_[f"{entry['name']}__{what}"] for what in ("prediction", "reference")
+        )
         cases = [evaluate_case(p, r, THREE) for p, r in zip(predictions, references, strict=True)]
         for mine, expected in zip(cases, entry["scores"]["all"], strict=True):
             for label, metrics in expected.items():
@@ -54,21 +62,36 @@ def test_metrics_and_means_are_those_of_v1(golden: Path) -> None:
 @pytest.mark.parametrize(
     ("predicted", "true", "undefined"),
     [
-        ([0, 0], [0, 0], {"Dice", "Jaccard", "Precision", "False Discovery Rate", "Recall", "False Negative Rate"}),
+        (
+            [0, 0],
+            [0, 0],
+            {
+                "Dice",
+                "Jaccard",
+                "Precision",
+                "False Discovery Rate",
+                "Recall",
+                "False Negative Rate",
+            },
+        ),
         ([0, 0], [1, 0], {"Precision", "False Discovery Rate"}),
         ([1, 0], [0, 0], {"Recall", "False Negative Rate"}),
         ([1, 1], [1, 0], {"False Omission Rate", "Negative Predictive Value"}),
         ([1, 0], [1, 1], {"True Negative Rate", "False Positive Rate"}),
     ],
 )
-def test_exactly_the_ratios_without_denominator_are_undefined(predicted: list, true: list, undefined: set) -> None:
+def test_exactly_the_ratios_without_denominator_are_undefined(
+    predicted: list, true: list, undefined: set
+) -> None:
     metrics = evaluate_case(np.array([[predicted]]), np.array([[true]]), THREE)["1"]
     assert {name for name, value in metrics.items() if value is None} == undefined
     assert len(metrics) == 13
 
 
 @given(LABEL_MAPS, LABEL_MAPS)
-def test_regions_are_scored_like_binary_maps_of_their_values(prediction: np.ndarray, reference: np.ndarray) -> None:
+def test_regions_are_scored_like_binary_maps_of_their_values(
+    prediction: np.ndarray, reference: np.ndarray
+) -> None:
     binary = Labels(names={0: "background", 1: "object"}, foreground=(1,))
     scores = evaluate_case(prediction, reference, REGIONS)
     assert list(scores) == ["whole", "core", "enhancing"]
@@ -103,18 +126,27 @@ def test_foreground_mean_leaves_out_background_and_undefined_labels() -> None:
     prediction, reference = np.array([[[0, 1, 1, 0]]]), np.array([[[0, 1, 0, 0]]])
     case = evaluate_case(prediction, reference, THREE)
     assert case["2"]["Dice"] is None
-    assert mean_foreground_dice({"results": {"mean": {**case, "test": "a", "reference": "b"}}}) == pytest.approx(2 / 3)
+    assert mean_foreground_dice(
+        {"results": {"mean": {**case, "test": "a", "reference": "b"}}}
+    ) == pytest.approx(2 / 3)
     assert math.isnan(mean_foreground_dice(summarise([])))
-    assert mean_foreground_dice({"results": {"mean": {"1": {"Dice": 0.5}, "2": {"Dice": math.nan}}}}) == 0.5
+    assert (
+        mean_foreground_dice({"results": {"mean": {"1": {"Dice": 0.5}, "2": {"Dice": math.nan}}}})
+        == 0.5
+    )
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """Two cases: one predicted well, one where label 2 is nowhere."""
-    for index, (predicted, true) in enumerate([([0, 1, 2, 2], [0, 1, 2, 1]), ([1, 1, 0, 0], [1, 0, 0, 0])]):
+    for index, (predicted, true) in enumerate(
+        [([0, 1, 2, 2], [0, 1, 2, 1]), ([1, 1, 0, 0], [1, 0, 0, 0])]
+    ):
         for folder, values in (("predicted", predicted), ("true", true)):
             array = np.array(values, np.uint8).reshape(1, 2, 2)
-            SimpleItkFormat().write(tmp_path / folder / f"case{index}.nii.gz", array, Geometry((1, 2, 2)))
+            SimpleItkFormat().write(
+                tmp_path / folder / f"case{index}.nii.gz", array, Geometry((1, 2, 2))
+            )
     return tmp_path / "predicted", tmp_path / "true"
 
 
@@ -128,7 +160,10 @@ def test_summary_of_folders_is_strict_json_and_has_v1s_layout(folders: tuple[Pat
     with Workers(2) as workers:
         summary = _evaluate(folders, workers=workers)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert [Path(case["test"]).name for case in summary["results"]["all"]] == ["case0.nii.gz", "case1.nii.gz"]
+    assert [Path(case["test"]).name for case in summary["results"]["all"]] == [
+        "case0.nii.gz",
+        "case1.nii.gz",
+    ]
     assert summary["results"]["all"][1]["2"]["Dice"] is None
     assert summary["results"]["mean"]["2"]["Dice"] == pytest.approx(2 / 3)
     assert {"name", "task", "author", "description", "timestamp"} <= set(summary)
@@ -146,8 +181,13 @@ def test_folders_with_other_cases_are_listed_from_both_sides(folders: tuple[Path
 
 
 def test_files_that_cannot_be_compared_are_named(folders: tuple[Path, Path]) -> None:
-    SimpleItkFormat().write(folders[0] / "case1.nii.gz", np.zeros((1, 2, 3), np.uint8), Geometry((1, 2, 3)))
-    with pytest.raises(ImageError, match=r"predicted/case1\.nii\.gz cannot be compared .*true/case1\.nii\.gz.*shape"):
+    SimpleItkFormat().write(
+        folders[0] / "case1.nii.gz", np.zeros((1, 2, 3), np.uint8), Geometry((1, 2, 3))
+    )
+    with pytest.raises(
+        ImageError,
+        match=r"predicted/case1\.nii\.gz cannot be compared .*true/case1\.nii\.gz.*shape",
+    ):
         _evaluate(folders)
     (folders[0] / "case1.nii.gz").write_bytes(b"nothing")
     with pytest.raises(ImageError, match=r"case1\.nii\.gz cannot be read"):
@@ -157,7 +197,9 @@ def test_files_that_cannot_be_compared_are_named(folders: tuple[Path, Path]) -> 
 def test_label_files_may_hold_whole_floats_but_no_fractions(tmp_path: Path) -> None:
     path = tmp_path / "label.nrrd"
     for values, fits in (([0.0, 2.0], True), ([0.0, 0.5], False), ([0.0, np.nan], False)):
-        SimpleItkFormat((".nrrd",)).write(path, np.array(values, np.float32).reshape(1, 1, 2), Geometry((1, 1, 2)))
+        SimpleItkFormat((".nrrd",)).write(
+            path, np.array(values, np.float32).reshape(1, 1, 2), Geometry((1, 1, 2))
+        )
         if fits:
             assert read_label_map(path, SimpleItkFormat((".nrrd",))).tolist() == [[[0, 2]]]
         else:

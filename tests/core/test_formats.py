@@ -19,9 +19,21 @@ from nnunet_core.stages.plan import make_plans
 from nnunet_core.store.raw import find_label_ending, open_dataset
 from nnunet_core.store.workspace import Workspace
 
-VOLUMES = [(".nii", ".nii"), (".nrrd", ".nrrd"), (".mha", ".nii.gz"), (".mhd", ".mha"), (".gipl", ".gipl")]
+VOLUMES = [
+    (".nii", ".nii"),
+    (".nrrd", ".nrrd"),
+    (".mha", ".nii.gz"),
+    (".mhd", ".mha"),
+    (".gipl", ".gipl"),
+]
 VOLUMES += [(".gipl.gz", ".nrrd"), (".tif", ".tif"), (".tiff", ".nii.gz")]
-PICTURES = [(".png", ".png"), (".jpg", ".png"), (".jpeg", ".bmp"), (".bmp", ".bmp"), (".tif", ".png")]
+PICTURES = [
+    (".png", ".png"),
+    (".jpg", ".png"),
+    (".jpeg", ".bmp"),
+    (".bmp", ".bmp"),
+    (".tif", ".png"),
+]
 
 
 def make(folder, endings, shape, pixel=np.uint8, colours=1, cases=3):
@@ -33,13 +45,21 @@ def make(folder, endings, shape, pixel=np.uint8, colours=1, cases=3):
     for case in range(cases):
         label = np.zeros(shape, np.uint8)
         label[..., 8:20, 10 + case : 22] = 1
-        image = (random.integers(10, 60, shape) + 150 * label).astype(pixel) * (np.iinfo(pixel).max // 255)
+        image = (random.integers(10, 60, shape) + 150 * label).astype(pixel) * (
+            np.iinfo(pixel).max // 255
+        )
         pixels = image if colours == 1 else np.stack([image] * colours, axis=-1)
         name = folder / "imagesTr" / f"c{case}_0000{images}"
         sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=colours > 1), str(name))
-        sitk.WriteImage(sitk.GetImageFromArray(label), str(folder / "labelsTr" / f"c{case}{labels}"))
+        sitk.WriteImage(
+            sitk.GetImageFromArray(label), str(folder / "labelsTr" / f"c{case}{labels}")
+        )
     channels = {str(index): "zscore" for index in range(colours)}
-    document = {"channel_names": channels, "labels": {"background": 0, "square": 1}, "file_ending": images}
+    document = {
+        "channel_names": channels,
+        "labels": {"background": 0, "square": 1},
+        "file_ending": images,
+    }
     (folder / "dataset.json").write_text(json.dumps(document))
     return folder
 
@@ -57,7 +77,9 @@ def prepare(folder, configuration):
 
 @pytest.mark.parametrize("endings", VOLUMES, ids="-".join)
 def test_volumes(tmp_path, endings):
-    dataset, store = prepare(make(tmp_path / "Dataset001_Volumes", endings, (16, 24, 28)), "3d_fullres")
+    dataset, store = prepare(
+        make(tmp_path / "Dataset001_Volumes", endings, (16, 24, 28)), "3d_fullres"
+    )
     assert dataset.label_ending == endings[1]
     assert sorted(store.open("c1").spatial_shape) == [16, 24, 28]
     assert (store.open("c1").label[:] == 1).sum() == 16 * 12 * 11
@@ -66,7 +88,9 @@ def test_volumes(tmp_path, endings):
 @pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("endings", PICTURES, ids="-".join)
 def test_pictures(tmp_path, endings, colours):
-    dataset, store = prepare(make(tmp_path / "Dataset002_Pictures", endings, (32, 40), colours=colours), "2d")
+    dataset, store = prepare(
+        make(tmp_path / "Dataset002_Pictures", endings, (32, 40), colours=colours), "2d"
+    )
     assert dataset.label_ending == endings[1]
     case = store.open("c2")
     assert case.images.shape == (colours, 1, 32, 40)
@@ -90,13 +114,22 @@ def test_label_maps_are_written_in_every_format_that_keeps_them(tmp_path, ending
 
 def test_a_lossy_format_takes_no_labels(tmp_path):
     with pytest.raises(ImageError, match=r"lose exact values.*\.png"):
-        SimpleItkFormat((".jpg",)).write(tmp_path / "a.jpg", np.zeros((1, 4, 4), np.uint8), Geometry((1, 4, 4)))
+        SimpleItkFormat((".jpg",)).write(
+            tmp_path / "a.jpg", np.zeros((1, 4, 4), np.uint8), Geometry((1, 4, 4))
+        )
 
 
-@pytest.mark.parametrize(("images", "labels"), [(".jpg", ".png"), (".dcm", ".nii.gz"), (".mha", ".mha")])
+@pytest.mark.parametrize(
+    ("images", "labels"), [(".jpg", ".png"), (".dcm", ".nii.gz"), (".mha", ".mha")]
+)
 def test_without_label_files_predictions_get_an_ending_that_can_hold_them(tmp_path, images, labels):
     assert find_label_ending(tmp_path, {"file_ending": images}, Registry.discover()) == labels
-    assert find_label_ending(tmp_path, {"file_ending": images, "label_ending": ".nrrd"}, Registry.discover()) == ".nrrd"
+    assert (
+        find_label_ending(
+            tmp_path, {"file_ending": images, "label_ending": ".nrrd"}, Registry.discover()
+        )
+        == ".nrrd"
+    )
 
 
 def test_label_files_of_several_endings_are_an_error(tmp_path):

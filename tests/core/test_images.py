@@ -14,7 +14,9 @@ OBLIQUE = (np.cos(ANGLE), -np.sin(ANGLE), 0.0, np.sin(ANGLE), np.cos(ANGLE), 0.0
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
 def test_volumes_come_back_with_their_geometry(tmp_path, ending):
-    geometry = Geometry((4, 5, 6), (2.5, 1.25, 0.5), (10.0, -20.0, 30.0), tuple(map(float, OBLIQUE)))
+    geometry = Geometry(
+        (4, 5, 6), (2.5, 1.25, 0.5), (10.0, -20.0, 30.0), tuple(map(float, OBLIQUE))
+    )
     array = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
     image_format = SimpleItkFormat((ending,))
     image_format.write(tmp_path / f"a{ending}", array, geometry)
@@ -49,7 +51,11 @@ def test_damaged_files_are_one_message_with_their_name(tmp_path, ending, damage)
     array = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
     SimpleItkFormat((ending,)).write(path, array, Geometry(shape, (SLICE_SPACING_2D, 1.0, 1.0)))
     content = path.read_bytes()
-    path.write_bytes({"empty": b"", "truncated": content[: len(content) // 3], "text": b"hello world" * 50}[damage])
+    path.write_bytes(
+        {"empty": b"", "truncated": content[: len(content) // 3], "text": b"hello world" * 50}[
+            damage
+        ]
+    )
     with pytest.raises(ImageError, match=f"a{ending}"):
         SimpleItkFormat((ending,)).read(path)
 
@@ -69,7 +75,8 @@ def test_a_missing_file_and_a_4d_file_say_so(tmp_path):
     with pytest.raises(ImageError, match="does not exist"):
         SimpleItkFormat().read(tmp_path / "none.nii.gz")
     sitk.WriteImage(
-        sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), np.float32), isVector=False), str(tmp_path / "a.nii.gz")
+        sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), np.float32), isVector=False),
+        str(tmp_path / "a.nii.gz"),
     )
     with pytest.raises(ImageError, match="nnunet dataset convert"):
         SimpleItkFormat().read(tmp_path / "a.nii.gz")
@@ -78,6 +85,8 @@ def test_a_missing_file_and_a_4d_file_say_so(tmp_path):
 def test_channels_of_different_grids_are_refused(tmp_path):
     image_format, paths = SimpleItkFormat(), [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
     for path, spacing in zip(paths, (1.0, 1.5), strict=True):
-        image_format.write(path, np.ones((3, 3, 3), np.uint8), Geometry((3, 3, 3), (spacing, 1.0, 1.0)))
+        image_format.write(
+            path, np.ones((3, 3, 3), np.uint8), Geometry((3, 3, 3), (spacing, 1.0, 1.0))
+        )
     with pytest.raises(ImageError, match=r"b\.nii\.gz.*spacing"):
         stack_channels([image_format.read(path) for path in paths], paths)

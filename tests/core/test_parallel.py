@@ -54,7 +54,9 @@ def test_results_come_in_order_up_to_the_first_error(count: int) -> None:
 
 def test_processes_are_started_once_and_only_for_work_that_is_worth_it() -> None:
     with Workers(2) as workers:
-        assert set(workers.each(_process, range(4), cost=lambda _: SMALL_WORK // 5)) == {os.getpid()}
+        assert set(workers.each(_process, range(4), cost=lambda _: SMALL_WORK // 5)) == {
+            os.getpid()
+        }
         first = set(workers.each(_process, range(6)))
         second = set(workers.each(_process, range(6), cost=lambda _: SMALL_WORK))
     assert os.getpid() not in first | second
@@ -65,7 +67,12 @@ def test_a_killed_process_is_reported_and_its_item_tried_once_more(tmp_path: Pat
     listener = Listener()
     items = [tmp_path / name for name in ("a", "b.die", "c", "d")]
     with Workers(2, report=listener) as workers:
-        assert list(workers.each(_die_once, items, name=lambda path: f"case {path.stem}")) == ["a", "b", "c", "d"]
+        assert list(workers.each(_die_once, items, name=lambda path: f"case {path.stem}")) == [
+            "a",
+            "b",
+            "c",
+            "d",
+        ]
     (warning,) = listener.warnings
     assert "case b" in warning
     assert "SIGKILL" in warning

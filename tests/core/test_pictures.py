@@ -46,7 +46,9 @@ def _lines(epochs: int) -> list[dict]:
     ]
 
 
-def _ball(shape: tuple[int, int, int], centre: tuple[float, float, float], radius: float) -> np.ndarray:
+def _ball(
+    shape: tuple[int, int, int], centre: tuple[float, float, float], radius: float
+) -> np.ndarray:
     points = np.indices(shape)
     distance = np.sqrt(sum((p - c) ** 2 for p, c in zip(points, centre, strict=True)))
     return (distance < radius).astype(np.uint8)
@@ -66,7 +68,11 @@ def test_each_label_is_painted_in_its_colour_and_only_where_maps_are_given(tmp_p
     shape = (20, 24, 28)
     image = np.random.default_rng(0).normal(100, 10, shape)
     reference = _ball(shape, (10, 12, 8), 5) + 2 * _ball(shape, (10, 12, 20), 4)
-    for name, maps in (("both", (reference, reference)), ("one", (reference, None)), ("none", (None, None))):
+    for name, maps in (
+        ("both", (reference, reference)),
+        ("one", (reference, None)),
+        ("none", (None, None)),
+    ):
         overlay_picture(image, *maps, name, tmp_path / f"{name}.png", (1.0, 1.0, 1.0), TWO)
     both, one, none = (_pixels(tmp_path / f"{name}.png") for name in ("both", "one", "none"))
     for colour in (ORANGE, BLUE):
@@ -96,7 +102,15 @@ def test_views_have_the_proportions_in_mm(
     monkeypatch.setattr(pictures, "_save", lambda figure, _: figures.append(figure))
     label = np.zeros(shape, np.uint8)
     label[:, 10:20, 1:6] = np.arange(1, shape[0] + 1)[:, None, None] % 2 + 1
-    overlay_picture(np.random.default_rng(0).random(shape), label, None, "title", tmp_path / "x.png", spacing, TWO)
+    overlay_picture(
+        np.random.default_rng(0).random(shape),
+        label,
+        None,
+        "title",
+        tmp_path / "x.png",
+        spacing,
+        TWO,
+    )
     (figure,) = figures
     figure.draw_without_rendering()
     axes = figure.axes[::2]
@@ -116,7 +130,17 @@ def test_the_patient_is_shown_upright_whatever_the_axes_of_the_file(tmp_path: Pa
     flipped = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
     turned = [array[:, ::-1, ::-1] for array in (image, label, label)]
     overlay_picture(*turned, "t", tmp_path / "b.png", (2.0, 1.0, 1.0), TWO, flipped)
-    sagittal = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # file axes x, y, z run along world y, z, x
+    sagittal = (
+        0.0,
+        0.0,
+        1.0,
+        1.0,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        0.0,
+    )  # file axes x, y, z run along world y, z, x
     moved = [array.transpose(2, 0, 1) for array in (image, label, label)]
     overlay_picture(*moved, "t", tmp_path / "c.png", (1.0, 2.0, 1.0), TWO, sagittal)
     first = _pixels(tmp_path / "a.png")
@@ -129,7 +153,9 @@ def test_the_patient_is_shown_upright_whatever_the_axes_of_the_file(tmp_path: Pa
 def test_a_small_label_is_not_missed(tmp_path: Path) -> None:
     label = _ball((20, 40, 40), (9, 18, 20), 9)
     label[15, 30:33, 30:33] = 2
-    overlay_picture(np.ones((20, 40, 40)), label, None, "t", tmp_path / "x.png", (1.0, 1.0, 1.0), TWO)
+    overlay_picture(
+        np.ones((20, 40, 40)), label, None, "t", tmp_path / "x.png", (1.0, 1.0, 1.0), TWO
+    )
     assert _share(_pixels(tmp_path / "x.png")[:-60], BLUE) > 0
 
 
@@ -144,9 +170,22 @@ def test_regions_and_ignored_voxels_are_named(tmp_path: Path) -> None:
     )
     reference = np.array([[[0, 1, 2, 3]]])
     legend = pictures._Legend.of(labels, reference, np.array([[[0, 1, 2, 1]]]))
-    assert [text for _, text in legend.entries] == ["edema", "core", "ignored", "outline of the reference"]
+    assert [text for _, text in legend.entries] == [
+        "edema",
+        "core",
+        "ignored",
+        "outline of the reference",
+    ]
     assert legend.line == "Dice: whole 1.000, core 1.000"
-    overlay_picture(np.zeros((1, 1, 4)), reference, reference % 3, "t", tmp_path / "x.png", (1.0, 1.0, 1.0), labels)
+    overlay_picture(
+        np.zeros((1, 1, 4)),
+        reference,
+        reference % 3,
+        "t",
+        tmp_path / "x.png",
+        (1.0, 1.0, 1.0),
+        labels,
+    )
     assert (tmp_path / "x.png").is_file()
 
 
@@ -162,7 +201,8 @@ def test_contact_sheet_shows_every_case_in_its_proportions(tmp_path: Path) -> No
         label = np.zeros(shape, np.int16)
         label[2, 5:15, 5:25] = 1
         return [
-            Case(f"case_{n}", np.ones((1, *shape), np.float32), label, Geometry(shape, (6, 1, 1))) for n in range(5)
+            Case(f"case_{n}", np.ones((1, *shape), np.float32), label, Geometry(shape, (6, 1, 1)))
+            for n in range(5)
         ]
 
     contact_sheet(cases(), tmp_path / "sheet.png", TWO, columns=3)

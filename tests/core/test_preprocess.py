@@ -30,7 +30,13 @@ CONFIGURATION = Configuration(
     median_shape=SHAPE,
     patch_size=SHAPE,
     batch_size=2,
-    network=NetworkSpec(dimensions=3, input_channels=1, output_channels=3, pool_kernels=(), conv_kernels=((3, 3, 3),)),
+    network=NetworkSpec(
+        dimensions=3,
+        input_channels=1,
+        output_channels=3,
+        pool_kernels=(),
+        conv_kernels=((3, 3, 3),),
+    ),
     dummy_2d_augmentation=False,
     batch_dice=False,
     normalization=(Normalization(scheme="none"),),
@@ -53,7 +59,9 @@ class Plain:
         images = case.images.copy()
         images[0, 0, 0, :3] = os.getpid(), "torch" in sys.modules, threads
         box = tuple((0, n) for n in case.label.shape)
-        geometry = PreparedGeometry(case.geometry, box, (0, 1, 2), case.label.shape, (1.0, 1.0, 1.0))
+        geometry = PreparedGeometry(
+            case.geometry, box, (0, 1, 2), case.label.shape, (1.0, 1.0, 1.0)
+        )
         locations = {value: np.argwhere(case.label == value) for value in foreground}
         return PreparedCase(case.name, images, case.label, geometry, locations)
 
@@ -64,12 +72,25 @@ def dataset(tmp_path) -> Dataset:
     image_format, cases = SimpleItkFormat(), []
     for name in "abcde":
         case = CaseFiles(name, (tmp_path / f"{name}_0000.nii.gz",), tmp_path / f"{name}.nii.gz")
-        image_format.write(case.images[0], random.normal(size=SHAPE).astype(np.float32), Geometry(SHAPE))
-        image_format.write(case.label, random.integers(0, 3, SHAPE).astype(np.uint8), Geometry(SHAPE))
+        image_format.write(
+            case.images[0], random.normal(size=SHAPE).astype(np.float32), Geometry(SHAPE)
+        )
+        image_format.write(
+            case.label, random.integers(0, 3, SHAPE).astype(np.uint8), Geometry(SHAPE)
+        )
         cases.append(case)
     labels = Labels(names={0: "background", 1: "one", 2: "two"}, foreground=(2, 1))
     return Dataset(
-        tmp_path, "Task999_Tiny", ("MRI",), labels, ENDING, image_format, ENDING, image_format, tuple(cases), {}
+        tmp_path,
+        "Task999_Tiny",
+        ("MRI",),
+        labels,
+        ENDING,
+        image_format,
+        ENDING,
+        image_format,
+        tuple(cases),
+        {},
     )
 
 
@@ -83,7 +104,9 @@ def prepare(dataset, store, preprocessor=None, workers=1) -> list[str]:
     keys = case_keys(dataset, CONFIGURATION, IDENTITY)
     todo = {name: key for name, key in keys.items() if not store.is_current(name, key)}
     with Workers(workers) as processes:
-        prepare_cases(dataset, CONFIGURATION, preprocessor or Plain(), store, todo, processes, done.append)
+        prepare_cases(
+            dataset, CONFIGURATION, preprocessor or Plain(), store, todo, processes, done.append
+        )
     return done
 
 
@@ -124,7 +147,9 @@ def test_small_datasets_stay_in_this_process(dataset, store):
 
 
 @pytest.mark.slow
-def test_processes_prepare_the_same_without_torch_in_one_thread_each(dataset, store, tmp_path, work_is_large):
+def test_processes_prepare_the_same_without_torch_in_one_thread_each(
+    dataset, store, tmp_path, work_is_large
+):
     assert sorted(prepare(dataset, store, workers=3)) == list("abcde")
     facts = process_facts(store)
     assert os.getpid() not in facts[:, 0]
@@ -133,7 +158,9 @@ def test_processes_prepare_the_same_without_torch_in_one_thread_each(dataset, st
     alone = PreparedStore(tmp_path / "alone")
     prepare(dataset, alone)
     for name in "abcde":
-        np.testing.assert_array_equal(store.open(name).images[0, 1:], alone.open(name).images[0, 1:])
+        np.testing.assert_array_equal(
+            store.open(name).images[0, 1:], alone.open(name).images[0, 1:]
+        )
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(3, marks=pytest.mark.slow)])

@@ -13,7 +13,14 @@ SOURCES = {
     "Task104_HippocampusThick": ["{data}/Task104_HippocampusThick", "--to", "v2"],
     "Task90_Lesions4D": ["{data}/Task90_Lesions4D", "--to", "v1"],
     "Dataset120_Nuclei": ["{data}/Dataset120_Nuclei", "--to", "v1"],
-    "breast": ["--images", "{tmp}/breast/images", "--labels", "{tmp}/breast/labels", "--channel", "MRI"],
+    "breast": [
+        "--images",
+        "{tmp}/breast/images",
+        "--labels",
+        "{tmp}/breast/labels",
+        "--channel",
+        "MRI",
+    ],
     "phantom": [
         "--images",
         "{tmp}/phantom/images",
@@ -51,4 +58,6 @@ def test_it_converts_verifies_and_preprocesses(data, tmp_path, name):
     assert report["errors"] == []
     assert all(sum(case["voxels"].values()) for case in report["cases"])
     assert f"{len(report['cases'])} cases" in nnunet(tmp_path, "preprocess", converted.name)
-    assert f"{len(report['cases'])} cases" in nnunet(tmp_path, "preprocess", converted.name, "-c", "2d")
+    assert f"{len(report['cases'])} cases" in nnunet(
+        tmp_path, "preprocess", converted.name, "-c", "2d"
+    )

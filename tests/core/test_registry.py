@@ -33,7 +33,9 @@ def install(tmp_path, monkeypatch):
         info = folder / f"{distribution}-{version}.dist-info"
         info.mkdir(parents=True)
         (folder / f"{module}.py").write_text(code)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
         (info / "top_level.txt").write_text(f"{module}\n")
         (info / "entry_points.txt").write_text(f"[nnunet_plugins]\n{plugin} = {module}\n")
         (info / "RECORD").write_text(f"{module}.py,,\n")
@@ -51,13 +53,21 @@ def row(registry, name):
 
 def test_the_builtin_plugin_is_found_like_any_other():
     info = row(Registry.discover(), "builtin")
-    assert (info.status, info.distribution, info.module) == ("active", "nnunet-core", "nnunet_builtin.plugin")
+    assert (info.status, info.distribution, info.module) == (
+        "active",
+        "nnunet-core",
+        "nnunet_builtin.plugin",
+    )
 
 
 def test_a_bare_name_works_while_it_is_unique(install):
     install("alpha", "alpha", LOSS.format(name="mine"))
     resolved = Registry.discover().resolve("loss", "mine")
-    assert (resolved.reference, resolved.distribution, resolved.version) == ("alpha/mine", "alpha", "1.0")
+    assert (resolved.reference, resolved.distribution, resolved.version) == (
+        "alpha/mine",
+        "alpha",
+        "1.0",
+    )
 
 
 def test_an_ambiguous_name_lists_distributions_versions_and_full_names(install):
@@ -95,9 +105,18 @@ def test_two_distributions_with_one_plugin_name_are_both_left_out(install):
     ("code", "part"),
     [
         ("import no_such_module_anywhere", "no_such_module_anywhere"),
-        ("from nnunet_core import hookimpl\n@hookimpl\ndef nnunet_losses():\n    return [1]", "Component"),
-        ("from nnunet_core import hookimpl\n@hookimpl\ndef nnunet_losses():\n    raise KeyError('x')", "KeyError"),
-        ("from nnunet_core import hookimpl\n@hookimpl\ndef nnunet_typos():\n    return []", "nnunet_typos"),
+        (
+            "from nnunet_core import hookimpl\n@hookimpl\ndef nnunet_losses():\n    return [1]",
+            "Component",
+        ),
+        (
+            "from nnunet_core import hookimpl\n@hookimpl\ndef nnunet_losses():\n    raise KeyError('x')",
+            "KeyError",
+        ),
+        (
+            "from nnunet_core import hookimpl\n@hookimpl\ndef nnunet_typos():\n    return []",
+            "nnunet_typos",
+        ),
         (LOSS.format(name="bad name"), "bad name"),
     ],
 )
@@ -121,7 +140,9 @@ def test_blocked_plugins_are_not_imported(install, monkeypatch):
     assert module not in sys.modules
     with pytest.raises(UsageError, match="blocked"):
         registry.resolve("loss", "alpha/mine")
-    assert row(Registry.discover(), "alpha").status == "blocked", "the environment carries it to workers"
+    assert row(Registry.discover(), "alpha").status == "blocked", (
+        "the environment carries it to workers"
+    )
 
 
 def test_an_allow_list_keeps_the_builtin_plugin(install, monkeypatch):
@@ -136,7 +157,10 @@ def test_an_allow_list_keeps_the_builtin_plugin(install, monkeypatch):
 def test_nobody_takes_the_name_of_a_plugin_of_ours(install, plugin):
     install("alpha", plugin, LOSS.format(name="mine"))
     registry = Registry.discover()
-    assert (row(registry, plugin).status, row(registry, plugin).distribution) == ("active", "nnunet-core")
+    assert (row(registry, plugin).status, row(registry, plugin).distribution) == (
+        "active",
+        "nnunet-core",
+    )
     assert registry.resolve("loss", "dice_ce").is_own
     with pytest.raises(UnknownComponentError):
         registry.resolve("loss", "mine")
@@ -222,13 +246,20 @@ def test_a_plugin_may_make_a_dataset_that_is_run_by_its_name(install, tmp_path):
     workspace, registry = Workspace.find(tmp_path / "ws"), Registry.discover()
     request = made(Request("boxes"), registry, workspace, Silence())
     assert request.dataset == str(workspace.raw / "Dataset005_Boxes")
-    assert (request.variant, request.folds, request.predict, request.output) == ("demo", ("1",), None, None)
+    assert (request.variant, request.folds, request.predict, request.output) == (
+        "demo",
+        ("1",),
+        None,
+        None,
+    )
     assert made(Request("other"), registry, workspace, Silence()) == Request("other")
 
 
 def test_what_the_user_chose_wins_over_the_maker_of_the_dataset(install, tmp_path):
     install("alpha", "alpha", DATASET)
-    chosen = Request("boxes", variant="mine", folds=("0",), predict=tmp_path, output=tmp_path / "out")
+    chosen = Request(
+        "boxes", variant="mine", folds=("0",), predict=tmp_path, output=tmp_path / "out"
+    )
     request = made(chosen, Registry.discover(), Workspace.find(tmp_path / "ws"), Silence())
     assert (request.variant, request.folds) == ("mine", ("0",))
     assert (request.predict, request.output) == (tmp_path, tmp_path / "out")
@@ -252,7 +283,13 @@ def test_a_missing_requirement_says_what_to_install():
     class Plugin:
         @hookimpl
         def nnunet_losses(self):
-            return [Component("needy", "nnunet_builtin.losses.dice_ce:DiceCE", requires=("no-such-distribution>=2",))]
+            return [
+                Component(
+                    "needy",
+                    "nnunet_builtin.losses.dice_ce:DiceCE",
+                    requires=("no-such-distribution>=2",),
+                )
+            ]
 
     registry.register(Plugin(), PluginInfo("needy", "x", "needy", "1", "active"))
     with pytest.raises(PluginError, match=r"pip install 'no-such-distribution>=2'"):
@@ -267,13 +304,18 @@ class Requiring:
 
     @hookimpl
     def nnunet_losses(self):
-        return [Component("needy", "nnunet_builtin.losses.dice_ce:DiceCE", requires=(self.requirement,))]
+        return [
+            Component("needy", "nnunet_builtin.losses.dice_ce:DiceCE", requires=(self.requirement,))
+        ]
 
 
 @pytest.mark.parametrize(
     ("requirement", "message"),
     [
-        ("pluggy>=999", r"needs 'pluggy>=999'; \d[\d.]* is installed. Run: pip install 'pluggy>=999'"),
+        (
+            "pluggy>=999",
+            r"needs 'pluggy>=999'; \d[\d.]* is installed. Run: pip install 'pluggy>=999'",
+        ),
         ("pluggy<1", r"needs 'pluggy<1'; \d"),
         ("pluggy>>1", "which is no requirement"),
         ("no-such-distribution", "not installed"),
@@ -287,7 +329,8 @@ def test_requirements_are_compared_with_what_is_installed(requirement, message):
 
 
 @pytest.mark.parametrize(
-    "requirement", ["pluggy>=1", "Pluggy", "pluggy[extra]>=1,<999", "no-such-thing; python_version < '3'"]
+    "requirement",
+    ["pluggy>=1", "Pluggy", "pluggy[extra]>=1,<999", "no-such-thing; python_version < '3'"],
 )
 def test_requirements_that_are_met_load(requirement):
     registry = Registry()
@@ -307,7 +350,10 @@ def test_a_hook_may_have_any_name_of_its_own(install):
     install("alpha", "alpha", code)
     registry = Registry.discover()
     assert row(registry, "alpha").status == "active", row(registry, "alpha").error
-    assert {registry.resolve("loss", name).reference for name in ("mine", "other")} == {"alpha/mine", "alpha/other"}
+    assert {registry.resolve("loss", name).reference for name in ("mine", "other")} == {
+        "alpha/mine",
+        "alpha/other",
+    }
     assert registry.variant("v")[0].name == "alpha"
 
 

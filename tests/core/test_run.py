@@ -35,7 +35,14 @@ BRIEF = {
 
 def request(tiny, **changes):
     return Request(
-        **{"dataset": str(tiny), "settings": BRIEF, "folds": ("0",), "runtime": RUNTIME, "processes": 1, **changes}
+        **{
+            "dataset": str(tiny),
+            "settings": BRIEF,
+            "folds": ("0",),
+            "runtime": RUNTIME,
+            "processes": 1,
+            **changes,
+        }
     )
 
 
@@ -64,14 +71,22 @@ def test_a_run_makes_a_model_predictions_and_pictures_once(tiny, tmp_path):
     lines = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     record = json.loads((fold / "run.json").read_text())
-    assert (record["status"], record["device"], record["precision"]) == ("finished", "cpu", "float32")
+    assert (record["status"], record["device"], record["precision"]) == (
+        "finished",
+        "cpu",
+        "float32",
+    )
     assert np.isfinite(lines[-1]["train_loss"])
     assert len(result.predictions) == 6
     assert set(result.prediction_dice) == {"cube"}
     geometry = SimpleItkFormat().read(tiny / "labelsTr" / "case_0.nii.gz").geometry
     assert SimpleItkFormat().read(output / "case_0.nii.gz").geometry == geometry
 
-    before = {**written(tiny.parent.parent, "*.b2nd"), **written(fold, "*"), **written(output, "*.nii.gz")}
+    before = {
+        **written(tiny.parent.parent, "*.b2nd"),
+        **written(fold, "*"),
+        **written(output, "*.nii.gz"),
+    }
     again = run_tiny(tiny, predict=tiny / "imagesTr", output=output)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert again.best.mean_dice == pytest.approx(result.best.mean_dice, nan_ok=True)
@@ -110,7 +125,9 @@ def test_a_run_trains_every_own_fold_and_observers_get_their_folders(tiny, monke
     result = run_tiny(tiny, folds=())
     assert sorted(fold.name for fold in result.best.folder.glob("fold_*")) == ["fold_0", "fold_1"]
     assert result.best.cases == 6
-    assert [len(list((fold / "tensorboard").iterdir())) for fold in result.best.folder.glob("fold_*")] == [1, 1]
+    assert [
+        len(list((fold / "tensorboard").iterdir())) for fold in result.best.folder.glob("fold_*")
+    ] == [1, 1]
 
 
 def test_a_run_in_several_processes_is_refused(tiny, monkeypatch):
@@ -136,7 +153,9 @@ def test_regions_and_an_ignore_label_train_and_predict(tiny, tmp_path):
         array[:, :9][array[:, :9] == 1] = 2
         array[0] = 3
         SimpleItkFormat().write(path, array, label.geometry)
-    result = run_tiny(tiny, choices={"loss": "dice_bce"}, predict=tiny / "imagesTr", output=tmp_path / "out")
+    result = run_tiny(
+        tiny, choices={"loss": "dice_bce"}, predict=tiny / "imagesTr", output=tmp_path / "out"
+    )
     assert set(result.best.dice) == {"whole", "core"}
     values = set(np.unique(SimpleItkFormat().read(result.predictions[0]).array))
     assert values <= {0, 1, 2}
@@ -155,7 +174,9 @@ def test_predictions_of_another_model_are_not_replaced(tiny, tmp_path):
         predict_folder(model, tiny / "imagesTr", tmp_path / "out", registry, mirrored)
     assert written(tmp_path / "out", "*.nii.gz") == before
     overwriting = PredictionOptions(runtime=RUNTIME, overwrite=True)
-    assert len(predict_folder(model, tiny / "imagesTr", tmp_path / "out", registry, overwriting)) == 6
+    assert (
+        len(predict_folder(model, tiny / "imagesTr", tmp_path / "out", registry, overwriting)) == 6
+    )
 
 
 def test_folds_of_other_plans_are_no_part_of_a_model(tiny, tmp_path):
@@ -168,10 +189,15 @@ def test_folds_of_other_plans_are_no_part_of_a_model(tiny, tmp_path):
     assert second.best.folder == first.best.folder
     model = Model.open(second.best.folder)
     with pytest.raises(
-        UsageError, match=r"Fold 1 of .* other plans.*--folds.*nnunet train Dataset001_Tiny .*--folds 1, with"
+        UsageError,
+        match=r"Fold 1 of .* other plans.*--folds.*nnunet train Dataset001_Tiny .*--folds 1, with",
     ):
         predict_folder(
-            model, tiny / "imagesTr", tmp_path / "out", Registry.discover(), PredictionOptions(runtime=RUNTIME)
+            model,
+            tiny / "imagesTr",
+            tmp_path / "out",
+            Registry.discover(),
+            PredictionOptions(runtime=RUNTIME),
         )
     assert not (tmp_path / "out").exists()
     assert model.folds(("0",)) == (model.folder / "fold_0",)
@@ -193,30 +219,48 @@ def test_postprocessing_is_that_of_the_folds_that_predict(tiny, tmp_path):
         return None if state is None else state.get("mark")
 
     assert (marked("0"), marked("1", "0"), marked("all")) == ("both", "both", None)
-    assert prediction.postprocessing_state(model, weights_digests(model.folds(("all",)))) is not None
-    (both / "fold_1" / "weights.safetensors").write_bytes((both / "fold_0" / "weights.safetensors").read_bytes())
+    assert (
+        prediction.postprocessing_state(model, weights_digests(model.folds(("all",)))) is not None
+    )
+    (both / "fold_1" / "weights.safetensors").write_bytes(
+        (both / "fold_0" / "weights.safetensors").read_bytes()
+    )
     assert prediction.postprocessing_state(model, weights_digests(model.folds(("0", "1")))) is None
     listener = Listener()
     options = PredictionOptions(runtime=RUNTIME, mirroring=False)
-    predict_folder(model, tiny / "imagesTr", tmp_path / "out", Registry.discover(), options, listener)
-    assert any("No postprocessing" in text and "fold_0, fold_1" in text for text in listener.warnings)
+    predict_folder(
+        model, tiny / "imagesTr", tmp_path / "out", Registry.discover(), options, listener
+    )
+    assert any(
+        "No postprocessing" in text and "fold_0, fold_1" in text for text in listener.warnings
+    )
 
 
 def test_a_workspace_may_be_moved(tiny, tmp_path):
     run_tiny(tiny)
     moved = tiny.parents[1].rename(tmp_path / "elsewhere")
-    again = run_tiny(moved / "raw" / tiny.name, choices={"postprocessor": "none"})  # fitted anew, on the moved files
-    (case, *_) = json.loads((again.best.folder / "crossval_summary.json").read_text())["results"]["all"]
+    again = run_tiny(
+        moved / "raw" / tiny.name, choices={"postprocessor": "none"}
+    )  # fitted anew, on the moved files
+    (case, *_) = json.loads((again.best.folder / "crossval_summary.json").read_text())["results"][
+        "all"
+    ]
     assert Path(case["test"]).is_file()
     assert Path(case["reference"]).is_file()
 
 
 def test_outputs_of_another_model_are_never_taken_for_own(tiny, tmp_path):
     """Other cases, or probabilities beside label maps: a rerun would keep them."""
-    model, registry, out = Model.open(run_tiny(tiny).best.folder), Registry.discover(), tmp_path / "out"
+    model, registry, out = (
+        Model.open(run_tiny(tiny).best.folder),
+        Registry.discover(),
+        tmp_path / "out",
+    )
     for name in ("case_0", "case_1"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / f"{name}_0000.nii.gz").write_bytes((tiny / "imagesTr" / f"{name}_0000.nii.gz").read_bytes())
+        (tmp_path / name / f"{name}_0000.nii.gz").write_bytes(
+            (tiny / "imagesTr" / f"{name}_0000.nii.gz").read_bytes()
+        )
     plain = PredictionOptions(runtime=RUNTIME, mirroring=False, save_probabilities=True)
     predict_folder(model, tmp_path / "case_0", out, registry, plain)
     other = PredictionOptions(runtime=RUNTIME)
@@ -241,13 +285,17 @@ def test_named_formats_are_those_of_predictions_too(tiny, tmp_path):
     result = run_tiny(tiny)
     document = ModelDocument.read(result.best.folder / "model.json")
     assert (document.image_format, document.label_format) == ("formats/nifti", None)
-    model = Model(result.best.folder, document.model_copy(update={"image_format": "formats/niftti"}))
+    model = Model(
+        result.best.folder, document.model_copy(update={"image_format": "formats/niftti"})
+    )
     with pytest.raises(UsageError, match="nifti"):
         predict_folder(model, tiny / "imagesTr", tmp_path / "out", Registry.discover())
 
 
 @pytest.mark.parametrize(("trained", "expected"), [("01", ()), ("015", ("5",))])
-def test_the_stage_before_predicts_with_the_same_folds_if_it_has_them(monkeypatch, trained, expected):
+def test_the_stage_before_predicts_with_the_same_folds_if_it_has_them(
+    monkeypatch, trained, expected
+):
     """A cascade of a sixth fold is trained on what the five folds of its stage predict."""
     stage = SimpleNamespace(trained=lambda: dict.fromkeys(trained))
     monkeypatch.setattr(prediction.Model, "open", lambda folder: stage)
@@ -260,12 +308,18 @@ def test_the_stage_before_predicts_with_the_same_folds_if_it_has_them(monkeypatc
 def test_a_model_whose_package_is_missing_says_what_to_install(tiny):
     result = run_tiny(tiny)
     path = result.best.folder / "model.json"
-    path.write_text(path.read_text().replace("builtin/plain_unet", "gonepkg/net").replace('"nnunet-core"', '"gonepkg"'))
+    path.write_text(
+        path.read_text()
+        .replace("builtin/plain_unet", "gonepkg/net")
+        .replace('"nnunet-core"', '"gonepkg"')
+    )
     fold = path.parent / "fold_0" / "run.json"
     record = {**json.loads(fold.read_text()), "model_digest": ModelDocument.read(path).digest()}
     fold.write_text(json.dumps(record))
     with pytest.raises(Exception, match="pip install 'gonepkg"):
-        predict_folder(Model.open(result.best.folder), tiny / "imagesTr", tiny / "out", Registry.discover())
+        predict_folder(
+            Model.open(result.best.folder), tiny / "imagesTr", tiny / "out", Registry.discover()
+        )
 
 
 def command(tiny, *options):
@@ -276,8 +330,29 @@ def command(tiny, *options):
         "planner.max_batch_size=2",
     )
     return [
-        *(sys.executable, "-m", "nnunet_cli", "run", str(tiny), "--workspace", str(tiny.parent.parent), "--folds", "0"),
-        *("--device", "cpu", "--precision", "float32", "--workers", "0", "--threads", "1", "--processes", "1"),
+        *(
+            sys.executable,
+            "-m",
+            "nnunet_cli",
+            "run",
+            str(tiny),
+            "--workspace",
+            str(tiny.parent.parent),
+            "--folds",
+            "0",
+        ),
+        *(
+            "--device",
+            "cpu",
+            "--precision",
+            "float32",
+            "--workers",
+            "0",
+            "--threads",
+            "1",
+            "--processes",
+            "1",
+        ),
         *(part for setting in settings for part in ("--set", setting)),
         *options,
     ]
@@ -288,7 +363,9 @@ def command(tiny, *options):
 def test_a_run_that_is_asked_to_stop_leaves_no_lock(tiny, number):
     """A lock of another host is never taken over: a batch system that starts the run elsewhere would wait for ever."""
     workspace = tiny.parent.parent
-    process = subprocess.Popen(command(tiny), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(tiny), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     while process.poll() is None and not list(workspace.rglob("*.lock")):
         time.sleep(0.005)
     process.send_signal(number)
@@ -321,7 +398,9 @@ def test_a_full_disk_while_preprocessing_is_one_message_and_nothing_half_written
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
     preprocess = [part if part != "run" else "preprocess" for part in command(tiny)[:7]]
-    failed = subprocess.run(preprocess, preexec_fn=little_space, capture_output=True, text=True, check=False)
+    failed = subprocess.run(
+        preprocess, preexec_fn=little_space, capture_output=True, text=True, check=False
+    )
     assert failed.returncode == 1, failed.stderr
     assert "No space left" in failed.stderr
     assert "Traceback" not in failed.stderr

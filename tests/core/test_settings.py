@@ -42,11 +42,17 @@ class Record:
 
 
 def resolved(target=Example, **settings):
-    return Resolved("loss", "test/example", Component("example", f"{__name__}:{target.__name__}", settings=settings))
+    return Resolved(
+        "loss",
+        "test/example",
+        Component("example", f"{__name__}:{target.__name__}", settings=settings),
+    )
 
 
 def test_assignments_are_json_or_text_and_may_be_nested():
-    parsed = parse_assignments(["loss.count=3", "loss.name=abc", "loss.axes=[1,2]", "preprocessor.normalization.0=CT"])
+    parsed = parse_assignments(
+        ["loss.count=3", "loss.name=abc", "loss.axes=[1,2]", "preprocessor.normalization.0=CT"]
+    )
     assert parsed == {
         "loss": {"count": 3, "name": "abc", "axes": [1, 2]},
         "preprocessor": {"normalization": {"0": "CT"}},
@@ -89,7 +95,13 @@ def test_malformed_assignments_are_refused(text):
 def test_values_are_typed_and_defaults_are_reported():
     built = build(resolved(count=3, axes=[2], share=1))
     assert (built.count, built.axes, built.share, built.name) == (3, (2,), 1.0, None)
-    assert full_settings(resolved(count=3)) == {"count": 3, "share": 0.5, "axes": [0, 1], "name": None, "on": False}
+    assert full_settings(resolved(count=3)) == {
+        "count": 3,
+        "share": 0.5,
+        "axes": [0, 1],
+        "name": None,
+        "on": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -116,8 +128,15 @@ def test_a_class_without_settings_takes_none():
         build(resolved(Plain, count=1))
 
 
-@given(st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False), st.lists(st.integers(0, 9)))
+@given(
+    st.integers(-(10**6), 10**6),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.lists(st.integers(0, 9)),
+)
 def test_settings_survive_the_command_line(count, share, axes):
-    texts = [f"loss.{name}={json.dumps(value)}" for name, value in (("count", count), ("share", share), ("axes", axes))]
+    texts = [
+        f"loss.{name}={json.dumps(value)}"
+        for name, value in (("count", count), ("share", share), ("axes", axes))
+    ]
     built = build(resolved(**parse_assignments(texts)["loss"]))
     assert (built.count, built.share, built.axes) == (count, share, tuple(axes))

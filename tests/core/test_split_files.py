@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from nnunet_builtin.datasets.plain_pickle import read_plain_pickle
 from nnunet_builtin.datasets.split_files import read_folds, read_groups
-from nnunet_core.data.splits import Split, Splits, equal_folds, five_folds, grouped_folds, load_splits
+from nnunet_core.data.splits import (
+    Split,
+    Splits,
+    equal_folds,
+    five_folds,
+    grouped_folds,
+    load_splits,
+)
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.stages.cascade import stage_splits
 
@@ -48,7 +55,9 @@ def test_pickles_of_v1_are_read_without_numpy(tmp_path, kind, protocol, monkeypa
 
 def test_old_names_of_numpy_modules_are_known(tmp_path):
     path = tmp_path / "splits_final.pkl"
-    content = pickle.dumps(as_v1(np.array), 3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    content = pickle.dumps(as_v1(np.array), 3).replace(
+        b"numpy._core.multiarray", b"numpy.core.multiarray"
+    )
     path.write_bytes(content)
     assert b"numpy.core" in content
     assert read_folds(path).folds == five_folds(NAMES)
@@ -75,7 +84,9 @@ class Runs:
     ],
     ids=["mkdir", "eval", "getattr", "copyreg", "numpy.load", "numbers", "matrix"],
 )
-def test_a_pickle_that_needs_more_is_refused_and_nothing_runs(tmp_path, monkeypatch, content, named):
+def test_a_pickle_that_needs_more_is_refused_and_nothing_runs(
+    tmp_path, monkeypatch, content, named
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "splits_final.pkl").write_bytes(pickle.dumps([{"train": content, "val": ["a"]}]))
     with pytest.raises(StorageError, match=named):
@@ -100,7 +111,9 @@ def test_json_of_v2_and_of_this_project(tmp_path):
     assert read_folds(tmp_path / "own.json") == read_folds(path)
 
 
-@pytest.mark.parametrize("content", [5, {"folds": 5}, [["a"]], [{"train": ["a"]}], [{"train": [1], "val": ["a"]}]])
+@pytest.mark.parametrize(
+    "content", [5, {"folds": 5}, [["a"]], [{"train": ["a"]}], [{"train": [1], "val": ["a"]}]]
+)
 def test_other_json_is_refused(tmp_path, content):
     (tmp_path / "s.json").write_text(json.dumps(content))
     with pytest.raises(StorageError, match="Expected"):
@@ -152,12 +165,17 @@ def test_own_folds_are_sorted_and_all_of_them_are_loaded(tmp_path):
 
 def test_a_cascade_needs_every_stored_fold_of_its_stage(tmp_path):
     Splits(folds=equal_folds(NAMES, 3)).write(tmp_path / "s.json")
-    needed = {asked: list(stage_splits(NAMES, asked, tmp_path / "s.json")) for asked in ((), ("1",), ("all",))}
+    needed = {
+        asked: list(stage_splits(NAMES, asked, tmp_path / "s.json"))
+        for asked in ((), ("1",), ("all",))
+    }
     assert needed == {(): ["0", "1", "2"], ("1",): ["0", "1", "2"], ("all",): ["all"]}
 
 
 @given(
-    st.dictionaries(st.sampled_from([f"c{i}" for i in range(40)]), st.sampled_from("ABCDEFGHIJ"), min_size=2),
+    st.dictionaries(
+        st.sampled_from([f"c{i}" for i in range(40)]), st.sampled_from("ABCDEFGHIJ"), min_size=2
+    ),
     st.integers(2, 10),
 )
 def test_groups_stay_together_every_case_is_validated_once_and_folds_are_even(groups, count):
@@ -191,7 +209,10 @@ def test_a_number_of_folds_that_is_impossible(count):
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_tables_of_patients(tmp_path, delimiter):
-    lines = [delimiter.join(row) for row in (("case", "patient", "age"), (" a ", "P 1", "3"), ("b", "P 2", "4"))]
+    lines = [
+        delimiter.join(row)
+        for row in (("case", "patient", "age"), (" a ", "P 1", "3"), ("b", "P 2", "4"))
+    ]
     (tmp_path / "g.csv").write_text("\ufeff" + "\n".join(lines) + "\n\n")
     assert read_groups(tmp_path / "g.csv", "ab") == {"a": "P 1", "b": "P 2"}
 

@@ -20,7 +20,9 @@ def test_folds_are_those_of_v1(golden):
 
 
 def test_eleven_cases_split_as_the_specification_says():
-    validation = [[NAMES.index(name) for name in split.val] for split in five_folds(reversed(NAMES))]
+    validation = [
+        [NAMES.index(name) for name in split.val] for split in five_folds(reversed(NAMES))
+    ]
     assert validation == [[0, 3, 7], [6, 10], [8, 9], [1, 4], [2, 5]]
 
 

@@ -21,7 +21,12 @@ from nnunet_core.store.prepared import PreparedStore, chunking
 SHAPE = (37, 52, 41)
 PATCH = (24, 32, 24)
 GEOMETRY = PreparedGeometry(
-    Geometry((40, 60, 50), (1.5, 0.7, 0.7), (1.0, -2.0, 3.5), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)),
+    Geometry(
+        (40, 60, 50),
+        (1.5, 0.7, 0.7),
+        (1.0, -2.0, 3.5),
+        (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+    ),
     ((1, 40), (2, 58), (0, 49)),
     (2, 0, 1),
     SHAPE,
@@ -33,7 +38,11 @@ def make_case(name="case.1 [a]", seed=0, dtype=np.int8) -> PreparedCase:
     random = np.random.default_rng(seed)
     images = random.normal(size=(2, *SHAPE)).astype(np.float32)
     label = random.integers(-1, 3, SHAPE).astype(dtype)
-    locations = {2: np.argwhere(label == 2)[:50], 1: np.argwhere(label == 1), 7: np.empty((0, 3), np.int64)}
+    locations = {
+        2: np.argwhere(label == 2)[:50],
+        1: np.argwhere(label == 1),
+        7: np.empty((0, 3), np.int64),
+    }
     return PreparedCase(name, images, label, GEOMETRY, locations)
 
 
@@ -69,14 +78,21 @@ def test_round_trip(store, dtype, patch):
 
 def test_locations_of_long_axes_do_not_wrap(store):
     shape = (1, 2, 300)
-    geometry = PreparedGeometry(Geometry(shape), ((0, 1), (0, 2), (0, 300)), (0, 1, 2), shape, (1.0, 1.0, 1.0))
+    geometry = PreparedGeometry(
+        Geometry(shape), ((0, 1), (0, 2), (0, 300)), (0, 1, 2), shape, (1.0, 1.0, 1.0)
+    )
     voxels = np.array([[0, 1, 299], [0, 0, 256]])
-    case = PreparedCase("long", np.zeros((1, *shape), np.float32), np.zeros(shape, np.int8), geometry, {1: voxels})
+    case = PreparedCase(
+        "long", np.zeros((1, *shape), np.float32), np.zeros(shape, np.int8), geometry, {1: voxels}
+    )
     store.write(case, "key", (1, 1, 64))
     np.testing.assert_array_equal(store.open("long").class_locations[1], voxels)
 
 
-@given(start=st.tuples(*[st.integers(0, n - 1) for n in SHAPE]), size=st.tuples(*[st.integers(1, 40)] * 3))
+@given(
+    start=st.tuples(*[st.integers(0, n - 1) for n in SHAPE]),
+    size=st.tuples(*[st.integers(1, 40)] * 3),
+)
 @settings(max_examples=30, deadline=None)
 def test_patches_equal_slices_of_the_array(tmp_path_factory, start, size):
     folder = tmp_path_factory.getbasetemp() / "patches"
@@ -85,7 +101,9 @@ def test_patches_equal_slices_of_the_array(tmp_path_factory, start, size):
         store.write(case, "key", PATCH)
     read = store.open(case.name)
     part = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-    np.testing.assert_array_equal(read.images[(slice(None), *part)], case.images[(slice(None), *part)])
+    np.testing.assert_array_equal(
+        read.images[(slice(None), *part)], case.images[(slice(None), *part)]
+    )
     np.testing.assert_array_equal(read.label[part], case.label[part])
 
 
@@ -114,7 +132,9 @@ def test_a_case_that_was_replaced_is_not_opened_by_who_expects_the_old_one(store
 def test_writing_again_replaces(stored):
     stored.write(make_case(seed=1), "new", PATCH)
     assert stored.is_current(NAME, "new")
-    np.testing.assert_array_equal(stored.open(NAME, verify=True).images[:], make_case(seed=1).images)
+    np.testing.assert_array_equal(
+        stored.open(NAME, verify=True).images[:], make_case(seed=1).images
+    )
 
 
 def test_remove_leaves_nothing(stored):
@@ -125,7 +145,10 @@ def test_remove_leaves_nothing(stored):
 
 
 def test_a_store_is_pickled_for_readers(stored):
-    assert pickle.loads(pickle.dumps(stored)).open(NAME).images[0, 3, 4, 5] == make_case().images[0, 3, 4, 5]
+    assert (
+        pickle.loads(pickle.dumps(stored)).open(NAME).images[0, 3, 4, 5]
+        == make_case().images[0, 3, 4, 5]
+    )
 
 
 PARTS = [".images.b2nd", ".label.b2nd", ".locations.npz"]
@@ -168,7 +191,9 @@ def test_flipped_bytes_never_raise_anything_else(stored, seed):
     path = stored.folder / (NAME + PARTS[seed % 3])
     content = bytearray(path.read_bytes())
     edge = min(len(content), 400)
-    place = int(random.choice([random.integers(0, edge), len(content) - 1 - random.integers(0, edge)]))
+    place = int(
+        random.choice([random.integers(0, edge), len(content) - 1 - random.integers(0, edge)])
+    )
     content[place] ^= int(random.integers(1, 256))
     path.write_bytes(content)
     with contextlib.suppress(StorageError):
@@ -205,13 +230,17 @@ WRITER = """
 
 
 def run_writer(folder, setup) -> subprocess.CompletedProcess:
-    code = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parent), folder=str(folder), setup=setup)
+    code = textwrap.dedent(WRITER).format(
+        tests=str(Path(__file__).parent), folder=str(folder), setup=setup
+    )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
 def test_a_full_disk_leaves_no_half_case(stored):
     limit = (stored.folder / f"{NAME}.label.b2nd").stat().st_size * 2
-    done = run_writer(stored.folder, f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))")
+    done = run_writer(
+        stored.folder, f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    )
     assert done.returncode == 7, done.stderr
     assert "No space left" in done.stdout
     assert not stored.is_current(NAME, "new")
@@ -241,7 +270,9 @@ def test_a_writer_killed_in_the_middle_leaves_no_half_case(stored, writes):
     assert stored.names() == ()
     stored.write(make_case(seed=1), "new", PATCH)
     assert len(list(stored.folder.iterdir())) == 4
-    np.testing.assert_array_equal(stored.open(NAME, verify=True).images[:], make_case(seed=1).images)
+    np.testing.assert_array_equal(
+        stored.open(NAME, verify=True).images[:], make_case(seed=1).images
+    )
 
 
 def test_wrong_arrays_of_a_preprocessor_are_refused(store):
@@ -249,11 +280,17 @@ def test_wrong_arrays_of_a_preprocessor_are_refused(store):
     with pytest.raises(PluginError, match="shape"):
         store.write(PreparedCase(NAME, good.images[:, 1:], good.label, GEOMETRY), "key", PATCH)
     with pytest.raises(PluginError, match="float64"):
-        store.write(PreparedCase(NAME, good.images.astype(np.float64), good.label, GEOMETRY), "key", PATCH)
+        store.write(
+            PreparedCase(NAME, good.images.astype(np.float64), good.label, GEOMETRY), "key", PATCH
+        )
     assert store.names() == ()
 
 
-@given(shape=st.tuples(*[st.integers(1, 700)] * 3), patch=st.tuples(*[st.integers(4, 512)] * 3), planes=st.booleans())
+@given(
+    shape=st.tuples(*[st.integers(1, 700)] * 3),
+    patch=st.tuples(*[st.integers(4, 512)] * 3),
+    planes=st.booleans(),
+)
 def test_blocks_fit_into_chunks_and_waste_little(shape, patch, planes):
     chunks, blocks = chunking((2, *shape), patch[1:] if planes else patch)
     assert (chunks[0], blocks[0]) == (1, 1)

@@ -40,7 +40,10 @@ def folder(tmp_path: Path) -> Path:
     for number, case in enumerate("abcde"):
         part = "Tr" if case in "abc" else "Ts"
         for channel in (0, 1):
-            _write(root / f"images{part}" / f"{case}_{channel:04d}.nii.gz", _image(10 * number + channel))
+            _write(
+                root / f"images{part}" / f"{case}_{channel:04d}.nii.gz",
+                _image(10 * number + channel),
+            )
         if part == "Tr":
             label = np.zeros(SHAPE, np.uint8)
             label[1, 1:3, 1:3], label[2, 2, 2] = 1, 2
@@ -49,7 +52,9 @@ def folder(tmp_path: Path) -> Path:
         "modality": {"0": "T1", "1": "T2"},
         "labels": {"0": "background", "1": "organ", "2": "lesion"},
         "numTraining": 3,
-        "training": [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in "abc"],
+        "training": [
+            {"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in "abc"
+        ],
         "test": [f"./imagesTs/{c}.nii.gz" for c in "de"],
     }
     (root / "dataset.json").write_text(json.dumps(document))
@@ -103,12 +108,18 @@ def test_a_good_dataset_has_no_messages_and_its_facts_are_right(folder: Path) ->
     assert report.voxels == {0: 3 * 55, 1: 3 * 4, 2: 3}
     assert report.shape_range == (SHAPE, SHAPE)
     assert report.spacing_range == ((2.0, 1.0, 1.0), (2.0, 1.0, 1.0))
-    assert report.cases[1].minimum == pytest.approx([_image(10 + channel).min() for channel in (0, 1)])
-    assert report.intensity_range[1][0] == pytest.approx(max(_image(10 * n).max() for n in range(3)))
+    assert report.cases[1].minimum == pytest.approx(
+        [_image(10 + channel).min() for channel in (0, 1)]
+    )
+    assert report.intensity_range[1][0] == pytest.approx(
+        max(_image(10 * n).max() for n in range(3))
+    )
     assert report.cases[0].orientation == "LPS"
 
 
-def test_reports_are_json_and_equal_for_any_number_of_processes(folder: Path, tmp_path: Path) -> None:
+def test_reports_are_json_and_equal_for_any_number_of_processes(
+    folder: Path, tmp_path: Path
+) -> None:
     (folder / "imagesTr" / "b_0001.nii.gz").write_bytes(b"nothing")
     report = _verify(folder)
     report.write(tmp_path / "report.json")
@@ -133,7 +144,9 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
         r"label .*b\.nii\.gz .*different grids: direction",
     ),
     "shape of the label": (
-        lambda f: _write(f / "labelsTr/b.nii.gz", np.ones((3, 4, 6), np.uint8), _other(shape=(3, 4, 6))),
+        lambda f: _write(
+            f / "labelsTr/b.nii.gz", np.ones((3, 4, 6), np.uint8), _other(shape=(3, 4, 6))
+        ),
         r"label .*b\.nii\.gz .*different grids: shape",
     ),
     "grid of a channel": (
@@ -153,15 +166,22 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
         r"a_0001\.nii\.gz holds 1 voxels that are NaN",
     ),
     "NaN in a label": (
-        lambda f: (_write(f / "labelsTr/a.nii.gz", _label_of(2, np.float32)), _plant_nan(f / "labelsTr/a.nii.gz")),
+        lambda f: (
+            _write(f / "labelsTr/a.nii.gz", _label_of(2, np.float32)),
+            _plant_nan(f / "labelsTr/a.nii.gz"),
+        ),
         r"labelsTr/a\.nii\.gz holds 1 voxels that are NaN",
     ),
     "truncated image": (
-        lambda f: (f / "imagesTr/b_0000.nii.gz").write_bytes((f / "imagesTr/b_0000.nii.gz").read_bytes()[:90]),
+        lambda f: (f / "imagesTr/b_0000.nii.gz").write_bytes(
+            (f / "imagesTr/b_0000.nii.gz").read_bytes()[:90]
+        ),
         r"b_0000\.nii\.gz cannot be read",
     ),
     "image of zeros": (
-        lambda f: [_write(f / f"imagesTr/b_000{c}.nii.gz", np.zeros(SHAPE, np.int16)) for c in (0, 1)],
+        lambda f: [
+            _write(f / f"imagesTr/b_000{c}.nii.gz", np.zeros(SHAPE, np.int16)) for c in (0, 1)
+        ],
         r"Case b is 0 everywhere \(.*b_0000\.nii\.gz\)",
     ),
     "image that is not listed": (
@@ -217,15 +237,30 @@ def test_a_defect_gives_its_one_error(folder: Path, defect: str) -> None:
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no dataset.json": (lambda f: (f / "dataset.json").unlink(), r"has no dataset\.json"),
     "no imagesTr": (lambda f: shutil.rmtree(f / "imagesTr"), "imagesTr does not exist"),
-    "no labelsTr": (lambda f: shutil.rmtree(f / "labelsTr"), "labelsTr lacks the labels of 3 cases: a, b, c"),
-    "missing label": (lambda f: (f / "labelsTr/b.nii.gz").unlink(), "lacks the labels of 1 cases: b"),
-    "missing channel": (lambda f: (f / "imagesTr/b_0001.nii.gz").unlink(), r"lacks 1 channel files .*b_0001"),
+    "no labelsTr": (
+        lambda f: shutil.rmtree(f / "labelsTr"),
+        "labelsTr lacks the labels of 3 cases: a, b, c",
+    ),
+    "missing label": (
+        lambda f: (f / "labelsTr/b.nii.gz").unlink(),
+        "lacks the labels of 1 cases: b",
+    ),
+    "missing channel": (
+        lambda f: (f / "imagesTr/b_0001.nii.gz").unlink(),
+        r"lacks 1 channel files .*b_0001",
+    ),
     "case listed twice": (
         lambda f: _change_json(f, training=[{"image": "./imagesTr/a.nii.gz"}] * 2),
         "more than once: a",
     ),
-    "no background": (lambda f: _change_json(f, labels={"1": "organ", "2": "lesion"}), r"consecutive from 0"),
-    "gap in the labels": (lambda f: _change_json(f, labels={"0": "background", "2": "lesion"}), r"consecutive from 0"),
+    "no background": (
+        lambda f: _change_json(f, labels={"1": "organ", "2": "lesion"}),
+        r"consecutive from 0",
+    ),
+    "gap in the labels": (
+        lambda f: _change_json(f, labels={"0": "background", "2": "lesion"}),
+        r"consecutive from 0",
+    ),
 }
 
 
@@ -239,7 +274,10 @@ def test_what_hides_the_cases_is_told_on_opening(folder: Path, defect: str) -> N
 
 WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "orientation": (
-        lambda f: [_write(f / f"imagesTs/d_000{c}.nii.gz", _image(30 + c), _other(direction=FLIPPED)) for c in (0, 1)],
+        lambda f: [
+            _write(f / f"imagesTs/d_000{c}.nii.gz", _image(30 + c), _other(direction=FLIPPED))
+            for c in (0, 1)
+        ],
         r"1 cases are oriented otherwise than the usual LPS: d \(RAS\)",
     ),
     "same image twice": (
@@ -255,7 +293,9 @@ WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
         "1 cases have no foreground .*: c",
     ),
     "label nowhere": (
-        lambda f: [_write(f / f"labelsTr/{case}.nii.gz", np.ones(SHAPE, np.uint8)) for case in "abc"],
+        lambda f: [
+            _write(f / f"labelsTr/{case}.nii.gz", np.ones(SHAPE, np.uint8)) for case in "abc"
+        ],
         r"occur in no case: 2 \(lesion\)",
     ),
     "count": (lambda f: _change_json(f, numTraining=5), "declares 5 training cases, there are 3"),
@@ -273,7 +313,12 @@ def test_what_looks_doubtful_gives_its_one_warning(folder: Path, defect: str) ->
 
 
 def test_all_problems_are_collected(folder: Path) -> None:
-    for defect in ("NaN in an image", "truncated image", "unknown label value", "label that is not listed"):
+    for defect in (
+        "NaN in an image",
+        "truncated image",
+        "unknown label value",
+        "label that is not listed",
+    ):
         ERRORS[defect][0](folder)
     report = _verify(folder)
     assert len(report.errors) == 4
@@ -283,7 +328,9 @@ def test_all_problems_are_collected(folder: Path) -> None:
 def test_nan_in_formats_that_keep_it_is_found_by_loading(folder: Path) -> None:
     for path in [*folder.glob("images*/*"), *folder.glob("labelsTr/*")]:
         image = SimpleItkFormat().read(path)
-        _write(path.with_name(path.name.replace(".nii.gz", ".nrrd")), image.array[0], image.geometry)
+        _write(
+            path.with_name(path.name.replace(".nii.gz", ".nrrd")), image.array[0], image.geometry
+        )
     _change_json(folder, file_ending=".nrrd", training=[], test=[])
     assert _verify(folder).ok
     broken = _image(0)
@@ -300,7 +347,9 @@ def test_hidden_files_are_not_looked_at(folder: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", ["Task004_Hippocampus", "Task104_HippocampusThick", "Dataset120_Nuclei"])
+@pytest.mark.parametrize(
+    "name", ["Task004_Hippocampus", "Task104_HippocampusThick", "Dataset120_Nuclei"]
+)
 def test_real_datasets_are_fine(data: Path, name: str) -> None:
     report = verify(open_dataset(name, data, Registry.discover()))
     assert (report.errors, report.warnings) == ((), ())

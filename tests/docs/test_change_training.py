@@ -108,7 +108,9 @@ def test_a_mean_teacher_goes_on_exactly(trainer, tmp_path):
     trainer("MeanTeacher", **settings).train(undisturbed)
     folder = tmp_path / "b" / "fold_0"
     with pytest.raises(StoppedTrainingError):
-        trainer("MeanTeacher", **settings).train(small.make_task(folder, epoch_finished=epoch_finished))
+        trainer("MeanTeacher", **settings).train(
+            small.make_task(folder, epoch_finished=epoch_finished)
+        )
     content = torch.load(folder / CHECKPOINT, weights_only=True)
     assert set(content["modules"]) == {"teacher"}
     trainer("MeanTeacher", **settings).train(small.make_task(folder))

@@ -38,13 +38,19 @@ BLOCK = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
 @pytest.mark.parametrize("page", ["cli.md", "hooks.md", "components.md", "modules.md"])
 def test_generated_pages_are_current(page):
-    assert (ROOT / "docs/reference" / page).read_text() == generate.PAGES[page](), "run: python docs/generate.py"
+    assert (ROOT / "docs/reference" / page).read_text() == generate.PAGES[page](), (
+        "run: python docs/generate.py"
+    )
 
 
 def test_every_room_has_a_line_in_the_architecture():
     page = (ROOT / "docs/explanation/architecture.md").read_text()
     listed = re.findall(r"^\| `([\w/]+)` \|", page, re.MULTILINE)
-    tree = [str(room.relative_to(ROOT)) for package in generate.PACKAGES for room in generate.rooms(package)]
+    tree = [
+        str(room.relative_to(ROOT))
+        for package in generate.PACKAGES
+        for room in generate.rooms(package)
+    ]
     assert sorted(listed) == sorted(tree)
 
 
@@ -64,10 +70,15 @@ def test_no_module_imports_itself_through_others_not_even_for_types():
         for path in package.rglob("*.py")
         if path.name != "__init__.py"
     }
-    graph = {name: {other for other in imports_of(path) if other in files} for name, path in files.items()}
+    graph = {
+        name: {other for other in imports_of(path) if other in files}
+        for name, path in files.items()
+    }
     assert len(graph) > 100
     assert sum(map(len, graph.values())) > 300
-    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    list(
+        graphlib.TopologicalSorter(graph).static_order()
+    )  # raises CycleError, which names the circle
 
 
 def test_links_resolve():
@@ -101,14 +112,23 @@ def test_commands_in_examples_exist():
         app = typer.Typer()
         app.command()(getattr(importlib.import_module(module), attribute))
         command = typer.main.get_command(app)
-        known = {option for p in command.params for option in [*p.opts, *p.secondary_opts]} | {"--no-plugin", "--debug"}
-        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, f"{page}: {words}"
+        known = {option for p in command.params for option in [*p.opts, *p.secondary_opts]} | {
+            "--no-plugin",
+            "--debug",
+        }
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, (
+            f"{page}: {words}"
+        )
         checked += 1
     assert checked > 15
 
 
 def test_the_plugin_of_the_readme_registers():
-    code = next(block for language, block in BLOCK.findall((ROOT / "README.md").read_text()) if language == "python")
+    code = next(
+        block
+        for language, block in BLOCK.findall((ROOT / "README.md").read_text())
+        if language == "python"
+    )
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     module = types.ModuleType("mypkg_plugin")
     exec(compile(code, "README.md", "exec"), vars(module))
@@ -136,10 +156,15 @@ def test_settings_in_examples_exist():
 
 def test_every_environment_variable_is_documented():
     code = "".join(
-        p.read_text() for folder in ("nnunet_core", "nnunet_cli", "plugins") for p in (ROOT / folder).rglob("*.py")
+        p.read_text()
+        for folder in ("nnunet_core", "nnunet_cli", "plugins")
+        for p in (ROOT / folder).rglob("*.py")
     )
     names = set(
-        re.findall(r"\b(?:NNUNET_[A-Z_]+|nnUNet_(?:raw_data_base|raw|preprocessed|results)|RESULTS_FOLDER)\b", code)
+        re.findall(
+            r"\b(?:NNUNET_[A-Z_]+|nnUNet_(?:raw_data_base|raw|preprocessed|results)|RESULTS_FOLDER)\b",
+            code,
+        )
     )
     assert len(names) > 5
     assert {name for name in names if f"`{name}`" not in read("reference/environment.md")} == set()
@@ -152,7 +177,9 @@ def test_every_error_class_is_documented_with_its_exit_code():
             assert f"| `{name}` | {error.exit_code} |" in page
 
 
-@pytest.mark.parametrize(("document", "title"), [(FoldRecord, "run.json"), (ModelDocument, "model.json")])
+@pytest.mark.parametrize(
+    ("document", "title"), [(FoldRecord, "run.json"), (ModelDocument, "model.json")]
+)
 def test_every_field_of_a_record_is_documented(document, title):
     section = read("reference/files.md").partition(f"## {title}\n")[2].partition("\n## ")[0]
     assert {name for name in document.model_fields if f"`{name}`" not in section} == set()
@@ -166,12 +193,22 @@ def test_every_metric_is_documented():
 
 
 def json_blocks(page):
-    return [json.loads(block) for language, block in BLOCK.findall(read(page)) if language == "json"]
+    return [
+        json.loads(block) for language, block in BLOCK.findall(read(page)) if language == "json"
+    ]
 
 
 def test_the_labels_and_folds_of_the_pages_are_valid():
-    found = [Labels.from_dataset_json(document, "page") for document in json_blocks("reference/dataset-json.md")]
-    assert [(labels.outputs, labels.ignore) for labels in found] == [(3, None), (3, None), (2, 2), (3, None)]
+    found = [
+        Labels.from_dataset_json(document, "page")
+        for document in json_blocks("reference/dataset-json.md")
+    ]
+    assert [(labels.outputs, labels.ignore) for labels in found] == [
+        (3, None),
+        (3, None),
+        (2, 2),
+        (3, None),
+    ]
     assert len(Splits.model_validate(*json_blocks("how-to/folds.md")).folds) == 2
 
 
@@ -202,11 +239,17 @@ def test_the_tutorial_plugin_works_as_installed(tmp_path, monkeypatch):
         (tmp_path / title).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / title).write_text(block)
     project = (tmp_path / "pyproject.toml").read_text()
-    name, version = (re.search(rf'^{key} = "(.+)"', project, re.MULTILINE)[1] for key in ("name", "version"))
+    name, version = (
+        re.search(rf'^{key} = "(.+)"', project, re.MULTILINE)[1] for key in ("name", "version")
+    )
     information = tmp_path / f"{name}-{version}.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    entry = re.search(r"\[project\.entry-points\.nnunet_plugins\]\n(.+)", project)[1].replace('"', "")
+    (information / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    )
+    entry = re.search(r"\[project\.entry-points\.nnunet_plugins\]\n(.+)", project)[1].replace(
+        '"', ""
+    )
     (information / "entry_points.txt").write_text(f"[nnunet_plugins]\n{entry}\n")
     monkeypatch.syspath_prepend(tmp_path)
     registry = Registry.discover()

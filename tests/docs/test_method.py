@@ -7,7 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 METHOD = ROOT / "docs" / "reference" / "method"
-PAGES = {path.stem.replace("-", " "): path for path in METHOD.glob("*.md") if path.name != "index.md"}
+PAGES = {
+    path.stem.replace("-", " "): path for path in METHOD.glob("*.md") if path.name != "index.md"
+}
 NAMES = "|".join(sorted(PAGES, key=len, reverse=True))
 
 #: Up to the end of the sentence or of the parentheses; after a comma it may go on in the next line.
@@ -27,8 +29,12 @@ def cited(text):
     for part in filter(None, parts):
         page = re.match(rf"(?:{NAMES})\b|[a-z ]+", part)
         name = page[0].strip() if page else part
-        numbers = RANGE.sub(lambda ends: " ".join(map(str, range(int(ends[1]), int(ends[2]) + 1))), part)
-        found.append((name, [int(number) for number in re.findall(r"\d+", numbers.partition("step")[0])]))
+        numbers = RANGE.sub(
+            lambda ends: " ".join(map(str, range(int(ends[1]), int(ends[2]) + 1))), part
+        )
+        found.append(
+            (name, [int(number) for number in re.findall(r"\d+", numbers.partition("step")[0])])
+        )
     return found
 
 
@@ -63,11 +69,16 @@ def test_every_form_of_a_citation_is_understood(text, found):
 
 
 def test_every_citation_names_a_page_and_a_section():
-    sections = {page: {int(number) for number in SECTION.findall(path.read_text())} for page, path in PAGES.items()}
+    sections = {
+        page: {int(number) for number in SECTION.findall(path.read_text())}
+        for page, path in PAGES.items()
+    }
     found = list(citations())
     assert len(found) > 60
     wrong = [
-        place for place, page, section in found if page not in PAGES or (section and section not in sections[page])
+        place
+        for place, page, section in found
+        if page not in PAGES or (section and section not in sections[page])
     ]
     assert wrong == []
 

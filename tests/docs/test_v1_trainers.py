@@ -21,7 +21,11 @@ LINES = (ROOT / "docs" / "reference" / "v1-trainers.md").read_text().splitlines(
 
 def rows():
     """Return {trainers: (words of the options, remark)} of every row of every table."""
-    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in LINES if line.startswith("| `")]
+    cells = [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in LINES
+        if line.startswith("| `")
+    ]
     assert {len(row) for row in cells} == {3}
     return {names: (shlex.split(options.strip("`")), remark) for names, options, remark in cells}
 
@@ -37,7 +41,11 @@ def method_of(words):
     """Return the method that the options choose."""
     pairs = list(zip(words[::2], words[1::2], strict=True))
     assert {flag for flag, _ in pairs} <= options_of_run()
-    choices = {flag.removeprefix("--"): value for flag, value in pairs if flag.removeprefix("--") in RUN_KINDS}
+    choices = {
+        flag.removeprefix("--"): value
+        for flag, value in pairs
+        if flag.removeprefix("--") in RUN_KINDS
+    }
     settings = parse_assignments([value for flag, value in pairs if flag == "--set"])
     return choose(Registry.discover(), choices=choices, settings=settings)
 
@@ -55,7 +63,13 @@ def test_the_losses_of_the_page_are_those_that_are_compared_with_v1():
     page = {re.findall("`(.+?)`", names)[0]: words for names, (words, _) in rows().items()}
     registry = Registry.discover()
     for trainer, component, changes, *_ in test_losses.V1:
-        name = trainer if trainer == "V2" else f"V2{trainer}" if trainer.startswith("BraTS") else f"V2_{trainer}"
+        name = (
+            trainer
+            if trainer == "V2"
+            else f"V2{trainer}"
+            if trainer.startswith("BraTS")
+            else f"V2_{trainer}"
+        )
         words = [] if page[name][:1] == ["none:"] else page[name]
         chosen = full_settings(method_of(words).components["loss"])
         expected = {**full_settings(registry.resolve("loss", component)), **changes}

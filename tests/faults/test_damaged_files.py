@@ -75,7 +75,9 @@ def test_a_damaged_file_is_one_message_that_names_it(data, tmp_path, name, kind)
 @pytest.mark.shared
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", FILES)
-def test_flipped_bits_are_found_where_the_format_has_a_checksum_and_never_crash(data, tmp_path, name, seed):
+def test_flipped_bits_are_found_where_the_format_has_a_checksum_and_never_crash(
+    data, tmp_path, name, seed
+):
     flips = random.Random(seed)
 
     def flip(content):
@@ -105,7 +107,9 @@ def zeros(path, start, size=GIGABYTES):
 
 
 def nifti_header(tmp_path, shape):
-    SimpleItkFormat((".nii",)).write(tmp_path / "small.nii", np.zeros((2, 3, 4), np.float32), Geometry((2, 3, 4)))
+    SimpleItkFormat((".nii",)).write(
+        tmp_path / "small.nii", np.zeros((2, 3, 4), np.float32), Geometry((2, 3, 4))
+    )
     header = bytearray((tmp_path / "small.nii").read_bytes()[:352])
     struct.pack_into("<4h", header, 40, 3, *shape)
     return bytes(header)

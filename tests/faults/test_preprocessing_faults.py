@@ -15,13 +15,24 @@ CASES = 40
 
 
 def start(dataset, *options):
-    command = [sys.executable, "-m", "nnunet_cli", "preprocess", str(dataset), "--workspace", str(dataset.parents[1])]
-    return subprocess.Popen([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "nnunet_cli",
+        "preprocess",
+        str(dataset),
+        "--workspace",
+        str(dataset.parents[1]),
+    ]
+    return subprocess.Popen(
+        [*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def records(dataset):
     return {
-        path.name: path.stat().st_mtime_ns for path in dataset.parents[1].glob("preprocessed/*/prepared/*/case*.json")
+        path.name: path.stat().st_mtime_ns
+        for path in dataset.parents[1].glob("preprocessed/*/prepared/*/case*.json")
     }
 
 

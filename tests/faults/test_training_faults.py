@@ -15,7 +15,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def stopped(tiny):
     """A training that was stopped after an epoch or more: its dataset and its fold's folder, with a checkpoint."""
-    process = subprocess.Popen(kill_training.command(tiny, 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        kill_training.command(tiny, 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while process.poll() is None and not list(tiny.parents[1].rglob("checkpoint.pt")):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
@@ -26,7 +28,11 @@ def stopped(tiny):
 
 def train(dataset, *options, **more):
     return subprocess.run(
-        kill_training.command(dataset, 0, *options), capture_output=True, text=True, check=False, **more
+        kill_training.command(dataset, 0, *options),
+        capture_output=True,
+        text=True,
+        check=False,
+        **more,
     )
 
 
@@ -92,7 +98,9 @@ def no_archive(content):
     return b"hello world " * 1000
 
 
-@pytest.mark.parametrize("damage", [empty, truncated, overwritten, no_archive], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    "damage", [empty, truncated, overwritten, no_archive], ids=lambda damage: damage.__name__
+)
 def test_a_damaged_checkpoint_is_one_message_that_says_what_to_do(stopped, damage):
     dataset, fold = stopped
     path = fold / "checkpoint.pt"

@@ -63,7 +63,12 @@ class Results:
 
     def __init__(self, title: str, asked: Asked) -> None:
         self.path = asked.output
-        self.content: dict[str, Any] = {"title": title, "machine": machine(asked.device), "tables": [], "notes": []}
+        self.content: dict[str, Any] = {
+            "title": title,
+            "machine": machine(asked.device),
+            "tables": [],
+            "notes": [],
+        }
         self.started = time.monotonic()
         self._write(finished=False)
 
@@ -157,7 +162,9 @@ def run_peer(peer: str, script: str, *arguments: object, timeout: float) -> dict
         raise RuntimeError(f"{script} took longer than {timeout:.0f} s") from error
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        raise RuntimeError(f"{script} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
+        raise RuntimeError(
+            f"{script} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}"
+        )
     return dict(json.loads(lines[-1]))
 
 

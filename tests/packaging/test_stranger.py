@@ -84,9 +84,16 @@ def install(folder, name, version, *, registered):
     """Write a package and install it with pip into a folder of its own; return that folder."""
     source, target = folder / f"{name}_source", folder / f"{name}_installed"
     (source / name).mkdir(parents=True)
-    text = PROJECT.format(name=name, version=version) + (ENTRY.format(name=name) if registered else "")
+    text = PROJECT.format(name=name, version=version) + (
+        ENTRY.format(name=name) if registered else ""
+    )
     (source / "pyproject.toml").write_text(text)
-    for module, code in (("__init__", ""), ("plugin", PLUGIN), ("losses", LOSSES), ("networks", NETWORKS)):
+    for module, code in (
+        ("__init__", ""),
+        ("plugin", PLUGIN),
+        ("losses", LOSSES),
+        ("networks", NETWORKS),
+    ):
         (source / name / f"{module}.py").write_text(textwrap.dedent(code))
     command = [
         sys.executable,
@@ -105,9 +112,14 @@ def install(folder, name, version, *, registered):
 
 
 def nnunet(path, *arguments):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")]),
+    }
     command = [sys.executable, "-m", "nnunet_cli", *map(str, arguments)]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def short_run(path, tiny, *options):
@@ -138,12 +150,19 @@ def short_run(path, tiny, *options):
 def test_registered_components_run_by_name(tmp_path, tiny):
     path = install(tmp_path, "mypkg", "1.2.3", registered=True)
     rows = json.loads(nnunet(path, "plugins", "list", "--json"))["components"]
-    theirs = {(r["kind"], r["name"], r["distribution"], r["version"]) for r in rows if r["plugin"] == "mypkg"}
+    theirs = {
+        (r["kind"], r["name"], r["distribution"], r["version"])
+        for r in rows
+        if r["plugin"] == "mypkg"
+    }
     assert theirs == {
-        (k, n, "mypkg", "1.2.3") for k, n in (("planner", "v21_24GB"), ("loss", "my_focal"), ("network", "small"))
+        (k, n, "mypkg", "1.2.3")
+        for k, n in (("planner", "v21_24GB"), ("loss", "my_focal"), ("network", "small"))
     }
 
-    record = short_run(path, tiny, "--planner", "v21_24GB", "--loss", "my_focal", "--network", "mypkg/small")
+    record = short_run(
+        path, tiny, "--planner", "v21_24GB", "--loss", "my_focal", "--network", "mypkg/small"
+    )
     assert record["status"] == "finished"
     for kind in ("planner", "loss", "network"):
         component = record["components"][kind]

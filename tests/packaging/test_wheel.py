@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.slow
 def test_wheel_contents(tmp_path):
     source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "dist", "nnunet_workspace", ".*_cache")
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "*.egg-info", "build", "dist", "nnunet_workspace", ".*_cache"
+    )
     shutil.copytree(ROOT, source, ignore=ignored)
     command = [
         sys.executable,

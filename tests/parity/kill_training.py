@@ -25,8 +25,26 @@ WEIGHTS = ("weights.safetensors", "weights_best.safetensors")
 
 def command(dataset: Path, workers: int = 1, *options: str) -> list[str]:
     """Return the command that trains fold 0, in one thread on the CPU."""
-    arguments = [sys.executable, "-m", "nnunet_cli", "train", str(dataset), "--workspace", str(dataset.parents[1])]
-    arguments += ["--workers", str(workers), "--precision", "float32", "--threads", "1", "--device", "cpu", *options]
+    arguments = [
+        sys.executable,
+        "-m",
+        "nnunet_cli",
+        "train",
+        str(dataset),
+        "--workspace",
+        str(dataset.parents[1]),
+    ]
+    arguments += [
+        "--workers",
+        str(workers),
+        "--precision",
+        "float32",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        *options,
+    ]
     return arguments + [part for setting in SETTINGS for part in ("--set", setting)]
 
 
@@ -37,7 +55,9 @@ def finish(dataset: Path, workers: int) -> Path:
     return weights.parent
 
 
-def killed_trainings(dataset: Path, kills: int, seed: int, workers: int) -> tuple[list[str], list[str]]:
+def killed_trainings(
+    dataset: Path, kills: int, seed: int, workers: int
+) -> tuple[list[str], list[str]]:
     """Kill trainings until there were so many kills; a training that ends in between is compared, and another one begins.
 
     Args:
@@ -59,13 +79,19 @@ def killed_trainings(dataset: Path, kills: int, seed: int, workers: int) -> tupl
     whole = time.monotonic() - started
 
     def compare() -> None:
-        other = [name for name, content in zip(WEIGHTS, expected, strict=True) if (fold / name).read_bytes() != content]
+        other = [
+            name
+            for name, content in zip(WEIGHTS, expected, strict=True)
+            if (fold / name).read_bytes() != content
+        ]
         wrong.append(", ".join([*other, *(path.name for path in fold.rglob("*.tmp"))]))
         fold.rename(fold.with_name(f"ended_{len(wrong)}"))
 
     compare()
     while len(hits) < kills:
-        process = subprocess.Popen(command(dataset, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(dataset, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             process.wait(moments.uniform(0.8 * start_up, whole))
         except subprocess.TimeoutExpired:
@@ -81,8 +107,12 @@ def killed_trainings(dataset: Path, kills: int, seed: int, workers: int) -> tupl
 
 def _first_batch(dataset: Path, workers: int) -> float:
     """Train to the end; return when the fold's folder appeared, which is soon before its first batch."""
-    process = subprocess.Popen(command(dataset, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(dataset.parents[1].glob("results/*/*/*/fold_0/run.json")):
+    process = subprocess.Popen(
+        command(dataset, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(
+        dataset.parents[1].glob("results/*/*/*/fold_0/run.json")
+    ):
         time.sleep(0.02)
     first = time.monotonic()
     process.wait()
@@ -99,7 +129,9 @@ def _where(fold: Path) -> str:
 
 def make_dataset(folder: Path) -> Path:
     """Write the dataset of the tests' fixture `tiny`; return its folder."""
-    spec = importlib.util.spec_from_file_location("conftest", Path(__file__).parents[1] / "conftest.py")
+    spec = importlib.util.spec_from_file_location(
+        "conftest", Path(__file__).parents[1] / "conftest.py"
+    )
     if spec is None or spec.loader is None:
         raise FileNotFoundError("tests/conftest.py")
     module = importlib.util.module_from_spec(spec)
@@ -116,11 +148,15 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        hits, wrong = killed_trainings(make_dataset(Path(folder)), options.kills, options.seed, options.workers)
+        hits, wrong = killed_trainings(
+            make_dataset(Path(folder)), options.kills, options.seed, options.workers
+        )
     for number, where in enumerate(hits, 1):
         print(f"kill {number}: after {where}")
     for number, what in enumerate(wrong, 1):
-        print(f"training {number}: {what or 'ended with the weights of an undisturbed one, nothing is left over'}")
+        print(
+            f"training {number}: {what or 'ended with the weights of an undisturbed one, nothing is left over'}"
+        )
     return int(any(wrong))
 
 

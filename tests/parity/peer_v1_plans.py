@@ -22,14 +22,29 @@ with contextlib.redirect_stdout(None):
     from batchgenerators.utilities.file_and_folder_operations import load_pickle
     from nnunet.experiment_planning.common_utils import get_pool_and_conv_props
     from nnunet.experiment_planning.experiment_planner_baseline_2DUNet import ExperimentPlanner2D
-    from nnunet.experiment_planning.experiment_planner_baseline_3DUNet_v21 import ExperimentPlanner3D_v21
+    from nnunet.experiment_planning.experiment_planner_baseline_3DUNet_v21 import (
+        ExperimentPlanner3D_v21,
+    )
     from nnunet.network_architecture.generic_UNet import Generic_UNet
     from nnunet.training.model_restore import recursive_find_python_class
 
 LIMIT_SECONDS = 120
 KEYS = (
-    *("num_stages", "num_modalities", "num_classes", "base_num_features", "conv_per_stage", "preprocessor_name"),
-    *("normalization_schemes", "use_mask_for_norm", "transpose_forward", "transpose_backward", "plans_per_stage"),
+    *(
+        "num_stages",
+        "num_modalities",
+        "num_classes",
+        "base_num_features",
+        "conv_per_stage",
+        "preprocessor_name",
+    ),
+    *(
+        "normalization_schemes",
+        "use_mask_for_norm",
+        "transpose_forward",
+        "transpose_backward",
+        "plans_per_stage",
+    ),
 )
 
 
@@ -54,7 +69,9 @@ def pool_by_spacing(patch_size, smallest, most, spacing):
 class MemoryOfV21(Generic_UNet):
     """The estimate with the limit of v21, which counts 32 features instead of 30."""
 
-    use_this_for_batch_size_computation_3D = Generic_UNet.use_this_for_batch_size_computation_3D * 32 / 30  # noqa: N815
+    use_this_for_batch_size_computation_3D = (  # noqa: N815
+        Generic_UNet.use_this_for_batch_size_computation_3D * 32 / 30
+    )
 
 
 def write_cropped(fingerprint, folder):

@@ -41,17 +41,26 @@ def make_trainer(problem):
 
 
 def batches(problem, dtype):
-    steps = np.cumprod(np.vstack([np.ones(len(problem["patch_size"])), *problem["pool_kernels"][:-1]]), axis=0)
+    steps = np.cumprod(
+        np.vstack([np.ones(len(problem["patch_size"])), *problem["pool_kernels"][:-1]]), axis=0
+    )
     for step in range(STEPS):
         images, label = draw_batch(problem, step)
-        targets = downsample_seg_for_ds_transform2(label.astype(np.float32), [list(1 / row) for row in steps])
-        yield {"data": torch.from_numpy(images).to(dtype), "target": [torch.from_numpy(target) for target in targets]}
+        targets = downsample_seg_for_ds_transform2(
+            label.astype(np.float32), [list(1 / row) for row in steps]
+        )
+        yield {
+            "data": torch.from_numpy(images).to(dtype),
+            "target": [torch.from_numpy(target) for target in targets],
+        }
 
 
 def train(problem, dtype):
     trainer = make_trainer(problem)
     network = trainer.network
-    weights = draw_weights(problem, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+    weights = draw_weights(
+        problem, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    )
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     network.to(dtype)
     clip, gradients = torch.nn.utils.clip_grad_norm_, []
@@ -64,7 +73,9 @@ def train(problem, dtype):
         for step in range(STEPS):
             trainer.maybe_update_lr(step * EPOCHS // STEPS)
             losses.append(float(trainer.run_iteration(stream)))
-    norms = {name: float(tensor.double().norm()) for name, tensor in sorted(network.state_dict().items())}
+    norms = {
+        name: float(tensor.double().norm()) for name, tensor in sorted(network.state_dict().items())
+    }
     return {"losses": losses, "gradients": gradients, "norms": norms}
 
 
@@ -73,7 +84,10 @@ def main(path):
     figures = {}
     with contextlib.redirect_stdout(None):
         for name, problem in PROBLEMS.items():
-            shapes = {key: tuple(tensor.shape) for key, tensor in make_trainer(problem).network.state_dict().items()}
+            shapes = {
+                key: tuple(tensor.shape)
+                for key, tensor in make_trainer(problem).network.state_dict().items()
+            }
             runs = {kind: train(problem, getattr(torch, kind)) for kind in ("float32", "float64")}
             figures[name] = {"shapes": shapes, **runs}
     Path(path).write_text(json.dumps(figures))

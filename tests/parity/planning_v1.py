@@ -71,7 +71,10 @@ STYLES: dict[str, Any] = {
     "slices": ([(1, 1), (64, 1500), (64, 1500)], [(1, 999), (0.5, 1), (0.5, 1)]),
     "tiny": ([(1, 24)] * 3, [(0.3, 3)] * 3),
     "huge": ([(300, 1200)] * 3, [(0.1, 1)] * 3),
-    "ratio four": ([(224, 224), (160, 160), (256, 256)], [(1, 1)] * 3),  # exactly four patches of v21
+    "ratio four": (
+        [(224, 224), (160, 160), (256, 256)],
+        [(1, 1)] * 3,
+    ),  # exactly four patches of v21
 }
 
 
@@ -88,7 +91,11 @@ def draw(seed: int, index: int) -> dict[str, Any]:
     """Return a fingerprint: cases of one style or of two mixed ones, with their own axis order."""
     rng = np.random.default_rng((seed, index))
     count = int(rng.choice(np.array([1, rng.integers(2, 10), rng.integers(10, 61)])))
-    styles = rng.choice(np.array(list(STYLES)), 2 if rng.random() < 0.3 else 1, p=[0.26, 0.3, 0.13, 0.13, 0.15, 0.03])
+    styles = rng.choice(
+        np.array(list(STYLES)),
+        2 if rng.random() < 0.3 else 1,
+        p=[0.26, 0.3, 0.13, 0.13, 0.15, 0.03],
+    )
     prototypes = [_prototype(rng, *STYLES[style]) for style in styles]
     identical = rng.random() < 0.2 or "ratio four" in styles
     order = rng.permutation(3) if rng.random() < 0.4 else np.arange(3)
@@ -107,7 +114,9 @@ def draw(seed: int, index: int) -> dict[str, Any]:
     }
 
 
-def _prototype(rng: np.random.Generator, sizes: Any, spacings: Any) -> tuple[np.ndarray, np.ndarray]:
+def _prototype(
+    rng: np.random.Generator, sizes: Any, spacings: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw a size and a spacing; in half of them axes share the numbers that they can share."""
     shared = rng.uniform(size=2) if rng.random() < 0.5 else rng.uniform(size=(3, 2))
     part = np.broadcast_to(shared, (3, 2))
@@ -116,9 +125,13 @@ def _prototype(rng: np.random.Generator, sizes: Any, spacings: Any) -> tuple[np.
     return size, np.round(fine * (coarse / fine) ** part[:, 1], 3)
 
 
-def _varied(rng: np.random.Generator, size: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _varied(
+    rng: np.random.Generator, size: np.ndarray, spacing: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     size = np.where(size == 1, 1, np.round(size * rng.uniform(0.7, 1.3, 3))).astype(int)
-    return np.maximum(size, 1), spacing * rng.choice([1, 1, 0.5, 0.9, 1.25, 1.1, 2], rng.choice([1, 3]))
+    return np.maximum(size, 1), spacing * rng.choice(
+        [1, 1, 0.5, 0.9, 1.25, 1.1, 2], rng.choice([1, 3])
+    )
 
 
 def plan(content: dict[str, Any], planners: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -134,7 +147,9 @@ def plan(content: dict[str, Any], planners: dict[str, str]) -> dict[str, dict[st
         channels=channels,
         foreground=foreground,
         cases=tuple(
-            CaseFingerprint(name=f"case_{i:04d}", size=size, spacing=spacing, size_reduction=reduction)
+            CaseFingerprint(
+                name=f"case_{i:04d}", size=size, spacing=spacing, size_reduction=reduction
+            )
             for i, (size, spacing, reduction) in enumerate(rows)
         ),
         intensities=(statistics,) * len(channels) if {"CT", "ct"} & set(channels) else (),
@@ -146,7 +161,9 @@ def plan(content: dict[str, Any], planners: dict[str, str]) -> dict[str, dict[st
         stages = ["2d"] if ours == "v21_2d" else ["3d_lowres", "3d_fullres"]
         planner = build(registry.resolve("planner", ours).with_settings({"configurations": stages}))
         try:
-            result[theirs] = as_v1(planner.plan(dataset, fingerprint, NETWORKS.get(theirs, PlainUNet())), stages)
+            result[theirs] = as_v1(
+                planner.plan(dataset, fingerprint, NETWORKS.get(theirs, PlainUNet())), stages
+            )
         except (NnunetError, ValueError, ArithmeticError) as error:
             result[theirs] = {"error": f"{type(error).__name__}: {error}"}
     return result
@@ -171,11 +188,15 @@ def as_v1(plans: Plans, stages: list[str]) -> dict[str, Any]:
     }
 
 
-def _stage_as_v1(configuration: Configuration, original: tuple[float, float, float]) -> dict[str, Any]:
+def _stage_as_v1(
+    configuration: Configuration, original: tuple[float, float, float]
+) -> dict[str, Any]:
     pools = [list(kernel) for kernel in configuration.network.pool_kernels]
     return {
         "batch_size": configuration.batch_size,
-        "num_pool_per_axis": [sum(p[axis] > 1 for p in pools) for axis in range(configuration.network.dimensions)],
+        "num_pool_per_axis": [
+            sum(p[axis] > 1 for p in pools) for axis in range(configuration.network.dimensions)
+        ],
         "patch_size": list(configuration.patch_size),
         "median_patient_size_in_voxels": list(configuration.median_shape),
         "current_spacing": list(configuration.spacing),
@@ -188,18 +209,30 @@ def _stage_as_v1(configuration: Configuration, original: tuple[float, float, flo
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     """Return "key: ours ..., v1 ..." of every value that differs; spacings may differ by rounding (1e-9 of their size)."""
-    if isinstance(theirs, dict) and isinstance(ours, list):  # v1 keys channels and stages by their index
+    if isinstance(theirs, dict) and isinstance(
+        ours, list
+    ):  # v1 keys channels and stages by their index
         theirs = [theirs[key] for key in sorted(theirs, key=int)]
     if isinstance(ours, dict) and isinstance(theirs, dict):
         keys = sorted(set(ours) | set(theirs))
-        return [d for key in keys for d in differences(ours.get(key), theirs.get(key), f"{path}/{key}")]
+        return [
+            d for key in keys for d in differences(ours.get(key), theirs.get(key), f"{path}/{key}")
+        ]
     if "plans_per_stage" in path and path.endswith("stage") and len(ours) == len(theirs):
-        return [d for i, pair in enumerate(zip(ours, theirs, strict=True)) for d in differences(*pair, f"{path}/{i}")]
-    close = np.allclose(ours, theirs, rtol=1e-9, atol=0) if path.endswith("spacing") else ours == theirs
+        return [
+            d
+            for i, pair in enumerate(zip(ours, theirs, strict=True))
+            for d in differences(*pair, f"{path}/{i}")
+        ]
+    close = (
+        np.allclose(ours, theirs, rtol=1e-9, atol=0) if path.endswith("spacing") else ours == theirs
+    )
     return [] if close else [f"{path[1:]}: ours {ours}, v1 {theirs}"]
 
 
-def compare(fingerprints: list[dict[str, Any]], ours: list[Any], theirs: list[Any], planner: str) -> Tally:
+def compare(
+    fingerprints: list[dict[str, Any]], ours: list[Any], theirs: list[Any], planner: str
+) -> Tally:
     """Compare the plans of one planner."""
     tally = Tally()
     for index, fingerprint in enumerate(fingerprints):
@@ -209,8 +242,12 @@ def compare(fingerprints: list[dict[str, Any]], ours: list[Any], theirs: list[An
             tally.undefined[f"{re.sub('[0-9]+', 'N', other['error'])[:90]} ({both})"] += 1
             continue
         if planner in NETWORKS:
-            other["plans_per_stage"] = {k: _without_blocks(v) for k, v in other["plans_per_stage"].items()}
-        other.setdefault("conv_per_stage", 2)  # plans of 2D planners leave it out (spec: planning, section 9)
+            other["plans_per_stage"] = {
+                k: _without_blocks(v) for k, v in other["plans_per_stage"].items()
+            }
+        other.setdefault(
+            "conv_per_stage", 2
+        )  # plans of 2D planners leave it out (spec: planning, section 9)
         found = differences(mine, other)
         if found:
             found.insert(0, f"fingerprint {index} ({fingerprint['style']})")
@@ -226,7 +263,9 @@ def _without_blocks(stage: dict[str, Any]) -> dict[str, Any]:
     return {**others, "pool_op_kernel_sizes": stage["pool_op_kernel_sizes"][1:]}
 
 
-def run_v1(python: Path, fingerprints: list[dict[str, Any]], planners: list[str], processes: int) -> list[Any]:
+def run_v1(
+    python: Path, fingerprints: list[dict[str, Any]], planners: list[str], processes: int
+) -> list[Any]:
     """Plan with v1, in its own interpreter."""
     script = Path(__file__).with_name("peer_v1_plans.py")
     with tempfile.TemporaryDirectory() as folder:
@@ -242,7 +281,9 @@ def report(tallies: dict[str, Tally], shown: int) -> None:
     console = Console(width=130, highlight=False)
     table = Table("planner of v1", "agreeing", "differing", "v1 fails")
     for name, tally in tallies.items():
-        table.add_row(name, *map(str, (tally.agreeing, len(tally.differing), tally.undefined.total())))
+        table.add_row(
+            name, *map(str, (tally.agreeing, len(tally.differing), tally.undefined.total()))
+        )
     console.print(table)
     for name, tally in tallies.items():
         for reason, count in tally.undefined.most_common():
@@ -252,8 +293,12 @@ def report(tallies: dict[str, Tally], shown: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--v1-python", type=Path, required=True, help="python of an environment with nnunet 1.7.1")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--v1-python", type=Path, required=True, help="python of an environment with nnunet 1.7.1"
+    )
     parser.add_argument("--count", type=int, default=500, help="fingerprints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", action="store_true", help="compare the variant planners, too")

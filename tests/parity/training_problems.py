@@ -39,7 +39,10 @@ def draw_weights(problem, shapes):
     The heads are large, so that the first gradients are longer than what clipping leaves of them.
     """
     names = enumerate(sorted(shapes))
-    return {name: _tensor(name, shapes[name], np.random.default_rng([problem["seed"], i])) for i, name in names}
+    return {
+        name: _tensor(name, shapes[name], np.random.default_rng([problem["seed"], i]))
+        for i, name in names
+    }
 
 
 def _tensor(name, shape, rng):

@@ -70,7 +70,9 @@ def our_loop(problem: dict[str, Any], shapes: dict[str, Any], kind: str, **setti
     task = SimpleNamespace(
         folder=Path("nowhere"),
         configuration=configuration,
-        labels=Labels.from_dataset_json({"labels": {name: value for value, name in enumerate(names)}}, "problem"),
+        labels=Labels.from_dataset_json(
+            {"labels": {name: value for value, name in enumerate(names)}}, "problem"
+        ),
         network=PlainUNet(),
         loss=DiceCE(),
         augmentation=None,
@@ -99,13 +101,18 @@ def our_steps(name: str, shapes: dict[str, Any], kind: str, **settings: Any) -> 
         with computing(loop.runtime, deterministic=False):
             losses.append(loop._training_step(Step(epoch, index, True), batch, True))
     weights = loop.state.network.state_dict()
-    return {"losses": losses, "norms": {key: float(tensor.double().norm()) for key, tensor in weights.items()}}
+    return {
+        "losses": losses,
+        "norms": {key: float(tensor.double().norm()) for key, tensor in weights.items()},
+    }
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, float]:
     """Return the largest difference of the losses, and the largest relative one of the norms of final tensors."""
     loss = float(np.abs(np.subtract(ours["losses"], theirs["losses"])).max())
-    expected = from_v1({key: torch.tensor(value, dtype=torch.float64) for key, value in theirs["norms"].items()})
+    expected = from_v1(
+        {key: torch.tensor(value, dtype=torch.float64) for key, value in theirs["norms"].items()}
+    )
     if set(expected) != set(ours["norms"]):
         raise ValueError(f"different tensors: {set(expected) ^ set(ours['norms'])}")
     return loss, max(abs(ours["norms"][key] / float(value) - 1) for key, value in expected.items())
@@ -119,7 +126,9 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "figures.json")
-        subprocess.run([options.v1_python, str(HERE / "peer_v1_training.py"), str(path)], check=True)
+        subprocess.run(
+            [options.v1_python, str(HERE / "peer_v1_training.py"), str(path)], check=True
+        )
         figures = json.loads(path.read_text())
     wrong = 0
     for name, figure in figures.items():
@@ -127,7 +136,9 @@ def main() -> int:
             found = differences(our_steps(name, figure["shapes"], kind), figure[kind])
             clipped = sum(norm > 12 for norm in figure[kind]["gradients"])
             wrong += any(value > limit for value, limit in zip(found, limits, strict=True))
-            print(f"{name} {kind}: loss {found[0]:.1e}, norms {found[1]:.1e}; {clipped} of {STEPS} gradients clipped")
+            print(
+                f"{name} {kind}: loss {found[0]:.1e}, norms {found[1]:.1e}; {clipped} of {STEPS} gradients clipped"
+            )
     if options.store and not wrong:
         FIGURES.write_text(json.dumps(figures, indent=0) + "\n")
     return int(wrong > 0)

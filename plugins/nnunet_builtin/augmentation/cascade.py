@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 FAR = 16384
 
 
-def append_previous(batch: dict[str, np.ndarray], configuration: Configuration) -> dict[str, np.ndarray]:
+def append_previous(
+    batch: dict[str, np.ndarray], configuration: Configuration
+) -> dict[str, np.ndarray]:
     """Return the batch with one channel per foreground class of the previous stage, for batches that are not augmented.
 
     Args:
@@ -151,7 +153,9 @@ def _nearest_along(distance: np.ndarray, axis: int, steps: Sequence[tuple[int, i
     for shift, step in steps:
         if abs(shift) < voxels:
             here = target[max(0, -shift) : voxels - max(0, shift)]
-            np.minimum(here, source[max(0, shift) : voxels - max(0, -shift)] + np.int16(step), out=here)
+            np.minimum(
+                here, source[max(0, shift) : voxels - max(0, -shift)] + np.int16(step), out=here
+            )
     return result
 
 
@@ -159,7 +163,9 @@ def _neighbourhood(mask: np.ndarray, margin: int) -> tuple[slice, ...] | None:
     """Return the box of the mask, grown by a margin within the array, or None for an empty mask."""
     window = []
     for axis in range(mask.ndim):
-        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        used = np.flatnonzero(
+            mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+        )
         if not len(used):
             return None
         window.append(slice(max(0, int(used[0]) - margin), int(used[-1]) + 1 + margin))

@@ -137,7 +137,9 @@ class DA5(AugmentationSettings):
     sharpening_range: Range = (0.1, 1.0)
     local_channel_probability: Share = 0.5
 
-    def augment(self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int) -> dict[str, np.ndarray]:
+    def augment(
+        self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int
+    ) -> dict[str, np.ndarray]:
         """Return the augmented batch of the network's patch size (contracts.Augmentation); `batch` is not changed.
 
         Raises:
@@ -146,7 +148,9 @@ class DA5(AugmentationSettings):
         """
         return augmented(batch, configuration, seed, self.draw, apply)
 
-    def draw(self, rng: np.random.Generator, configuration: Configuration, channels: int) -> DA5Draw:
+    def draw(
+        self, rng: np.random.Generator, configuration: Configuration, channels: int
+    ) -> DA5Draw:
         """Draw what happens to one sample of so many image channels."""
         dice, patch = Dice(rng, channels), configuration.patch_size
         drawn = super().draw(rng, configuration, channels)
@@ -160,15 +164,23 @@ class DA5(AugmentationSettings):
             order=self._order(dice, equal, len(patch)),
             median={c: int(v) for c, v in self._median(dice).items()} if median else {},
             clipped=dice.happens(0.5),
-            second_inverted_gamma=dice.each(self.inverted_gamma_probability, dice.around_one, self.gamma_range),
-            rectangles={c: _boxes(rng, patch) for c in self._channels(dice, self.rectangle_probability)},
+            second_inverted_gamma=dice.each(
+                self.inverted_gamma_probability, dice.around_one, self.gamma_range
+            ),
+            rectangles={
+                c: _boxes(rng, patch) for c in self._channels(dice, self.rectangle_probability)
+            },
             gradients={
-                c: _bump(dice, patch, (-5, -1), (1, 5)) for c in self._channels(dice, self.gradient_probability)
+                c: _bump(dice, patch, (-5, -1), (1, 5))
+                for c in self._channels(dice, self.gradient_probability)
             },
             local_gamma={
-                c: _bump(dice, patch, (0.01, 0.8), (1.5, 4)) for c in self._channels(dice, self.local_gamma_probability)
+                c: _bump(dice, patch, (0.01, 0.8), (1.5, 4))
+                for c in self._channels(dice, self.local_gamma_probability)
             },
-            sharpening=dice.each(self.sharpening_probability, dice.within, self.sharpening_range, per_channel),
+            sharpening=dice.each(
+                self.sharpening_probability, dice.within, self.sharpening_range, per_channel
+            ),
         )
 
     def _channels(self, dice: Dice, probability: float) -> list[int]:
@@ -176,7 +188,9 @@ class DA5(AugmentationSettings):
 
     def _median(self, dice: Dice) -> Channels:
         limits = (2.0, 8.0)
-        return dice.each(self.median_probability, dice.within, limits, self.median_channel_probability)
+        return dice.each(
+            self.median_probability, dice.within, limits, self.median_channel_probability
+        )
 
     def _quarter_turns(self, dice: Dice, equal: list[int]) -> tuple[int, tuple[int, int]] | None:
         if len(equal) < 2 or not dice.happens(self.axes_probability):
@@ -201,7 +215,9 @@ def apply(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Do to one sample what was drawn; arguments and results are those of `augmentation.apply`."""
     maps = label if previous is None else np.concatenate([label, previous])
-    images, maps = move(draw, images, maps, configuration.patch_size[-spatial_axes(configuration) :])
+    images, maps = move(
+        draw, images, maps, configuration.patch_size[-spatial_axes(configuration) :]
+    )
     images, maps = np.ascontiguousarray(_turned(draw, images)), _turned(draw, maps)
     in_plane = configuration.dummy_2d_augmentation
     take(images, [(draw.median, ndimage.median_filter), (draw.blur, ndimage.gaussian_filter)])
@@ -256,7 +272,8 @@ def local_gamma(image: np.ndarray, bump: Bump) -> np.ndarray:
 def sharpen(image: np.ndarray, strength: float) -> np.ndarray:
     """Return the image minus its Laplacian, 0 outside, times the strength; clipped to the values before."""
     edges = sum(
-        ndimage.correlate1d(image, [-1, 2, -1], axis, output=np.float32, mode="constant") for axis in range(image.ndim)
+        ndimage.correlate1d(image, [-1, 2, -1], axis, output=np.float32, mode="constant")
+        for axis in range(image.ndim)
     )
     return np.clip(image + edges * np.float32(strength), image.min(), image.max())
 
@@ -276,13 +293,22 @@ def _boxes(rng: np.random.Generator, patch: tuple[int, ...]) -> tuple[Box, ...]:
     boxes = []
     for _ in range(rng.integers(1, 6)):
         sizes = [int(rng.integers(max(1, n // 10), max(1, n // 10, n // 3) + 1)) for n in patch]
-        starts = [int(rng.integers(min(1, n - size), n - size + 1)) for n, size in zip(patch, sizes, strict=True)]
-        boxes.append(tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True)))
+        starts = [
+            int(rng.integers(min(1, n - size), n - size + 1))
+            for n, size in zip(patch, sizes, strict=True)
+        ]
+        boxes.append(
+            tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+        )
     return tuple(boxes)
 
 
-def _bump(dice: Dice, patch: tuple[int, ...], low: tuple[float, float], high: tuple[float, float]) -> Bump:
+def _bump(
+    dice: Dice, patch: tuple[int, ...], low: tuple[float, float], high: tuple[float, float]
+) -> Bump:
     """Return a Gaussian of a sixth to all of the patch, at most half a patch outside; strength of either range."""
     centre = tuple(dice.within((-0.5, 1.5)) * voxels for voxels in patch)
-    deviation = tuple(float(np.exp(dice.within((np.log(max(1, n // 6)), np.log(n))))) for n in patch)
+    deviation = tuple(
+        float(np.exp(dice.within((np.log(max(1, n // 6)), np.log(n))))) for n in patch
+    )
     return Bump(centre, deviation, dice.within(low if dice.happens(0.5) else high))

@@ -77,7 +77,11 @@ class Dice:
     ) -> dict[int, float]:
         """Return a value for every channel to which it happens, if it happens to the sample at all."""
         sample = self.happens(probability)
-        return {c: value(limits) for c in range(self.channels) if self.happens(per_channel)} if sample else {}
+        return (
+            {c: value(limits) for c in range(self.channels) if self.happens(per_channel)}
+            if sample
+            else {}
+        )
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,14 @@ class AugmentationSettings:
 
         The rotation acts on the vector of sizes, by 90 degrees at most; with dummy 2D axis 0 stays.
         """
-        axes, angle = spatial_axes(configuration), min(self._largest_angle(configuration), math.pi / 2)
-        kept, turned = configuration.patch_size[:-axes], np.array(configuration.patch_size[-axes:], float)
+        axes, angle = (
+            spatial_axes(configuration),
+            min(self._largest_angle(configuration), math.pi / 2),
+        )
+        kept, turned = (
+            configuration.patch_size[:-axes],
+            np.array(configuration.patch_size[-axes:], float),
+        )
         size = turned
         for angles in angle * np.eye(3) if axes == 3 else [(angle,)]:
             size = np.maximum(size, np.abs(turned @ rotation(angles)))
@@ -145,21 +155,39 @@ class AugmentationSettings:
             UsageError: `mirror_axes` names an axis that the patch does not have, or one twice.
         """
         dice = Dice(rng, channels)
-        blur_share, zoom_share = self.blur_channel_probability, self.low_resolution_channel_probability
+        blur_share, zoom_share = (
+            self.blur_channel_probability,
+            self.low_resolution_channel_probability,
+        )
         rotated = dice.happens(self.rotation_probability)
         return Draw(
             angles=self._angles(rng, configuration) if rotated else None,
-            scale=self._scale(dice, configuration) if dice.happens(self.scaling_probability) else None,
-            noise=self._noise(dice, configuration) if dice.happens(self.noise_probability) else None,
+            scale=self._scale(dice, configuration)
+            if dice.happens(self.scaling_probability)
+            else None,
+            noise=self._noise(dice, configuration)
+            if dice.happens(self.noise_probability)
+            else None,
             blur=dice.each(self.blur_probability, dice.within, self.blur_range, blur_share),
             brightness=dice.each(self.brightness_probability, dice.within, self.brightness_range),
             contrast=dice.each(
-                self.contrast_probability, dice.around_one, self.contrast_range, self.contrast_channel_probability
+                self.contrast_probability,
+                dice.around_one,
+                self.contrast_range,
+                self.contrast_channel_probability,
             ),
-            zoom=dice.each(self.low_resolution_probability, dice.within, self.low_resolution_range, zoom_share),
-            inverted_gamma=dice.each(self.inverted_gamma_probability, dice.around_one, self.gamma_range),
+            zoom=dice.each(
+                self.low_resolution_probability, dice.within, self.low_resolution_range, zoom_share
+            ),
+            inverted_gamma=dice.each(
+                self.inverted_gamma_probability, dice.around_one, self.gamma_range
+            ),
             gamma=dice.each(self.gamma_probability, dice.around_one, self.gamma_range),
-            mirrored=tuple(a for a in self.mirrored_axes(configuration) if dice.happens(self.mirror_probability)),
+            mirrored=tuple(
+                a
+                for a in self.mirrored_axes(configuration)
+                if dice.happens(self.mirror_probability)
+            ),
             elastic=self._elastic(dice, configuration) if self.elastic_probability else None,
             shift=self._shift(dice) if self.additive_brightness_probability else {},
             operators=self._operators(dice, configuration),
@@ -185,23 +213,33 @@ class AugmentationSettings:
 
     def _scale(self, dice: Dice, configuration: Configuration) -> float | tuple[float, ...]:
         if self.independent_scale_probability and dice.happens(self.independent_scale_probability):
-            return tuple(dice.around_one(self.scale_range) for _ in range(spatial_axes(configuration)))
+            return tuple(
+                dice.around_one(self.scale_range) for _ in range(spatial_axes(configuration))
+            )
         return dice.around_one(self.scale_range)
 
     def _noise(self, dice: Dice, configuration: Configuration) -> np.ndarray:
         deviation = np.float32(dice.within(self.noise_range))
-        return dice.rng.standard_normal((dice.channels, *configuration.patch_size), np.float32) * deviation
+        return (
+            dice.rng.standard_normal((dice.channels, *configuration.patch_size), np.float32)
+            * deviation
+        )
 
     def _elastic(self, dice: Dice, configuration: Configuration) -> Elastic | None:
         if not dice.happens(self.elastic_probability):
             return None
         patch = configuration.patch_size[-spatial_axes(configuration) :]
         if self.elastic_alpha is not None:
-            factor, deviations = dice.within(self.elastic_alpha), (dice.within(self.elastic_sigma),) * len(patch)
+            factor, deviations = (
+                dice.within(self.elastic_alpha),
+                (dice.within(self.elastic_sigma),) * len(patch),
+            )
             return Elastic(_even_noise(dice, patch), deviations, factor=factor)
         smoothness = dice.within(self.elastic_range)
         deviations = tuple(smoothness * voxels for voxels in patch)
-        magnitudes = tuple(dice.rng.uniform(deviation / 8, deviation / 2) for deviation in deviations)
+        magnitudes = tuple(
+            dice.rng.uniform(deviation / 8, deviation / 2) for deviation in deviations
+        )
         return Elastic(_even_noise(dice, patch), deviations, magnitudes)
 
     def _shift(self, dice: Dice) -> Channels:
@@ -218,13 +256,18 @@ class AugmentationSettings:
         if classes < 1 or not dice.happens(self.cascade_operator_probability):
             return ()
         return tuple(
-            Operator(int(c), OPERATIONS[dice.rng.integers(4)], dice.within(self.cascade_operator_radius))
+            Operator(
+                int(c), OPERATIONS[dice.rng.integers(4)], dice.within(self.cascade_operator_radius)
+            )
             for c in dice.rng.permutation(classes)
             if dice.happens(self.cascade_operator_label_probability)
         )
 
     def _removals(self, dice: Dice, configuration: Configuration) -> tuple[Removal, ...]:
-        classes, size = configuration.network.input_channels - dice.channels, self.cascade_removal_size
+        classes, size = (
+            configuration.network.input_channels - dice.channels,
+            self.cascade_removal_size,
+        )
         if classes < 1 or size == 0 or not dice.happens(self.cascade_removal_probability):
             return ()
         removals = []

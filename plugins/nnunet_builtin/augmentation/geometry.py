@@ -40,7 +40,9 @@ def centre_window(size: Sequence[int], patch: Sequence[int]) -> tuple[slice, ...
     return tuple(slice(start, start + new) for start, new in zip(starts, patch, strict=True))
 
 
-def placement(draw: Draw, size: Sequence[int], patch: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def placement(
+    draw: Draw, size: Sequence[int], patch: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return `matrix` (axes, axes) and `offset` (axes): voxel k of the patch lies at `matrix @ k + offset`.
 
     Args:
@@ -57,19 +59,27 @@ def placement(draw: Draw, size: Sequence[int], patch: Sequence[int]) -> tuple[np
 def points(matrix: np.ndarray, offset: np.ndarray, patch: Sequence[int]) -> list[np.ndarray]:
     """Return, per axis of the generator patch, where the voxels of the patch lie; float64 (*patch)."""
     grid = np.ogrid[tuple(slice(0, new) for new in patch)]
-    return [sum((m * k for m, k in zip(row, grid, strict=True)), o) for row, o in zip(matrix, offset, strict=True)]
+    return [
+        sum((m * k for m, k in zip(row, grid, strict=True)), o)
+        for row, o in zip(matrix, offset, strict=True)
+    ]
 
 
 def scaling_matrix(old: int, new: int, factor: float, offset: float) -> np.ndarray:
     """Return the float64 (old, new) cubic weights of samples at `factor * k + offset`; 0 outside, as SciPy has them."""
-    return ndimage.affine_transform(np.eye(old), np.diag([1, factor]), (0, offset), output_shape=(old, new))
+    return ndimage.affine_transform(
+        np.eye(old), np.diag([1, factor]), (0, offset), output_shape=(old, new)
+    )
 
 
 def smoothing_matrices(elastic: Elastic) -> list[np.ndarray]:
     """Return the float32 matrix per axis that smooths by a Gaussian, periodic unless the displacement has a factor."""
     sizes = zip(elastic.noise.shape[1:], elastic.deviations, strict=True)
     if elastic.factor is not None:
-        return [ndimage.gaussian_filter1d(np.eye(n, dtype=np.float32), s, mode="constant") for n, s in sizes]
+        return [
+            ndimage.gaussian_filter1d(np.eye(n, dtype=np.float32), s, mode="constant")
+            for n, s in sizes
+        ]
     matrices = []
     for voxels, deviation in sizes:
         weights = np.exp(-2 * (np.pi * np.fft.fftfreq(voxels) * deviation) ** 2)

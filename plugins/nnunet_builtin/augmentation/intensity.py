@@ -63,7 +63,9 @@ def adjust_gamma(image: np.ndarray, exponent: float) -> np.ndarray:
     low = image.min()
     span = image.max() - low + np.float32(1e-7)
     powered = np.power((image - low) / span, np.float32(exponent)) * span + low
-    return (powered - powered.mean()) / (powered.std() + np.float32(1e-8)) * image.std() + image.mean()
+    return (powered - powered.mean()) / (
+        powered.std() + np.float32(1e-8)
+    ) * image.std() + image.mean()
 
 
 def adjust_inverted_gamma(image: np.ndarray, exponent: float) -> np.ndarray:
@@ -81,7 +83,9 @@ def lower_resolution(image: np.ndarray, zoom: float, in_plane: bool = False) -> 
     """
     volume = image.reshape(1, *(1,) * (3 - image.ndim), *image.shape)
     shape = volume.shape[1:]
-    small = resample_images(volume, smaller_shape(shape, zoom, in_plane or image.ndim == 2), None, order=0)
+    small = resample_images(
+        volume, smaller_shape(shape, zoom, in_plane or image.ndim == 2), None, order=0
+    )
     return resample_images(small, shape, None).reshape(image.shape)
 
 

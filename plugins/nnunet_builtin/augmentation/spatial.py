@@ -13,7 +13,13 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
-from nnunet_builtin.augmentation.geometry import centre_window, placement, points, scaling_matrix, smoothing_matrices
+from nnunet_builtin.augmentation.geometry import (
+    centre_window,
+    placement,
+    points,
+    scaling_matrix,
+    smoothing_matrices,
+)
 
 if TYPE_CHECKING:
     from nnunet_builtin.augmentation.decisions import Draw, Elastic
@@ -23,7 +29,9 @@ _SHORT = 256  # voxels
 _BLOCK = 1 << 15  # points at a time: what is computed for them stays in the processor's cache
 
 
-def move(draw: Draw, images: np.ndarray, maps: np.ndarray, patch: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def move(
+    draw: Draw, images: np.ndarray, maps: np.ndarray, patch: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Deform, rotate, scale and crop the last axes about their centre; return new arrays.
 
     Args:
@@ -43,13 +51,19 @@ def move(draw: Draw, images: np.ndarray, maps: np.ndarray, patch: Sequence[int])
     matrix, offset = placement(draw, size, patch)
     planes, map_planes = images.reshape(-1, *size), maps.reshape(-1, *size)
     elastic = draw.elastic
-    where = points(matrix, offset, patch) if elastic is None else _deformed_points(elastic, matrix, size)
+    where = (
+        points(matrix, offset, patch)
+        if elastic is None
+        else _deformed_points(elastic, matrix, size)
+    )
     if draw.angles is None and draw.elastic is None:
         new_images = _scaled_images(planes, patch, matrix, offset)
     else:
         new_images = cubic(planes, where)
     new_maps = _moved_maps(map_planes, where)
-    return new_images.reshape(*images.shape[:-axes], *patch), new_maps.reshape(*maps.shape[:-axes], *patch)
+    return new_images.reshape(*images.shape[:-axes], *patch), new_maps.reshape(
+        *maps.shape[:-axes], *patch
+    )
 
 
 def along(array: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
@@ -100,8 +114,13 @@ def cubic(images: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
     """
     size, shape = images.shape[1:], where[0].shape
     # Between neighbours along each axis lie `steps` rows of a table; from a point's first row, its others lie `rows` ahead.
-    steps = [math.prod([n + _TAPS - 1 for n in size[axis + 1 : -1]]) * size[-1] for axis in range(len(size) - 1)] + [1]
-    ahead = functools.reduce(lambda sums, step: np.add.outer(sums, np.arange(_TAPS) * step), steps[:-1], np.zeros(()))
+    steps = [
+        math.prod([n + _TAPS - 1 for n in size[axis + 1 : -1]]) * size[-1]
+        for axis in range(len(size) - 1)
+    ] + [1]
+    ahead = functools.reduce(
+        lambda sums, step: np.add.outer(sums, np.arange(_TAPS) * step), steps[:-1], np.zeros(())
+    )
     rows = torch.from_numpy(ahead.ravel().astype(np.int32))
     tables = [_rows_of_four(_coefficients(image)) for image in images]
     result = np.empty((len(images), math.prod(shape)), np.float32)
@@ -152,10 +171,14 @@ def _cubic_weights(points: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndar
 
 
 def _inside(where: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray:
-    return np.logical_and.reduce([(p >= 0) & (p <= n - 1) for p, n in zip(where, size, strict=True)])
+    return np.logical_and.reduce(
+        [(p >= 0) & (p <= n - 1) for p, n in zip(where, size, strict=True)]
+    )
 
 
-def _scaled_images(images: np.ndarray, patch: Sequence[int], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+def _scaled_images(
+    images: np.ndarray, patch: Sequence[int], matrix: np.ndarray, offset: np.ndarray
+) -> np.ndarray:
     """Do the same for a diagonal matrix: one product per axis, with the interpolation of unit impulses."""
     for axis, new in enumerate(patch):
         weights = scaling_matrix(images.shape[axis + 1], new, matrix[axis, axis], offset[axis])
@@ -171,16 +194,22 @@ def _moved_maps(maps: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
     size = maps.shape[1:]
     inside = _inside(where, size)
     lower = [np.floor(p).astype(np.intp).clip(0, n - 1) for p, n in zip(where, size, strict=True)]
-    smallest, largest = (_over_corners(reduce, maps)[(slice(None), *lower)] for reduce in (np.minimum, np.maximum))
+    smallest, largest = (
+        _over_corners(reduce, maps)[(slice(None), *lower)] for reduce in (np.minimum, np.maximum)
+    )
     result = np.where(inside, smallest, 0)
     mixed = np.nonzero((smallest != largest) & inside)
     base = [axis_lower[mixed[1:]] for axis_lower in lower]
     upper_weights = [p[mixed[1:]] - b for p, b in zip(where, base, strict=True)]
     values, weights = [], []
     for corner in itertools.product((0, 1), repeat=len(size)):
-        voxels = [np.minimum(b + side, n - 1) for b, side, n in zip(base, corner, size, strict=True)]
+        voxels = [
+            np.minimum(b + side, n - 1) for b, side, n in zip(base, corner, size, strict=True)
+        ]
         values.append(maps[(mixed[0], *voxels)])
-        weights.append(math.prod(w if side else 1 - w for w, side in zip(upper_weights, corner, strict=True)))
+        weights.append(
+            math.prod(w if side else 1 - w for w, side in zip(upper_weights, corner, strict=True))
+        )
     result[mixed] = _largest_with_half(np.array(values), np.array(weights))
     return result
 

@@ -12,7 +12,12 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
-from nnunet_builtin.augmentation.geometry import centre_window, placement, scaling_matrix, smoothing_matrices
+from nnunet_builtin.augmentation.geometry import (
+    centre_window,
+    placement,
+    scaling_matrix,
+    smoothing_matrices,
+)
 
 if TYPE_CHECKING:
     from nnunet_builtin.augmentation.decisions import Draw, Elastic
@@ -36,12 +41,16 @@ def move(
     where = _points(draw.elastic, matrix, offset, size, patch, images.device)
     if draw.angles is None and draw.elastic is None:
         factors = matrix.diagonal()
-        weights = [scaling_matrix(*sizes) for sizes in zip(size, patch, factors, offset, strict=True)]
+        weights = [
+            scaling_matrix(*sizes) for sizes in zip(size, patch, factors, offset, strict=True)
+        ]
         new_images = products(planes, weights)
     else:
         new_images = cubic(planes, where)
     new_maps = _voted(map_planes, where)
-    return new_images.reshape(*images.shape[:-axes], *patch), new_maps.reshape(*maps.shape[:-axes], *patch)
+    return new_images.reshape(*images.shape[:-axes], *patch), new_maps.reshape(
+        *maps.shape[:-axes], *patch
+    )
 
 
 def cubic(images: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -82,7 +91,8 @@ def _linear_pairs(points: torch.Tensor, voxels: int) -> list[tuple[torch.Tensor,
     lower = 1 - upper
     places = (below - lowest / lower, below + 1 + highest / upper)
     return [
-        ((place + 1) * (2 / (voxels + 1)) - 1, weight) for place, weight in zip(places, (lower, upper), strict=True)
+        ((place + 1) * (2 / (voxels + 1)) - 1, weight)
+        for place, weight in zip(places, (lower, upper), strict=True)
     ]
 
 
@@ -96,13 +106,17 @@ def _points(
 ) -> torch.Tensor:
     """Return float32 (axes, *patch): where the voxels of the patch lie in the generator patch."""
     axes = len(patch)
-    grid = torch.meshgrid([torch.arange(n, device=device, dtype=torch.float32) for n in patch], indexing="ij")
+    grid = torch.meshgrid(
+        [torch.arange(n, device=device, dtype=torch.float32) for n in patch], indexing="ij"
+    )
     turn = torch.from_numpy(matrix.astype(np.float32)).to(device)
     shape = (axes, *(1,) * axes)
     centre = torch.tensor([(n - 1) / 2 for n in patch], device=device).reshape(shape)
     where = torch.stack(grid)
     if elastic is None:
-        return torch.tensordot(turn, where, 1) + torch.from_numpy(offset.astype(np.float32)).to(device).reshape(shape)
+        return torch.tensordot(turn, where, 1) + torch.from_numpy(offset.astype(np.float32)).to(
+            device
+        ).reshape(shape)
     moved = torch.tensordot(turn, where - centre + _displacement(elastic, device), 1)
     middle = torch.tensor([n / 2 - 0.5 for n in size], device=device).reshape(shape)
     if elastic.factor is None:  # stretched: the mean of all lies in the centre
@@ -116,7 +130,9 @@ def _displacement(elastic: Elastic, device: torch.device) -> torch.Tensor:
     if elastic.factor is not None:
         return field * elastic.factor
     axes = list(range(1, field.ndim))
-    largest = torch.tensor(elastic.magnitudes, device=device, dtype=torch.float32).reshape(-1, *(1,) * len(axes))
+    largest = torch.tensor(elastic.magnitudes, device=device, dtype=torch.float32).reshape(
+        -1, *(1,) * len(axes)
+    )
     return field * ((largest + 1e-8) / field.abs().amax(axes, keepdim=True))
 
 
@@ -135,7 +151,10 @@ def _voted(maps: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     where = where.reshape(len(size), -1)
     lower = [points.floor().clamp(0, n - 1).long() for points, n in zip(where, size, strict=True)]
     index = _flat_index(lower, (0,) * len(size), size)
-    smallest, largest = (_over_corners(reduce, maps).flatten(1)[:, index] for reduce in (torch.minimum, torch.maximum))
+    smallest, largest = (
+        _over_corners(reduce, maps).flatten(1)[:, index]
+        for reduce in (torch.minimum, torch.maximum)
+    )
     inside = _inside(where, size)
     result = smallest * inside
     channel, voxel = ((smallest != largest) & inside).nonzero(as_tuple=True)
@@ -144,7 +163,9 @@ def _voted(maps: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     values, weights = [], []
     for corner in itertools.product((0, 1), repeat=len(size)):
         values.append(maps.flatten(1)[channel, _flat_index(base, corner, size)])
-        weights.append(math.prod(w if side else 1 - w for w, side in zip(upper_weights, corner, strict=True)))
+        weights.append(
+            math.prod(w if side else 1 - w for w, side in zip(upper_weights, corner, strict=True))
+        )
     result[channel, voxel] = _largest_with_half(torch.stack(values), torch.stack(weights))
     return result.reshape(len(maps), *patch)
 
@@ -154,12 +175,18 @@ def _over_corners(reduce: Callable[..., torch.Tensor], maps: torch.Tensor) -> to
     for axis in range(1, maps.ndim):
         along = maps.shape[axis] - 1
         maps = torch.cat(
-            [reduce(maps.narrow(axis, 0, along), maps.narrow(axis, 1, along)), maps.narrow(axis, along, 1)], axis
+            [
+                reduce(maps.narrow(axis, 0, along), maps.narrow(axis, 1, along)),
+                maps.narrow(axis, along, 1),
+            ],
+            axis,
         )
     return maps
 
 
-def _flat_index(lower: Sequence[torch.Tensor], corner: Sequence[int], size: Sequence[int]) -> torch.Tensor:
+def _flat_index(
+    lower: Sequence[torch.Tensor], corner: Sequence[int], size: Sequence[int]
+) -> torch.Tensor:
     index = torch.zeros_like(lower[0])
     for low, side, voxels in zip(lower, corner, size, strict=True):
         index = index * voxels + ((low + 1).clamp(max=voxels - 1) if side else low)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from nnunet_builtin.augmentation.cascade import append_previous, change_previous, foreground_classes, one_hot
+from nnunet_builtin.augmentation.cascade import (
+    append_previous,
+    change_previous,
+    foreground_classes,
+    one_hot,
+)
 from nnunet_builtin.augmentation.decisions import Draw
 from nnunet_builtin.augmentation.draw import AugmentationSettings
 from nnunet_builtin.augmentation.geometry import spatial_axes
@@ -59,7 +64,9 @@ class AugmentationV2(AugmentationSettings):
             class by the last. In v1 none is ever small enough; 0.15 is what it meant.
     """
 
-    def augment(self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int) -> dict[str, np.ndarray]:
+    def augment(
+        self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int
+    ) -> dict[str, np.ndarray]:
         """Return the augmented batch of the network's patch size (contracts.Augmentation); `batch` is not changed.
 
         In a cascade `batch` holds `previous`, which becomes further channels of `images`.
@@ -98,7 +105,8 @@ def augmented(
     seed: int,
     draw: Callable[[np.random.Generator, Configuration, int], AnyDraw],
     transform: Callable[
-        [AnyDraw, np.ndarray, np.ndarray, Configuration, np.ndarray | None], tuple[np.ndarray, np.ndarray]
+        [AnyDraw, np.ndarray, np.ndarray, Configuration, np.ndarray | None],
+        tuple[np.ndarray, np.ndarray],
     ],
 ) -> dict[str, np.ndarray]:
     """Return the batch with every sample drawn for and transformed, one after the other.
@@ -115,7 +123,13 @@ def augmented(
     images, label = batch["images"], batch["label"]
     previous = batch.get("previous", [None] * len(images))
     results = [
-        transform(draw(rng, configuration, len(sample)), sample, sample_label, configuration, sample_previous)
+        transform(
+            draw(rng, configuration, len(sample)),
+            sample,
+            sample_label,
+            configuration,
+            sample_previous,
+        )
         for sample, sample_label, sample_previous in zip(images, label, previous, strict=True)
     ]
     new_images, new_label = zip(*results, strict=True)
@@ -146,7 +160,9 @@ def apply(
         UsageError: The network has no channels for the previous stage.
     """
     maps = label if previous is None else np.concatenate([label, previous])
-    images, maps = move(draw, images, maps, configuration.patch_size[-spatial_axes(configuration) :])
+    images, maps = move(
+        draw, images, maps, configuration.patch_size[-spatial_axes(configuration) :]
+    )
     change_intensities(draw, images, configuration.dummy_2d_augmentation)
     mirrored = tuple(axis + 1 for axis in draw.mirrored)
     images, maps = finish(draw, np.flip(images, mirrored), np.flip(maps, mirrored), configuration)

@@ -13,7 +13,13 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from nnunet_builtin.augmentation.cascade import FAR, ball_size, ball_steps, foreground_classes, remove_component
+from nnunet_builtin.augmentation.cascade import (
+    FAR,
+    ball_size,
+    ball_steps,
+    foreground_classes,
+    remove_component,
+)
 from nnunet_builtin.augmentation.decisions import Draw
 from nnunet_builtin.augmentation.draw import AugmentationSettings
 from nnunet_builtin.augmentation.geometry import spatial_axes
@@ -65,13 +71,19 @@ class AugmentationV2Torch(AugmentationSettings):
         new_images, new_label = zip(*results, strict=True)
         return torch.stack(new_images), torch.stack(new_label)
 
-    def augment(self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int) -> dict[str, np.ndarray]:
+    def augment(
+        self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int
+    ) -> dict[str, np.ndarray]:
         """Return the augmented batch of the network's patch size (contracts.Augmentation), computed on the CPU.
 
         Raises:
             UsageError: See `augment_tensors`.
         """
-        tensors = {key: torch.from_numpy(batch[key]) for key in ("images", "label", "previous") if key in batch}
+        tensors = {
+            key: torch.from_numpy(batch[key])
+            for key in ("images", "label", "previous")
+            if key in batch
+        }
         images, label = self.augment_tensors(
             tensors["images"], tensors["label"], configuration, seed, tensors.get("previous")
         )
@@ -93,7 +105,9 @@ def apply(
     Returns:
         New tensors, see `AugmentationV2Torch.augment_tensors`.
     """
-    images, maps = move(draw, images, maps, configuration.patch_size[-spatial_axes(configuration) :])
+    images, maps = move(
+        draw, images, maps, configuration.patch_size[-spatial_axes(configuration) :]
+    )
     _change_intensities(draw, images, configuration.dummy_2d_augmentation)
     mirrored = [axis + 1 for axis in draw.mirrored]
     images, maps = images.flip(mirrored), maps.flip(mirrored)
@@ -127,7 +141,9 @@ def _change_intensities(draw: Draw, images: torch.Tensor, in_plane: bool) -> Non
 
 
 def _blur(image: torch.Tensor, deviation: float) -> torch.Tensor:
-    return products(image[None], [ndimage.gaussian_filter1d(np.eye(n), deviation, axis=1) for n in image.shape])[0]
+    return products(
+        image[None], [ndimage.gaussian_filter1d(np.eye(n), deviation, axis=1) for n in image.shape]
+    )[0]
 
 
 def _adjust_contrast(image: torch.Tensor, factor: float) -> torch.Tensor:
@@ -148,11 +164,14 @@ def _lower_resolution(image: torch.Tensor, zoom: float, in_plane: bool) -> torch
     shape = smaller_shape(image.shape, zoom, in_plane)
     for axis, (old, new) in enumerate(zip(image.shape, shape, strict=True)):
         if new != old:
-            small = small.index_select(axis, torch.from_numpy(nearest_samples(old, new)).to(image.device))
+            small = small.index_select(
+                axis, torch.from_numpy(nearest_samples(old, new)).to(image.device)
+            )
     if small is image:
         return image
     matrices = [
-        np.eye(new) if new == old else spline_matrix(new, old, 3).T for old, new in zip(image.shape, shape, strict=True)
+        np.eye(new) if new == old else spline_matrix(new, old, 3).T
+        for old, new in zip(image.shape, shape, strict=True)
     ]
     return torch.clamp(products(small[None], matrices)[0], small.min(), small.max())
 
@@ -192,6 +211,8 @@ def _dilated(mask: torch.Tensor, size: int, reflected: bool = False) -> torch.Te
         for shift, step in ball_steps(size, reflected):
             if abs(shift) < voxels:
                 here = result.narrow(axis, max(0, -shift), voxels - abs(shift))
-                torch.minimum(here, distance.narrow(axis, max(0, shift), voxels - abs(shift)) + step, out=here)
+                torch.minimum(
+                    here, distance.narrow(axis, max(0, shift), voxels - abs(shift)) + step, out=here
+                )
         distance = result
     return distance <= (size - 1) ** 2

@@ -11,7 +11,12 @@ from typing import Any
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _NEVER, _MIB = -1, 2**20
 _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: 64 * _MIB}
-_USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * _MIB, _TRIM_THRESHOLD: 64 * _MIB, _TOP_PAD: 128 * 1024}
+_USUAL = {
+    _MMAP_MAX: 65536,
+    _MMAP_THRESHOLD: 32 * _MIB,
+    _TRIM_THRESHOLD: 64 * _MIB,
+    _TOP_PAD: 128 * 1024,
+}
 
 
 def keep_freed_memory() -> None:

@@ -49,11 +49,17 @@ def resolve(runtime: Runtime) -> ResolvedRuntime:
     """
     device = _device(runtime.device)
     cores = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    workers = runtime.workers if runtime.workers is not None else max(1, min(_MOST_WORKERS, cores - 1))
-    return ResolvedRuntime(device, _dtype(runtime.precision, device), runtime.threads or cores, workers)
+    workers = (
+        runtime.workers if runtime.workers is not None else max(1, min(_MOST_WORKERS, cores - 1))
+    )
+    return ResolvedRuntime(
+        device, _dtype(runtime.precision, device), runtime.threads or cores, workers
+    )
 
 
-def with_exact_gradients(runtime: ResolvedRuntime, spec: NetworkSpec, patch_size: Sequence[int]) -> ResolvedRuntime:
+def with_exact_gradients(
+    runtime: ResolvedRuntime, spec: NetworkSpec, patch_size: Sequence[int]
+) -> ResolvedRuntime:
     """Return the runtime to train with: float32 where bfloat16 on CPU is wrong.
 
     oneDNN (PyTorch 2.13) computes wrong weight gradients of 3D convolutions in bfloat16 where a resolution has 2 voxels or
@@ -62,8 +68,12 @@ def with_exact_gradients(runtime: ResolvedRuntime, spec: NetworkSpec, patch_size
     sizes = list(patch_size)
     for kernel in spec.pool_kernels:
         sizes = [size // step for size, step in zip(sizes, kernel, strict=True)]
-    wrong = runtime.device.type == "cpu" and runtime.dtype == torch.bfloat16 and spec.dimensions == 3
-    return replace(runtime, dtype=torch.float32) if wrong and min(sizes) <= _FEWEST_VOXELS else runtime
+    wrong = (
+        runtime.device.type == "cpu" and runtime.dtype == torch.bfloat16 and spec.dimensions == 3
+    )
+    return (
+        replace(runtime, dtype=torch.float32) if wrong and min(sizes) <= _FEWEST_VOXELS else runtime
+    )
 
 
 def placed(network: torch.nn.Module, runtime: ResolvedRuntime, dimensions: int) -> torch.nn.Module:
@@ -83,12 +93,18 @@ def memory_format(runtime: ResolvedRuntime, dimensions: int) -> torch.memory_for
 
 def autocast(runtime: ResolvedRuntime) -> torch.autocast:
     """Return the context of the forward pass: mixed precision where the runtime asks for it."""
-    return torch.autocast(runtime.device.type, runtime.dtype, enabled=runtime.dtype != torch.float32)
+    return torch.autocast(
+        runtime.device.type, runtime.dtype, enabled=runtime.dtype != torch.float32
+    )
 
 
 def available_devices() -> list[str]:
     """Return the devices of this machine, the fastest first."""
-    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    found = (
+        [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     return found + (["mps"] if torch.backends.mps.is_available() else []) + ["cpu"]
 
 
@@ -99,13 +115,17 @@ def _device(name: str) -> torch.device:
         if torch.cuda.device_count() == 1:  # a launcher that shows each process its own GPU
             return torch.device("cuda:0")
         if own not in devices:
-            raise UsageError(f"There are more processes than GPUs: no {own} here. Available: {', '.join(devices)}.")
+            raise UsageError(
+                f"There are more processes than GPUs: no {own} here. Available: {', '.join(devices)}."
+            )
         return torch.device(own)  # one of several processes, each with a GPU of its own
     if name == "auto":
         return torch.device(devices[0])
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in devices:
-        raise UsageError(f"There is no device '{name}' here. Available: auto, {', '.join(devices)}.")
+        raise UsageError(
+            f"There is no device '{name}' here. Available: auto, {', '.join(devices)}."
+        )
     return torch.device(wanted)
 
 
@@ -123,7 +143,9 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         return _fastest(device)
     allowed = available_precisions(device)
     if name not in allowed:
-        raise UsageError(f"The precision '{name}' is not available on {device}. Allowed: auto, {', '.join(allowed)}.")
+        raise UsageError(
+            f"The precision '{name}' is not available on {device}. Allowed: auto, {', '.join(allowed)}."
+        )
     return PRECISIONS[name]
 
 
@@ -149,7 +171,9 @@ def _native_bfloat16() -> bool:
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     flags = _processor_flags()
-    return torch.backends.cpu.get_cpu_capability() != "DEFAULT" and bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    return torch.backends.cpu.get_cpu_capability() != "DEFAULT" and bool(
+        flags & {"avx512_bf16", "amx_bf16", "bf16"}
+    )
 
 
 @functools.cache

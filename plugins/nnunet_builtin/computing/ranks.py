@@ -28,14 +28,20 @@ from nnunet_core.errors import StoppedError, TrainingError, UsageError
 _PATIENCE = datetime.timedelta(days=2)
 _TRAININGS = itertools.count()
 _GLOO = "gloo/transport"  # in its errors, which have no type of their own
-_SENT: collections.deque[torch.Tensor] = collections.deque(maxlen=64)  # the last small tensors that were sent
+_SENT: collections.deque[torch.Tensor] = collections.deque(
+    maxlen=64
+)  # the last small tensors that were sent
 #: Makes the heads of a network on a batch of zeros, for as long as the block runs.
 Trial = Callable[[], contextlib.AbstractContextManager[list[torch.Tensor]]]
 
 
 def world_size() -> int:
     """Return the number of processes that train together, 1 without torch.distributed."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return (
+        distributed.get_world_size()
+        if distributed.is_available() and distributed.is_initialized()
+        else 1
+    )
 
 
 def total(own: torch.Tensor) -> torch.Tensor:
@@ -99,11 +105,17 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    importlib.import_module("torch._dynamo")  # averaging needs it; imported within a group, it keeps that one for ever
+    importlib.import_module(
+        "torch._dynamo"
+    )  # averaging needs it; imported within a group, it keeps that one for ever
     store, number, size = _meeting()
-    own = distributed.PrefixStore(f"training_{next(_TRAININGS)}", store)  # the store keeps what the last training said
+    own = distributed.PrefixStore(
+        f"training_{next(_TRAININGS)}", store
+    )  # the store keeps what the last training said
     backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=own, rank=number, world_size=size, timeout=_PATIENCE)
+    distributed.init_process_group(
+        backend, store=own, rank=number, world_size=size, timeout=_PATIENCE
+    )
     try:
         yield
     except StoppedError:  # all processes stop together
@@ -136,7 +148,9 @@ def _leave() -> None:
     gc.collect()  # the threads live as long as the averaging network, which is part of circles
 
 
-def distributed_network(network: nn.Module, device: torch.device, trained: Sequence[int], trial: Trial) -> nn.Module:
+def distributed_network(
+    network: nn.Module, device: torch.device, trained: Sequence[int], trial: Trial
+) -> nn.Module:
     """Return the network that averages its gradients over all processes, or the network itself.
 
     Weights that no trained head depends on have no gradient in any batch, and are left out. If there are others that no
@@ -152,7 +166,10 @@ def distributed_network(network: nn.Module, device: torch.device, trained: Seque
         return network
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     with trial() as heads:
-        own, every = (_gradients([heads[head] for head in some], weights) for some in (trained, range(len(heads))))
+        own, every = (
+            _gradients([heads[head] for head in some], weights)
+            for some in (trained, range(len(heads)))
+        )
     idle = [weight for weight, gradient in zip(weights, own, strict=True) if gradient is None]
     unused = any(gradient is None for gradient in every)
     for weight, gradient in zip(weights, own, strict=True):
@@ -169,7 +186,9 @@ def distributed_network(network: nn.Module, device: torch.device, trained: Seque
     return averaging
 
 
-def _gradients(heads: list[torch.Tensor], weights: list[nn.Parameter]) -> tuple[torch.Tensor | None, ...]:
+def _gradients(
+    heads: list[torch.Tensor], weights: list[nn.Parameter]
+) -> tuple[torch.Tensor | None, ...]:
     """Return the gradient of every weight, None where the heads do not depend on it."""
     whole = torch.stack([head.float().sum() for head in heads]).sum()
     return torch.autograd.grad(whole, weights, retain_graph=True, allow_unused=True)

@@ -11,7 +11,12 @@ import typer
 from rich.table import Table
 
 from nnunet_builtin.datasets.conversion import convert as convert_source
-from nnunet_builtin.datasets.conversion import default_destination, find_folders, find_source, parse_labels
+from nnunet_builtin.datasets.conversion import (
+    default_destination,
+    find_folders,
+    find_source,
+    parse_labels,
+)
 from nnunet_builtin.datasets.verification import Report
 from nnunet_builtin.datasets.verification import verify as verify_dataset
 from nnunet_cli import options as o
@@ -25,7 +30,9 @@ from nnunet_core.store.raw import open_dataset
 def verify(
     context: typer.Context,
     dataset: o.DatasetArgument,
-    sheet: Annotated[Path | None, typer.Option(help="Also draw every case with its labels to this PNG.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also draw every case with its labels to this PNG.")
+    ] = None,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
     memory_gb: o.MemoryOption = None,
@@ -50,29 +57,46 @@ def convert(
     context: typer.Context,
     source: Annotated[
         Path | None,
-        typer.Argument(help="Dataset folder of the decathlon, v1 or v2 layout; or use --images and --labels."),
+        typer.Argument(
+            help="Dataset folder of the decathlon, v1 or v2 layout; or use --images and --labels."
+        ),
     ] = None,
-    to: Annotated[str, typer.Option(help="Layout of the result: v2 (DatasetXXX_Name) or v1 (TaskXXX_Name).")] = "v2",
+    to: Annotated[
+        str, typer.Option(help="Layout of the result: v2 (DatasetXXX_Name) or v1 (TaskXXX_Name).")
+    ] = "v2",
     images: Annotated[
-        Path | None, typer.Option(help="Folder of images CASE.ext or CASE_0000.ext, or of DICOM series.")
+        Path | None,
+        typer.Option(help="Folder of images CASE.ext or CASE_0000.ext, or of DICOM series."),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Folder of labels CASE.ext, or DICOM SEG files; goes with --images.")
+        Path | None,
+        typer.Option(help="Folder of labels CASE.ext, or DICOM SEG files; goes with --images."),
     ] = None,
     channel: Annotated[
-        list[str] | None, typer.Option(help="Name of a channel of --images, in order; repeatable. CT, MRI, ...")
+        list[str] | None,
+        typer.Option(help="Name of a channel of --images, in order; repeatable. CT, MRI, ..."),
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label of --labels, e.g. liver=1; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A label of --labels, e.g. liver=1; repeatable."),
     ] = None,
     renumber: Annotated[
-        bool, typer.Option("--renumber", help="Map label values of --labels that are not consecutive to 0, 1, 2, ...")
+        bool,
+        typer.Option(
+            "--renumber",
+            help="Map label values of --labels that are not consecutive to 0, 1, 2, ...",
+        ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Dataset folder to make; default: in the workspace's raw folder.")
+        Path | None,
+        typer.Option(help="Dataset folder to make; default: in the workspace's raw folder."),
     ] = None,
-    dataset_id: Annotated[int | None, typer.Option("--id", help="Dataset id, when the folder name has none.")] = None,
-    name: Annotated[str | None, typer.Option(help="Dataset name, when the folder name is not it.")] = None,
+    dataset_id: Annotated[
+        int | None, typer.Option("--id", help="Dataset id, when the folder name has none.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Dataset name, when the folder name is not it.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a dataset that exists.")] = False,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
@@ -81,7 +105,9 @@ def convert(
     registry, report = o.registry_of(context), make_reporter()
     _check_sources(source, images, labels, bool(channel or label or renumber))
     folder = source.absolute() if source is not None else None
-    place = functools.partial(default_destination, raw=o.workspace_of(workspace).raw, dataset_id=dataset_id, name=name)
+    place = functools.partial(
+        default_destination, raw=o.workspace_of(workspace).raw, dataset_id=dataset_id, name=name
+    )
     with Workers(o.processes_of(processes), report=report) as workers:
         if images is not None and labels is not None:
             named, destination = parse_labels(label or ()), output or place(None, layout=to)
@@ -96,7 +122,9 @@ def convert(
     out().print(f"{made}", soft_wrap=True)
 
 
-def _check_sources(source: Path | None, images: Path | None, labels: Path | None, described: bool) -> None:
+def _check_sources(
+    source: Path | None, images: Path | None, labels: Path | None, described: bool
+) -> None:
     """Raise UsageError unless there is either a dataset folder, or images with labels."""
     if (source is None) == (images is None) or (images is None) != (labels is None):
         raise UsageError(
@@ -109,7 +137,9 @@ def _check_sources(source: Path | None, images: Path | None, labels: Path | None
         )
 
 
-def list_datasets(context: typer.Context, workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False) -> None:
+def list_datasets(
+    context: typer.Context, workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False
+) -> None:
     """List the datasets of the workspace's raw folder: channels, labels and number of training cases."""
     registry, raw, rows = o.registry_of(context), o.workspace_of(workspace).raw, []
     for path in sorted(raw.glob("*/dataset.json")):
@@ -128,14 +158,20 @@ def list_datasets(context: typer.Context, workspace: o.WorkspaceOption = None, a
             table.add_row(row["name"], f"unusable: {row['error']}", "", "", "")
         else:
             table.add_row(
-                row["name"], ", ".join(row["channels"]), ", ".join(row["labels"]), str(row["cases"]), row["file_ending"]
+                row["name"],
+                ", ".join(row["channels"]),
+                ", ".join(row["labels"]),
+                str(row["cases"]),
+                row["file_ending"],
             )
     out().print(table)
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:
     """Return what `nnunet dataset list` shows of a dataset."""
-    names = dataset.labels.region_names or [dataset.labels.names[value] for value in dataset.labels.foreground]
+    names = dataset.labels.region_names or [
+        dataset.labels.names[value] for value in dataset.labels.foreground
+    ]
     return {
         "name": dataset.name,
         "channels": list(dataset.channels),
@@ -147,7 +183,9 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
 
 def _print(data: Dataset, result: Report) -> None:
     console = out()
-    table = Table(title=f"{result.dataset}: {len(result.cases)} readable training cases", title_justify="left")
+    table = Table(
+        title=f"{result.dataset}: {len(result.cases)} readable training cases", title_justify="left"
+    )
     for column in ("", "smallest", "largest"):
         table.add_column(column)
     if result.cases:
@@ -155,17 +193,25 @@ def _print(data: Dataset, result: Report) -> None:
     console.print(table)
     for value, count in result.voxels.items():
         present = sum(case.voxels.get(value, 0) > 0 for case in result.cases)
-        console.print(f"label {value} ({data.labels.names.get(value, 'ignore')}): {count} voxels in {present} cases")
+        console.print(
+            f"label {value} ({data.labels.names.get(value, 'ignore')}): {count} voxels in {present} cases"
+        )
     for warning in result.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)
     for error in result.errors:
         console.print(f"error: {error}", soft_wrap=True, markup=False)
-    console.print("the dataset can be used" if result.ok else f"{len(result.errors)} errors to correct")
+    console.print(
+        "the dataset can be used" if result.ok else f"{len(result.errors)} errors to correct"
+    )
 
 
 def _add_ranges(table: Table, result: Report) -> None:
     for name, (low, high) in (("shape", result.shape_range), ("spacing, mm", result.spacing_range)):
-        table.add_row(f"{name} (z, y, x)", " x ".join(f"{v:g}" for v in low), " x ".join(f"{v:g}" for v in high))
+        table.add_row(
+            f"{name} (z, y, x)",
+            " x ".join(f"{v:g}" for v in low),
+            " x ".join(f"{v:g}" for v in high),
+        )
     for channel, (lowest, highest) in enumerate(zip(*result.intensity_range, strict=True)):
         table.add_row(f"intensity, channel {channel}", f"{lowest:g}", f"{highest:g}")
 

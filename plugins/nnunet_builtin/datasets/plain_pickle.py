@@ -34,7 +34,9 @@ def read_plain_pickle(path: Path) -> Any:
             "dicts, strings and NumPy arrays of strings. Save the folds as JSON instead."
         ) from error
     except Exception as error:  # a damaged pickle raises anything
-        raise StorageError(f"{path} is no readable pickle: {type(error).__name__}: {error}") from error
+        raise StorageError(
+            f"{path} is no readable pickle: {type(error).__name__}: {error}"
+        ) from error
 
 
 class _ForbiddenError(Exception):
@@ -81,7 +83,14 @@ def _scalar(dtype: _Dtype, content: bytes) -> str:
     return dtype.strings(content)[0]
 
 
-_CONTAINERS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "dict": dict, "str": str}
+_CONTAINERS = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "dict": dict,
+    "str": str,
+}
 _NUMPY = {
     "numpy ndarray": _Array,
     "numpy dtype": _Dtype,

@@ -27,16 +27,24 @@ def splits(
     dataset: o.DatasetArgument,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Take the folds of splits_final.pkl (v1), splits_final.json (v2) or JSON."),
+        typer.Option(
+            "--from",
+            help="Take the folds of splits_final.pkl (v1), splits_final.json (v2) or JSON.",
+        ),
     ] = None,
     groups: Annotated[
         Path | None,
-        typer.Option(help="CSV with a header, then case and patient: make folds with no patient on both sides."),
+        typer.Option(
+            help="CSV with a header, then case and patient: make folds with no patient on both sides."
+        ),
     ] = None,
     folds: Annotated[
-        int | None, typer.Option(min=2, help=f"Make this many folds; with --groups the default is {FOLDS}.")
+        int | None,
+        typer.Option(min=2, help=f"Make this many folds; with --groups the default is {FOLDS}."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folds that exist.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the folds that exist.")
+    ] = False,
     workspace: o.WorkspaceOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
@@ -48,7 +56,9 @@ def splits(
     if made is None:
         shown = Splits.read(path) if path.is_file() else Splits(folds=five_folds(data.names))
         shown.check(data.names, path)
-        state = f"folds of {path}" if path.is_file() else "the folds that the first training will write"
+        state = (
+            f"folds of {path}" if path.is_file() else "the folds that the first training will write"
+        )
     else:
         shown = made
         made.check(data.names, source or groups or "the new splits")
@@ -61,7 +71,9 @@ def splits(
         _print(shown, data, state)
 
 
-def _made(data: Dataset, source: Path | None, groups: Path | None, folds: int | None) -> Splits | None:
+def _made(
+    data: Dataset, source: Path | None, groups: Path | None, folds: int | None
+) -> Splits | None:
     """Return the folds that the options ask for; None when they ask for none."""
     if source is not None:
         if groups is not None or folds is not None:
@@ -93,7 +105,9 @@ def _write(made: Splits, path: Path, overwrite: bool, trained: list[Path]) -> st
 def _trained(space: Workspace, data: Dataset) -> list[Path]:
     """Return the folders of numbered folds of a dataset that are trained, or being trained."""
     found = sorted((space.results / data.name).glob(f"*/*/fold_*/{RUN_FILE}"))
-    return [path.parent.relative_to(space.results) for path in found if path.parent.name != "fold_all"]
+    return [
+        path.parent.relative_to(space.results) for path in found if path.parent.name != "fold_all"
+    ]
 
 
 def _dependants(trained: list[Path]) -> str:
@@ -104,9 +118,14 @@ def _dependants(trained: list[Path]) -> str:
 
 
 def _print(shown: Splits, data: Dataset, state: str) -> None:
-    table = Table(title=f"{data.name}: {len(shown.folds)} folds of {len(data.names)} cases", title_justify="left")
+    table = Table(
+        title=f"{data.name}: {len(shown.folds)} folds of {len(data.names)} cases",
+        title_justify="left",
+    )
     for column in ("fold", "train", "validate", "validation cases"):
-        table.add_column(column, justify="left" if column == "validation cases" else "right", overflow="fold")
+        table.add_column(
+            column, justify="left" if column == "validation cases" else "right", overflow="fold"
+        )
     for fold, split in enumerate(shown.folds):
         more = f", and {len(split.val) - _SHOWN} more" if len(split.val) > _SHOWN else ""
         cases = Text(", ".join(split.val[:_SHOWN]) + more)

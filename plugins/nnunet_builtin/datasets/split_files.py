@@ -27,13 +27,17 @@ def read_folds(path: Path) -> Splits:
     if not path.is_file():
         raise UsageError(f"There is no file {path} to take folds from.")
     if path.suffix not in (".pkl", ".json"):
-        raise UsageError(f"Folds are read from .pkl (nnU-Net v1) and .json (v2, or this project), got {path}.")
+        raise UsageError(
+            f"Folds are read from .pkl (nnU-Net v1) and .json (v2, or this project), got {path}."
+        )
     content = read_plain_pickle(path) if path.suffix == ".pkl" else files.read_json(path)
     folds = content.get("folds") if isinstance(content, dict) else content
     try:
         return Splits.model_validate({"folds": folds})
     except ValidationError as error:
-        raise StorageError(f"{path} holds no folds: {_problem(error.errors()[0])}. Expected: {_FORM}.") from error
+        raise StorageError(
+            f"{path} holds no folds: {_problem(error.errors()[0])}. Expected: {_FORM}."
+        ) from error
 
 
 def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
@@ -50,7 +54,9 @@ def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
     known = set(names)
     for line, row in _rows(path):
         if len(row) < 2 or not row[0] or not row[1]:
-            raise UsageError(f"{path}, line {line}: expected a case and its patient in two columns, got {row}.")
+            raise UsageError(
+                f"{path}, line {line}: expected a case and its patient in two columns, got {row}."
+            )
         case, group = row[:2]
         if case not in known:
             raise UsageError(
@@ -58,7 +64,9 @@ def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
                 "and file ending, as in 'nnunet splits DATASET'."
             )
         if case in groups:
-            raise UsageError(f"{path}, line {line}: the case '{case}' is named a second time. Name each case once.")
+            raise UsageError(
+                f"{path}, line {line}: the case '{case}' is named a second time. Name each case once."
+            )
         groups[case] = group
     if missing := sorted(known - set(groups)):
         raise UsageError(

@@ -97,7 +97,9 @@ class Report(Document):
         return _range([values for case in self.cases for values in (case.minimum, case.maximum)])
 
 
-def verify(dataset: Dataset, workers: Workers | None = None, report: Reporter | None = None) -> Report:
+def verify(
+    dataset: Dataset, workers: Workers | None = None, report: Reporter | None = None
+) -> Report:
     """Open every file of a dataset and report all problems.
 
     What makes it impossible to list the cases (no dataset.json, missing channels or labels, a case listed twice) is
@@ -112,7 +114,9 @@ def verify(dataset: Dataset, workers: Workers | None = None, report: Reporter | 
     jobs = [*dataset.training, *tests]
     inspect = functools.partial(_inspect, dataset.slim())
     outcomes: list[CaseFacts | str] = []
-    results = (workers or Workers()).each(inspect, jobs, dataset.memory, name=lambda case: f"case {case.name}")
+    results = (workers or Workers()).each(
+        inspect, jobs, dataset.memory, name=lambda case: f"case {case.name}"
+    )
     with (report or Silence()).track("verify", len(jobs)) as tracker:
         for case, outcome in zip(jobs, results, strict=True):
             outcomes.append(outcome)
@@ -122,7 +126,11 @@ def verify(dataset: Dataset, workers: Workers | None = None, report: Reporter | 
     test_facts = tuple(outcome for outcome in outcomes[known:] if isinstance(outcome, CaseFacts))
     return Report(
         dataset=dataset.name,
-        errors=(*(o for o in outcomes if isinstance(o, str)), *errors, *_extra_files(dataset, tests)),
+        errors=(
+            *(o for o in outcomes if isinstance(o, str)),
+            *errors,
+            *_extra_files(dataset, tests),
+        ),
         warnings=(*_doubtful_labels(dataset, facts), *_doubtful_images(dataset, facts, test_facts)),
         cases=facts,
         test_cases=test_facts,
@@ -149,7 +157,9 @@ def _inspect(dataset: Dataset, files: CaseFiles) -> CaseFacts | str:
         mean=tuple(channels.mean(axis=1, dtype=np.float64).tolist()),
         maximum=tuple(channels.max(axis=1).tolist()),
         voxels={int(value): int(count) for value, count in zip(values, counts, strict=True)},
-        content=hashlib.blake2b(repr(case.images.shape).encode() + case.images.tobytes(), digest_size=8).hexdigest(),
+        content=hashlib.blake2b(
+            repr(case.images.shape).encode() + case.images.tobytes(), digest_size=8
+        ).hexdigest(),
     )
 
 
@@ -200,7 +210,11 @@ def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[s
     if declared != len(dataset.training):
         yield f"dataset.json declares {declared} training cases, there are {len(dataset.training)}. Correct it."
     names, present = dataset.labels.names, {value for case in cases for value in case.voxels}
-    absent = [f"{value} ({names.get(value)})" for value in dataset.labels.foreground if value not in present]
+    absent = [
+        f"{value} ({names.get(value)})"
+        for value in dataset.labels.foreground
+        if value not in present
+    ]
     if absent and cases:
         yield f"Labels that occur in no case: {listed(absent)}. No network can learn them; correct dataset.json."
     empty = [case.name for case in cases if not set(dataset.labels.foreground) & set(case.voxels)]
@@ -208,14 +222,20 @@ def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[s
         yield f"{len(empty)} cases have no foreground in {dataset.folder / 'labelsTr'}: {listed(empty)}. Is this meant?"
 
 
-def _doubtful_images(dataset: Dataset, cases: Sequence[CaseFacts], tests: Sequence[CaseFacts]) -> Iterator[str]:
+def _doubtful_images(
+    dataset: Dataset, cases: Sequence[CaseFacts], tests: Sequence[CaseFacts]
+) -> Iterator[str]:
     everything = [*cases, *tests]
     for index, channel in enumerate(dataset.channels):
         constant = [case.name for case in everything if case.minimum[index] == case.maximum[index]]
         if constant:
             yield f"Channel {index} ({channel}) is constant in {len(constant)} cases: {listed(constant)}. Is this meant?"
     usual = collections.Counter(case.orientation for case in cases).most_common(1)
-    other = [f"{case.name} ({case.orientation})" for case in everything if usual and case.orientation != usual[0][0]]
+    other = [
+        f"{case.name} ({case.orientation})"
+        for case in everything
+        if usual and case.orientation != usual[0][0]
+    ]
     if other:
         yield (
             f"{len(other)} cases are oriented otherwise than the usual {usual[0][0]}: {listed(other)}. Networks see "
@@ -235,7 +255,11 @@ def _doubtful_images(dataset: Dataset, cases: Sequence[CaseFacts], tests: Sequen
 def _names(folder: Path, ending: str) -> set[str]:
     if not folder.is_dir():
         return set()
-    return {path.name for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith(".")}
+    return {
+        path.name
+        for path in folder.iterdir()
+        if path.name.endswith(ending) and not path.name.startswith(".")
+    }
 
 
 def _stem(entry: object, ending: str) -> str:

@@ -82,12 +82,16 @@ class _Anatomy:
 
     def points(self) -> np.ndarray:
         """Return (3, Z, Y, X): the position of every voxel."""
-        axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(self.shape, self.spacing, strict=True)]
+        axes = [
+            (np.arange(n) - (n - 1) / 2) * s for n, s in zip(self.shape, self.spacing, strict=True)
+        ]
         return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
 def _draw(random: np.random.Generator) -> _Anatomy:
-    z, y, x = (int(n + random.integers(-spread, spread + 1)) for n, spread in ((24, 2), (48, 4), (44, 4)))
+    z, y, x = (
+        int(n + random.integers(-spread, spread + 1)) for n, spread in ((24, 2), (48, 4), (44, 4))
+    )
     across, along = (float(v) for v in np.round(random.uniform((1.12, 2.3), (1.28, 2.7)), 2))
     organ = np.array([0.0, -3.0, -6.0]) + random.uniform(-3, 3, 3)
     organ_radii = np.array([18.0, 13.0, 10.0]) * random.uniform(0.88, 1.12, 3)
@@ -125,7 +129,11 @@ def _shapes(anatomy: _Anatomy) -> tuple[np.ndarray, np.ndarray]:
         ("fat", 0, _distance(points, anatomy.fat) < 3.8),
         ("lesion", 0, _distance(points, anatomy.cyst) < 4.5),
         ("organ", ORGAN, organ < 1),
-        ("lesion", LESION, (_distance(points, anatomy.lesion) < anatomy.lesion_radius) & (organ < 1)),
+        (
+            "lesion",
+            LESION,
+            (_distance(points, anatomy.lesion) < anatomy.lesion_radius) & (organ < 1),
+        ),
         ("vessel", VESSEL, _distance(points[1:], course) < anatomy.vessel_radius),
     ]
     signal, label = np.full(anatomy.shape, _SIGNAL["air"]), np.zeros(anatomy.shape, np.uint8)
@@ -141,7 +149,9 @@ def _distance(points: np.ndarray, centre: Any) -> np.ndarray:
 def _bias_field(anatomy: _Anatomy, random: np.random.Generator) -> np.ndarray:
     """Return a smooth factor (Z, Y, X), as the coils of a scanner make it."""
     points = anatomy.points() / 30
-    field = sum(random.normal(0, 0.12) * p for p in points) + sum(random.normal(0, 0.06) * p * p for p in points)
+    field = sum(random.normal(0, 0.12) * p for p in points) + sum(
+        random.normal(0, 0.06) * p * p for p in points
+    )
     return np.exp(field)
 
 

@@ -8,7 +8,11 @@ from nnunet_core import Component, Variant, hookimpl
 @hookimpl
 def nnunet_datasets() -> list[Component]:
     """Return the phantom dataset."""
-    return [Component("demo", "nnunet_builtin.demo.dataset:Demo", "a small phantom dataset, made in seconds")]
+    return [
+        Component(
+            "demo", "nnunet_builtin.demo.dataset:Demo", "a small phantom dataset, made in seconds"
+        )
+    ]
 
 
 @hookimpl

@@ -25,7 +25,9 @@ def referenced_series(path: Path) -> tuple[str, ...]:
         UsageError: highdicom is not installed.
         ImageError: The file is no readable DICOM SEG.
     """
-    return tuple(str(item.SeriesInstanceUID) for item in _open(path).get("ReferencedSeriesSequence", ()))
+    return tuple(
+        str(item.SeriesInstanceUID) for item in _open(path).get("ReferencedSeriesSequence", ())
+    )
 
 
 def segment_names(path: Path) -> dict[int, str]:
@@ -41,7 +43,9 @@ def segment_names(path: Path) -> dict[int, str]:
     return _names(_open(path))
 
 
-def read_segmentation(path: Path, geometry: Geometry, values: Mapping[int, int] | None = None) -> np.ndarray:
+def read_segmentation(
+    path: Path, geometry: Geometry, values: Mapping[int, int] | None = None
+) -> np.ndarray:
     """Read a DICOM SEG file to label values (Z, Y, X) on the grid of its image; uint8, or uint16 above 255.
 
     Frames are placed by their position and orientation: flipped, cropped and sparse files need no resampling. A fraction of at
@@ -59,7 +63,9 @@ def read_segmentation(path: Path, geometry: Geometry, values: Mapping[int, int] 
     source = _open(path)
     names = _names(source)
     values = {number: number for number in names} if values is None else values
-    label = np.zeros(geometry.shape, np.uint8 if max(values.values(), default=0) < 256 else np.uint16)
+    label = np.zeros(
+        geometry.shape, np.uint8 if max(values.values(), default=0) < 256 else np.uint16
+    )
     owner = np.zeros(geometry.shape, np.uint16)
     for number, affine, mask in _frames(source, path):
         where = _voxels(mask, affine, geometry, path)
@@ -78,11 +84,15 @@ def _open(path: Path) -> Any:
         import highdicom
         from pydicom.errors import InvalidDicomError
     except ImportError as error:
-        raise UsageError(f"{path} is DICOM SEG, which needs highdicom. Run: pip install nnunet-core[dicom]") from error
+        raise UsageError(
+            f"{path} is DICOM SEG, which needs highdicom. Run: pip install nnunet-core[dicom]"
+        ) from error
     try:
         return highdicom.seg.segread(path)
     except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ImageError(f"{path} cannot be read as DICOM SEG: {error} Give a DICOM segmentation object.") from error
+        raise ImageError(
+            f"{path} cannot be read as DICOM SEG: {error} Give a DICOM segmentation object."
+        ) from error
 
 
 def _names(source: Any) -> dict[int, str]:
@@ -90,7 +100,9 @@ def _names(source: Any) -> dict[int, str]:
     for item in source.SegmentSequence:
         types = item.get("SegmentedPropertyTypeCodeSequence", ())
         meaning = str(types[0].get("CodeMeaning", "")) if types else ""
-        name = str(item.get("SegmentLabel", "")) or str(item.get("SegmentDescription", "")) or meaning
+        name = (
+            str(item.get("SegmentLabel", "")) or str(item.get("SegmentDescription", "")) or meaning
+        )
         if int(item.SegmentNumber):
             names[int(item.SegmentNumber)] = name.strip() or f"segment {item.SegmentNumber}"
     return dict(sorted(names.items()))
@@ -117,25 +129,35 @@ def _group(name: str, frame: Any, shared: Any, path: Path) -> Any:
     for place in (frame, shared):
         if place.get(name):
             return place.get(name)[0]
-    raise ImageError(f"{path}: a frame has no {name}, so that its place is unknown. Export the segmentation again.")
+    raise ImageError(
+        f"{path}: a frame has no {name}, so that its place is unknown. Export the segmentation again."
+    )
 
 
 def _affine(frame: Any, shared: Any, path: Path) -> np.ndarray:
     """Return the (3, 3) matrix with columns: mm per row, mm per column, position of the first pixel; LPS."""
     measures = _group("PixelMeasuresSequence", frame, shared, path)
-    axes = np.array(_group("PlaneOrientationSequence", frame, shared, path).ImageOrientationPatient, float)
-    position = np.array(_group("PlanePositionSequence", frame, shared, path).ImagePositionPatient, float)
+    axes = np.array(
+        _group("PlaneOrientationSequence", frame, shared, path).ImageOrientationPatient, float
+    )
+    position = np.array(
+        _group("PlanePositionSequence", frame, shared, path).ImagePositionPatient, float
+    )
     down, right = (float(v) for v in measures.PixelSpacing)
     return np.stack([axes[3:] * down, axes[:3] * right, position], axis=1)
 
 
-def _voxels(mask: np.ndarray, affine: np.ndarray, geometry: Geometry, path: Path) -> tuple[np.ndarray, ...]:
+def _voxels(
+    mask: np.ndarray, affine: np.ndarray, geometry: Geometry, path: Path
+) -> tuple[np.ndarray, ...]:
     """Return the voxels (z, y, x) of the image that the pixels of a frame's mask are."""
     matrix = np.reshape(geometry.direction, (3, 3)) * np.array(geometry.spacing[::-1])
     steps = np.linalg.solve(matrix, affine[:, :2])
     start = np.linalg.solve(matrix, affine[:, 2] - np.array(geometry.origin))
     rows, columns = mask.shape
-    corners = start[:, None] + steps @ np.array([[0, rows - 1, 0, rows - 1], [0, 0, columns - 1, columns - 1]])
+    corners = start[:, None] + steps @ np.array(
+        [[0, rows - 1, 0, rows - 1], [0, 0, columns - 1, columns - 1]]
+    )
     whole = np.round(steps)
     parallel = sorted(np.abs(whole).sum(axis=0)) == [1, 1] and whole[:, 0] @ whole[:, 1] == 0
     if not parallel or np.abs(corners - np.round(corners)).max() > _TOLERANCE:

@@ -76,7 +76,9 @@ class DicomSeriesFormat:
                 image = sitk.ReadImage(names[0]) if path.is_file() else sitk.ReadImage(names)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
-            raise ImageError(f"The DICOM series {path} cannot be read: {reason}. Export it again.") from error
+            raise ImageError(
+                f"The DICOM series {path} cannot be read: {reason}. Export it again."
+            ) from error
         return _to_image(image, path)
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
@@ -99,18 +101,28 @@ def series_files(path: Path) -> list[str]:
     """
     if path.is_file():
         if not is_dicom(path):
-            raise ImageError(f"{path} is no DICOM file. Give a DICOM file, or a folder with the slices of one series.")
+            raise ImageError(
+                f"{path} is no DICOM file. Give a DICOM file, or a folder with the slices of one series."
+            )
         return [str(path)]
     if not path.is_dir():
         raise ImageError(f"The DICOM series {path} does not exist.")
     with quiet_itk():
-        found = {uid: _names(path, uid) for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))}
+        found = {
+            uid: _names(path, uid) for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
+        }
     _check_complete(path, {name for names in found.values() for name in names})
     if not found:
-        raise ImageError(f"{path} holds no DICOM file. A case is a folder with the slices of one series, not below it.")
+        raise ImageError(
+            f"{path} holds no DICOM file. A case is a folder with the slices of one series, not below it."
+        )
     if len(found) > 1:
-        lines = "; ".join(f"{uid} '{_header(n[0]).description}' ({len(n)} files)" for uid, n in found.items())
-        raise ImageError(f"{path} holds {len(found)} series: {lines}. Split them: one folder per series.")
+        lines = "; ".join(
+            f"{uid} '{_header(n[0]).description}' ({len(n)} files)" for uid, n in found.items()
+        )
+        raise ImageError(
+            f"{path} holds {len(found)} series: {lines}. Split them: one folder per series."
+        )
     (names,) = found.values()
     _check_positions(names, path)
     return names
@@ -136,7 +148,9 @@ def _check_complete(folder: Path, read: set[str]) -> None:
     known = {name.replace("\\", "/").rpartition("/")[2] for name in read} | {"DICOMDIR"}
     others = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     left_out = [path for path in others if path.name not in known]
-    lost = sorted(path.name for path in left_out if is_dicom(path) or path.name.lower().endswith(".dcm"))
+    lost = sorted(
+        path.name for path in left_out if is_dicom(path) or path.name.lower().endswith(".dcm")
+    )
     if lost:
         raise ImageError(
             f"{folder}: {len(lost)} DICOM files cannot be read as slices: {', '.join(lost[:5])}. They are damaged or no "
@@ -156,7 +170,9 @@ def _tags(name: str) -> sitk.ImageFileReader:
         with quiet_itk():
             reader.ReadImageInformation()
     except RuntimeError as error:
-        raise ImageError(f"The DICOM file {name} cannot be read. Replace it with an intact copy.") from error
+        raise ImageError(
+            f"The DICOM file {name} cannot be read. Replace it with an intact copy."
+        ) from error
     return reader
 
 
@@ -182,7 +198,9 @@ def _check_positions(names: Sequence[str], path: Path) -> None:
             "Export the series again, or give every file a case of its own."
         )
     if not all(np.allclose(a, axes[0], atol=1e-4) for a in axes):
-        raise ImageError(f"{path}: the slices have different orientations. Remove localizers and other reformats.")
+        raise ImageError(
+            f"{path}: the slices have different orientations. Remove localizers and other reformats."
+        )
     steps = np.diff(positions, axis=0)
     normal = np.cross(axes[0][:3], axes[0][3:])
     gaps = np.abs(steps @ normal)
@@ -211,13 +229,18 @@ def _numbers(text: str) -> np.ndarray:
 def _listed(values: np.ndarray) -> str:
     """Return different numbers with their counts: `1 (12 times), 2 (once)`."""
     found, counts = np.unique(np.round(values, 3), return_counts=True)
-    shown = [f"{v:g} ({n} times)" if n > 1 else f"{v:g} (once)" for v, n in zip(found, counts, strict=True)]
+    shown = [
+        f"{v:g} ({n} times)" if n > 1 else f"{v:g} (once)"
+        for v, n in zip(found, counts, strict=True)
+    ]
     return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
 
 
 def _to_image(image: sitk.Image, path: Path) -> Image:
     if image.GetDimension() != 3:
-        raise ImageError(f"The DICOM series {path} has {image.GetDimension()} dimensions; an image has 3.")
+        raise ImageError(
+            f"The DICOM series {path} has {image.GetDimension()} dimensions; an image has 3."
+        )
     array = sitk.GetArrayFromImage(image)
     array = array[None] if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0)
     x, y, z = (int(v) for v in image.GetSize())

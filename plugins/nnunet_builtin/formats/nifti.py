@@ -91,7 +91,9 @@ def _content(stream: IO[bytes] | igzip.GzipFile, path: Path) -> tuple[np.ndarray
             f"The image {path} cannot be read: it is truncated, {found} of {header.size} bytes. Copy it again."
         )
     if len(stream.read(_PADDING + 1)) > _PADDING:
-        raise ImageError(f"The image {path} holds more than the {header.size} bytes that its header declares.")
+        raise ImageError(
+            f"The image {path} holds more than the {header.size} bytes that its header declares."
+        )
     return content[: header.size], header
 
 
@@ -101,13 +103,27 @@ def _header(start: bytes, path: Path) -> _Header:
         size = struct.unpack_from(f"{order}i", start)[0] if len(start) >= 4 else 0
         if size in _HEADERS and len(start) >= _HEADERS[size]:
             first = size == 348
-            count, *shape = struct.unpack_from(f"{order}8h" if first else f"{order}8q", start, 40 if first else 16)
+            count, *shape = struct.unpack_from(
+                f"{order}8h" if first else f"{order}8q", start, 40 if first else 16
+            )
             kind, bits = struct.unpack_from(f"{order}2h", start, 70 if first else 12)
-            (offset,) = struct.unpack_from(f"{order}f" if first else f"{order}q", start, 108 if first else 168)
-            slope, intercept = struct.unpack_from(f"{order}2f" if first else f"{order}2d", start, 112 if first else 176)
-            offset = max(int(offset), _HEADERS[size]) if 0 <= offset < _LARGEST_OFFSET else _HEADERS[size]
+            (offset,) = struct.unpack_from(
+                f"{order}f" if first else f"{order}q", start, 108 if first else 168
+            )
+            slope, intercept = struct.unpack_from(
+                f"{order}2f" if first else f"{order}2d", start, 112 if first else 176
+            )
+            offset = (
+                max(int(offset), _HEADERS[size])
+                if 0 <= offset < _LARGEST_OFFSET
+                else _HEADERS[size]
+            )
             voxels = math.prod(max(length, 1) for length in shape[:count])
-            dtype = np.dtype(order + _KINDS[kind]) if kind in _KINDS and bits == 8 * int(_KINDS[kind][1]) else None
+            dtype = (
+                np.dtype(order + _KINDS[kind])
+                if kind in _KINDS and bits == 8 * int(_KINDS[kind][1])
+                else None
+            )
             plain = order == _NATIVE and (slope == 0 or (slope == 1 and intercept == 0))
             return _Header(offset, offset + voxels * bits // 8, dtype, plain)
     raise ImageError(

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 _LONGEST_HEADER = 1 << 20
 _BLOCK = 1 << 22
-_BYTES = {"char": 1, "8": 1, "short": 2, "16": 2, "longlong": 8, "64": 8, "int": 4, "32": 4, "float": 4, "double": 8}
+_BYTES = {
+    "char": 1,
+    "8": 1,
+    "short": 2,
+    "16": 2,
+    "longlong": 8,
+    "64": 8,
+    "int": 4,
+    "32": 4,
+    "float": 4,
+    "double": 8,
+}
 
 
 def check(path: Path) -> None:
@@ -45,7 +56,9 @@ def _inflate(stream: igzip.GzipFile, declared: int, path: Path) -> None:
     while block := stream.read(_BLOCK):
         found += len(block)
         if found > declared:
-            raise ImageError(f"The image {path} holds more than the {declared} bytes that its header declares.")
+            raise ImageError(
+                f"The image {path} holds more than the {declared} bytes that its header declares."
+            )
 
 
 def _declared(fields: dict[bytes, bytes]) -> int:

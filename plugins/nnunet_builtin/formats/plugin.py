@@ -18,4 +18,7 @@ _FORMATS = {
 def nnunet_image_formats() -> list[Component]:
     """Return the file formats that hold medical images or pictures."""
     target = "nnunet_builtin.formats.simpleitk:SimpleItkFormat"
-    return [Component(name, target, summary, {"endings": endings}) for name, (endings, summary) in _FORMATS.items()]
+    return [
+        Component(name, target, summary, {"endings": endings})
+        for name, (endings, summary) in _FORMATS.items()
+    ]

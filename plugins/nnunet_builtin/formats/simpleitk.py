@@ -39,9 +39,13 @@ class SimpleItkFormat:
             ImageError: As `read`.
         """
         reader = _reader(path)
-        shape = (*reader.GetSize()[:3], 1)[:3] if reader.GetDimension() == 2 else reader.GetSize()[:3]
+        shape = (
+            (*reader.GetSize()[:3], 1)[:3] if reader.GetDimension() == 2 else reader.GetSize()[:3]
+        )
         spacing = (*reader.GetSpacing(), SLICE_SPACING_2D)[:3]
-        return Header(tuple(reversed(shape)), tuple(reversed(spacing)), reader.GetNumberOfComponents())
+        return Header(
+            tuple(reversed(shape)), tuple(reversed(spacing)), reader.GetNumberOfComponents()
+        )
 
     def read(self, path: Path) -> Image:
         """Read one file.
@@ -60,7 +64,11 @@ class SimpleItkFormat:
             return _image(voxels.reshape(reader.GetSize()[::-1]), reader, path)
         image = _execute(reader, path)
         result = _image(sitk.GetArrayFromImage(image), image, path)
-        if path.name.endswith(".bmp") and _has_palette(path) and np.all(result.array == result.array[0]):
+        if (
+            path.name.endswith(".bmp")
+            and _has_palette(path)
+            and np.all(result.array == result.array[0])
+        ):
             return Image(result.array[:1], result.geometry)
         return result
 
@@ -72,10 +80,14 @@ class SimpleItkFormat:
             ImageError: The format cannot hold the array.
         """
         if array.shape != geometry.shape:
-            raise ImageError(f"{path}: the array has shape {array.shape}, its geometry {geometry.shape}.")
+            raise ImageError(
+                f"{path}: the array has shape {array.shape}, its geometry {geometry.shape}."
+            )
         ending = next((e for e in self.endings if path.name.endswith(e)), path.suffix)
         if ending in _LOSSY:
-            raise ImageError(f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or .nii.gz.")
+            raise ImageError(
+                f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or .nii.gz."
+            )
         if ending in _PICTURES and array.size and array.min() >= 0 and array.max() <= 255:
             array = array.astype(np.uint8)
         image = _from_array(array, geometry)
@@ -115,7 +127,10 @@ def _reader(path: Path) -> sitk.ImageFileReader:
             f"The image {path} has {reader.GetDimension()} dimensions; cases are 2D or 3D, one file per channel. "
             "Convert 4D files with: nnunet dataset convert"
         )
-    check_fits(path, math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * _bytes(reader.GetPixelID()))
+    check_fits(
+        path,
+        math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * _bytes(reader.GetPixelID()),
+    )
     return reader
 
 
@@ -129,7 +144,9 @@ def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
 
 def _bytes(pixel: int) -> int:
     """Return the bytes of one value; the voxels of integer types without a width in their name have 8 bits."""
-    digits = "".join(character for character in sitk.GetPixelIDValueAsString(pixel) if character.isdigit())
+    digits = "".join(
+        character for character in sitk.GetPixelIDValueAsString(pixel) if character.isdigit()
+    )
     return int(digits or 8) // 8
 
 
@@ -146,7 +163,9 @@ def _write(image: sitk.Image, path: Path) -> None:
             sitk.WriteImage(image, str(plain), useCompression=True)
         if plain != path:
             with plain.open("rb") as source, path.open("wb") as file:
-                target = igzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)  # equal images make equal files
+                target = igzip.GzipFile(
+                    "", "wb", _GZIP_LEVEL, file, mtime=0
+                )  # equal images make equal files
                 with target:
                     shutil.copyfileobj(source, target, 1 << 20)
     finally:
@@ -194,7 +213,9 @@ def _image(array: np.ndarray, image: sitk.Image | sitk.ImageFileReader, path: Pa
     shape = (int(array.shape[1]), int(array.shape[2]), int(array.shape[3]))
     geometry = Geometry(shape, (spacing[2], spacing[1], spacing[0]), origin, direction)
     if not np.all(np.isfinite(spacing)) or min(spacing) <= 0:
-        raise ImageError(f"The image {path} has spacing {spacing}; every axis needs a positive number of mm.")
+        raise ImageError(
+            f"The image {path} has spacing {spacing}; every axis needs a positive number of mm."
+        )
     return Image(array, geometry)
 
 

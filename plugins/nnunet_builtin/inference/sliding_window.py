@@ -19,7 +19,9 @@ VOXELS_PER_PASS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**21}
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
-def window_starts(image_size: Sequence[int], patch_size: Sequence[int], step: float = 0.5) -> list[list[int]]:
+def window_starts(
+    image_size: Sequence[int], patch_size: Sequence[int], step: float = 0.5
+) -> list[list[int]]:
     """Return the start of every window per axis; the image is at least as large as the patch, `step` in (0, 1]."""
     starts = []
     for size, patch in zip(image_size, patch_size, strict=True):
@@ -33,7 +35,9 @@ def gaussian_map(patch_size: Sequence[int]) -> np.ndarray:
     """Return float32 weights of the patch's size: a Gaussian of sigma size / 8, 1 in the centre, nowhere 0."""
     weights = np.zeros(patch_size)
     weights[tuple(size // 2 for size in patch_size)] = 1
-    weights = ndimage.gaussian_filter(weights, [size / 8 for size in patch_size], 0, mode="constant", cval=0)
+    weights = ndimage.gaussian_filter(
+        weights, [size / 8 for size in patch_size], 0, mode="constant", cval=0
+    )
     weights = (weights / weights.max()).astype(np.float32)
     weights[weights == 0] = weights[weights > 0].min()
     return weights
@@ -66,14 +70,21 @@ def predict(
     tiles_at = window_starts(padded.shape[1 + slices_along :], patch_size, step_size)
     starts = [list(range(count)) for count in padded.shape[1 : 1 + slices_along]] + tiles_at
     one_tile = math.prod(len(axis) for axis in tiles_at) == 1
-    weights = torch.from_numpy(np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size))
+    weights = torch.from_numpy(
+        np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size)
+    )
     total: torch.Tensor | None = None
     normaliser = torch.zeros(padded.shape[1:])
     per_pass = max(1, VOXELS_PER_PASS[runtime.device.type] // math.prod(patch))
     flips = _combinations(mirror_axes)
     for windows in _groups(itertools.product(*starts), max(1, per_pass // len(flips))):
-        slices = [tuple(slice(s, s + size) for s, size in zip(window, patch, strict=True)) for window in windows]
-        tiles = torch.stack([padded[(slice(None), *part)].reshape(-1, *patch_size) for part in slices])
+        slices = [
+            tuple(slice(s, s + size) for s, size in zip(window, patch, strict=True))
+            for window in windows
+        ]
+        tiles = torch.stack(
+            [padded[(slice(None), *part)].reshape(-1, *patch_size) for part in slices]
+        )
         probabilities = _mirrored(forward, tiles.to(runtime.device), flips, per_pass).cpu()
         if total is None:
             total = torch.zeros((probabilities.shape[1], *padded.shape[1:]))
@@ -126,7 +137,9 @@ def _probabilities(network: nn.Module, runtime: ResolvedRuntime, regions: bool) 
     return forward
 
 
-def _mirrored(forward: Forward, tiles: torch.Tensor, flips: Sequence[tuple[int, ...]], per_pass: int) -> torch.Tensor:
+def _mirrored(
+    forward: Forward, tiles: torch.Tensor, flips: Sequence[tuple[int, ...]], per_pass: int
+) -> torch.Tensor:
     """Average over mirrored tiles (B, C, *patch), `per_pass` of them at once."""
     together = max(1, per_pass // len(tiles))
     total: torch.Tensor | None = None
@@ -156,5 +169,7 @@ def _pad(images: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, tupl
     sizes = images.shape[1:]
     missing = [max(wanted - size, 0) for wanted, size in zip(patch, sizes, strict=True)]
     widths = [width for gap in reversed(missing) for width in (gap // 2, gap - gap // 2)]
-    inside = tuple(slice(gap // 2, gap // 2 + size) for gap, size in zip(missing, sizes, strict=True))
+    inside = tuple(
+        slice(gap // 2, gap // 2 + size) for gap, size in zip(missing, sizes, strict=True)
+    )
     return nn.functional.pad(images, widths), inside

@@ -34,7 +34,9 @@ class DeepSupervisionLoss(nn.Module):
         heads: Number of heads.
     """
 
-    def __init__(self, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], heads: int) -> None:
+    def __init__(
+        self, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], heads: int
+    ) -> None:
         super().__init__()
         self.loss = loss
         self.weights = weights(heads)
@@ -44,11 +46,17 @@ class DeepSupervisionLoss(nn.Module):
         if hasattr(self.loss, "set_epoch"):
             self.loss.set_epoch(epoch)
 
-    def forward(self, heads: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(
+        self, heads: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         """Return the loss of logits and labels, both lists with the full resolution first."""
         pairs = zip(self.weights, heads, labels, strict=True)
         return torch.stack(
-            [weight * self.loss(at_least_float32(logits), label) for weight, logits, label in pairs if weight]
+            [
+                weight * self.loss(at_least_float32(logits), label)
+                for weight, logits, label in pairs
+                if weight
+            ]
         ).sum()
 
 

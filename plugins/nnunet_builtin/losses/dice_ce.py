@@ -20,10 +20,16 @@ Balance = Annotated[float, Field(ge=0, le=1)]
 Smooth = Annotated[float, Field(ge=0, le=0.5)]
 ClassWeights = Annotated[list[NonNegativeFloat], Field(min_length=1)]
 
-_MEASURES = {"squared_dice": overlap.squared_dice, "generalised_dice": overlap.generalised_dice, "mcc": overlap.mcc}
+_MEASURES = {
+    "squared_dice": overlap.squared_dice,
+    "generalised_dice": overlap.generalised_dice,
+    "mcc": overlap.mcc,
+}
 
 
-def region_maps(label: torch.Tensor, regions: Sequence[Sequence[int]], ignore_label: int | None = None) -> torch.Tensor:
+def region_maps(
+    label: torch.Tensor, regions: Sequence[Sequence[int]], ignore_label: int | None = None
+) -> torch.Tensor:
     """Return the binary maps that losses for regions compare with.
 
     Args:
@@ -35,7 +41,9 @@ def region_maps(label: torch.Tensor, regions: Sequence[Sequence[int]], ignore_la
         bool (B, R, *spatial), or (B, R + 1, *spatial) with an ignore label.
     """
     unions = [*regions, *([] if ignore_label is None else [(ignore_label,)])]
-    return torch.cat([torch.isin(label, torch.tensor(union, device=label.device)) for union in unions], dim=1)
+    return torch.cat(
+        [torch.isin(label, torch.tensor(union, device=label.device)) for union in unions], dim=1
+    )
 
 
 class DiceCE:
@@ -103,7 +111,9 @@ class DiceCE:
         self.final_dice_weight = final_dice_weight
         self.final_ce_weight = final_ce_weight
 
-    def build(self, *, batch_dice: bool, ignore_label: int | None = None, regions: bool = False) -> nn.Module:
+    def build(
+        self, *, batch_dice: bool, ignore_label: int | None = None, regions: bool = False
+    ) -> nn.Module:
         """Return the loss of logits (B, K, *spatial) and labels (B, 1, *spatial) (contracts.LossBuilder).
 
         For regions the target is binary maps (B, R, *spatial); with an ignore label they have one channel more, the last,
@@ -126,14 +136,22 @@ class DiceCE:
                 "loss.dice_weight and loss.ce_weight are both 0, so there is nothing to learn from. Set one above 0."
             )
         if self.transition is not None and self.transition[0] >= self.transition[1]:
-            raise UsageError(f"loss.transition={list(self.transition)} must be two epochs, the second after the first.")
+            raise UsageError(
+                f"loss.transition={list(self.transition)} must be two epochs, the second after the first."
+            )
         if self.transition is not None and not self.final_dice_weight and not self.final_ce_weight:
-            raise UsageError("loss.final_dice_weight and loss.final_ce_weight are both 0. Set one above 0.")
-        return _Loss(self, batch_dice if self.batch_dice is None else self.batch_dice, ignore_label, regions)
+            raise UsageError(
+                "loss.final_dice_weight and loss.final_ce_weight are both 0. Set one above 0."
+            )
+        return _Loss(
+            self, batch_dice if self.batch_dice is None else self.batch_dice, ignore_label, regions
+        )
 
 
 class _Loss(nn.Module):
-    def __init__(self, settings: DiceCE, batch_dice: bool, ignore_label: int | None, regions: bool) -> None:
+    def __init__(
+        self, settings: DiceCE, batch_dice: bool, ignore_label: int | None, regions: bool
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.batch_dice = batch_dice
@@ -148,13 +166,19 @@ class _Loss(nn.Module):
             return
         first, last = settings.transition
         share = min(1.0, max(0.0, (epoch - 1 - first) / (last - first)))
-        self.dice_weight = settings.dice_weight + share * (settings.final_dice_weight - settings.dice_weight)
-        self.ce_weight = settings.ce_weight + share * (settings.final_ce_weight - settings.ce_weight)
+        self.dice_weight = settings.dice_weight + share * (
+            settings.final_dice_weight - settings.dice_weight
+        )
+        self.ce_weight = settings.ce_weight + share * (
+            settings.final_ce_weight - settings.ce_weight
+        )
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
-            view = self.view.read(logits, target, self.ignore_label, self.settings.overlap == "squared_dice")
+            view = self.view.read(
+                logits, target, self.ignore_label, self.settings.overlap == "squared_dice"
+            )
             value = logits.new_zeros(())
             if self.ce_weight:
                 value = value + self.ce_weight * self._cross_entropy(view)
@@ -167,11 +191,19 @@ class _Loss(nn.Module):
         counted = None if view.seen is None else view.seen.expand(losses.shape)
         weights = counted
         if self.settings.class_weights is not None:
-            weights = self._class_weights(view) if counted is None else self._class_weights(view) * counted
+            weights = (
+                self._class_weights(view)
+                if counted is None
+                else self._class_weights(view) * counted
+            )
             losses = losses * weights
         if self.settings.top_k is not None:
             losses, weights = _hardest(losses, counted, self.settings.top_k), None
-        weight = losses.new_full((), losses.numel()) if weights is None else weights.sum().to(losses.dtype)
+        weight = (
+            losses.new_full((), losses.numel())
+            if weights is None
+            else weights.sum().to(losses.dtype)
+        )
         return ranks.mean(losses.sum(), weight)
 
     def _focal(self, view: Softmax | Sigmoid) -> torch.Tensor:
@@ -182,9 +214,13 @@ class _Loss(nn.Module):
         losses = -log_truth
         if self.settings.focal_gamma:
             doubt = -log_truth.expm1()
-            losses = losses * doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** self.settings.focal_gamma
+            losses = (
+                losses * doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** self.settings.focal_gamma
+            )
         if self.settings.focal_alpha is not None:
-            losses = losses * torch.where(view.foreground(), self.settings.focal_alpha, 1 - self.settings.focal_alpha)
+            losses = losses * torch.where(
+                view.foreground(), self.settings.focal_alpha, 1 - self.settings.focal_alpha
+            )
         return losses
 
     def _class_weights(self, view: Softmax | Sigmoid) -> torch.Tensor:

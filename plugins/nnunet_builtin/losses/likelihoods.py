@@ -35,7 +35,9 @@ class ClassSums:
     def of_batch(self) -> ClassSums:
         """Return the sums over the batch of all processes, each with a batch axis of 1."""
         classes = self.both.shape[1]
-        stacked = torch.cat([self.both, self.predicted, self.true, self.voxels], dim=1).sum(0, keepdim=True)
+        stacked = torch.cat([self.both, self.predicted, self.true, self.voxels], dim=1).sum(
+            0, keepdim=True
+        )
         return ClassSums(*ranks.total(stacked).split([classes, classes, classes, 1], dim=1))
 
     def foreground(self) -> ClassSums:
@@ -53,7 +55,11 @@ class SoftmaxSums(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: torch.Tensor, label: torch.Tensor, seen: torch.Tensor | None, squares: bool
+        ctx: Any,
+        logits: torch.Tensor,
+        label: torch.Tensor,
+        seen: torch.Tensor | None,
+        squares: bool,
     ) -> tuple[torch.Tensor, ...]:
         """Return log p_y (B, 1, *spatial); sums of p_y by y, sums of p or p^2, and numbers of voxels by y, all (B, K).
 
@@ -117,7 +123,9 @@ class Softmax:
     true: torch.Tensor
 
     @classmethod
-    def read(cls, logits: torch.Tensor, label: torch.Tensor, ignore_label: int | None, squares: bool) -> Softmax:
+    def read(
+        cls, logits: torch.Tensor, label: torch.Tensor, ignore_label: int | None, squares: bool
+    ) -> Softmax:
         """Return the view of logits (B, K, *spatial) and integer labels (B, 1, *spatial); `squares` sums p^2."""
         seen, label = None, label.long()
         if ignore_label is not None:
@@ -167,7 +175,9 @@ class Sigmoid:
     squares: bool
 
     @classmethod
-    def read(cls, logits: torch.Tensor, maps: torch.Tensor, ignore_label: int | None, squares: bool) -> Sigmoid:
+    def read(
+        cls, logits: torch.Tensor, maps: torch.Tensor, ignore_label: int | None, squares: bool
+    ) -> Sigmoid:
         """Return the view of logits (B, R, *spatial) and binary maps (B, R, *spatial); `squares` sums p^2.
 
         With an ignore label the maps have one channel more, the last: true where voxels do not count.
@@ -177,7 +187,9 @@ class Sigmoid:
         if ignore_label is None:
             return cls(probabilities, truth, None, _log_truth(logits, truth), squares)
         seen, truth = ~truth[:, -1:], truth[:, :-1]
-        return cls(probabilities * seen, truth & seen, seen, _log_truth(logits, truth) * seen, squares)
+        return cls(
+            probabilities * seen, truth & seen, seen, _log_truth(logits, truth) * seen, squares
+        )
 
     @property
     def outputs(self) -> int:

@@ -37,7 +37,12 @@ def mcc(sums: ClassSums, smooth: float) -> torch.Tensor:
     tp, fp, fn = sums.both / n, (sums.predicted - sums.both) / n, (sums.true - sums.both) / n
     predicted, rest = sums.predicted / n, (sums.voxels - sums.predicted) / n
     tiny = torch.finfo(tp.dtype).eps
-    spread = predicted.clamp(min=tiny) * rest.clamp(min=tiny) * (sums.true / n) * ((sums.voxels - sums.true) / n)
+    spread = (
+        predicted.clamp(min=tiny)
+        * rest.clamp(min=tiny)
+        * (sums.true / n)
+        * ((sums.voxels - sums.true) / n)
+    )
     spread = torch.where(constant, torch.ones_like(spread), spread).sqrt()
     agreement = tp * (rest - fn) - fp * fn
     return (torch.where(constant, torch.zeros_like(tp), agreement) + smooth) / (spread + smooth)

@@ -13,7 +13,9 @@ def unet_memory(spec: NetworkSpec, patch_size: Sequence[int]) -> float:
     convs = 2 * spec.convs_per_stage + 1
     sizes = list(patch_size)
     volume = math.prod(sizes)
-    total = convs * volume * spec.base_features + (spec.input_channels + spec.output_channels) * volume
+    total = (
+        convs * volume * spec.base_features + (spec.input_channels + spec.output_channels) * volume
+    )
     stages = len(spec.pool_kernels)
     for stage, kernel in enumerate(spec.pool_kernels, start=1):
         sizes = [size // step for size, step in zip(sizes, kernel, strict=True)]

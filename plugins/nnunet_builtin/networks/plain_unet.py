@@ -76,7 +76,9 @@ def check_groups(norm: str, spec: NetworkSpec) -> None:
     Raises:
         UsageError: They cannot.
     """
-    odd = [size for stage in range(len(spec.conv_kernels)) if (size := spec.features(stage)) % GROUPS]
+    odd = [
+        size for stage in range(len(spec.conv_kernels)) if (size := spec.features(stage)) % GROUPS
+    ]
     if norm == "group" and odd:
         raise UsageError(
             f"network.norm=group has {GROUPS} groups, but the network has stages with {odd[0]} features. Plan with a "

@@ -21,7 +21,13 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, dimensions: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int], style: Style
+        self,
+        dimensions: int,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        style: Style,
     ) -> None:
         super().__init__()
         ones = (1,) * dimensions
@@ -37,7 +43,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
-        added = features if self.skip is None else normed(self.skip(features), self.skip_norm, self.style)
+        added = (
+            features
+            if self.skip is None
+            else normed(self.skip(features), self.skip_norm, self.style)
+        )
         result = normed(convolve(self.second, self.first(features)), self.norm, self.style) + added
         return functional.leaky_relu(result, self.style.negative_slope, inplace=True)
 
@@ -49,10 +59,24 @@ class ResidualEncoderUNet(UNet):
         self, spec: NetworkSpec, stage: int, inputs: int, stride: Sequence[int], style: Style
     ) -> nn.Sequential:
         """Return the residual blocks of a resolution; the finest begins with a convolution that makes its features."""
-        features, kernel, ones = spec.features(stage), spec.conv_kernels[stage], (1,) * spec.dimensions
+        features, kernel, ones = (
+            spec.features(stage),
+            spec.conv_kernels[stage],
+            (1,) * spec.dimensions,
+        )
         stem: list[nn.Module] = []
         if stage == 0:
-            stem = [Block(spec.dimensions, inputs, features, (3,) * spec.dimensions, ones, style, bias=False)]
+            stem = [
+                Block(
+                    spec.dimensions,
+                    inputs,
+                    features,
+                    (3,) * spec.dimensions,
+                    ones,
+                    style,
+                    bias=False,
+                )
+            ]
             inputs = features
         first = ResidualBlock(spec.dimensions, inputs, features, kernel, stride, style)
         others = (
@@ -61,10 +85,14 @@ class ResidualEncoderUNet(UNet):
         )
         return nn.Sequential(*stem, first, *others)
 
-    def decoder_stage(self, spec: NetworkSpec, stage: int, kernel: Sequence[int], style: Style) -> nn.Sequential:
+    def decoder_stage(
+        self, spec: NetworkSpec, stage: int, kernel: Sequence[int], style: Style
+    ) -> nn.Sequential:
         """Return one convolution."""
         features, ones = spec.features(stage), (1,) * spec.dimensions
-        return nn.Sequential(Block(spec.dimensions, 2 * features, features, kernel, ones, style, bias=False))
+        return nn.Sequential(
+            Block(spec.dimensions, 2 * features, features, kernel, ones, style, bias=False)
+        )
 
 
 def begin_as_identity(module: nn.Module) -> None:

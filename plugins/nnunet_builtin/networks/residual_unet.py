@@ -34,7 +34,19 @@ class ResidualUNet:
         zero_init: Begin with residual blocks that add nothing; needs a norm.
     """
 
-    blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4)
+    blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (
+        1,
+        2,
+        3,
+        4,
+        4,
+        4,
+        4,
+        4,
+        4,
+        4,
+        4,
+    )
     negative_slope: NonNegativeFloat = 0.01
     norm: Literal["instance", "batch", "group", "none"] = "instance"
     zero_init: bool = False
@@ -52,7 +64,9 @@ class ResidualUNet:
 
         check_groups(self.norm, spec)
         if self.zero_init and self.norm == "none":
-            raise UsageError("network.zero_init begins with the last norm of each block; network.norm=none has none.")
+            raise UsageError(
+                "network.zero_init begins with the last norm of each block; network.norm=none has none."
+            )
         style = Style(
             norm=self.norm,
             negative_slope=self.negative_slope,
@@ -68,7 +82,11 @@ class ResidualUNet:
 
     def memory(self, spec: NetworkSpec, patch_size: Sequence[int]) -> float:
         """Return the planner's memory estimate, in units of the plain U-Net's (contracts.NetworkBuilder)."""
-        sizes, volume, blocks = [float(n) for n in patch_size], math.prod(patch_size), self._blocks(spec)
+        sizes, volume, blocks = (
+            [float(n) for n in patch_size],
+            math.prod(patch_size),
+            self._blocks(spec),
+        )
         total = float(2 * blocks[0] + 1 + 2) * volume * spec.base_features
         total += (spec.input_channels + spec.output_channels) * volume
         stages = len(spec.pool_kernels)

@@ -16,8 +16,14 @@ _ALIAS = re.compile(r"^decoder\.encoder\.|\.all_modules\.")
 _FROM_V1 = (
     (r"^tu\.(\d+)\.(weight|bias)$", r"upsampling.\1.\2"),
     (r"^seg_outputs\.(\d+)\.(weight|bias)$", r"heads.\1.\2"),
-    (r"^conv_blocks_context\.(\d+)\.(?:0\.)?blocks\.(\d+)\.(?:(conv)|inst(norm))\.(\w+)$", r"encoder.\1.\2.\3\4.\5"),
-    (r"^conv_blocks_localization\.(\d+)\.0\.blocks\.(\d+)\.(?:(conv)|inst(norm))\.(\w+)$", r"decoder.\1.\2.\3\4.\5"),
+    (
+        r"^conv_blocks_context\.(\d+)\.(?:0\.)?blocks\.(\d+)\.(?:(conv)|inst(norm))\.(\w+)$",
+        r"encoder.\1.\2.\3\4.\5",
+    ),
+    (
+        r"^conv_blocks_localization\.(\d+)\.0\.blocks\.(\d+)\.(?:(conv)|inst(norm))\.(\w+)$",
+        r"decoder.\1.\2.\3\4.\5",
+    ),
 )
 _FROM_V2 = (
     (r"^decoder\.transpconvs\.(\d+)\.(weight|bias)$", r"upsampling.\1.\2"),
@@ -38,11 +44,16 @@ def from_v1(state: Mapping[str, torch.Tensor]) -> State:
     """
     plain = {re.sub(_WRAPPERS, "", name): tensor for name, tensor in state.items()}
     joints = [
-        int(match[1]) for name in plain if (match := re.match(r"conv_blocks_localization\.\d+\.0\.blocks\.(\d+)", name))
+        int(match[1])
+        for name in plain
+        if (match := re.match(r"conv_blocks_localization\.\d+\.0\.blocks\.(\d+)", name))
     ]
-    last = max(joints, default=-1) + 1  # v1 keeps the last block of the bottleneck and of decoder stages apart
+    last = (
+        max(joints, default=-1) + 1
+    )  # v1 keeps the last block of the bottleneck and of decoder stages apart
     joined = {
-        re.sub(r"^(conv_blocks_\w+\.\d+)\.1\.blocks\.0\.", rf"\1.0.blocks.{last}.", n): t for n, t in plain.items()
+        re.sub(r"^(conv_blocks_\w+\.\d+)\.1\.blocks\.0\.", rf"\1.0.blocks.{last}.", n): t
+        for n, t in plain.items()
     }
     return {_renamed(name, _FROM_V1, "v1"): tensor for name, tensor in joined.items()}
 
@@ -54,7 +65,11 @@ def from_v2(state: Mapping[str, torch.Tensor]) -> State:
         UsageError: A name that v2's plain U-Net does not have, as those of residual encoders.
     """
     plain = {re.sub(_WRAPPERS, "", name): tensor for name, tensor in state.items()}
-    return {_renamed(name, _FROM_V2, "v2"): tensor for name, tensor in plain.items() if not _ALIAS.search(name)}
+    return {
+        _renamed(name, _FROM_V2, "v2"): tensor
+        for name, tensor in plain.items()
+        if not _ALIAS.search(name)
+    }
 
 
 def to_v1(state: Mapping[str, torch.Tensor]) -> State:
@@ -73,7 +88,9 @@ def to_v1(state: Mapping[str, torch.Tensor]) -> State:
         else:
             place = f"0.blocks.{block}" if int(block) < last else "1.blocks.0"
         side = "context" if part == "encoder" else "localization"
-        return f"conv_blocks_{side}.{stage}.{place}.{'conv' if layer == 'conv' else 'instnorm'}.{kind}"
+        return (
+            f"conv_blocks_{side}.{stage}.{place}.{'conv' if layer == 'conv' else 'instnorm'}.{kind}"
+        )
 
     renamed = _to(state, name_of, {"upsampling": "tu", "heads": "seg_outputs"})
     extra = [name for name in renamed if re.match(r"(tu|seg_outputs)\.\d+\.bias$", name)]
@@ -94,9 +111,13 @@ def to_v2(state: Mapping[str, torch.Tensor]) -> State:
 
     def name_of(match: re.Match[str]) -> str:
         part, stage, block, layer, kind = match.groups()
-        return f"{part}.stages.{stage}.{'0.' if part == 'encoder' else ''}convs.{block}.{layer}.{kind}"
+        return (
+            f"{part}.stages.{stage}.{'0.' if part == 'encoder' else ''}convs.{block}.{layer}.{kind}"
+        )
 
-    renamed = _to(state, name_of, {"upsampling": "decoder.transpconvs", "heads": "decoder.seg_layers"})
+    renamed = _to(
+        state, name_of, {"upsampling": "decoder.transpconvs", "heads": "decoder.seg_layers"}
+    )
     for name, tensor in list(renamed.items()):
         if match := re.fullmatch(r"decoder\.(transpconvs|seg_layers)\.\d+\.weight", name):
             outputs = tensor.shape[1 if match[1] == "transpconvs" else 0]
@@ -106,7 +127,9 @@ def to_v2(state: Mapping[str, torch.Tensor]) -> State:
 
 def _v2_names(name: str) -> Iterator[str]:
     """Yield every name that v2 has for a tensor: blocks list their layers twice, and the decoder holds the encoder."""
-    for own in dict.fromkeys((name, name.replace(".conv.", ".all_modules.0.").replace(".norm.", ".all_modules.1."))):
+    for own in dict.fromkeys(
+        (name, name.replace(".conv.", ".all_modules.0.").replace(".norm.", ".all_modules.1."))
+    ):
         yield own
         if own.startswith("encoder."):
             yield f"decoder.{own}"
@@ -116,13 +139,19 @@ def _own(state: Mapping[str, torch.Tensor]) -> list[re.Match[str]]:
     return [match for name in state if (match := _OWN.fullmatch(name))]
 
 
-def _to(state: Mapping[str, torch.Tensor], name_of: Callable[[re.Match[str]], str], others: Mapping[str, str]) -> State:
+def _to(
+    state: Mapping[str, torch.Tensor],
+    name_of: Callable[[re.Match[str]], str],
+    others: Mapping[str, str],
+) -> State:
     renamed = {}
     for name, tensor in state.items():
         match = _OWN.fullmatch(name)
         part, _, rest = name.partition(".")
         if match is None and part not in others:
-            raise UsageError(f"'{name}' is no tensor of a plain U-Net; only those have names in nnU-Net v1 and v2.")
+            raise UsageError(
+                f"'{name}' is no tensor of a plain U-Net; only those have names in nnU-Net v1 and v2."
+            )
         renamed[f"{others[part]}.{rest}" if match is None else name_of(match)] = tensor
     return renamed
 

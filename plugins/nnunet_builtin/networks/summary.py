@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 TABLE = "network.txt"
 DRAWING = "network.png"
 _BYTES = 4
-_WIDTH, _HEIGHT, _ROW, _SIDE = 1.85, 0.56, 1.0, 1.75  # inches: boxes of stages, their rows, boxes of inputs and heads
+_WIDTH, _HEIGHT, _ROW, _SIDE = (
+    1.85,
+    0.56,
+    1.0,
+    1.75,
+)  # inches: boxes of stages, their rows, boxes of inputs and heads
 _GAP, _SHIFT, _MARGIN = 0.5, 0.3, 0.3
 _INK, _GREY, _HEAD, _INPUT = "#1d2733", "#6b7785", "#ffe3bf", "#e4e7ea"
 
@@ -45,13 +50,16 @@ def describe_network(network: nn.Module, task: TrainingTask, batch_size: int) ->
             text = network_table(network, (batch_size, spec.input_channels, *patch))
         values = task.network.memory(spec, patch)
         write_text(
-            task.folder / TABLE, f"{text}\nfeature-map values per patch, as planners count them: {values:,.0f}\n"
+            task.folder / TABLE,
+            f"{text}\nfeature-map values per patch, as planners count them: {values:,.0f}\n",
         )
         if type(network) is UNet:
             heads = len(spec.pool_kernels) if network.deep_supervision else 1
             network_picture(spec, patch, task.folder / DRAWING, batch_size, heads)
     except Exception as error:  # noqa: BLE001 - a picture that fails does not stop a training
-        task.report.warning(f"The network cannot be shown: {type(error).__name__}: {error}. The training goes on.")
+        task.report.warning(
+            f"The network cannot be shown: {type(error).__name__}: {error}. The training goes on."
+        )
 
 
 def network_table(network: nn.Module, shape: Sequence[int]) -> str:
@@ -75,8 +83,13 @@ def network_table(network: nn.Module, shape: Sequence[int]) -> str:
         verbose=0,
     )
     weights = sum(parameter.numel() for parameter in network.parameters())
-    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    kept, maps = (weights + 2 * trained) * _BYTES, statistics.total_output_bytes // 2  # it counts gradients too
+    trained = sum(
+        parameter.numel() for parameter in network.parameters() if parameter.requires_grad
+    )
+    kept, maps = (
+        (weights + 2 * trained) * _BYTES,
+        statistics.total_output_bytes // 2,
+    )  # it counts gradients too
     lines = [
         f"{type(network).__name__}, batch {' x '.join(map(str, shape))} (samples, channels, voxels)",
         "",
@@ -92,13 +105,19 @@ def network_table(network: nn.Module, shape: Sequence[int]) -> str:
 
 def _without_data(network: nn.Module) -> nn.Module:
     """Return a copy whose parameters and buffers have shapes only."""
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()}
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()
+    }
     memo.update({id(buffer): buffer.to("meta") for buffer in network.buffers()})
     return copy.deepcopy(network, memo)
 
 
 def network_picture(
-    spec: NetworkSpec, patch_size: Sequence[int], path: Path, batch_size: int, heads: int | None = None
+    spec: NetworkSpec,
+    patch_size: Sequence[int],
+    path: Path,
+    batch_size: int,
+    heads: int | None = None,
 ) -> None:
     """Draw the U-Net of a specification: features, shape and kernels of each stage, strides, skips and heads.
 
@@ -184,7 +203,9 @@ class _Layout:
         def stage(x: float, d: int, kernel: Sequence[int]) -> _Box:
             features = spec.features(d)
             line = f"{spec.convs_per_stage} × conv {_times(kernel)}"
-            return _Box(x, rows[d], _WIDTH, _shade(features, spec), f"{features} × {sizes[d]}", line)
+            return _Box(
+                x, rows[d], _WIDTH, _shade(features, spec), f"{features} × {sizes[d]}", line
+            )
 
         def head(d: int) -> _Box:
             line = "segmentation" if d == 0 else "deep supervision"
@@ -195,9 +216,18 @@ class _Layout:
         return cls(
             width=2 * centre,
             height=height,
-            image=_Box(_MARGIN + _SIDE / 2, rows[0], _SIDE, _INPUT, f"{spec.input_channels} × {sizes[0]}", "input"),
+            image=_Box(
+                _MARGIN + _SIDE / 2,
+                rows[0],
+                _SIDE,
+                _INPUT,
+                f"{spec.input_channels} × {sizes[0]}",
+                "input",
+            ),
             encoder=tuple(stage(x, d, spec.conv_kernels[d]) for d, x in enumerate(left)),
-            decoder=tuple(stage(centre + offsets[d], d, spec.conv_kernels[d + 1]) for d in range(depth)),
+            decoder=tuple(
+                stage(centre + offsets[d], d, spec.conv_kernels[d + 1]) for d in range(depth)
+            ),
             heads=tuple(head(d) for d in range(heads or depth)),
         )
 
@@ -209,10 +239,24 @@ def _connect(axes: Axes, layout: _Layout, spec: NetworkSpec) -> None:
     for d, stride in enumerate(spec.pool_kernels):
         down, up, text = encoder[d + 1], (*decoder, encoder[-1])[d + 1], _times(stride)
         last = d + 1 == len(decoder)
-        edge, x_down, x_up = _HEIGHT / 2, encoder[d].x if last else down.x, decoder[d].x if last else up.x
+        edge, x_down, x_up = (
+            _HEIGHT / 2,
+            encoder[d].x if last else down.x,
+            decoder[d].x if last else up.x,
+        )
         if last:
-            _arrow(axes, (x_down, encoder[d].y - edge), down.left, connectionstyle="angle,angleA=-90,angleB=180,rad=6")
-            _arrow(axes, up.right, (x_up, decoder[d].y - edge), connectionstyle="angle,angleA=0,angleB=90,rad=6")
+            _arrow(
+                axes,
+                (x_down, encoder[d].y - edge),
+                down.left,
+                connectionstyle="angle,angleA=-90,angleB=180,rad=6",
+            )
+            _arrow(
+                axes,
+                up.right,
+                (x_up, decoder[d].y - edge),
+                connectionstyle="angle,angleA=0,angleB=90,rad=6",
+            )
         else:
             _arrow(axes, (x_down, encoder[d].y - edge), (x_down, down.y + edge))
             _arrow(axes, (x_up, up.y + edge), (x_up, decoder[d].y - edge))
@@ -227,7 +271,14 @@ def _connect(axes: Axes, layout: _Layout, spec: NetworkSpec) -> None:
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
-    chosen = {"arrowstyle": "-|>", "color": _INK, "linewidth": 1.0, "shrinkA": 1, "shrinkB": 1, **style}
+    chosen = {
+        "arrowstyle": "-|>",
+        "color": _INK,
+        "linewidth": 1.0,
+        "shrinkA": 1,
+        "shrinkB": 1,
+        **style,
+    }
     axes.annotate("", xy=end, xytext=start, arrowprops=chosen)
 
 

@@ -40,7 +40,11 @@ class Block(nn.Module):
         self.conv = convolution(dimensions, inputs, outputs, kernel, stride, bias)
         self.norm = make_norm(style.norm, dimensions, outputs)
         self.style = style
-        self.usual = (style.norm, style.activation, style.norm_last) == ("instance", "leaky_relu", False)
+        self.usual = (style.norm, style.activation, style.norm_last) == (
+            "instance",
+            "leaky_relu",
+            False,
+        )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
@@ -59,12 +63,18 @@ class Block(nn.Module):
             return features  # it has its own
         if self.style.activation == "leaky_relu":
             return functional.leaky_relu(features, self.style.negative_slope, inplace=True)
-        return functional.gelu(features) if self.style.activation == "gelu" else functional.mish(features)
+        return (
+            functional.gelu(features)
+            if self.style.activation == "gelu"
+            else functional.mish(features)
+        )
 
 
 def normed(features: torch.Tensor, norm: Any, style: Style) -> torch.Tensor:
     """Return features after a norm alone."""
-    result: torch.Tensor = instance_normed(features, norm) if style.norm == "instance" else norm(features)
+    result: torch.Tensor = (
+        instance_normed(features, norm) if style.norm == "instance" else norm(features)
+    )
     return result
 
 
@@ -76,23 +86,39 @@ def instance_normed(features: torch.Tensor, norm: Any, slope: float = 1.0) -> to
         norm: Group norm with one group per feature.
         slope: Of the leaky ReLU.
     """
-    kind, compiling = features.device.type, torch.compiler.is_compiling()  # compilers fuse better what they can see
-    if kind == "cpu" and not compiling and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2]):
+    kind, compiling = (
+        features.device.type,
+        torch.compiler.is_compiling(),
+    )  # compilers fuse better what they can see
+    if (
+        kind == "cpu"
+        and not compiling
+        and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2])
+    ):
         fused: torch.Tensor = _NormActivation.apply(features, norm.weight, norm.bias, slope)
         return fused
     if kind == "cuda" or compiling:  # mixed precision would compute a group norm in float32
-        features = functional.instance_norm(features, weight=norm.weight, bias=norm.bias, eps=_EPSILON)
+        features = functional.instance_norm(
+            features, weight=norm.weight, bias=norm.bias, eps=_EPSILON
+        )
     else:
         features = norm(features)
     return features if slope == 1 else functional.leaky_relu(features, slope, inplace=True)
 
 
 def convolution(
-    dimensions: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int], bias: bool
+    dimensions: int,
+    inputs: int,
+    outputs: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    bias: bool,
 ) -> nn.Module:
     """Return a convolution that keeps the size, but for its stride."""
     padding = tuple((size - 1) // 2 for size in kernel)
-    made: nn.Module = _CONVOLUTION[dimensions](inputs, outputs, tuple(kernel), tuple(stride), padding, bias=bias)
+    made: nn.Module = _CONVOLUTION[dimensions](
+        inputs, outputs, tuple(kernel), tuple(stride), padding, bias=bias
+    )
     return made
 
 
@@ -119,7 +145,9 @@ class ResponseNorm(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, C, *spatial) to the same shape."""
         axes = list(range(2, features.ndim))
-        weight, bias, threshold = (p.view(-1, *[1] * len(axes)) for p in (self.weight, self.bias, self.threshold))
+        weight, bias, threshold = (
+            p.view(-1, *[1] * len(axes)) for p in (self.weight, self.bias, self.threshold)
+        )
         scale = torch.rsqrt(features.float().square().mean(axes, keepdim=True) + _RESPONSE_EPSILON)
         return torch.maximum(weight * (features * scale) + bias, threshold)
 
@@ -141,7 +169,9 @@ class _NormActivation(torch.autograd.Function):
         for index in range(len(features)):
             sample = slice(index, index + 1)
             out = (activated[sample], mean[index], scale[index])
-            torch.native_batch_norm(features[sample], weight, bias, None, None, True, 0.0, _EPSILON, out=out)
+            torch.native_batch_norm(
+                features[sample], weight, bias, None, None, True, 0.0, _EPSILON, out=out
+            )
             functional.leaky_relu_(activated[sample], slope)
         ctx.save_for_backward(features, activated, weight, mean, scale)
         ctx.slope = slope
@@ -154,7 +184,9 @@ class _NormActivation(torch.autograd.Function):
         weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(weight)
         for index in range(len(features)):
             sample = slice(index, index + 1)
-            gradient = torch.ops.aten.leaky_relu_backward(gradients[0][sample], activated[sample], ctx.slope, True)
+            gradient = torch.ops.aten.leaky_relu_backward(
+                gradients[0][sample], activated[sample], ctx.slope, True
+            )
             by_features, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
                 gradient,
                 features[sample],
@@ -195,17 +227,25 @@ class UNet(nn.Module):
         kernels = spec.conv_kernels if style.own_kernels else spec.conv_kernels[1:]
         upwards = range(depth - 1, -1, -1)
         self.encoder = nn.ModuleList(
-            self.encoder_stage(spec, stage, inputs[stage], strides[stage], style) for stage in range(depth + 1)
+            self.encoder_stage(spec, stage, inputs[stage], strides[stage], style)
+            for stage in range(depth + 1)
         )
         self.upsampling = nn.ModuleList(
             _TRANSPOSED[dimensions](
-                features[s + 1], features[s], strides[s + 1], strides[s + 1], bias=style.upsampling_bias
+                features[s + 1],
+                features[s],
+                strides[s + 1],
+                strides[s + 1],
+                bias=style.upsampling_bias,
             )
             for s in upwards
         )
-        self.decoder = nn.ModuleList(self.decoder_stage(spec, s, kernels[s], style) for s in upwards)
+        self.decoder = nn.ModuleList(
+            self.decoder_stage(spec, s, kernels[s], style) for s in upwards
+        )
         self.heads = nn.ModuleList(
-            _CONVOLUTION[dimensions](features[s], spec.output_channels, 1, bias=style.head_bias) for s in upwards
+            _CONVOLUTION[dimensions](features[s], spec.output_channels, 1, bias=style.head_bias)
+            for s in upwards
         )
 
     def encoder_stage(
@@ -214,7 +254,9 @@ class UNet(nn.Module):
         """Return the blocks of a resolution; the first one has the stride."""
         return _blocks(spec, stage, inputs, spec.conv_kernels[stage], stride, style)
 
-    def decoder_stage(self, spec: NetworkSpec, stage: int, kernel: Sequence[int], style: Style) -> nn.Sequential:
+    def decoder_stage(
+        self, spec: NetworkSpec, stage: int, kernel: Sequence[int], style: Style
+    ) -> nn.Sequential:
         """Return the blocks of a resolution after upsampled and skipped features are joined."""
         return _blocks(spec, stage, 2 * spec.features(stage), kernel, (1,) * spec.dimensions, style)
 
@@ -235,11 +277,19 @@ class UNet(nn.Module):
 
 
 def _blocks(
-    spec: NetworkSpec, stage: int, inputs: int, kernel: Sequence[int], stride: Sequence[int], style: Style
+    spec: NetworkSpec,
+    stage: int,
+    inputs: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    style: Style,
 ) -> nn.Sequential:
     features, ones = spec.features(stage), (1,) * spec.dimensions
     first = Block(spec.dimensions, inputs, features, kernel, stride, style)
-    others = (Block(spec.dimensions, features, features, kernel, ones, style) for _ in range(spec.convs_per_stage - 1))
+    others = (
+        Block(spec.dimensions, features, features, kernel, ones, style)
+        for _ in range(spec.convs_per_stage - 1)
+    )
     return nn.Sequential(first, *others)
 
 

@@ -40,7 +40,9 @@ class Observer:
         open_log: From library, record and fold folder to the log of one fold.
     """
 
-    def __init__(self, name: str, library: str, open_log: Callable[[Any, FoldRecord, Path], Log]) -> None:
+    def __init__(
+        self, name: str, library: str, open_log: Callable[[Any, FoldRecord, Path], Log]
+    ) -> None:
         self.name = name
         self.library = library
         self.open_log = open_log
@@ -67,7 +69,9 @@ class Observer:
                 ) from error
 
     @hookimpl
-    def nnunet_run_finished(self, record: FoldRecord, folder: Path, summary: Mapping[str, object]) -> None:
+    def nnunet_run_finished(
+        self, record: FoldRecord, folder: Path, summary: Mapping[str, object]
+    ) -> None:
         """Write the scores of the fold's validation; a fold that only had to be validated is opened for it."""
         if self.name in asked_names() and folder not in self._logs:
             self._open(record, folder)
@@ -82,7 +86,9 @@ class Observer:
 
 def asked_names() -> tuple[str, ...]:
     """Return the names in NNUNET_LOG."""
-    return tuple(name for part in os.environ.get(VARIABLE, "").split(",") if (name := part.strip().lower()))
+    return tuple(
+        name for part in os.environ.get(VARIABLE, "").split(",") if (name := part.strip().lower())
+    )
 
 
 def check_names() -> None:
@@ -93,7 +99,9 @@ def check_names() -> None:
     """
     for name in asked_names():
         if name not in NAMES:
-            raise UsageError(f"{VARIABLE} names '{name}'.{nearest(name, NAMES)} Allowed: {', '.join(NAMES)}.")
+            raise UsageError(
+                f"{VARIABLE} names '{name}'.{nearest(name, NAMES)} Allowed: {', '.join(NAMES)}."
+            )
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, float]:

@@ -49,7 +49,9 @@ class TensorBoardLog:
     def _opened(self, epoch: int | None) -> Any:
         if self._writer is None:
             self._writer = self.library.SummaryWriter(str(self.folder / FOLDER), purge_step=epoch)
-            self._writer.add_text("run", f"```json\n{json.dumps(facts(self.record), indent=1)}\n```", epoch or 0)
+            self._writer.add_text(
+                "run", f"```json\n{json.dumps(facts(self.record), indent=1)}\n```", epoch or 0
+            )
         return self._writer
 
 

@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from nnunet_core.data.labels import Labels
 
 #: Colours of labels 1, 2, ...: told apart on grey also by people with colour-blindness.
-COLOURS = ("#ff9f1c", "#3fb6ff", "#f25fb0", "#2fd08a", "#ffe66d", "#b28dff", "#ff5a4f", "#7ff0e8", "#c08457", "#a8d93f")
+COLOURS = (
+    "#ff9f1c",
+    "#3fb6ff",
+    "#f25fb0",
+    "#2fd08a",
+    "#ffe66d",
+    "#b28dff",
+    "#ff5a4f",
+    "#7ff0e8",
+    "#c08457",
+    "#a8d93f",
+)
 IGNORED = "#9a9a9a"
 
 #: A slice axis this much coarser than the others is the axis that people look along.
@@ -82,7 +93,9 @@ def overlay_picture(
     _save(figure, path)
 
 
-def contact_sheet(cases: Iterable[Case], path: Path, labels: Labels, columns: int | None = None) -> None:
+def contact_sheet(
+    cases: Iterable[Case], path: Path, labels: Labels, columns: int | None = None
+) -> None:
     """Draw every case small, through the slice with most foreground, with its labels in colour and its name.
 
     Args:
@@ -137,7 +150,9 @@ class _Volume:
 
     def size_mm(self, axis: int) -> tuple[float, float]:
         """Return height and width of the slices along an axis."""
-        lengths = [voxels * spacing for voxels, spacing in zip(self.image.shape, self.spacing, strict=True)]
+        lengths = [
+            voxels * spacing for voxels, spacing in zip(self.image.shape, self.spacing, strict=True)
+        ]
         del lengths[axis]
         return lengths[0], lengths[1]
 
@@ -152,7 +167,9 @@ class _Volume:
         for array in self.maps:
             highest = int(array.max(initial=0))
             planes = np.moveaxis(array, axis, 0)
-            counts = np.stack([np.bincount(plane.ravel(), minlength=highest + 1) for plane in planes])[:, 1:]
+            counts = np.stack(
+                [np.bincount(plane.ravel(), minlength=highest + 1) for plane in planes]
+            )[:, 1:]
             shown += (counts / np.maximum(counts.max(axis=0), 1)).sum(axis=1)
         return shown
 
@@ -167,8 +184,13 @@ def _views(volume: _Volume) -> list[tuple[int, int]]:
     occupied = np.flatnonzero(volume.foreground(axis))
     if len(occupied) == 0:
         return [(axis, volume.image.shape[axis] // 2)]
-    quarter, three_quarters = (int(occupied[int(part * (len(occupied) - 1))]) for part in (0.25, 0.75))
-    return [(axis, index) for index in sorted({quarter, _fullest(volume, axis), three_quarters}, reverse=True)]
+    quarter, three_quarters = (
+        int(occupied[int(part * (len(occupied) - 1))]) for part in (0.25, 0.75)
+    )
+    return [
+        (axis, index)
+        for index in sorted({quarter, _fullest(volume, axis), three_quarters}, reverse=True)
+    ]
 
 
 def _main_axis(volume: _Volume) -> int:
@@ -182,12 +204,16 @@ def _is_anisotropic(volume: _Volume) -> bool:
     return max(volume.spacing) / min(volume.spacing) > _ANISOTROPIC
 
 
-def _panels(sizes_mm: Sequence[tuple[float, float]], columns: int, legend: _Legend) -> tuple[Figure, np.ndarray]:
+def _panels(
+    sizes_mm: Sequence[tuple[float, float]], columns: int, legend: _Legend
+) -> tuple[Figure, np.ndarray]:
     """Return a figure with a row of axes per (height, width), all of one scale."""
     widest, total = max(width for _, width in sizes_mm), sum(height for height, _ in sizes_mm)
     inches = min(3.4 / widest, 8.5 / total)
     width = max(columns * inches * widest + 0.3, 5.5)
-    figure = _figure(width, total * inches + 0.08 * len(sizes_mm) + 0.6 + legend.height(width), _DARK)
+    figure = _figure(
+        width, total * inches + 0.08 * len(sizes_mm) + 0.6 + legend.height(width), _DARK
+    )
     heights = [max(height, 0.02 * width) for height, width in sizes_mm]
     return figure, figure.subplots(len(sizes_mm), columns, squeeze=False, height_ratios=heights)
 
@@ -198,17 +224,32 @@ def _fullest(volume: _Volume, axis: int) -> int:
 
 
 def _draw_view(
-    axes: Axes, volume: _Volume, axis: int, index: int, window: tuple[float, float], shown: int, labels: Labels
+    axes: Axes,
+    volume: _Volume,
+    axis: int,
+    index: int,
+    window: tuple[float, float],
+    shown: int,
+    labels: Labels,
 ) -> None:
     """Draw one slice of the image, with the label map number `shown` when that is not -1."""
     rows, columns = (s for i, s in enumerate(volume.spacing) if i != axis)
     plane = volume.cut(volume.image, axis, index)
-    axes.imshow(plane, cmap="gray", vmin=window[0], vmax=window[1], aspect=rows / columns, interpolation="bilinear")
+    axes.imshow(
+        plane,
+        cmap="gray",
+        vmin=window[0],
+        vmax=window[1],
+        aspect=rows / columns,
+        interpolation="bilinear",
+    )
     axes.set_axis_off()
     axes.set_autoscale_on(False)
     if shown >= 0:
         segmentation = volume.cut(volume.maps[shown], axis, index)
-        axes.imshow(_painted(segmentation, labels, 0.33), aspect=rows / columns, interpolation="nearest")
+        axes.imshow(
+            _painted(segmentation, labels, 0.33), aspect=rows / columns, interpolation="nearest"
+        )
         for value in (*labels.foreground, *_ignored(labels)):
             _outline(axes, segmentation == value, _colour(value, labels), 1.3)
     if shown == 1:
@@ -221,7 +262,14 @@ def _outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
     """Draw the border of a mask; the frame of the picture counts as border."""
     if mask.any():
         rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
-        axes.contour(columns, rows, np.pad(mask, 1).astype(float), levels=[0.5], colors=[colour], linewidths=width)
+        axes.contour(
+            columns,
+            rows,
+            np.pad(mask, 1).astype(float),
+            levels=[0.5],
+            colors=[colour],
+            linewidths=width,
+        )
 
 
 def _annotate(axes: Axes, volume: _Volume, axis: int, index: int) -> None:
@@ -237,7 +285,16 @@ def _annotate(axes: Axes, volume: _Volume, axis: int, index: int) -> None:
     for x, y, text in notes:
         horizontal = {0.02: "left", 0.5: "center", 0.98: "right"}[x]
         vertical = {0.02: "bottom", 0.5: "center", 0.98: "top"}[y]
-        written = axes.text(x, y, text, ha=horizontal, va=vertical, color=_LIGHT, fontsize=9, transform=axes.transAxes)
+        written = axes.text(
+            x,
+            y,
+            text,
+            ha=horizontal,
+            va=vertical,
+            color=_LIGHT,
+            fontsize=9,
+            transform=axes.transAxes,
+        )
         written.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
@@ -249,18 +306,32 @@ class _Legend:
     line: str = ""
 
     @classmethod
-    def of(cls, labels: Labels, reference: np.ndarray | None = None, prediction: np.ndarray | None = None) -> _Legend:
+    def of(
+        cls,
+        labels: Labels,
+        reference: np.ndarray | None = None,
+        prediction: np.ndarray | None = None,
+    ) -> _Legend:
         """Name the labels that occur, with the Dice of the whole volume where both maps are known."""
         maps = [array for array in (reference, prediction) if array is not None]
-        present = np.unique(np.concatenate([np.unique(array) for array in maps])) if maps else labels.foreground
+        present = (
+            np.unique(np.concatenate([np.unique(array) for array in maps]))
+            if maps
+            else labels.foreground
+        )
         both = reference is not None and prediction is not None
         scores = evaluate_case(prediction, reference, labels) if both else {}  # type: ignore[arg-type]
-        dice = {key: "undefined" if m["Dice"] is None else f"{m['Dice']:.3f}" for key, m in scores.items()}
+        dice = {
+            key: "undefined" if m["Dice"] is None else f"{m['Dice']:.3f}"
+            for key, m in scores.items()
+        }
         entries: list[tuple[str | None, str]] = []
         for value in labels.foreground:
             if value in present:
                 name, score = labels.names.get(value, f"label {value}"), dice.get(str(value))
-                entries.append((_colour(value, labels), name if score is None else f"{name}, Dice {score}"))
+                entries.append(
+                    (_colour(value, labels), name if score is None else f"{name}, Dice {score}")
+                )
         entries += [(IGNORED, "ignored") for value in _ignored(labels) if value in present]
         entries += [(None, "outline of the reference")] if both else []
         regions = [f"{name} {dice[name]}" for name in labels.region_names if name in dice]
@@ -280,7 +351,10 @@ class _Legend:
         from matplotlib.patches import Patch
 
         legend = figure.legend(
-            handles=[Patch(facecolor=c or "none", edgecolor=c or "white", label=text) for c, text in self.entries],
+            handles=[
+                Patch(facecolor=c or "none", edgecolor=c or "white", label=text)
+                for c, text in self.entries
+            ],
             loc="outside lower center",
             ncols=self.columns(figure.get_figwidth()),
             frameon=False,

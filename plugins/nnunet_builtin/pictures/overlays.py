@@ -19,7 +19,10 @@ def draw_overlays(dataset: Dataset, summary: Mapping[str, Any]) -> None:
         dataset: That was trained on.
         summary: Of the validation, see summary.json.
     """
-    scored = [(mean_foreground_dice({"results": {"mean": case}}), case["test"]) for case in summary["results"]["all"]]
+    scored = [
+        (mean_foreground_dice({"results": {"mean": case}}), case["test"])
+        for case in summary["results"]["all"]
+    ]
     ranked = [Path(path) for _, path in sorted(pair for pair in scored if not math.isnan(pair[0]))]
     if not ranked:
         return

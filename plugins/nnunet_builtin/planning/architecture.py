@@ -49,5 +49,8 @@ def topology(spacing: Iterable[float], patch_size: Iterable[int]) -> Topology:
 
 def _similar(spacing: Sequence[float]) -> list[int]:
     """Return the first largest group of axes within a factor of 2 of one of them."""
-    groups = [[i for i, other in enumerate(spacing) if other / own < 2 and own / other < 2] for own in spacing]
+    groups = [
+        [i for i, other in enumerate(spacing) if other / own < 2 and own / other < 2]
+        for own in spacing
+    ]
     return max(groups, key=len)

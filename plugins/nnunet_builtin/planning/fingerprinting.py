@@ -16,10 +16,14 @@ from nnunet_core.runtime.workers import Workers
 #: Channels of these names, exactly, have intensities in Hounsfield units.
 CT_NAMES = frozenset({"CT", "ct"})
 _EVERY = 10
-_MOST_SAMPLES = 20_000  # per case, where v1 takes no intensities: they serve schemes that a user sets
+_MOST_SAMPLES = (
+    20_000  # per case, where v1 takes no intensities: they serve schemes that a user sets
+)
 
 
-def extract(dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None) -> Fingerprint:
+def extract(
+    dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None
+) -> Fingerprint:
     """Return the fingerprint of the training cases.
 
     Args:
@@ -33,7 +37,9 @@ def extract(dataset: Dataset, workers: Workers, progress: Callable[[str], None] 
     most = None if any(name in CT_NAMES for name in dataset.channels) else _MOST_SAMPLES
     work = functools.partial(_describe, dataset, most)
     cases, samples = [], []
-    for case, sample in workers.each(work, dataset.training, dataset.memory, name=lambda files: f"case {files.name}"):
+    for case, sample in workers.each(
+        work, dataset.training, dataset.memory, name=lambda files: f"case {files.name}"
+    ):
         cases.append(case)
         samples.append(sample)
         if progress is not None:
@@ -44,7 +50,10 @@ def extract(dataset: Dataset, workers: Workers, progress: Callable[[str], None] 
         channels=dataset.channels,
         foreground=dataset.labels.foreground,
         cases=tuple(cases),
-        intensities=tuple(statistics(np.concatenate([sample[channel] for sample in samples])) for channel in channels),
+        intensities=tuple(
+            statistics(np.concatenate([sample[channel] for sample in samples]))
+            for channel in channels
+        ),
     )
 
 
@@ -65,7 +74,9 @@ def statistics(values: np.ndarray) -> IntensityStatistics:
     )
 
 
-def _describe(dataset: Dataset, most: int | None, files: CaseFiles) -> tuple[CaseFingerprint, list[np.ndarray]]:
+def _describe(
+    dataset: Dataset, most: int | None, files: CaseFiles
+) -> tuple[CaseFingerprint, list[np.ndarray]]:
     """Return a case's fingerprint and, per channel, every tenth foreground intensity in C order, or `most` of them."""
     case = dataset.load(files)
     images, label, box = crop(case)

@@ -177,7 +177,9 @@ class PlannerV21:
             dataset=dataset.name,
             planner=f"{type(self).__module__}:{type(self).__qualname__}",
             fingerprint_digest=fingerprint.digest,
-            configurations={name: planned[name] for name in CONFIGURATIONS if name in planned and name in wanted},
+            configurations={
+                name: planned[name] for name in CONFIGURATIONS if name in planned and name in wanted
+            },
             skipped={name: why for name, why in skipped.items() if name in wanted},
             notes=self._notes(fingerprint),
         )
@@ -191,7 +193,9 @@ class PlannerV21:
             if name not in self.schemes
         )
 
-    def _plan_2d(self, dataset: Dataset, fingerprint: Fingerprint, network: NetworkBuilder) -> Configuration:
+    def _plan_2d(
+        self, dataset: Dataset, fingerprint: Fingerprint, network: NetworkBuilder
+    ) -> Configuration:
         data = _describe(dataset, fingerprint, median_spacing(fingerprint), ())
         stage = self._stage_2d(data, network)
         return self._configuration(fingerprint, data, stage, batch_dice=True)
@@ -209,11 +213,17 @@ class PlannerV21:
         low, why = self._plan_low_resolution(data, full, network)
         fullres = self._configuration(fingerprint, data, full, batch_dice=low is not None)
         if low is None:
-            return {"3d_fullres": fullres}, {"3d_lowres": why, "3d_cascade_fullres": "there is no 3d_lowres"}
+            return {"3d_fullres": fullres}, {
+                "3d_lowres": why,
+                "3d_cascade_fullres": "there is no 3d_lowres",
+            }
         lowres = self._configuration(fingerprint, data, low, batch_dice=False)
         inputs = fullres.network.input_channels + len(dataset.labels.foreground)
         cascade = fullres.model_copy(
-            update={"previous": "3d_lowres", "network": fullres.network.model_copy(update={"input_channels": inputs})}
+            update={
+                "previous": "3d_lowres",
+                "network": fullres.network.model_copy(update={"input_channels": inputs}),
+            }
         )
         return {"3d_lowres": lowres, "3d_fullres": fullres, "3d_cascade_fullres": cascade}, {}
 
@@ -221,16 +231,33 @@ class PlannerV21:
         """Plan one 3D network at a spacing in mm, axes as in the file (spec: planning, section 6)."""
         limit = self._reference()
         current = data.permuted(spacing)
-        shape = np.round(data.permuted(data.spacing) / current * data.permuted(data.median)).astype(int).clip(min=1)
+        shape = (
+            np.round(data.permuted(data.spacing) / current * data.permuted(data.median))
+            .astype(int)
+            .clip(min=1)
+        )
 
         def memory(net: Topology) -> float:
-            return network.memory(self._spec(data, net, self.base_features, MAX_FEATURES[3]), net.patch_size)
+            return network.memory(
+                self._spec(data, net, self.base_features, MAX_FEATURES[3]), net.patch_size
+            )
 
         start = topology(current, self._first_patch(current, shape))
         net, shrunk = _shrink(start, current, memory, limit, self._longest(current, shape))
         fitting = math.floor(max(limit / memory(net), 1) * 2)
-        share = max(round(_DATASET_SHARE * math.prod(map(int, shape)) * data.cases / math.prod(net.patch_size)), 2)
-        return _Stage(current, _triple(shape), net, max(1, min(fitting, share)), _limits(shrunk, fitting, share))
+        share = max(
+            round(
+                _DATASET_SHARE * math.prod(map(int, shape)) * data.cases / math.prod(net.patch_size)
+            ),
+            2,
+        )
+        return _Stage(
+            current,
+            _triple(shape),
+            net,
+            max(1, min(fitting, share)),
+            _limits(shrunk, fitting, share),
+        )
 
     def _reference(self) -> float:
         """Return the memory that a network may take; v1 scales it unevenly (spec: planning, sections 1 and 11).
@@ -257,13 +284,18 @@ class PlannerV21:
             return lambda patch: patch * spacing
         return lambda patch: spacing if np.all(patch == patch[0]) else patch
 
-    def _plan_low_resolution(self, data: _Data, full: _Stage, network: NetworkBuilder) -> tuple[_Stage | None, str]:
+    def _plan_low_resolution(
+        self, data: _Data, full: _Stage, network: NetworkBuilder
+    ) -> tuple[_Stage | None, str]:
         """Plan the low-resolution network, or say why there is none (spec: planning, section 8)."""
         if not self.low_resolution:
             return None, "planner.low_resolution is false"
         patch, voxels = full.patch_voxels, float(np.prod(data.median))
         if voxels / patch <= _LOWRES_SHARE:
-            return None, f"a patch of 3d_fullres covers {patch / voxels:.0%} of the median case (limit 25 %)"
+            return (
+                None,
+                f"a patch of 3d_fullres covers {patch / voxels:.0%} of the median case (limit 25 %)",
+            )
         spacing, low = data.spacing.copy(), full
         while voxels > _LOWRES_SHARE * patch:
             finer = spacing.max() / spacing > 2
@@ -283,10 +315,14 @@ class PlannerV21:
         flat = dimensions == 3 and largest / first > _ANISOTROPY
         notes = [*data.notes, *stage.notes]
         if flat:
-            notes.append(f"the patch is more than {_ANISOTROPY} times longer than thick: it is rotated in plane only")
+            notes.append(
+                f"the patch is more than {_ANISOTROPY} times longer than thick: it is rotated in plane only"
+            )
         batch_size = stage.batch_size
         if self.max_batch_size is not None and self.max_batch_size < batch_size:
-            notes.append(f"planner.max_batch_size lowers the batch size from {batch_size} to {self.max_batch_size}")
+            notes.append(
+                f"planner.max_batch_size lowers the batch size from {batch_size} to {self.max_batch_size}"
+            )
             batch_size = self.max_batch_size
         return Configuration(
             preprocessor=self.preprocessor if dimensions == 3 else "planes",
@@ -304,22 +340,42 @@ class PlannerV21:
 
     def _stage_2d(self, data: _Data, network: NetworkBuilder) -> _Stage:
         """Plan the 2D network (spec: planning, section 7); v1 counts 30 features at first and 32 while it shrinks."""
-        spacing, shape = data.permuted(data.spacing), np.round(data.permuted(data.median)).astype(int).clip(min=1)
+        spacing, shape = (
+            data.permuted(data.spacing),
+            np.round(data.permuted(data.median)).astype(int).clip(min=1),
+        )
 
         def memory(features: int) -> Callable[[Topology], float]:
-            return lambda net: network.memory(self._spec(data, net, features, _ESTIMATED_FEATURES_2D), net.patch_size)
+            return lambda net: network.memory(
+                self._spec(data, net, features, _ESTIMATED_FEATURES_2D), net.patch_size
+            )
 
         net, shrunk, estimate = topology(spacing[1:], shape[1:]), False, memory(_ESTIMATED_BASE_2D)
         if estimate(net) > _REFERENCE_2D:
             estimate = memory(self.base_features)
             net, shrunk = _shrink(
-                net, spacing[1:], estimate, _REFERENCE_2D, lambda patch: patch / shape[1:], at_least_once=True
+                net,
+                spacing[1:],
+                estimate,
+                _REFERENCE_2D,
+                lambda patch: patch / shape[1:],
+                at_least_once=True,
             )
         fitting = math.floor(_REFERENCE_2D / estimate(net)) * 2
-        share = round(_DATASET_SHARE * math.prod(map(int, shape)) * data.cases / math.prod(net.patch_size))
-        return _Stage(spacing, _triple(shape), net, max(1, min(fitting, share)), _limits(shrunk, fitting, share))
+        share = round(
+            _DATASET_SHARE * math.prod(map(int, shape)) * data.cases / math.prod(net.patch_size)
+        )
+        return _Stage(
+            spacing,
+            _triple(shape),
+            net,
+            max(1, min(fitting, share)),
+            _limits(shrunk, fitting, share),
+        )
 
-    def _spec(self, data: _Data, net: Topology, base_features: int, max_features: int) -> NetworkSpec:
+    def _spec(
+        self, data: _Data, net: Topology, base_features: int, max_features: int
+    ) -> NetworkSpec:
         kernels = [[3] * len(kernel) if self.all_conv3 else kernel for kernel in net.kernels]
         return NetworkSpec(
             dimensions=2 if len(net.patch_size) == 2 else 3,
@@ -348,26 +404,38 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[np.ndarray, tuple[str, ...
     worst = int(np.argmax(spacing))
     others = [axis for axis in range(3) if axis != worst]
     finest = spacing[others].max()
-    if not (spacing[worst] > _ANISOTROPY * finest and _ANISOTROPY * sizes[worst] < sizes[others].min()):
+    if not (
+        spacing[worst] > _ANISOTROPY * finest and _ANISOTROPY * sizes[worst] < sizes[others].min()
+    ):
         return spacing, ()
     median = spacing[worst]
     tenth = np.percentile([case.spacing[worst] for case in fingerprint.cases], 10)
     spacing[worst] = finest + 1e-5 if tenth < finest else tenth
     axis = "zyx"[worst]
-    return spacing, (f"axis {axis} is anisotropic ({median:.4g} mm): its spacing is the 10th percentile",)
+    return spacing, (
+        f"axis {axis} is anisotropic ({median:.4g} mm): its spacing is the 10th percentile",
+    )
 
 
-def normalization(fingerprint: Fingerprint, schemes: Mapping[str, str] = SCHEMES) -> tuple[Normalization, ...]:
+def normalization(
+    fingerprint: Fingerprint, schemes: Mapping[str, str] = SCHEMES
+) -> tuple[Normalization, ...]:
     """Return the scheme of each channel from its name (spec: planning, section 3; fingerprint, section 4)."""
     cropped = float(np.median([case.size_reduction for case in fingerprint.cases])) < _MASK_BELOW
     statistics = fingerprint.intensities or (None,) * len(fingerprint.channels)
     return tuple(
-        Normalization(scheme=schemes.get(name, "zscore"), use_mask="CT" not in name and cropped, statistics=values)
+        Normalization(
+            scheme=schemes.get(name, "zscore"),
+            use_mask="CT" not in name and cropped,
+            statistics=values,
+        )
         for name, values in zip(fingerprint.channels, statistics, strict=True)
     )
 
 
-def _describe(dataset: Dataset, fingerprint: Fingerprint, spacing: np.ndarray, notes: tuple[str, ...]) -> _Data:
+def _describe(
+    dataset: Dataset, fingerprint: Fingerprint, spacing: np.ndarray, notes: tuple[str, ...]
+) -> _Data:
     shapes = [np.array(case.spacing) / spacing * np.array(case.size) for case in fingerprint.cases]
     coarsest = int(np.argmax(spacing))
     first, second = (axis for axis in range(3) if axis != coarsest)

@@ -49,7 +49,11 @@ class LargestComponent:
         raw, joint, count = self._score_foreground(pairs, labels, objects)
         accepted = self._helps(joint, raw)
         chosen: list[int | list[int]] = [foreground] if accepted else []
-        single = self._score_singly(pairs, labels, objects, foreground if accepted else []) if len(objects) > 1 else {}
+        single = (
+            self._score_singly(pairs, labels, objects, foreground if accepted else [])
+            if len(objects) > 1
+            else {}
+        )
         before = joint if accepted else raw
         for key, after in single.items():
             if after[key] > before[key] + self.threshold and self._helps(after, before):
@@ -59,12 +63,16 @@ class LargestComponent:
             "for_which_classes": chosen,
             "dc_per_class_raw": _as_json(raw),
             "dc_per_class_pp_all": _as_json(joint),
-            "dc_per_class_pp_per_class": _as_json({key: after[key] for key, after in single.items()}),
+            "dc_per_class_pp_per_class": _as_json(
+                {key: after[key] for key, after in single.items()}
+            ),
             "num_samples": count,
             "min_valid_object_sizes": None,
         }
 
-    def apply(self, segmentation: np.ndarray, geometry: Geometry, state: Mapping[str, Any]) -> np.ndarray:
+    def apply(
+        self, segmentation: np.ndarray, geometry: Geometry, state: Mapping[str, Any]
+    ) -> np.ndarray:
         """Return the cleaned copy of an integer (Z, Y, X) label map; states of v1 are understood.
 
         Raises:
@@ -97,7 +105,11 @@ class LargestComponent:
         return raw.scores(), joint.scores(), raw.cases
 
     def _score_singly(
-        self, pairs: Pairs, labels: Labels, objects: Mapping[str, Sequence[int]], first: Sequence[int]
+        self,
+        pairs: Pairs,
+        labels: Labels,
+        objects: Mapping[str, Sequence[int]],
+        first: Sequence[int],
     ) -> dict[str, _Scores]:
         """Return {class: mean Dice of all classes when that class is cleaned, after `first` was cleaned jointly}."""
         means = {key: _Mean(objects) for key in objects}
@@ -106,7 +118,9 @@ class LargestComponent:
             counts = joint_counts(source, reference, labels)
             for key, values in objects.items():
                 cleaned = keep_largest(source, values)
-                means[key].add(counts if cleaned is source else joint_counts(cleaned, reference, labels))
+                means[key].add(
+                    counts if cleaned is source else joint_counts(cleaned, reference, labels)
+                )
         return {key: mean.scores() for key, mean in means.items()}
 
     def _helps(self, after: _Scores, before: _Scores) -> bool:
@@ -122,12 +136,19 @@ class NoPostprocessing:
         """Return a state that cleans nothing; no case is read."""
         return {"for_which_classes": []}
 
-    def apply(self, segmentation: np.ndarray, geometry: Geometry, state: Mapping[str, Any]) -> np.ndarray:  # noqa: ARG002
+    def apply(
+        self,
+        segmentation: np.ndarray,
+        geometry: Geometry,  # noqa: ARG002
+        state: Mapping[str, Any],  # noqa: ARG002
+    ) -> np.ndarray:
         """Return a copy of the (Z, Y, X) label map."""
         return segmentation.copy()
 
 
-def keep_largest(segmentation: np.ndarray, values: Sequence[int], minimum_voxels: float | None = None) -> np.ndarray:
+def keep_largest(
+    segmentation: np.ndarray, values: Sequence[int], minimum_voxels: float | None = None
+) -> np.ndarray:
     """Set to 0 the voxels of `values` outside their largest face-connected component.
 
     Spec: postprocessing and selection, section 2.
@@ -172,7 +193,9 @@ class _Mean:
                 self._found[key].append(value)
 
     def scores(self) -> _Scores:
-        return {key: float(np.mean(found)) if found else math.nan for key, found in self._found.items()}
+        return {
+            key: float(np.mean(found)) if found else math.nan for key, found in self._found.items()
+        }
 
 
 def _as_json(scores: _Scores) -> dict[str, float | None]:
@@ -188,7 +211,9 @@ def _minimum_sizes(stored: Any, entries: Sequence[Any]) -> list[float | None]:
         sizes = ast.literal_eval(stored) if isinstance(stored, str) else stored
         if sizes is None:
             return [None] * len(entries)
-        return [float(sizes[tuple(entry) if isinstance(entry, list) else entry]) for entry in entries]
+        return [
+            float(sizes[tuple(entry) if isinstance(entry, list) else entry]) for entry in entries
+        ]
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise StorageError(
             f"min_valid_object_sizes is {stored!r}; it must be null or map every entry of for_which_classes "

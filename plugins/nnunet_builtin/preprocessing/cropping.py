@@ -38,10 +38,16 @@ def crop(case: Case) -> tuple[np.ndarray, np.ndarray, Box]:
     """
     mask = nonzero_mask(case.images)
     if not mask.any():
-        raise ImageError(f"Every voxel of case {case.name} is zero; there is nothing to crop to. Remove the case.")
+        raise ImageError(
+            f"Every voxel of case {case.name} is zero; there is nothing to crop to. Remove the case."
+        )
     box = crop_box(mask)
     inside = tuple(slice(start, stop) for start, stop in box)
     mask = mask[inside]
-    label = np.zeros(mask.shape, np.int16) if case.label is None else case.label[inside].astype(np.int16)
+    label = (
+        np.zeros(mask.shape, np.int16)
+        if case.label is None
+        else case.label[inside].astype(np.int16)
+    )
     label[(label == 0) & ~mask] = -1
     return case.images[(slice(None), *inside)], label, box

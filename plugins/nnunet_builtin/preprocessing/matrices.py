@@ -18,5 +18,7 @@ def nearest_samples(old: int, new: int) -> np.ndarray:
 def spline_matrix(old: int, new: int, order: int) -> np.ndarray:
     """Return the float64 (new, old) matrix of spline resampling along one axis."""
     impulses = np.eye(old)
-    columns = [ndimage.zoom(i, new / old, order=order, mode="nearest", grid_mode=True) for i in impulses]
+    columns = [
+        ndimage.zoom(i, new / old, order=order, mode="nearest", grid_mode=True) for i in impulses
+    ]
     return np.stack(columns, axis=1)

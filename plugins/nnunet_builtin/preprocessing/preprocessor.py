@@ -70,7 +70,9 @@ class DefaultPreprocessor:
         moved._device = str(resolve(Runtime(device)).device)
         return moved
 
-    def prepare(self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()) -> PreparedCase:
+    def prepare(
+        self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()
+    ) -> PreparedCase:
         """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
 
         The arrays of `case` are left as they are.
@@ -87,7 +89,9 @@ class DefaultPreprocessor:
         original, target = self._spacings(case.geometry.spacing, configuration)
         shape = new_shape(label.shape, original, target)
         axis = low_axis(original, target)
-        images = resample_images(_without_nan(images), shape, axis, self.order, self.order_z, self._device)
+        images = resample_images(
+            _without_nan(images), shape, axis, self.order, self.order_z, self._device
+        )
         label = resample_label(label, shape, axis)
         label = np.where(label < -1, 0, label).astype(np.int8 if label.max() <= 127 else np.int16)
         images = _own(images, case.images)
@@ -122,7 +126,9 @@ class DefaultPreprocessor:
         restored = np.zeros((len(probabilities), *geometry.original.shape), np.float32)
         box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
         axis = low_axis(geometry.original.spacing, spacing)
-        resample_probabilities(permuted, geometry.cropped_shape, axis, restored[(slice(None), *box)], self._device)
+        resample_probabilities(
+            permuted, geometry.cropped_shape, axis, restored[(slice(None), *box)], self._device
+        )
         return restored
 
     def _spacings(self, spacing: Spacing, configuration: Configuration) -> tuple[Spacing, Spacing]:
@@ -179,7 +185,9 @@ def _without_nan(images: np.ndarray) -> np.ndarray:
 
 def _own(images: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Return C-contiguous float32 images that may be changed without changing `source`."""
-    return np.array(images, np.float32, order="C", copy=True if np.may_share_memory(images, source) else None)
+    return np.array(
+        images, np.float32, order="C", copy=True if np.may_share_memory(images, source) else None
+    )
 
 
 def _triple(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -27,7 +27,9 @@ _NEGLIGIBLE = 1e-9  # weights of spline samples this far from the output sample 
 _VOXELS_AT_ONCE = 1 << 15
 
 
-def new_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
+def new_shape(
+    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> tuple[int, ...]:
     """Return the voxels per axis of a grid of `shape` and `spacing` (mm) at the `target` spacing; at least 1."""
     sizes = np.round(np.asarray(spacing, float) / np.asarray(target, float) * np.asarray(shape))
     return tuple(max(1, int(size)) for size in sizes)
@@ -110,7 +112,14 @@ def resample_probabilities(
     return result
 
 
-def _on_gpu(channels: np.ndarray, out: np.ndarray, low_axis: int | None, order: int, order_z: int, device: str) -> None:
+def _on_gpu(
+    channels: np.ndarray,
+    out: np.ndarray,
+    low_axis: int | None,
+    order: int,
+    order_z: int,
+    device: str,
+) -> None:
     from nnunet_builtin.preprocessing.resampling_torch import resample
 
     resample(channels, out, low_axis, order, order_z, device)
@@ -169,7 +178,9 @@ def _linear(old: int, new: int) -> tuple[_Tap, _Tap]:
     below = np.floor(coordinates)
     weights = 1 - (coordinates - below)
     samples = below.astype(np.intp)
-    return _Tap(samples.clip(0, old - 1), weights), _Tap((samples + 1).clip(0, old - 1), 1 - weights)
+    return _Tap(samples.clip(0, old - 1), weights), _Tap(
+        (samples + 1).clip(0, old - 1), 1 - weights
+    )
 
 
 def _corners(
@@ -183,7 +194,9 @@ def _corners(
     weights = np.empty(values.shape)
     for corner, sides in enumerate(np.ndindex(*shape)):
         values[corner] = label[tuple(samples[axis][side] for axis, side in enumerate(sides))]
-        weights[corner] = functools.reduce(np.multiply, (factors[axis][side] for axis, side in enumerate(sides)))
+        weights[corner] = functools.reduce(
+            np.multiply, (factors[axis][side] for axis, side in enumerate(sides))
+        )
     return values, weights
 
 
@@ -209,7 +222,12 @@ def _share(values: np.ndarray, weights: np.ndarray, candidate: np.ndarray) -> np
 
 
 def _resize(
-    volume: np.ndarray, out: np.ndarray, low_axis: int | None, order: int, order_z: int, dtype: type[np.floating]
+    volume: np.ndarray,
+    out: np.ndarray,
+    low_axis: int | None,
+    order: int,
+    order_z: int,
+    dtype: type[np.floating],
 ) -> None:
     """Resample one volume into `out`, computing in `dtype`."""
     within = [axis for axis in (2, 1, 0) if axis != low_axis]
@@ -236,14 +254,24 @@ def _along(array: np.ndarray, axis: int, new: int, order: int) -> np.ndarray:
     lead = math.prod(array.shape[:axis])
     for rows, columns, weights in _bands(old, new, order, array.dtype):
         if axis == 2:
-            np.matmul(array.reshape(lead, old)[:, columns], weights.T, out=result.reshape(lead, new)[:, rows])
+            np.matmul(
+                array.reshape(lead, old)[:, columns],
+                weights.T,
+                out=result.reshape(lead, new)[:, rows],
+            )
         else:
-            np.matmul(weights, array.reshape(lead, old, -1)[:, columns], out=result.reshape(lead, new, -1)[:, rows])
+            np.matmul(
+                weights,
+                array.reshape(lead, old, -1)[:, columns],
+                out=result.reshape(lead, new, -1)[:, rows],
+            )
     return result
 
 
 @functools.lru_cache(maxsize=128)
-def _bands(old: int, new: int, order: int, dtype: np.dtype) -> tuple[tuple[slice, slice, np.ndarray], ...]:
+def _bands(
+    old: int, new: int, order: int, dtype: np.dtype
+) -> tuple[tuple[slice, slice, np.ndarray], ...]:
     """Cut the matrix of one axis into bands of rows: (output samples, input samples, weights)."""
     matrix = spline_matrix(old, new, order)
     bands = []

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def resample(
-    channels: np.ndarray, out: np.ndarray, low_axis: int | None, order: int, order_z: int, device: str
+    channels: np.ndarray,
+    out: np.ndarray,
+    low_axis: int | None,
+    order: int,
+    order_z: int,
+    device: str,
 ) -> None:
     """Resample every channel of (C, *spatial) into `out` (C, *shape), clipped as on CPU; one channel at a time.
 
@@ -31,7 +36,9 @@ def resample(
         target[...] = _resize(volume, target.shape, low_axis, order, order_z).cpu().numpy()
 
 
-def _resize(volume: torch.Tensor, shape: Sequence[int], low_axis: int | None, order: int, order_z: int) -> torch.Tensor:
+def _resize(
+    volume: torch.Tensor, shape: Sequence[int], low_axis: int | None, order: int, order_z: int
+) -> torch.Tensor:
     within = [axis for axis in (2, 1, 0) if axis != low_axis]
     if any(volume.shape[axis] != shape[axis] for axis in within):
         lowest, highest = volume.amin(within, keepdim=True), volume.amax(within, keepdim=True)
@@ -46,6 +53,8 @@ def _along(volume: torch.Tensor, axis: int, new: int, order: int) -> torch.Tenso
     if old == new:
         return volume
     if order == 0:
-        return volume.index_select(axis, torch.from_numpy(nearest_samples(old, new)).to(volume.device))
+        return volume.index_select(
+            axis, torch.from_numpy(nearest_samples(old, new)).to(volume.device)
+        )
     matrix = torch.from_numpy(spline_matrix(old, new, order).astype(np.float32)).to(volume.device)
     return torch.movedim(torch.tensordot(matrix, volume, dims=([1], [axis])), 0, axis)

@@ -80,7 +80,12 @@ class State:
         """Return the content of a weights file; weights that a network uses under two names are there twice."""
         named = self.best_network.state_dict()
         plain = torch.contiguous_format
-        return save({name: tensor.detach().clone(memory_format=plain).cpu() for name, tensor in named.items()})
+        return save(
+            {
+                name: tensor.detach().clone(memory_format=plain).cpu()
+                for name, tensor in named.items()
+            }
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of everything, tensors on the CPU, to be written while the training goes on."""
@@ -92,10 +97,16 @@ class State:
             "modules": {name: _copy(module.state_dict()) for name, module in self.modules.items()},
             "optimizer": _copy(self.optimizer.state_dict()),
             "scaler": _copy(self.scaler.state_dict()),
-            "frozen": [name for name, parameter in self.network.named_parameters() if not parameter.requires_grad],
+            "frozen": [
+                name
+                for name, parameter in self.network.named_parameters()
+                if not parameter.requires_grad
+            ],
             "averages": [self.dice_average, self.best_dice, self.stale_epochs],
             "metrics": json.dumps(self.metrics),
-            "progress": json.dumps({**vars(self.progress), "counts": self.progress.counts.tolist()}),
+            "progress": json.dumps(
+                {**vars(self.progress), "counts": self.progress.counts.tolist()}
+            ),
         }
 
     def restore(self, content: dict[str, Any], path: Path) -> None:

@@ -34,7 +34,11 @@ class Transfer:
         total = len(self.loaded) + len(self.skipped)
         first = f"pretrained weights: {len(self.loaded)} of {total} tensors loaded"
         unused = [f"  not used: {', '.join(self.unused)}"] if self.unused else []
-        return [first, *(f"  initialised anew: {name} ({why})" for name, why in self.skipped.items()), *unused]
+        return [
+            first,
+            *(f"  initialised anew: {name} ({why})" for name, why in self.skipped.items()),
+            *unused,
+        ]
 
 
 def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) -> Transfer:
@@ -53,7 +57,9 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
     """
     try:
         if digest is not None and files.file_digest(path) != digest:
-            raise TrainingError(f"{path} has changed since it was chosen as pretrained weights. Choose it again.")
+            raise TrainingError(
+                f"{path} has changed since it was chosen as pretrained weights. Choose it again."
+            )
         found = load_file(path) if path.suffix == ".safetensors" else read_foreign_weights(path)
     except TrainingError:
         raise
@@ -90,7 +96,9 @@ def freeze(network: torch.nn.Module, part: Part, initial: Collection[str]) -> tu
     child = getattr(network, part, None)
     if not isinstance(child, torch.nn.Module):
         names = ", ".join(name for name, _ in network.named_children())
-        raise TrainingError(f"This network has no part '{part}' that can be frozen. Its parts: {names}.")
+        raise TrainingError(
+            f"This network has no part '{part}' that can be frozen. Its parts: {names}."
+        )
     own = [name for name, _ in network.named_parameters() if name.startswith(f"{part}.")]
     new = {_layer(name) for name in initial}
     frozen = tuple(name for name in own if _layer(name) not in new)

@@ -19,7 +19,11 @@ _WEIGHTS = {"state_dict": from_v1, "network_weights": from_v2}
 _NUMPY = (
     "numpy.dtype",
     "numpy.ndarray",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(
+        f"numpy.{core}.multiarray.{name}"
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ),
 )
 
 
@@ -38,14 +42,21 @@ def read_foreign_weights(path: Path) -> State:
         TrainingError: The file is damaged, asks for functions that are not allowed, or holds no plain U-Net.
     """
     content = _content(path)
-    found = [key for key in _WEIGHTS if isinstance(content, dict) and isinstance(content.get(key), dict)]
+    found = [
+        key for key in _WEIGHTS if isinstance(content, dict) and isinstance(content.get(key), dict)
+    ]
     if not found:
         raise TrainingError(
             f"{path} holds no weights: expected one of {', '.join(_WEIGHTS)}. Is it a checkpoint of nnU-Net?"
         )
     weights = content[found[0]]
-    if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()):
-        raise TrainingError(f"{path}: '{found[0]}' holds other things than tensors. The file is damaged.")
+    if not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor)
+        for name, tensor in weights.items()
+    ):
+        raise TrainingError(
+            f"{path}: '{found[0]}' holds other things than tensors. The file is damaged."
+        )
     try:
         return _WEIGHTS[found[0]](weights)
     except UsageError as error:
@@ -57,7 +68,10 @@ def _content(path: Path) -> Any:
         with torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if "Unsupported" in line), type(error).__name__)
+        reason = next(
+            (line for line in str(error).splitlines() if "Unsupported" in line),
+            type(error).__name__,
+        )
         raise TrainingError(
             f"{path} cannot be read as a checkpoint of nnU-Net v1 or v2: {reason}. Only tensors, numbers and text are read, "
             "since a pickle could run any program."

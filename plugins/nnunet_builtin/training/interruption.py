@@ -36,7 +36,9 @@ def stop_requests() -> Iterator[StopRequest]:
     def note(number: int, _frame: FrameType | None) -> None:
         if request.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.signal = request.signal or signal.Signals(number)  # batch systems and torchrun may send several
+        request.signal = request.signal or signal.Signals(
+            number
+        )  # batch systems and torchrun may send several
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:

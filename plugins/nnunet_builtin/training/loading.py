@@ -70,7 +70,9 @@ class Failure:
     trace: str
 
 
-def steps_of(epochs: range, training_iterations: int, validation_iterations: int, position: int = 0) -> list[Step]:
+def steps_of(
+    epochs: range, training_iterations: int, validation_iterations: int, position: int = 0
+) -> list[Step]:
     """Return the batches in the order of their use: of every epoch, training first.
 
     Args:
@@ -80,7 +82,12 @@ def steps_of(epochs: range, training_iterations: int, validation_iterations: int
         position: Batches of the first epoch to leave out.
     """
     iterations = ((True, training_iterations), (False, validation_iterations))
-    steps = [Step(epoch, index, kind) for epoch in epochs for kind, count in iterations for index in range(count)]
+    steps = [
+        Step(epoch, index, kind)
+        for epoch in epochs
+        for kind, count in iterations
+        for index in range(count)
+    ]
     return steps[position:]
 
 
@@ -125,7 +132,9 @@ class BatchDataset(Dataset[Any]):
             return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
         kinds = {"images": np.float32, "label": np.int16, "previous": np.int16}
         tensors = {
-            key: torch.from_numpy(np.ascontiguousarray(batch[key], kind)) for key, kind in kinds.items() if key in batch
+            key: torch.from_numpy(np.ascontiguousarray(batch[key], kind))
+            for key, kind in kinds.items()
+            if key in batch
         }
         return {**batch, **tensors}
 
@@ -145,15 +154,21 @@ class BatchDataset(Dataset[Any]):
             batch = sampler.draw(rng, configuration.patch_size, self.positions)
             batch["label"] = np.maximum(batch["label"], 0)
             return append_previous(batch, configuration)
-        batch = sampler.draw(rng, self.augmentation.generator_patch_size(configuration), self.positions)
+        batch = sampler.draw(
+            rng, self.augmentation.generator_patch_size(configuration), self.positions
+        )
         if hasattr(self.augmentation, "augment_tensors"):
             return batch
         arrays = {key: batch[key] for key in ("images", "label", "previous") if key in batch}
         samples = [
-            self.augmentation.augment({k: v[i : i + 1] for k, v in arrays.items()}, configuration, seed)
+            self.augmentation.augment(
+                {k: v[i : i + 1] for k, v in arrays.items()}, configuration, seed
+            )
             for i, seed in enumerate(batch["seeds"])
         ]
-        joined = {key: np.concatenate([sample[key] for sample in samples]) for key in ("images", "label")}
+        joined = {
+            key: np.concatenate([sample[key] for sample in samples]) for key in ("images", "label")
+        }
         return {**joined, "names": batch["names"], "seeds": batch["seeds"]}
 
 
@@ -197,7 +212,9 @@ def batches(
                 raise TrainingError(
                     f"Loader workers failed {failures} times at {step}, cases {cases}: {error}. {_USE_FEWER}"
                 ) from error
-            report.warning(f"{error}, at {step} or soon after it (cases {cases}); the workers are replaced")
+            report.warning(
+                f"{error}, at {step} or soon after it (cases {cases}); the workers are replaced"
+            )
         finally:
             stream.close()
 
@@ -214,11 +231,15 @@ def _stream(
     threads = ThreadpoolController()
     try:
         for step in steps:
-            with threads.limit(limits=1, user_api="blas"):  # small products; more threads only wait for each other
+            with threads.limit(
+                limits=1, user_api="blas"
+            ):  # small products; more threads only wait for each other
                 batch = _next(iterator, patience, started)
             if isinstance(batch, Failure):
                 cases = ", ".join(dataset.names(step))
-                message = f"{str(step).capitalize()}, cases {cases}, cannot be made: {batch.message}"
+                message = (
+                    f"{str(step).capitalize()}, cases {cases}, cannot be made: {batch.message}"
+                )
                 raise TrainingError(message) from RuntimeError(batch.trace)
             yield step, batch
     finally:
@@ -236,7 +257,9 @@ def _end_workers(iterator: Any) -> None:
             worker.join()
 
 
-def _loader(dataset: BatchDataset, steps: Sequence[Step], workers: int, started: Any) -> DataLoader[Any]:
+def _loader(
+    dataset: BatchDataset, steps: Sequence[Step], workers: int, started: Any
+) -> DataLoader[Any]:
     if workers == 0:
         return DataLoader(dataset, batch_size=None, sampler=steps, generator=torch.Generator())
     return DataLoader(
@@ -260,7 +283,9 @@ def _process_context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "nnunet_builtin.training.sampling", "nnunet_builtin.augmentation.v2"])
+    context.set_forkserver_preload(
+        [__name__, "nnunet_builtin.training.sampling", "nnunet_builtin.augmentation.v2"]
+    )
     return context
 
 

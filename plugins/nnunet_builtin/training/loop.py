@@ -51,7 +51,9 @@ METRICS = "metrics.jsonl"
 PROGRESS = "progress.png"
 _DICE_MEMORY = 0.9
 _HOPELESS_EPOCHS = 101
-_PICTURE_SECONDS = 30  # at least, between two pictures of the progress; one takes a third of a second
+_PICTURE_SECONDS = (
+    30  # at least, between two pictures of the progress; one takes a third of a second
+)
 
 
 class Loop:
@@ -80,7 +82,10 @@ class Loop:
         per_epoch = settings.iterations_per_epoch + settings.validation_iterations
         done = state.epoch * per_epoch + state.progress.position
         title = f"train {self.task.folder.name}"
-        with stop_requests() as stop, self.task.report.track(title, settings.epochs * per_epoch, done) as tracker:
+        with (
+            stop_requests() as stop,
+            self.task.report.track(title, settings.epochs * per_epoch, done) as tracker,
+        ):
             stream = self._stream()
             try:
                 while state.epoch < settings.epochs and not self._is_stale():
@@ -131,7 +136,9 @@ class Loop:
         settings = self.settings
         if settings.pretrained is None:
             return
-        report = transfer(network, find_weights(Path(settings.pretrained)), settings.pretrained_digest)
+        report = transfer(
+            network, find_weights(Path(settings.pretrained)), settings.pretrained_digest
+        )
         lines = report.lines()
         if settings.freeze is not None:
             frozen = freeze(network, settings.freeze, report.skipped)
@@ -168,7 +175,9 @@ class Loop:
 
     def _loss(self) -> DeepSupervisionLoss:
         task = self.task
-        heads = len(task.configuration.network.pool_kernels) if self.settings.deep_supervision else 1
+        heads = (
+            len(task.configuration.network.pool_kernels) if self.settings.deep_supervision else 1
+        )
         one = task.loss.build(
             batch_dice=task.configuration.batch_dice,
             ignore_label=task.labels.ignore,
@@ -179,7 +188,8 @@ class Loop:
     def _stream(self) -> Any:
         task, settings = self.task, self.settings
         training, validation = (
-            settings.make_sampler(task, names, self.batch_size) for names in (task.training, task.validation)
+            settings.make_sampler(task, names, self.batch_size)
+            for names in (task.training, task.validation)
         )
         dataset = BatchDataset(
             training=training,
@@ -191,11 +201,16 @@ class Loop:
         )
         epochs = range(self.state.epoch, settings.epochs)
         steps = steps_of(
-            epochs, settings.iterations_per_epoch, settings.validation_iterations, self.state.progress.position
+            epochs,
+            settings.iterations_per_epoch,
+            settings.validation_iterations,
+            self.state.progress.position,
         )
         return batches(dataset, steps, self.runtime.workers, task.report)
 
-    def _epoch(self, stream: Iterator[tuple[Step, dict]], tracker: Tracker, stopping: Callable[[], bool]) -> None:
+    def _epoch(
+        self, stream: Iterator[tuple[Step, dict]], tracker: Tracker, stopping: Callable[[], bool]
+    ) -> None:
         """Run an epoch to its end, or until somebody asks to stop."""
         progress, settings = self.state.progress, self.settings
         self._set_rates()
@@ -222,11 +237,16 @@ class Loop:
         state = self.state
         self.loss.set_epoch(state.epoch)
         losses = [line["train_loss"] for line in state.metrics]
-        rate, falling = self.settings.rate(state.epoch, losses), momentum(self.settings, state.epoch)
+        rate, falling = (
+            self.settings.rate(state.epoch, losses),
+            momentum(self.settings, state.epoch),
+        )
         for group in state.optimizer.param_groups:
             group["lr"] = rate
             if falling is not None and "momentum" in group:
-                group["momentum"] = min(group["momentum"], falling)  # it may be lower, see _start_over
+                group["momentum"] = min(
+                    group["momentum"], falling
+                )  # it may be lower, see _start_over
 
     def _training_step(self, step: Step, batch: dict[str, Any], updating: bool) -> float:
         state, settings = self.state, self.settings
@@ -285,7 +305,9 @@ class Loop:
         value: torch.Tensor = self.loss(heads, targets(label, kernels[: len(heads)]))
         return value
 
-    def _heads(self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor) -> list[torch.Tensor]:
+    def _heads(
+        self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor
+    ) -> list[torch.Tensor]:
         with autocast(self.runtime):
             found = forward(images)
         return list(found) if self.settings.deep_supervision else [found]
@@ -298,11 +320,15 @@ class Loop:
         self.state.progress.counts += _counts(heads[0], label, self.task)
         return float(self.compare(heads, label))
 
-    def _on_device(self, batch: dict[str, Any], training: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _on_device(
+        self, batch: dict[str, Any], training: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch)."""
         task, device = self.task, self.runtime.device
         tensors: dict[str, torch.Tensor] = {
-            k: batch[k].to(device, non_blocking=True) for k in ("images", "label", "previous") if k in batch
+            k: batch[k].to(device, non_blocking=True)
+            for k in ("images", "label", "previous")
+            if k in batch
         }
         images, label = tensors["images"], tensors["label"]
         augment = getattr(task.augmentation, "augment_tensors", None)
@@ -317,11 +343,20 @@ class Loop:
         self, augment: Callable[..., Any], tensors: dict[str, torch.Tensor], batch: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images and label after an augmentation on tensors, sample by sample, each with its own seed."""
-        previous = tensors["previous"].split(1) if "previous" in tensors else [None] * len(batch["seeds"])
-        samples = zip(tensors["images"].split(1), tensors["label"].split(1), batch["seeds"], previous, strict=True)
+        previous = (
+            tensors["previous"].split(1) if "previous" in tensors else [None] * len(batch["seeds"])
+        )
+        samples = zip(
+            tensors["images"].split(1),
+            tensors["label"].split(1),
+            batch["seeds"],
+            previous,
+            strict=True,
+        )
         try:
             pairs = [
-                augment(image, label, self.task.configuration, seed, earlier) for image, label, seed, earlier in samples
+                augment(image, label, self.task.configuration, seed, earlier)
+                for image, label, seed, earlier in samples
             ]
         except torch.OutOfMemoryError:
             raise
@@ -342,7 +377,9 @@ class Loop:
         state.metrics.append(line)
         state.epoch += 1
         state.progress = self._no_progress()
-        better = state.best_dice is None or (state.dice_average is not None and state.dice_average > state.best_dice)
+        better = state.best_dice is None or (
+            state.dice_average is not None and state.dice_average > state.best_dice
+        )
         state.best_dice = state.dice_average if better else state.best_dice
         state.stale_epochs = 0 if better else state.stale_epochs + 1
         if state.epoch == _HOPELESS_EPOCHS and line["mean_dice"] == 0:
@@ -355,7 +392,9 @@ class Loop:
 
     def _check_weights(self) -> None:
         """Raise before weights that are not finite take the place of the last checkpoint."""
-        if not all(bool(tensor.isfinite().all()) for tensor in self.state.network.state_dict().values()):
+        if not all(
+            bool(tensor.isfinite().all()) for tensor in self.state.network.state_dict().values()
+        ):
             raise TrainingError(
                 f"Weights became infinite or NaN in epoch {self.state.epoch}; the last checkpoint, if there is one, is kept. "
                 "Lower trainer.learning_rate, or train with --precision float32."
@@ -377,7 +416,9 @@ class Loop:
             "data_wait": round(progress.waited / max(progress.seconds, 1e-9), 4),
         }
         if self.runtime.device.type == "cuda":
-            line["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated(self.runtime.device) / 1e9, 3)
+            line["gpu_memory_gb"] = round(
+                torch.cuda.max_memory_allocated(self.runtime.device) / 1e9, 3
+            )
         return line
 
     def _write(self, snapshot: dict[str, Any] | None, best: bytes | None) -> None:
@@ -390,7 +431,9 @@ class Loop:
                 files.write_bytes(folder / BEST_WEIGHTS, best)
             files.write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in metrics))
             if snapshot is not None:
-                write_checkpoint(folder, snapshot)  # last: a training that goes on has the rest of its epochs
+                write_checkpoint(
+                    folder, snapshot
+                )  # last: a training that goes on has the rest of its epochs
             if drawing:
                 progress_picture(metrics, folder / PROGRESS)
 
@@ -416,7 +459,9 @@ class Loop:
             self.writer.wait()
             write_checkpoint(self.task.folder, state.snapshot())
             progress_picture(state.metrics, self.task.folder / PROGRESS)
-        ranks.told_by_first(True)  # no process ends before everything is saved: torchrun would end the others
+        ranks.told_by_first(
+            True
+        )  # no process ends before everything is saved: torchrun would end the others
         raise StoppedError(
             f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything is saved in "
             f"{self.task.folder}. Run the same command again to go on.",
@@ -451,7 +496,9 @@ def _start_over(task: TrainingTask, state: State) -> None:
         "No foreground was found in 101 epochs: the weights are initialised anew, momentum is now 0.95."
     )
     fresh = task.network.build(task.configuration.network).state_dict()
-    weights = {name for name, parameter in state.network.named_parameters() if parameter.requires_grad}
+    weights = {
+        name for name, parameter in state.network.named_parameters() if parameter.requires_grad
+    }
     convolutions = {name.rpartition(".")[0] for name in weights if fresh[name].ndim > 1}
     anew = {name: fresh[name] for name in weights if name.rpartition(".")[0] in convolutions}
     state.network.load_state_dict(anew, strict=False)
@@ -469,7 +516,9 @@ def _counts(logits: torch.Tensor, label: torch.Tensor, task: TrainingTask) -> np
     if regions:
         predicted, expected = logits > 0, label[:, :regions]
     else:
-        classes = torch.tensor(task.labels.foreground, device=label.device).view(1, -1, *[1] * (label.ndim - 2))
+        classes = torch.tensor(task.labels.foreground, device=label.device).view(
+            1, -1, *[1] * (label.ndim - 2)
+        )
         predicted, expected = logits.argmax(1, keepdim=True) == classes, label == classes
     if task.labels.ignore is not None:
         seen = ~label[:, regions:] if regions else label != task.labels.ignore

@@ -54,21 +54,31 @@ def momentum(settings: TrainerSettings, epoch: int) -> float | None:
     fallen = epoch - 1 - (settings.epochs - settings.momentum_epochs)
     if settings.final_momentum is None or fallen <= 0:
         return None
-    return settings.momentum - (settings.momentum - settings.final_momentum) * fallen / settings.momentum_epochs
+    return (
+        settings.momentum
+        - (settings.momentum - settings.final_momentum) * fallen / settings.momentum_epochs
+    )
 
 
-def make_optimizer(settings: TrainerSettings, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(
+    settings: TrainerSettings, parameters: Iterable[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
     """Return an optimiser of the parameters that are trained; SGD has Nesterov momentum.
 
     Raises:
         UsageError: There is no such optimiser, or it does not take the settings.
     """
-    chosen: dict[str, object] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    chosen: dict[str, object] = {
+        "lr": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+    }
     if settings.optimizer == "SGD":
         chosen.update(momentum=settings.momentum, nesterov=settings.momentum > 0)
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     try:
-        return find_optimizer(settings.optimizer)(trained, **{**chosen, **settings.optimizer_settings})
+        return find_optimizer(settings.optimizer)(
+            trained, **{**chosen, **settings.optimizer_settings}
+        )
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"trainer.optimizer={settings.optimizer} does not take these settings: {error}. It got learning_rate, weight_decay "
@@ -103,14 +113,20 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
 def _cycle_rate(settings: TrainerSettings, epoch: int) -> float:
     """Return the rate of an epoch of the triangle at the end."""
     rising = max(1, settings.cycle_epochs // 2)
-    height = (settings.cycle_learning_rate - _LOWEST_RATE) * (epoch if epoch < rising else 2 * rising - epoch) / rising
+    height = (
+        (settings.cycle_learning_rate - _LOWEST_RATE)
+        * (epoch if epoch < rising else 2 * rising - epoch)
+        / rising
+    )
     return max(_LOWEST_RATE, _LOWEST_RATE + height)
 
 
 def _plateaus(settings: TrainerSettings, losses: Sequence[float]) -> int:
     """Return how often the moving average of the loss has stopped to fall; as v1, the first epoch does not count."""
     best, bad, found = math.inf, 0, 0
-    averages = itertools.accumulate(losses, lambda average, loss: _LOSS_MEMORY * average + (1 - _LOSS_MEMORY) * loss)
+    averages = itertools.accumulate(
+        losses, lambda average, loss: _LOSS_MEMORY * average + (1 - _LOSS_MEMORY) * loss
+    )
     for average in itertools.islice(averages, 1, None):
         better = average < best - settings.plateau_threshold
         best, bad = (average, 0) if better else (best, bad + 1)

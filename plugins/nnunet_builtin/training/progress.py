@@ -33,18 +33,30 @@ def progress_picture(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     marker = "." if len(metrics) <= 50 else None
     style: dict[str, Any] = {"marker": marker}
-    lines = upper.plot(epochs, _column(metrics, "train_loss"), color="tab:blue", label="training loss", **style)
-    lines += upper.plot(epochs, _column(metrics, "validation_loss"), color="tab:red", label="validation loss", **style)
+    lines = upper.plot(
+        epochs, _column(metrics, "train_loss"), color="tab:blue", label="training loss", **style
+    )
+    lines += upper.plot(
+        epochs,
+        _column(metrics, "validation_loss"),
+        color="tab:red",
+        label="validation loss",
+        **style,
+    )
     dice = upper.twinx()
     style |= {"color": "tab:green", "linestyle": "--", "linewidth": 1, "alpha": 0.7}
     lines += dice.plot(epochs, _column(metrics, "mean_dice"), label="Dice", **style)
     average = _column(metrics, "mean_dice_average")
-    lines += dice.plot(epochs, average, color="tab:green", linewidth=1.8, label="Dice, moving average")
+    lines += dice.plot(
+        epochs, average, color="tab:green", linewidth=1.8, label="Dice, moving average"
+    )
     upper.set_ylabel("loss")
     dice.set_ylabel("mean foreground Dice of validation patches", color="tab:green")
     dice.set_ylim(-0.02, 1.02)
     dice.tick_params(axis="y", colors="tab:green")
-    upper.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+    upper.legend(
+        handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False
+    )
     _draw_schedule(lower, epochs, metrics, marker)
     for axes in (upper, lower):
         axes.grid(visible=True, color="0.9")
@@ -58,7 +70,9 @@ def _column(metrics: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     return np.array([math.nan if value is None else value for value in values], float)
 
 
-def _draw_schedule(axes: Axes, epochs: np.ndarray, metrics: Sequence[Mapping[str, Any]], marker: str | None) -> None:
+def _draw_schedule(
+    axes: Axes, epochs: np.ndarray, metrics: Sequence[Mapping[str, Any]], marker: str | None
+) -> None:
     axes.plot(epochs, _column(metrics, "learning_rate"), color="tab:purple", marker=marker)
     axes.set_xlabel("epoch")
     axes.set_ylabel("learning rate", color="tab:purple")

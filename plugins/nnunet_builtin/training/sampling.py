@@ -62,7 +62,10 @@ class PatchSampler:
         return [self.names[index] for index in rng.integers(len(self.names), size=self.batch_size)]
 
     def draw(
-        self, rng: np.random.Generator, patch_size: Sequence[int], positions: Sequence[int] | None = None
+        self,
+        rng: np.random.Generator,
+        patch_size: Sequence[int],
+        positions: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """Draw one batch, or some samples of it: each is the same whichever others are read.
 
@@ -81,7 +84,9 @@ class PatchSampler:
             StorageError: A case cannot be read.
         """
         if not self.names:
-            raise TrainingError("There is no case to draw patches from. Give the fold's split at least one case.")
+            raise TrainingError(
+                "There is no case to draw patches from. Give the fold's split at least one case."
+            )
         drawn = self.draw_names(rng)
         seeds = rng.integers(2**62, size=(self.batch_size, 2))
         chosen = range(self.batch_size) if positions is None else positions
@@ -97,10 +102,18 @@ class PatchSampler:
         if self.previous is not None:
             batch["previous"] = np.zeros((len(names), 1, *patch_size), np.int16)
         for index, (position, name) in enumerate(zip(chosen, names, strict=True)):
-            self._read(name, batch, index, position >= first_forced, np.random.default_rng(seeds[position, 0]))
+            self._read(
+                name,
+                batch,
+                index,
+                position >= first_forced,
+                np.random.default_rng(seeds[position, 0]),
+            )
         return batch
 
-    def _read(self, name: str, batch: dict[str, Any], index: int, forced: bool, rng: np.random.Generator) -> None:
+    def _read(
+        self, name: str, batch: dict[str, Any], index: int, forced: bool, rng: np.random.Generator
+    ) -> None:
         """Place a patch, and read what it covers into one sample of the batch."""
         case, images, label = self._case(name), batch["images"][index], batch["label"][index]
         patch_size = images.shape[1:]
@@ -109,10 +122,19 @@ class PatchSampler:
         start: list[int] = []
         if slices:
             start.append(int(rng.integers(case.spatial_shape[0]) if voxel is None else voxel[0]))
-        sizes = zip(case.spatial_shape[-len(patch_size) :], patch_size, self.configuration.patch_size, strict=True)
+        sizes = zip(
+            case.spatial_shape[-len(patch_size) :],
+            patch_size,
+            self.configuration.patch_size,
+            strict=True,
+        )
         for axis, (volume, patch, network) in enumerate(sizes, start=len(start)):
             low, high = start_range(volume, patch, network)
-            start.append(int(rng.integers(low, high + 1)) if voxel is None else max(low, int(voxel[axis]) - patch // 2))
+            start.append(
+                int(rng.integers(low, high + 1))
+                if voxel is None
+                else max(low, int(voxel[axis]) - patch // 2)
+            )
         size = (1,) * slices + patch_size
         source, target = _overlap(case.spatial_shape, start, size)
         images.reshape(-1, *size)[(slice(None), *target)] = case.images[(slice(None), *source)]
@@ -157,7 +179,11 @@ def _foreground_voxel(
 
     With `slices` a slice that holds the class is drawn before the voxel, so that slices are equally likely.
     """
-    located = [case.class_locations[v] for v in foreground if v > 0 and len(case.class_locations.get(v, ()))]
+    located = [
+        case.class_locations[v]
+        for v in foreground
+        if v > 0 and len(case.class_locations.get(v, ()))
+    ]
     if not located:
         return None
     voxels = located[rng.integers(len(located))]

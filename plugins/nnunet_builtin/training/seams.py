@@ -59,7 +59,9 @@ class Seams(TrainerSettings):
         """Return the optimiser of the network's weights; those without `requires_grad` are kept as they are."""
         return optimization.make_optimizer(self, parameters)
 
-    def make_sampler(self, task: TrainingTask, names: Sequence[str], batch_size: int) -> PatchSampler:
+    def make_sampler(
+        self, task: TrainingTask, names: Sequence[str], batch_size: int
+    ) -> PatchSampler:
         """Return what draws patches from the cases of these names; it is pickled for the loader processes.
 
         It is called for the training and for the validation cases.
@@ -78,7 +80,9 @@ class Seams(TrainerSettings):
         """Return further modules that belong to the training, such as a teacher; checkpoints hold them."""
         return {}
 
-    def training_loss(self, training: Training, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def training_loss(
+        self, training: Training, images: torch.Tensor, label: torch.Tensor
+    ) -> torch.Tensor:
         """Return the loss of a training batch, a scalar with gradient.
 
         Args:

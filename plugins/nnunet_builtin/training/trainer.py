@@ -68,10 +68,15 @@ class TrainerV2(Seams):
             )
         with ranks.joined(runtime.device), computing(runtime, self.deterministic):
             if ranks.told_by_first((task.folder / WEIGHTS).is_file()):
-                (task.folder / CHECKPOINT).unlink(missing_ok=True)  # left if the training was killed as it ended
+                (task.folder / CHECKPOINT).unlink(
+                    missing_ok=True
+                )  # left if the training was killed as it ended
                 return {}
             Loop(self, task, runtime).run()
-        return {"device": str(runtime.device), "precision": str(runtime.dtype).removeprefix("torch.")}
+        return {
+            "device": str(runtime.device),
+            "precision": str(runtime.dtype).removeprefix("torch."),
+        }
 
     def check(self, runtime: Runtime) -> None:
         """Raise UsageError where settings contradict each other, or the device or precision does not exist."""
@@ -101,7 +106,11 @@ class TrainerV2(Seams):
             network.deep_supervision = False  # type: ignore[assignment]
             networks.append(placed(network, runtime, model.configuration.dimensions).eval())
 
-        axes = tuple(range(model.configuration.dimensions)) if model.mirror_axes is None else model.mirror_axes
+        axes = (
+            tuple(range(model.configuration.dimensions))
+            if model.mirror_axes is None
+            else model.mirror_axes
+        )
 
         def predict(images: np.ndarray) -> np.ndarray:
             with computing(runtime, deterministic=False):

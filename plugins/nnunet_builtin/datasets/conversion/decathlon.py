@@ -57,7 +57,9 @@ def dimensions(path: Path) -> int:
     """
     found = int(_reader(path).GetDimension())
     if found not in (3, 4):
-        raise ImageError(f"The image {path} has {found} dimensions; it may have 3, or 4 with the channel as last one.")
+        raise ImageError(
+            f"The image {path} has {found} dimensions; it may have 3, or 4 with the channel as last one."
+        )
     return found
 
 
@@ -67,7 +69,9 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise ImageError(f"The image {path} cannot be read: it is damaged or no NIfTI file. Replace it.") from error
+        raise ImageError(
+            f"The image {path} cannot be read: it is damaged or no NIfTI file. Replace it."
+        ) from error
     return reader
 
 
@@ -84,7 +88,9 @@ def read_decathlon(folder: Path, document: Mapping[str, Any]) -> Source:
     path = folder / "dataset.json"
     modality = document.get("modality", document.get("channel_names"))
     if not isinstance(modality, dict) or not modality:
-        raise DatasetError(f"{path}: 'modality' is {modality!r}; it maps '0' to the first channel's name.")
+        raise DatasetError(
+            f"{path}: 'modality' is {modality!r}; it maps '0' to the first channel's name."
+        )
     training = _listed(_names(folder / "imagesTr"), document, path)
     labels = set(_names(folder / "labelsTr"))
     if missing := [name for name in training if name not in labels]:
@@ -95,10 +101,14 @@ def read_decathlon(folder: Path, document: Mapping[str, Any]) -> Source:
     return Source(
         kind="decathlon",
         inputs=(folder,),
-        channels=tuple(str(name) for _, name in sorted(modality.items(), key=lambda item: int(item[0]))),
+        channels=tuple(
+            str(name) for _, name in sorted(modality.items(), key=lambda item: int(item[0]))
+        ),
         labels=label_values(document, path),
         training=tuple(_case(folder, "Tr", name, True) for name in training),
-        test=tuple(_case(folder, "Ts", name, name in test_labels) for name in _names(folder / "imagesTs")),
+        test=tuple(
+            _case(folder, "Ts", name, name in test_labels) for name in _names(folder / "imagesTs")
+        ),
         image_ending=ENDING,
         label_ending=ENDING,
         image_format=StackedFormat(),
@@ -129,7 +139,9 @@ def _names(folder: Path) -> list[str]:
     """Return the names of the files of a folder without ending; empty when there is no folder."""
     if not folder.is_dir():
         return []
-    found = (path.name for path in folder.iterdir() if path.is_file() and path.name.endswith(ENDING))
+    found = (
+        path.name for path in folder.iterdir() if path.is_file() and path.name.endswith(ENDING)
+    )
     return sorted(name.removesuffix(ENDING) for name in found if not name.startswith("."))
 
 
@@ -151,4 +163,6 @@ def _geometry(image: sitk.Image) -> Geometry:
     sx, sy, sz = (float(v) for v in image.GetSpacing()[:3])
     ox, oy, oz = (float(v) for v in image.GetOrigin()[:3])
     direction = np.reshape(image.GetDirection(), (4, 4))[:3, :3]
-    return Geometry((z, y, x), (sz, sy, sx), (ox, oy, oz), tuple(float(v) for v in direction.ravel()))
+    return Geometry(
+        (z, y, x), (sz, sy, sx), (ox, oy, oz), tuple(float(v) for v in direction.ravel())
+    )

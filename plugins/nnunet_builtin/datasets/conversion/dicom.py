@@ -57,13 +57,20 @@ def find_dicom(
     reader: LabelReader
     segmentations = [labels] if labels.is_file() else _dicom_files(labels)
     if segmentations:
-        by_case = _match({name: header.uid for name, header in headers.items()}, segmentations, labels)
+        by_case = _match(
+            {name: header.uid for name, header in headers.items()}, segmentations, labels
+        )
         values: LabelValues = _segment_values([by_case[name] for name in folders], names)
-        reader, ending = SegmentationLabels({str(n): int(v) for n, v in values.items() if isinstance(v, int)}), ""
+        reader, ending = (
+            SegmentationLabels({str(n): int(v) for n, v in values.items() if isinstance(v, int)}),
+            "",
+        )
     else:
         by_case, ending = _label_files(folders, labels, registry)
         label_format = find_format(ending, registry)
-        values, mapping = name_values(found_values(label_format, list(by_case.values()), workers), names, renumber)
+        values, mapping = name_values(
+            found_values(label_format, list(by_case.values()), workers), names, renumber
+        )
         reader = FileLabels(label_format, mapping)
         further = {"renumbered": {str(old): new for old, new in mapping.items()}} if mapping else {}
     return Source(
@@ -83,12 +90,16 @@ def find_dicom(
 
 def _dicom_files(folder: Path) -> list[Path]:
     """Return the DICOM files directly in a folder, of any ending."""
-    found = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found = sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+    )
     return [path for path in found if is_dicom(path)]
 
 
 def _series_folders(folder: Path) -> list[Path]:
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    inner = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
     return [path for path in inner if _dicom_files(path)]
 
 
@@ -96,7 +107,9 @@ def _cases(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     """Return {case name: series folders in channel order}, sorted by name."""
     folders, direct = _series_folders(images), _dicom_files(images)
     others = sorted(
-        path.name for path in images.iterdir() if path.is_file() and path.name.endswith((".nii.gz", ".nrrd"))
+        path.name
+        for path in images.iterdir()
+        if path.is_file() and path.name.endswith((".nii.gz", ".nrrd"))
     )
     if (folders and direct) or others:
         raise DatasetError(
@@ -121,7 +134,9 @@ def _cases(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     return {name: tuple(case[c] for c in range(channels)) for name, case in sorted(grouped.items())}
 
 
-def _match(series: Mapping[str, str], segmentations: Sequence[Path], labels: Path) -> dict[str, Path]:
+def _match(
+    series: Mapping[str, str], segmentations: Sequence[Path], labels: Path
+) -> dict[str, Path]:
     """Return {case: its DICOM SEG file}, by the series that the files reference."""
     if len(series) == len(segmentations) == 1:
         return {next(iter(series)): segmentations[0]}
@@ -130,17 +145,25 @@ def _match(series: Mapping[str, str], segmentations: Sequence[Path], labels: Pat
         for uid in referenced_series(path):
             by_uid.setdefault(uid, []).append(path)
     if missing := [name for name, uid in series.items() if uid not in by_uid]:
-        raise DatasetError(f"{labels} has no DICOM SEG that references the series of: {', '.join(missing[:5])}.")
+        raise DatasetError(
+            f"{labels} has no DICOM SEG that references the series of: {', '.join(missing[:5])}."
+        )
     if double := [name for name, uid in series.items() if len(by_uid[uid]) > 1]:
         listed = ", ".join(path.name for path in by_uid[series[double[0]]])
-        raise DatasetError(f"{labels} has several DICOM SEG for the series of {double[0]}: {listed}. Keep one of them.")
+        raise DatasetError(
+            f"{labels} has several DICOM SEG for the series of {double[0]}: {listed}. Keep one of them."
+        )
     used = {by_uid[uid][0] for uid in series.values()}
     if unused := [path.name for path in segmentations if path not in used]:
-        raise DatasetError(f"{labels}: these DICOM SEG reference none of the series: {', '.join(unused[:5])}.")
+        raise DatasetError(
+            f"{labels}: these DICOM SEG reference none of the series: {', '.join(unused[:5])}."
+        )
     return {name: by_uid[uid][0] for name, uid in series.items()}
 
 
-def _segment_values(segmentations: Sequence[Path], given: Mapping[str, int]) -> dict[str, int | list[int]]:
+def _segment_values(
+    segmentations: Sequence[Path], given: Mapping[str, int]
+) -> dict[str, int | list[int]]:
     """Give values from 1 to the segments of all files from 1, by their smallest segment number and name; or as given."""
     smallest: dict[str, int] = {}
     for path in segmentations:
@@ -166,5 +189,7 @@ def _label_files(
 ) -> tuple[dict[str, Path], str]:
     listing = list_images(labels, registry)
     if missing := [name for name in folders if name not in listing.files]:
-        raise DatasetError(f"{labels} lacks the labels of the series {', '.join(missing[:5])} (CASE{listing.ending}).")
+        raise DatasetError(
+            f"{labels} lacks the labels of the series {', '.join(missing[:5])} (CASE{listing.ending})."
+        )
     return {name: listing.files[name] for name in folders}, listing.ending

@@ -34,7 +34,9 @@ def list_images(folder: Path, registry: Registry) -> Listing:
     if not folder.is_dir():
         raise DatasetError(f"{folder} is no folder of image files.")
     formats = registry.components("image_format")
-    known = {str(ending) for f in formats for ending in f.component.settings.get("endings", ())} - {".dcm"}
+    known = {str(ending) for f in formats for ending in f.component.settings.get("endings", ())} - {
+        ".dcm"
+    }
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
         endings = [ending for ending in known if path.name.lower().endswith(ending)]
@@ -42,9 +44,15 @@ def list_images(folder: Path, registry: Registry) -> Listing:
             length = len(max(endings, key=len))
             found.setdefault(path.name[-length:], {})[path.name[:-length]] = path
     if not found:
-        raise DatasetError(f"{folder} holds no image. Known endings: {', '.join(sorted(known))}, and DICOM files.")
+        raise DatasetError(
+            f"{folder} holds no image. Known endings: {', '.join(sorted(known))}, and DICOM files."
+        )
     if len(found) > 1:
-        kinds = ", ".join(f"{len(paths)} files ending in {ending}" for ending, paths in sorted(found.items()))
-        raise DatasetError(f"{folder} holds images of several formats: {kinds}. Move all but one kind elsewhere.")
+        kinds = ", ".join(
+            f"{len(paths)} files ending in {ending}" for ending, paths in sorted(found.items())
+        )
+        raise DatasetError(
+            f"{folder} holds images of several formats: {kinds}. Move all but one kind elsewhere."
+        )
     ((ending, paths),) = found.items()
     return Listing(folder, ending, paths)

@@ -51,15 +51,21 @@ def find_folders(
     """
     if not images.is_dir() or not labels.exists():
         absent = images if not images.is_dir() else labels
-        raise DatasetError(f"The folder {absent} does not exist. --images and --labels take existing folders.")
+        raise DatasetError(
+            f"The folder {absent} does not exist. --images and --labels take existing folders."
+        )
     if holds_dicom(images):
-        return find_dicom(images, labels, registry, channels, names or {}, renumber, workers or Workers())
+        return find_dicom(
+            images, labels, registry, channels, names or {}, renumber, workers or Workers()
+        )
     pictures, masks = list_images(images, registry), list_images(labels, registry)
     cases = _cases(pictures, masks)
     image_format = _image_format(pictures.ending, len(cases[0].images), registry)
     label_format = find_format(masks.ending, registry)
     named = _channel_names(cases[0], image_format, pictures.ending, channels)
-    found = found_values(label_format, [case.label for case in cases if case.label is not None], workers or Workers())
+    found = found_values(
+        label_format, [case.label for case in cases if case.label is not None], workers or Workers()
+    )
     values, mapping = name_values(found, names or {}, renumber)
     Labels.from_dataset_json({"labels": values}, "--label")
     return Source(
@@ -99,7 +105,9 @@ def _cases(images: Listing, labels: Listing) -> list[SourceCase]:
         )
     found = grouped if by_channel else {stem: {0: path} for stem, path in images.files.items()}
     if by_channel and (plain := sorted(s for s in images.files if not _CHANNEL.fullmatch(s))):
-        raise DatasetError(f"{images.folder} holds {plain[0]}{images.ending} without a channel number (CASE_0000).")
+        raise DatasetError(
+            f"{images.folder} holds {plain[0]}{images.ending} without a channel number (CASE_0000)."
+        )
     _check_matches(set(found), images, labels)
     numbers = list(range(max(len(case) for case in found.values())))
     if uneven := sorted(name for name, case in found.items() if sorted(case) != numbers):
@@ -107,7 +115,9 @@ def _cases(images: Listing, labels: Listing) -> list[SourceCase]:
             f"{images.folder}: {len(uneven)} cases lack channel files, for example {uneven[0]}, which has "
             f"{sorted(found[uneven[0]])}; every case needs {numbers}."
         )
-    return [SourceCase(n, tuple(found[n][c] for c in numbers), labels.files[n]) for n in sorted(found)]
+    return [
+        SourceCase(n, tuple(found[n][c] for c in numbers), labels.files[n]) for n in sorted(found)
+    ]
 
 
 def _check_matches(cases: set[str], images: Listing, labels: Listing) -> None:
@@ -122,7 +132,9 @@ def _check_matches(cases: set[str], images: Listing, labels: Listing) -> None:
         )
 
 
-def _channel_names(case: SourceCase, image_format: ImageFormat, ending: str, given: Sequence[str]) -> tuple[str, ...]:
+def _channel_names(
+    case: SourceCase, image_format: ImageFormat, ending: str, given: Sequence[str]
+) -> tuple[str, ...]:
     count = sum(image_format.header(path).channels for path in case.images)
     if not given and ending.lower() in PICTURES and count in _PICTURE_CHANNELS:
         return _PICTURE_CHANNELS[count]

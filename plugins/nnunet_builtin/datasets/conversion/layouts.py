@@ -47,7 +47,9 @@ def _document(folder: Path) -> dict[str, Any]:
             f"{error} A dataset folder has dataset.json, imagesTr and labelsTr; without them, {_FOLDERS}."
         ) from error
     if not isinstance(document, dict):
-        raise DatasetError(f"{folder / 'dataset.json'} holds a {type(document).__name__}; it must hold an object.")
+        raise DatasetError(
+            f"{folder / 'dataset.json'} holds a {type(document).__name__}; it must hold an object."
+        )
     return document
 
 
@@ -57,9 +59,13 @@ def _kind(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
     images = _stems(folder / "imagesTr", ending)
     labels = _stems(folder / "labelsTr", find_label_ending(folder, document, registry))
     if not images:
-        raise DatasetError(f"{folder / 'imagesTr'} holds no image ending in '{ending}'. For other folders, {_FOLDERS}.")
+        raise DatasetError(
+            f"{folder / 'imagesTr'} holds no image ending in '{ending}'. For other folders, {_FOLDERS}."
+        )
     whole = any(name in labels for name in images)
-    by_channel = any((match := _CHANNEL.fullmatch(name)) and match["case"] in labels for name in images)
+    by_channel = any(
+        (match := _CHANNEL.fullmatch(name)) and match["case"] in labels for name in images
+    )
     v1, v2 = "modality" in document, "channel_names" in document
     path = folder / "dataset.json"
     if whole and by_channel:
@@ -73,7 +79,9 @@ def _kind(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
             f"CASE{ending} (decathlon). Images: {', '.join(sorted(images)[:3])}. Rename the labels, or {_FOLDERS}."
         )
     if v1 and v2:
-        raise DatasetError(f"{path} has 'modality' (v1) and 'channel_names' (v2): remove the one that is not right.")
+        raise DatasetError(
+            f"{path} has 'modality' (v1) and 'channel_names' (v2): remove the one that is not right."
+        )
     if not v1 and not v2:
         raise DatasetError(
             f"{path} has neither 'modality' (v1) nor 'channel_names' (v2): {{'0': 'CT'}} names a channel."
@@ -111,7 +119,9 @@ def _test_cases(dataset: Dataset) -> tuple[SourceCase, ...]:
     labelled = _stems(labels, dataset.label_ending)
     return tuple(
         SourceCase(
-            case.name, case.images, labels / f"{case.name}{dataset.label_ending}" if case.name in labelled else None
+            case.name,
+            case.images,
+            labels / f"{case.name}{dataset.label_ending}" if case.name in labelled else None,
         )
         for case in dataset.find_cases(folder)
     )

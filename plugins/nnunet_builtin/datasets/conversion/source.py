@@ -138,7 +138,12 @@ def whole_values(image: Image, path: Path) -> np.ndarray:
     if image.array.shape[0] != 1:
         raise ImageError(f"The label {path} has {image.array.shape[0]} channels; a label has one.")
     values = np.unique(image.array)
-    if not np.all(np.isfinite(values)) or np.any(values != np.round(values)) or values[0] < 0 or values[-1] > 65535:
+    if (
+        not np.all(np.isfinite(values))
+        or np.any(values != np.round(values))
+        or values[0] < 0
+        or values[-1] > 65535
+    ):
         raise DatasetError(
             f"The label {path} holds values from {values[0]} to {values[-1]}; labels are whole numbers from 0 to 65535."
         )
@@ -159,6 +164,8 @@ class SegmentationLabels:
     def read(self, path: Path, geometry: Geometry | None) -> Image:
         """Read a DICOM SEG file onto the grid of its image; see `dicom_seg.read_segmentation`."""
         if geometry is None:
-            raise ImageError(f"{path} is DICOM SEG, which is placed on the grid of its image; there is no image.")
+            raise ImageError(
+                f"{path} is DICOM SEG, which is placed on the grid of its image; there is no image."
+            )
         numbers = {number: self.values[name] for number, name in segment_names(path).items()}
         return Image(read_segmentation(path, geometry, numbers)[None], geometry)

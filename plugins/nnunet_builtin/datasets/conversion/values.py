@@ -31,7 +31,9 @@ def parse_labels(assignments: Sequence[str]) -> dict[str, int]:
     return {name: value for name, value in given.items() if value != 0}
 
 
-def found_values(image_format: ImageFormat, paths: Sequence[Path], workers: Workers) -> dict[int, Path]:
+def found_values(
+    image_format: ImageFormat, paths: Sequence[Path], workers: Workers
+) -> dict[int, Path]:
     """Return {value: a file that holds it} of label files.
 
     Raises:
@@ -81,7 +83,9 @@ def name_values(
             f"from 0, which is the background. --renumber maps them to 0..{len(values) - 1} in increasing order."
         )
     labels: dict[str, int | list[int]] = {"background": 0}
-    labels.update({names.get(value, f"label {new}"): new for new, value in enumerate(values) if value})
+    labels.update(
+        {names.get(value, f"label {new}"): new for new, value in enumerate(values) if value}
+    )
     return labels, {} if consecutive else {value: new for new, value in enumerate(values)}
 
 

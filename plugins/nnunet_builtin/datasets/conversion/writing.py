@@ -30,13 +30,32 @@ _DETACHED = (".mhd", ".nhdr")
 _FOLDER_NAME = re.compile(r"(?P<kind>Task|Dataset)?_?(?P<id>\d+)_(?P<name>.+)")
 _PREFIXES = {"v1": "Task", "v2": "Dataset"}
 _OWN_FIELDS = {
-    *("modality", "channel_names", "labels", "training", "test", "numTraining", "numTest", "tensorImageSize"),
-    *("file_ending", "label_ending", "image_format", "regions_class_order", "overwrite_image_reader_writer"),
+    *(
+        "modality",
+        "channel_names",
+        "labels",
+        "training",
+        "test",
+        "numTraining",
+        "numTest",
+        "tensorImageSize",
+    ),
+    *(
+        "file_ending",
+        "label_ending",
+        "image_format",
+        "regions_class_order",
+        "overwrite_image_reader_writer",
+    ),
 }
 
 
 def default_destination(
-    source: Path | None, raw: Path, dataset_id: int | None = None, name: str | None = None, layout: str = "v2"
+    source: Path | None,
+    raw: Path,
+    dataset_id: int | None = None,
+    name: str | None = None,
+    layout: str = "v2",
 ) -> Path:
     """Return where a converted dataset goes: `raw/DatasetXXX_NAME` (v2) or `raw/TaskXXX_NAME` (v1).
 
@@ -52,7 +71,9 @@ def default_destination(
     """
     prefix = _PREFIXES.get(layout)
     if prefix is None:
-        raise UsageError(f"There is no layout '{layout}' to convert to. Layouts: {', '.join(LAYOUTS)}.")
+        raise UsageError(
+            f"There is no layout '{layout}' to convert to. Layouts: {', '.join(LAYOUTS)}."
+        )
     match = _FOLDER_NAME.fullmatch(source.name) if source is not None else None
     number = dataset_id if dataset_id is not None or match is None else int(match["id"])
     if number is None or not 0 <= number <= 999:
@@ -62,7 +83,9 @@ def default_destination(
         )
     chosen = name or (match["name"] if match else source.name if source is not None else None)
     if not chosen or re.search(r"[\\/]", chosen):
-        raise UsageError(f"No usable dataset name: got {chosen!r}. Give one with --name, without '/'.")
+        raise UsageError(
+            f"No usable dataset name: got {chosen!r}. Give one with --name, without '/'."
+        )
     return raw / f"{prefix}{number:03d}_{chosen}"
 
 
@@ -103,7 +126,9 @@ def convert(
             if case.label is not None:
                 (temporary / f"labels{part}").mkdir(exist_ok=True)
         write = functools.partial(_write_case, source=reading, target=temporary, ending=ending)
-        for name in (workers or Workers()).each(write, cases, name=lambda job: f"case {job[1].name}"):
+        for name in (workers or Workers()).each(
+            write, cases, name=lambda job: f"case {job[1].name}"
+        ):
             if progress is not None:
                 progress(name)
         document = _document_v1(source) if layout == "v1" else _document_v2(source, ending)
@@ -114,14 +139,20 @@ def convert(
 def _check(source: Source, destination: Path, layout: str) -> str:
     """Return the ending of the result's files; raise when the conversion makes no sense."""
     if layout not in LAYOUTS:
-        raise UsageError(f"There is no layout '{layout}' to convert to. Layouts: {', '.join(LAYOUTS)}.")
+        raise UsageError(
+            f"There is no layout '{layout}' to convert to. Layouts: {', '.join(LAYOUTS)}."
+        )
     if source.kind == layout:
         raise DatasetError(
             f"{source.inputs[0]} is of the layout {layout} already: it needs no conversion, use it as it is."
         )
     target = destination.resolve()
     for path in source.inputs:
-        if target == path.resolve() or target in path.resolve().parents or path.resolve() in target.parents:
+        if (
+            target == path.resolve()
+            or target in path.resolve().parents
+            or path.resolve() in target.parents
+        ):
             raise UsageError(
                 f"The result {destination} and the source {path} lie in one another. Choose another --output."
             )
@@ -129,7 +160,9 @@ def _check(source: Source, destination: Path, layout: str) -> str:
         regions = [name for name, value in source.labels.items() if isinstance(value, list)]
         if regions or "ignore" in source.labels:
             what = f"regions ({', '.join(regions)})" if regions else "an ignore label"
-            raise DatasetError(f"{source.inputs[0]} has {what}, which dataset.json of v1 cannot express. Use --to v2.")
+            raise DatasetError(
+                f"{source.inputs[0]} has {what}, which dataset.json of v1 cannot express. Use --to v2."
+            )
         return NIFTI
     return _target_ending(source.image_ending, source.label_ending)
 
@@ -159,7 +192,9 @@ def _write_case(job: tuple[str, SourceCase], source: Source, target: Path, endin
 
 def _write_images(case: SourceCase, source: Source, folder: Path, ending: str) -> Geometry | None:
     """Write the channel files of one case; return the geometry of its image, None where it was not read."""
-    paths = [folder / f"{case.name}_{channel:04d}{ending}" for channel in range(len(source.channels))]
+    paths = [
+        folder / f"{case.name}_{channel:04d}{ending}" for channel in range(len(source.channels))
+    ]
     trusted = source.kind in LAYOUTS and len(case.images) == len(paths)
     if trusted and source.image_ending == ending:
         for origin, path in zip(case.images, paths, strict=True):
@@ -206,14 +241,18 @@ def _write_colours(path: Path, image: Image) -> None:
     try:
         sitk.WriteImage(picture, str(path), useCompression=True)
     except RuntimeError as error:
-        raise ImageError(f"{path} cannot be written: {str(error).strip().splitlines()[-1]}") from error
+        raise ImageError(
+            f"{path} cannot be written: {str(error).strip().splitlines()[-1]}"
+        ) from error
 
 
 def _document_v2(source: Source, ending: str) -> dict[str, Any]:
     document = {
         **_kept(source),
         "channel_names": {str(index): name for index, name in enumerate(source.channels)},
-        "labels": {("background" if value == 0 else name): value for name, value in source.labels.items()},
+        "labels": {
+            ("background" if value == 0 else name): value for name, value in source.labels.items()
+        },
         "numTraining": len(source.training),
         "file_ending": ending,
     }

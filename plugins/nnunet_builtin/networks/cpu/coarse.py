@@ -35,7 +35,9 @@ def is_worthwhile(up: Any, conv: Any, coarse: torch.Tensor) -> bool:
     )
 
 
-def upsampled_convolution(up: Any, conv: Any, coarse: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+def upsampled_convolution(
+    up: Any, conv: Any, coarse: torch.Tensor, skip: torch.Tensor
+) -> torch.Tensor:
     """Return `conv(cat([up(coarse), skip]))`.
 
     Args:
@@ -45,7 +47,9 @@ def upsampled_convolution(up: Any, conv: Any, coarse: torch.Tensor, skip: torch.
         skip: Features (B, C', *spatial * 2).
     """
     middle, dimensions = up.out_channels, coarse.ndim - 2
-    windows = CONVOLVE[dimensions](coarse, _window_weights(up.weight, conv.weight[:, :middle]), padding=1)
+    windows = CONVOLVE[dimensions](
+        coarse, _window_weights(up.weight, conv.weight[:, :middle]), padding=1
+    )
     fine = convolve(conv, skip, conv.weight[:, middle:])
     result: torch.Tensor = _AddPositions.apply(fine, windows)
     return result
@@ -57,7 +61,9 @@ def _window_weights(up: torch.Tensor, conv: torch.Tensor) -> torch.Tensor:
     windows, corners = (2,) * dimensions, 2**dimensions
     places = torch.from_numpy(_tap_places(dimensions)).to(conv)
     spread = (conv.flatten(2) @ places).unflatten(2, (corners, corners, corners))
-    spread = spread.permute(0, 2, 3, 1, 4).flatten(3)  # (outputs, positions, places, middle * sources)
+    spread = spread.permute(0, 2, 3, 1, 4).flatten(
+        3
+    )  # (outputs, positions, places, middle * sources)
     weights = spread @ up.flatten(1).T
     ordered = weights.permute(1, 0, 3, 2).reshape(-1, up.shape[0], *windows)
     return ordered.contiguous(memory_format=CHANNELS_LAST[dimensions])
@@ -95,16 +101,22 @@ class _AddPositions(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         (fine,) = gradients
-        windows = torch.empty(ctx.shape, dtype=fine.dtype, memory_format=CHANNELS_LAST[fine.ndim - 2]).zero_()
+        windows = torch.empty(
+            ctx.shape, dtype=fine.dtype, memory_format=CHANNELS_LAST[fine.ndim - 2]
+        ).zero_()
         for own, part in _positions(fine, windows):
             part.copy_(own)
         return fine, windows
 
 
-def _positions(fine: torch.Tensor, windows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _positions(
+    fine: torch.Tensor, windows: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield, for each position within a coarse voxel, its voxels of the fine grid and its part of the windows."""
     channels = fine.shape[1]
     for index, position in enumerate(itertools.product(range(2), repeat=fine.ndim - 2)):
-        spatial = [slice(p, p + size // 2) for p, size in zip(position, fine.shape[2:], strict=True)]
+        spatial = [
+            slice(p, p + size // 2) for p, size in zip(position, fine.shape[2:], strict=True)
+        ]
         part = windows[(slice(None), slice(index * channels, (index + 1) * channels), *spatial)]
         yield fine[(slice(None), slice(None), *[slice(p, None, 2) for p in position])], part

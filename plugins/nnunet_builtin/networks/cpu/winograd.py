@@ -24,7 +24,9 @@ _KERNEL = 3
 _FEWEST_SLICES = 6
 _VOLUMES = 5  # axes of a batch of volumes
 _VOXELS_PER_CHANNEL = 10  # on fewer, transforming the weights takes longer than what it saves
-_FEWEST_PRODUCTS = 40_000_000  # of each tap of the kernel; fewer save less time than the many calls take
+_FEWEST_PRODUCTS = (
+    40_000_000  # of each tap of the kernel; fewer save less time than the many calls take
+)
 
 
 def convolve(conv: Any, features: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -36,7 +38,9 @@ def convolve(conv: Any, features: torch.Tensor, weight: torch.Tensor | None = No
         weight: In the place of its own.
     """
     if is_worthwhile(conv, features):
-        result: torch.Tensor = _Winograd.apply(features, conv.weight if weight is None else weight, conv.bias)
+        result: torch.Tensor = _Winograd.apply(
+            features, conv.weight if weight is None else weight, conv.bias
+        )
         return result
     if weight is None:
         return conv(features)
@@ -72,13 +76,18 @@ class _Winograd(torch.autograd.Function):
     """Convolution of (B, C, *spatial), an even number of slices along the first axis, with (C', C, 3, ...) and padding of 1."""
 
     @staticmethod
-    def forward(ctx: Any, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
         kernels = _kernels(weight, features.dtype)
         ctx.save_for_backward(features, *kernels)
         ctx.parameters = (weight.dtype, weight.shape, bias is not None)
         biases = (bias, None, None, None)  # the sum is in both slices of the result
         products = (
-            _volumes(functional.conv2d(_planes(term), kernel, added, padding=_padding(features)), features)
+            _volumes(
+                functional.conv2d(_planes(term), kernel, added, padding=_padding(features)),
+                features,
+            )
             for term, kernel, added in zip(_terms(features), kernels, biases, strict=True)
         )
         result = _empty((len(features), len(weight), *features.shape[2:]), features)
@@ -108,7 +117,9 @@ class _Winograd(torch.autograd.Function):
         by_step, last_kernel = next(pairs)
         even -= by_step
         even[:, :, 1:] += by_step[:, :, :-1]
-        by_kernels = (part.to(dtype) for part in (sum_kernel, difference_kernel, first_kernel, last_kernel))
+        by_kernels = (
+            part.to(dtype) for part in (sum_kernel, difference_kernel, first_kernel, last_kernel)
+        )
         by_weight = _weight_gradient(*by_kernels).reshape(shape)
         # With dtype=..., the sum would first make a copy, which takes ten times as long; it is in float32 anyway.
         by_bias = gradient.sum([0, *range(2, gradient.ndim)]).to(dtype) if biased else None
@@ -147,7 +158,9 @@ def _gradients(
 
 def _kernels(weight: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
     """Return the kernels of the terms, in their order, (C', C, 3, 3) each for volumes, else (C', C, 1, 3)."""
-    first, middle, last = (part.squeeze(2) if weight.ndim == _VOLUMES else part for part in weight.split(1, dim=2))
+    first, middle, last = (
+        part.squeeze(2) if weight.ndim == _VOLUMES else part for part in weight.split(1, dim=2)
+    )
     ends = (first + last) / 2
     kernels = (ends + middle / 2, ends - middle / 2, first, last)
     return [kernel.to(dtype).contiguous(memory_format=torch.channels_last) for kernel in kernels]
