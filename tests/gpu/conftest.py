@@ -15,6 +15,15 @@ from nnunet_builtin.training import loop as training_loop
 VARIABLE = "NNUNET_GPU_TESTS"
 
 
+#: Files whose tests start processes and compilers: what takes longest comes last.
+_LAST = ("test_gpu_compilation.py", "test_gpu_command.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Leave the slowest tests to the end: a run that is cut off has proven the numbers by then."""
+    items.sort(key=lambda item: item.path.name in _LAST)
+
+
 @pytest.fixture(scope="session")
 def device():
     """The card, or what takes its place."""

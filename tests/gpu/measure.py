@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -46,15 +47,20 @@ class Stage:
 
 #: Together within eight minutes.
 STAGES = {
-    "a": Stage("tests", HERE / "stage_tests.py", 80),
+    "a": Stage("tests", HERE / "stage_tests.py", 100),
     "b": Stage("step times", HERE / "stage_steps.py", 95),
     "c": Stage("an epoch with loading", HERE / "stage_epoch.py", 75),
-    "d": Stage("prediction", HERE / "stage_prediction.py", 100),
-    "e": Stage("a real training", HERE / "stage_training.py", 95),
+    "d": Stage("prediction", HERE / "stage_prediction.py", 95),
+    "e": Stage("a real training", HERE / "stage_training.py", 80),
     "f": Stage("profile", HERE / "stage_profile.py", 35),
 }
 #: Seconds of every stage at tiny sizes: machines without a card may be slow.
 TINY_LIMIT = 900.0
+#: Modules that every stage imports. Stage a and the nnunetv2 sides of d and e also want SimpleITK.
+NEEDED = (
+    *("blosc2", "filelock", "isal", "numpy", "packaging", "pebble", "pluggy", "pydantic", "rich"),
+    *("safetensors", "scipy", "threadpoolctl", "torchinfo", "typer"),
+)
 _GRACE = 5  # seconds in which a stage that is told to end may clear up
 _LOG_LINES = 15
 
@@ -90,10 +96,13 @@ def measure(stages: Mapping[str, Stage], chosen: Sequence[str], wanted: Wanted) 
     """
     wanted.output.mkdir(parents=True, exist_ok=True)
     titles = {letter: stage.title for letter, stage in stages.items()}
+    spare = 0.0  # what stages left of their time; the next one may have it
     for letter in chosen:
         stage = stages[letter]
-        print(f"stage {letter}: {stage.title}, at most {limit_of(stage, wanted):.0f} s", flush=True)
-        end = run_stage(letter, stage, wanted)
+        limit = limit_of(stage, wanted) + spare
+        print(f"stage {letter}: {stage.title}, at most {limit:.0f} s", flush=True)
+        end = run_stage(letter, stage, wanted, limit)
+        spare = 0.0 if wanted.limit else max(0.0, limit - end.seconds)
         _keep(letter, end, wanted.output)
         path = write_report(wanted.output, titles)
         if end.how == STOPPED:
@@ -115,12 +124,11 @@ def limit_of(stage: Stage, wanted: Wanted) -> float:
     return TINY_LIMIT if wanted.tiny else stage.limit
 
 
-def run_stage(letter: str, stage: Stage, wanted: Wanted) -> End:
-    """Run a stage to its end, to its time limit or to Ctrl-C; return how it ended."""
+def run_stage(letter: str, stage: Stage, wanted: Wanted, limit: float) -> End:
+    """Run a stage to its end, for at most `limit` seconds or to Ctrl-C; return how it ended."""
     folder, started = wanted.output, time.monotonic()
     for ending in ("json", "log"):
         (folder / f"{letter}.{ending}").unlink(missing_ok=True)
-    limit = limit_of(stage, wanted)
     log = folder / f"{letter}.log"
     with log.open("wb") as file, _interruptible():
         process = subprocess.Popen(
@@ -200,6 +208,11 @@ def _keep(letter: str, end: End, folder: Path) -> None:
     temporary.replace(folder / ENDS)
 
 
+def missing_packages() -> list[str]:
+    """Return what every stage needs and this Python does not have."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
 def chosen_stages(text: str) -> list[str]:
     """Return the letters of stages in the order of the run.
 
@@ -237,6 +250,9 @@ def main(words: Sequence[str] | None = None) -> int:
             "There is no CUDA device here. Try the command without one: --device cpu --tiny.",
             file=sys.stderr,
         )
+        return 2
+    if missing := missing_packages():
+        print(f"Missing here: pip install {' '.join(missing)}", file=sys.stderr)
         return 2
     given["output"] = given["output"].absolute()
     given["prepared"] = given["prepared"] and given["prepared"].absolute()

@@ -193,9 +193,9 @@ def measure(results: Results, bench: Bench) -> None:
     plan = [
         (training, "v2", many),
         (training, "v2_torch", many),
-        (loading, "v2", many),
         (training, "v2_torch", few),
         (training, "v2", few),
+        (loading, "v2", many),
         (loading, "v2_torch", few),
         (loading, "v2", few),
     ]

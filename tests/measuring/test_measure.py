@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import measure as orchestrator
 import psutil
 import pytest
 import torch
@@ -150,7 +152,8 @@ def check_figures(table):
 
 def test_a_stage_that_fails_or_takes_too_long_leaves_the_others(tmp_path, capsys):
     stages = stages_of(tmp_path, a=FAILING, b=ENDLESS, c=GOOD)
-    stages["b"] = Stage("endless", stages["b"].script, limit=8)
+    for letter, limit in (("a", 6), ("b", 4)):  # b also has what a leaves
+        stages[letter] = Stage(letter, stages[letter].script, limit)
     assert measure(stages, ["a", "b", "c"], wanted_in(tmp_path)) == 1
 
     folder = tmp_path / "report"
@@ -180,6 +183,41 @@ def test_other_stages_are_added_to_a_report(tmp_path):
     stages["b"].script.write_text(GOOD)  # mended
     assert measure(stages, ["b"], wanted_in(tmp_path)) == 0
     assert "RuntimeError" not in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_stage_has_the_time_that_those_before_it_did_not_need(tmp_path, capsys):
+    stages = stages_of(tmp_path, a=GOOD, b=GOOD)
+    assert measure(stages, ["a", "b"], wanted_in(tmp_path)) == 0
+    limits = re.findall(r"at most (\d+) s", capsys.readouterr().out)
+    assert int(limits[0]) == 60
+    assert 60 < int(limits[1]) <= 120
+
+
+def test_what_is_missing_is_said_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(orchestrator, "NEEDED", ("json", "no_such_module"))
+    assert main(["--device", "cpu", "--tiny", "--output", str(tmp_path / "out")]) == 2
+    assert "pip install no_such_module\n" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+NUMERIC = ["-k", "losses and dice_ce", "-q"]
+
+
+@pytest.mark.slow
+def test_the_tests_on_a_card_need_no_reader_of_images(tmp_path):
+    """SimpleITK is large, and may be missing beside a card."""
+    (tmp_path / "SimpleITK.py").write_text("raise ImportError('blocked')")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", *NUMERIC]
+    done = subprocess.run(
+        [*command, str(HERE)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths, "NNUNET_GPU_TESTS": "cpu"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
 
 
 def test_a_limit_for_every_stage(tmp_path):

@@ -79,6 +79,8 @@ class Loop:
             TrainingError: The training cannot go on.
         """
         state, settings = self.state, self.settings
+        if self.runtime.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.runtime.device)
         per_epoch = settings.iterations_per_epoch + settings.validation_iterations
         done = state.epoch * per_epoch + state.progress.position
         title = f"train {self.task.folder.name}"
