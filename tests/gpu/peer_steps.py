@@ -1,12 +1,14 @@
-"""Runs inside an environment with nnunetv2: times its training step on one batch, prints JSON.
+"""Runs inside an environment with nnunetv2: times its training steps, size by size.
 
-Usage: python peer_steps.py JSON
-The JSON names patch, batch, strides, kernels and features of the network, the device, whether to
-compile, and the numbers of steps.
+Usage: python peer_steps.py < SIZES
+SIZES is a line of JSON per size: patch, batch, strides, kernels and features of the network, the
+device, whether to compile, and the numbers of steps. A line of JSON is printed once nnunetv2 is
+imported, and one per size as soon as it is measured, so a time limit keeps what came before it.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import milliseconds, peak_gigabytes, warm_up
+from timing import allocated, milliseconds, peak_gigabytes, warm_up
 
 DATASET, CONFIGURATION, IDENTIFIER = "Dataset001_Steps", "steps", "steps"
 LABELS = {"background": 0, "edge": 1, "core": 2}
@@ -67,19 +69,24 @@ def plans(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_trainer(asked: dict[str, Any], folder: Path) -> Any:
-    """Return a trainer that is ready for its first step."""
+def import_trainer(folder: Path) -> Any:
+    """Return its class of trainers; what it reads and writes lies in a folder."""
     prepared = folder / "preprocessed" / DATASET / IDENTIFIER
     prepared.mkdir(parents=True)
     (prepared / "case.b2nd").touch()  # it looks at the endings of prepared cases
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(folder / name)
-    os.environ["nnUNet_compile"] = str(asked["compiled"])  # noqa: SIM112
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+    return nnUNetTrainer
+
+
+def make_trainer(asked: dict[str, Any], kind: Any) -> Any:
+    """Return a trainer of that class that is ready for its first step."""
+    os.environ["nnUNet_compile"] = str(asked["compiled"])  # noqa: SIM112
     document = {"channel_names": {"0": "MRI"}, "labels": LABELS, "file_ending": ".nii.gz"}
     device = torch.device(asked["device"])
-    trainer = nnUNetTrainer(plans(asked), CONFIGURATION, 0, document, device)
+    trainer = kind(plans(asked), CONFIGURATION, 0, document, device)
     trainer.initialize()
     trainer.network.train()
     return trainer
@@ -102,31 +109,44 @@ def one_batch(asked: dict[str, Any]) -> dict[str, Any]:
     return {"data": images, "target": labels}
 
 
-def measure(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the times of two blocks of steps, and the memory."""
+def measure(asked: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """Return the time of a step, and the memory."""
     device = asked["device"]
     if device == "cuda":
         torch.backends.cudnn.benchmark = True  # as its command does
-    trainer, batch = make_trainer(asked, folder), one_batch(asked)
+    else:
+        torch.set_num_threads(1)  # a trial of the script, of tiny sizes
+    others = allocated(device)
+    trainer, batch = make_trainer(asked, kind), one_batch(asked)
     warm_up(lambda: trainer.train_step(batch), asked["warm_up"])
-    count = asked["steps"]
-    times = [milliseconds(lambda: trainer.train_step(batch), count, device) for _ in range(2)]
+    taken = milliseconds(lambda: trainer.train_step(batch), asked["steps"], device)
     found = torch.get_autocast_dtype("cuda") if device == "cuda" else torch.float32
     return {
-        "ms": times[0],
-        "again": times[1],
-        "gigabytes": peak_gigabytes(device),
+        "ms": taken,
+        "gigabytes": peak_gigabytes(device, others),
         "precision": str(found).removeprefix("torch."),
     }
 
 
+def answer(line: str, kind: Any) -> dict[str, Any]:
+    """Return what is measured of a size, or the error; leave the card to the other side."""
+    try:
+        found = measure(json.loads(line), kind)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
+        found = {"error": f"{type(error).__name__}: {error}"}
+    gc.collect()
+    torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return found
+
+
 def main() -> None:
-    asked = json.loads(sys.argv[1])
-    if asked["device"] == "cpu":
-        torch.set_num_threads(1)  # a trial of the script, of tiny sizes
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(asked, Path(folder))
-    print("\n" + json.dumps(found), flush=True)
+        kind = import_trainer(Path(folder))
+        print('\n{"ready": true}', flush=True)
+        for line in sys.stdin:
+            print("\n" + json.dumps(answer(line, kind)), flush=True)
 
 
 if __name__ == "__main__":

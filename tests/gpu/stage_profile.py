@@ -59,6 +59,11 @@ def span(pieces: Iterable[Piece]) -> float:
     return max(piece.end for piece in kept) - min(piece.start for piece in kept)
 
 
+def time_of(pieces: Iterable[Piece]) -> float:
+    """Return the microseconds of all pieces together; those at the same time count each."""
+    return sum(piece.end - piece.start for piece in pieces)
+
+
 def totals(pieces: Iterable[Piece]) -> dict[str, tuple[int, float]]:
     """Return how often each name ran and its microseconds, the longest first."""
     counts: dict[str, int] = defaultdict(int)
@@ -127,6 +132,22 @@ def pieces_of(found: Any, device: str) -> list[Piece]:
     return pieces
 
 
+def share_of_convolutions(
+    operations: dict[str, tuple[int, float]],
+    pieces: Iterable[Piece],
+) -> float:
+    """Return the percent of the time of everything that ran, also of what no operation launched.
+
+    Kernels of PyTorch's compiler are not those of an operation.
+
+    Args:
+        operations: See `operations_of`.
+        pieces: See `pieces_of`.
+    """
+    own = sum(time for name, (_, time) in operations.items() if "conv" in name.lower())
+    return 100 * own / (time_of(pieces) or 1.0)
+
+
 def launches_of(found: Any, device: str) -> int:
     """Return how many kernels were launched; on a CPU, how many outermost operations ran."""
     if device == "cpu":
@@ -164,8 +185,6 @@ class Profile:
         pieces, operations = pieces_of(found, device), operations_of(found, device)
         if not pieces:
             self.results.note(f"The profiler saw nothing of {self.choice}.")
-        whole = sum(time for _, time in operations.values()) or 1.0
-        convolutions = sum(time for name, (_, time) in operations.items() if "conv" in name.lower())
         length, working = span(pieces) or 1.0, busy(pieces)
         where = "card" if device == "cuda" else "CPU"
         table = self.results.table(f"A step: {self.choice}", "what", "value")
@@ -174,20 +193,25 @@ class Profile:
             "ms per step, profiled": length / 1000 / self.steps,
             f"ms per step in which the {where} works": working / 1000 / self.steps,
             f"idle share of the {where} while profiled, %": 100 * (1 - working / length),
-            "share of convolutions, %": 100 * convolutions / whole,
+            "share of convolutions, %": share_of_convolutions(operations, pieces),
             "launches per step": launches_of(found, device) / self.steps,
             "kernels, copies and fills per step": len(pieces) / self.steps,
         }
         for what, value in rows.items():
             self.results.row(table, what, value)
 
-    def listing(self, title: str, found: dict[str, tuple[int, float]]) -> None:
-        """Add the longest of what ran, calls and times per step."""
+    def listing(self, title: str, found: dict[str, tuple[int, float]], whole: float) -> None:
+        """Add the longest of what ran, calls and times per step.
+
+        Args:
+            title: Of the table.
+            found: {name: (calls, microseconds)}, the longest first.
+            whole: Microseconds of everything that ran.
+        """
         columns = ("name", "calls per step", "ms per step", "% of all")
         table = self.results.table(f"{title}: {self.choice}", *columns)
-        whole = sum(time for _, time in found.values()) or 1.0
         for name, (count, time) in list(found.items())[:SHOWN]:
-            own = (count / self.steps, time / 1000 / self.steps, 100 * time / whole)
+            own = (count / self.steps, time / 1000 / self.steps, 100 * time / (whole or 1.0))
             self.results.row(table, name[:_NAME], *own)
 
 
@@ -207,8 +231,10 @@ def add_profile(
     tables = Profile(results, choice, steps)
     tables.summary(unprofiled, found, device)
     title = "Kernels" if device == "cuda" else "Outermost operations"
-    tables.listing(title, totals(pieces_of(found, device)))
-    tables.listing("Operations, with the kernels that they launch", operations_of(found, device))
+    pieces, operations = pieces_of(found, device), operations_of(found, device)
+    whole = time_of(pieces)
+    tables.listing(title, totals(pieces), whole)
+    tables.listing("Operations, with the kernels that they launch", operations, whole)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -35,6 +36,23 @@ def warm_up(step: Callable[[], object], count: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
+
+
+def milliseconds_over(step: Callable[[], object], seconds: float, device: str) -> float:
+    """Return the mean time of as many steps as take at least so many seconds together."""
+    count = 5
+    while True:
+        taken = milliseconds(step, count, device)
+        if taken * count >= 1000 * seconds:
+            return taken
+        count = max(2 * count, math.ceil(1100 * seconds / max(taken, 1e-3)))
+
+
+def warm_up_over(step: Callable[[], object], seconds: float) -> None:
+    """Run steps that do not count for so many seconds: a card at rest raises its clock slowly."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        warm_up(step, 10)
 
 
 def allocated(device: str) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ import pytest
 import torch
 from common import HERE, REPOSITORY, Asked, Results
 from measure import STAGES, Stage, Wanted, chosen_stages, main, measure
-from own_steps import FULL, TINY, Choice
+from own_steps import FULL, TINY, Choice, own_step
 from report import ENDED, FAILED, STOPPED, TIMED_OUT, read_ends, show, write_report
 from stage_profile import (
     DEFAULT,
@@ -28,11 +29,24 @@ from stage_profile import (
     launches_of,
     operations_of,
     pieces_of,
+    share_of_convolutions,
     span,
     totals,
 )
-from stage_steps import COLUMNS, FULLY, OURS, PEER, RESERVE, Clock, Round
+from stage_steps import (
+    ALL,
+    COLUMNS,
+    FULLY,
+    OURS,
+    PEER,
+    RESERVE,
+    Clock,
+    Peer,
+    Round,
+    StepTimes,
+)
 from stage_tests import last_line
+from timing import milliseconds_over
 
 #: A stage that starts at once: it writes what `common.Results` would write.
 PREAMBLE = """
@@ -314,11 +328,78 @@ def test_full_sizes_are_the_known_ones():
     for size in (*FULL, *TINY):
         for axis, length in enumerate(size.patch):
             assert length % math.prod(pool[axis] for pool in size.pools) == 0
-    rounds = set()
+
+
+def test_every_size_is_measured_before_anything_is_compiled():
+    first, *others, compiled = FULLY.rounds[: len(FULL) + 1]
+    assert first == Round(0, compiled=False, count=ALL)
+    assert {turn.size for turn in others} == {1, 2, 3}
+    assert {(turn.compiled, turn.count) for turn in others} == {(False, 1)}
+    assert compiled == Round(0, compiled=True, count=1)
+    counts = Counter()
     for turn in FULLY.rounds:
-        rounds |= {(turn.size, turn.compiled, one) for one in range(turn.first, turn.last)}
-    assert len(rounds) == len(FULL) * 2 * 4  # nothing is forgotten
-    assert FULLY.rounds[0] == Round(0, compiled=False)
+        counts[turn.size, turn.compiled] += turn.count
+    assert counts == {(size, how): ALL for size in range(len(FULL)) for how in (False, True)}
+
+
+def test_other_sizes_begin_with_the_best_choice_so_far(tmp_path):
+    given = Asked("cpu", True, tmp_path / "b.json", None, None)
+    times = StepTimes(given, FULLY, Results("steps", given), tmp_path)
+    slow, best = Choice("float16", True, False), Choice("bfloat16", False, False)
+    for size, choice, taken in [(FULL[0], slow, 9.0), (FULL[0], best, 8.0), (FULL[1], slow, 3.0)]:
+        times._row(size, OURS, choice, taken, None)
+        times.measured.add((size, choice))
+    assert times._choices(FULL[2], compiled=False)[:2] == [best, slow]
+    assert times._choices(FULL[1], compiled=False)[0] == best  # the other one is measured
+    assert times._choices(FULL[1], compiled=True)[0] == Choice("float16", True, True)
+    assert len(times._choices(FULL[0], compiled=False)) == ALL - 2
+
+
+def test_a_pinned_batch(tmp_path, monkeypatch):
+    step = own_step(TINY[3], Choice("float32", False, False), "cpu", tmp_path)
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda own: asked.append(own) or own)
+    pinned = step.pinned()
+    assert [id(tensor) for tensor in asked] == [id(step.batch[k]) for k in ("images", "label")]
+    assert math.isfinite(pinned())
+    assert not list(tmp_path.iterdir())  # no table and no drawing of the network
+
+
+def test_the_peer_answers_size_by_size(tmp_path):
+    script = tmp_path / "peer.py"
+    script.write_text(
+        "import json, sys, time\n"
+        "print('a line of its own')\n"
+        "print('{\"ready\": true}', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    size = json.loads(line)['size']\n"
+        "    if size == 'huge':\n"
+        "        time.sleep(600)\n"
+        "    if size == 'fatal':\n"
+        "        sys.exit('no such card')\n"
+        "    key = 'error' if size == 'large' else 'ms'\n"
+        "    print('noise', json.dumps({key: size}), sep='\\n', flush=True)\n"
+    )
+    peer = Peer(sys.executable, script)
+    peer.wait(30)
+    assert [peer.ask({"size": size}, 30) for size in "ab"] == [{"ms": "a"}, {"ms": "b"}]
+    with pytest.raises(RuntimeError, match="large"):
+        peer.ask({"size": "large"}, 30)
+    with pytest.raises(RuntimeError, match="ended with 1: no such card"):
+        peer.ask({"size": "fatal"}, 30)
+    peer.close()
+    peer = Peer(sys.executable, script)
+    peer.wait(30)
+    with pytest.raises(RuntimeError, match="longer than 1 s"):
+        peer.ask({"size": "huge"}, 1)
+    peer.close()
+    assert peer.process.returncode == -signal.SIGKILL
+
+
+def test_as_many_steps_as_take_long_enough():
+    times = []
+    taken = milliseconds_over(lambda: times.append(time.perf_counter()), 0.05, "cpu")
+    assert len(times) * taken >= 50
 
 
 def test_a_side_that_takes_longer_than_what_is_left_is_left_out():
@@ -380,6 +461,14 @@ def test_the_profile_of_a_card():
         ("aten::convolution_backward", (1, 30.0)),
         ("aten::native_batch_norm", (1, 10.0)),
     ]
+
+
+def test_the_share_of_convolutions_is_one_of_all_kernels():
+    """Half of the time is that of kernels that no operation launched."""
+    pieces = [Piece("wgrad", 0, 30), Piece("norm", 30, 50), Piece("triton", 50, 100)]
+    operations = {"aten::convolution_backward": (1, 30.0), "aten::native_batch_norm": (1, 20.0)}
+    assert share_of_convolutions(operations, pieces) == pytest.approx(30)
+    assert share_of_convolutions({}, []) == 0
 
 
 def write_steps(path, *rows):
