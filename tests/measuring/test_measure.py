@@ -519,8 +519,21 @@ def test_make_finds_a_python(tmp_path):
     """Without the environment of this folder it is the one that PYTHON names."""
     makefile = Path(REPOSITORY / "Makefile").read_text()
     (tmp_path / "Makefile").write_text(makefile)
-    words = ["make", "-n", "gpu", "PYTHON=py", "STAGES=a,c", "DEVICE=cpu", "TINY=1", "PREPARED=p"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    words = [
+        "make",
+        "--no-print-directory",
+        "-n",
+        "gpu",
+        "PYTHON=py",
+        "STAGES=a,c",
+        "DEVICE=cpu",
+        "TINY=1",
+        "PREPARED=p",
+    ]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, check=True, env=outside
+    )
     command = " ".join(done.stdout.replace("\\\n", " ").split())
     script, *options = command.split(" --")
     assert script == "py tests/gpu/measure.py"
