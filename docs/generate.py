@@ -49,7 +49,7 @@ def hooks() -> str:
     """Return the page of all hooks, in life-cycle order."""
     parts = [
         "# Hooks\n\nA plugin is a module that an entry point of the group `nnunet_plugins` names. It implements any of these "
-        "with `@hookimpl`. Contracts of the components are in `nnunet_core/contracts/contracts.py`.\n"
+        "with `@hookimpl`. Contracts of the components are in `nnunet_core/contracts/`, one file per kind.\n"
     ]
     for name, function in vars(hookspecs).items():
         if name.startswith("nnunet_"):

@@ -37,7 +37,7 @@ class Operator:
     Attributes:
         channel: Foreground class, from 0.
         operation: `dilation`, `erosion`, `closing` or `opening`.
-        radius: Of the ball, see `augmentation_cascade.ball_size`.
+        radius: Of the ball, see `cascade.ball_size`.
     """
 
     channel: int

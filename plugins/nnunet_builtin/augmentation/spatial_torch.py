@@ -1,4 +1,4 @@
-"""The spatial step on tensors of any device: cubic images and voted labels, as `augmentation_spatial` makes them."""
+"""The spatial step on tensors of any device: cubic images and voted labels, as `spatial` makes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NEGLIGIBLE = 1e-9  # weights below vanish in float32
 def move(
     draw: Draw, images: torch.Tensor, maps: torch.Tensor, patch: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Deform, rotate, scale and crop the last axes about their centre: `augmentation_spatial.move` on tensors."""
+    """Deform, rotate, scale and crop the last axes about their centre: `spatial.move` on tensors."""
     axes = len(patch)
     size = images.shape[-axes:]
     if draw.angles is None and draw.scale is None and draw.elastic is None:
@@ -125,7 +125,7 @@ def _points(
 
 
 def _displacement(elastic: Elastic, device: torch.device) -> torch.Tensor:
-    """Return float32 (axes, *patch) voxels: `augmentation_spatial.displacement` on tensors."""
+    """Return float32 (axes, *patch) voxels: `spatial.displacement` on tensors."""
     field = products(torch.from_numpy(elastic.noise).to(device), smoothing_matrices(elastic))
     if elastic.factor is not None:
         return field * elastic.factor

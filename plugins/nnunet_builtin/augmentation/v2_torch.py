@@ -179,7 +179,7 @@ def _lower_resolution(image: torch.Tensor, zoom: float, in_plane: bool) -> torch
 def change_previous(draw: Draw, channels: torch.Tensor) -> None:
     """Do the drawn operations and removals to one-hot (classes, *patch) channels, in place.
 
-    See `augmentation_cascade.change_previous`. Components are searched on the CPU.
+    See `cascade.change_previous`. Components are searched on the CPU.
     """
     for operator in draw.operators:
         before = channels[operator.channel] > 0
@@ -194,7 +194,7 @@ def change_previous(draw: Draw, channels: torch.Tensor) -> None:
 
 
 def operate(mask: torch.Tensor, operation: str, radius: float) -> torch.Tensor:
-    """Return a bool (*spatial) mask after a binary operation with a ball: `augmentation_cascade.operate` on tensors."""
+    """Return a bool (*spatial) mask after a binary operation with a ball: `cascade.operate` on tensors."""
     size = ball_size(radius)
     if operation in ("dilation", "closing"):
         mask = _dilated(mask, size)
