@@ -44,6 +44,7 @@ docs: $(BIN)/.installed
 	$(BIN)/mkdocs build --strict
 
 $(BIN)/.installed: pyproject.toml constraints.txt
+	rm -rf nnunet_core.egg-info  # of an older version it would name other plugins
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "torch==$(shell sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
