@@ -50,9 +50,8 @@ def train_fold(
     """
     folder, report = experiment.fold_folder(fold), experiment.report
     if distributed_rank() > 0:
-        inputs = experiment.inputs_digest(
-            split
-        )  # now: files of local components may change while they train
+        # now: files of local components may change while they train
+        inputs = experiment.inputs_digest(split)
         experiment.method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
         # The first process validates; if it fails, torchrun ends this one.
         while not is_finished(folder, inputs):

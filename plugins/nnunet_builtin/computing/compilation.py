@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nnunet_builtin.computing.trial import heads_on_zeros
+from nnunet_builtin.computing.trial import heads_on_zeros, sum_of
 from nnunet_core.runtime.reporting import Reporter
 
 
@@ -35,7 +35,7 @@ def compile_in_place(
     try:
         network.forward = torch.compile(plain, dynamic=False)
         with heads_on_zeros(network, shape, device, precision) as heads:
-            torch.stack([head.float().sum() for head in heads]).sum().backward()
+            sum_of(heads).backward()
     except Exception as error:  # noqa: BLE001 (compilers raise anything)
         network.forward = plain
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

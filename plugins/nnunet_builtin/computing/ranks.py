@@ -13,7 +13,6 @@ import functools
 import gc
 import importlib
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -22,7 +21,9 @@ from torch import distributed, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_builtin.computing.trial import sum_of
 from nnunet_core.errors import StoppedError, TrainingError, UsageError
+from nnunet_core.runtime.processes import in_several_processes
 
 #: The first process also validates folds; the others wait for it.
 _PATIENCE = datetime.timedelta(days=2)
@@ -100,18 +101,16 @@ def joined(device: torch.device) -> Iterator[None]:
     Raises:
         TrainingError: Another process of the training has ended.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+    if not in_several_processes() or distributed.is_initialized():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    importlib.import_module(
-        "torch._dynamo"
-    )  # averaging needs it; imported within a group, it keeps that one for ever
+    # averaging needs it; imported within a group, it keeps that one for ever
+    importlib.import_module("torch._dynamo")
     store, number, size = _meeting()
-    own = distributed.PrefixStore(
-        f"training_{next(_TRAININGS)}", store
-    )  # the store keeps what the last training said
+    # the store keeps what the last training said
+    own = distributed.PrefixStore(f"training_{next(_TRAININGS)}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(
         backend, store=own, rank=number, world_size=size, timeout=_PATIENCE
@@ -190,8 +189,7 @@ def _gradients(
     heads: list[torch.Tensor], weights: list[nn.Parameter]
 ) -> tuple[torch.Tensor | None, ...]:
     """Return the gradient of every weight, None where the heads do not depend on it."""
-    whole = torch.stack([head.float().sum() for head in heads]).sum()
-    return torch.autograd.grad(whole, weights, retain_graph=True, allow_unused=True)
+    return torch.autograd.grad(sum_of(heads), weights, retain_graph=True, allow_unused=True)
 
 
 def _take_strides(weight: nn.Parameter, gradient: torch.Tensor | None) -> None:

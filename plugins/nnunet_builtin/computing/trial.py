@@ -33,3 +33,8 @@ def heads_on_zeros(
         finally:
             network.load_state_dict(buffers, strict=False)
             network.zero_grad(set_to_none=True)
+
+
+def sum_of(heads: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of all logits of some heads: a scalar to go backwards from."""
+    return torch.stack([head.float().sum() for head in heads]).sum()

@@ -1,4 +1,4 @@
-"""Pictures: training progress, predictions over images, contact sheets of datasets; PNG files, written atomically.
+"""Pictures: predictions over images, contact sheets of datasets; PNG files, written atomically.
 
 Matplotlib is imported on first use and only through figure objects: no window, no global state. When the direction of
 the image is given, slices are shown the way radiologists read them: patient left on the right side, front up, head up.
