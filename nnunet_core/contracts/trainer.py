@@ -96,8 +96,7 @@ class TrainedModel:
 class Trainer(Protocol):
     """Trains folds, and applies what it trained.
 
-    A trainer may have `check(runtime)`, which raises UsageError where its settings contradict each other, or the device or
-    precision does not exist. It is called before any case is prepared.
+    Optional: `abilities.ChecksRuntime`.
     """
 
     def train(self, task: TrainingTask) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_core.contracts.abilities import ChecksRuntime, Mirrors, ability
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration
@@ -60,8 +61,10 @@ class Experiment:
 
     def mirror_axes(self) -> tuple[int, ...] | None:
         """Return the axes of the patch that training mirrors; None is all."""
-        mirrored = getattr(self.method.build("augmentation"), "mirrored_axes", None)
-        return None if mirrored is None else tuple(mirrored(self.configuration))
+        augmentation = ability(self.method.build("augmentation"), Mirrors)
+        return (
+            None if augmentation is None else tuple(augmentation.mirrored_axes(self.configuration))
+        )
 
     def document(self) -> ModelDocument:
         """Describe the model that the folds make up."""
@@ -99,14 +102,14 @@ class Experiment:
 
 
 def check_trainer(method: Method, runtime: Runtime) -> None:
-    """Let the trainer refuse its settings, the device or the precision before cases are prepared (contracts.Trainer).
+    """Let the trainer refuse its settings, the device or the precision before cases are prepared.
 
     Raises:
         UsageError: It does.
     """
-    check = getattr(method.build("trainer"), "check", None)
-    if check is not None:
-        check(runtime)
+    trainer = ability(method.build("trainer"), ChecksRuntime)
+    if trainer is not None:
+        trainer.check(runtime)
 
 
 VALIDATION = "validation"

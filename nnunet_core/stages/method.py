@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nnunet_core.contracts.abilities import built
 from nnunet_core.data.plans import Configuration
 from nnunet_core.errors import SettingsError
 from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record, identity
 from nnunet_core.registry.records import ComponentRecord
-from nnunet_core.registry.settings import build
 
 DEFAULT_VARIANT = "default"
 
@@ -38,8 +38,8 @@ class Method:
     variant_preprocessor_settings: Mapping[str, Any]
 
     def build(self, kind: str) -> Any:
-        """Import and construct the component of a kind; see `settings.build` for errors."""
-        return build(self.components[kind])
+        """Import and construct the component of a kind; see `abilities.built` for errors."""
+        return built(self.components[kind])
 
     def preprocessor(self, configuration: Configuration) -> Resolved:
         """Return the chosen preprocessor, or the one that the plans name."""

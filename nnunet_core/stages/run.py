@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetMaker
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import Dataset
@@ -15,7 +16,6 @@ from nnunet_core.data.plans import Plans
 from nnunet_core.data.splits import Split, load_splits
 from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.settings import build
 from nnunet_core.runtime.processes import in_several_processes
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
@@ -100,7 +100,7 @@ def made(request: Request, registry: Registry, workspace: Workspace, report: Rep
     """
     if request.dataset not in {resolved.name for resolved in registry.components("dataset")}:
         return request
-    maker: DatasetMaker = build(registry.resolve("dataset", request.dataset))
+    maker: DatasetMaker = built(registry.resolve("dataset", request.dataset))
     folder = maker.make(workspace.raw, report)
     usual = Request(dataset=request.dataset)
     return replace(

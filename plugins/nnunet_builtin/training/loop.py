@@ -37,6 +37,7 @@ from nnunet_builtin.training.interruption import stop_requests
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
+from nnunet_core.contracts.abilities import AugmentsTensors, ability
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.runtime import files
 from nnunet_core.store.models import WEIGHTS, find_weights
@@ -333,16 +334,19 @@ class Loop:
             if k in batch
         }
         images, label = tensors["images"], tensors["label"]
-        augment = getattr(task.augmentation, "augment_tensors", None)
-        if training and augment is not None:
-            images, label = self._augmented(augment, tensors, batch)
+        augmentation = ability(task.augmentation, AugmentsTensors)
+        if training and augmentation is not None:
+            images, label = self._augmented(augmentation, tensors, batch)
         images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
         if task.labels.regions:
             label = region_maps(label, task.labels.regions, task.labels.ignore)
         return images, label
 
     def _augmented(
-        self, augment: Callable[..., Any], tensors: dict[str, torch.Tensor], batch: dict[str, Any]
+        self,
+        augmentation: AugmentsTensors,
+        tensors: dict[str, torch.Tensor],
+        batch: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images and label after an augmentation on tensors, sample by sample, each with its own seed."""
         previous = (
@@ -357,7 +361,7 @@ class Loop:
         )
         try:
             pairs = [
-                augment(image, label, self.task.configuration, seed, earlier)
+                augmentation.augment_tensors(image, label, self.task.configuration, seed, earlier)
                 for image, label, seed, earlier in samples
             ]
         except torch.OutOfMemoryError:
