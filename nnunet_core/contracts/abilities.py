@@ -152,11 +152,11 @@ def built(resolved: Resolved) -> Any:
 
 def _refuse_nearly(cls: type, known: list[str], who: str) -> None:
     """Raise PluginError where a class has a public name, no setting, that nearly is a known one."""
-    ours = set(inspect.signature(cls.__init__).parameters)
     for name in dir(cls):
-        if name.startswith("_") or name in {*ours, *known}:
+        if name.startswith("_") or name in known:
             continue
-        if meant := difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY):
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY)
+        if meant and name not in inspect.signature(cls).parameters:
             raise PluginError(
                 f"{who} has '{name}', which nobody calls. Did you mean '{meant[0]}'? Otherwise give it a name that differs "
                 "more, or that starts with '_'."
