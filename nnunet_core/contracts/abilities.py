@@ -22,6 +22,8 @@ from nnunet_core.errors import PluginError
 from nnunet_core.registry import settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
 
@@ -86,6 +88,19 @@ class ChecksRuntime(Protocol):
 
 
 @runtime_checkable
+class StartsFromWeights(Protocol):
+    """A trainer that can start from the weights of another model (`TrainingTask.initial`)."""
+
+    def find_weights(self, path: Path) -> Path:
+        """Return the weights file that a path of the user stands for: a file, or the folder of a fold or model.
+
+        Raises:
+            UsageError: There are none, or the file is of another kind.
+        """
+        ...
+
+
+@runtime_checkable
 class ChangesWithEpochs(Protocol):
     """A built loss that is another one late in a training than early."""
 
@@ -112,7 +127,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "network": (NetworkBuilder,),
     "loss": (LossBuilder,),
     "augmentation": (Augmentation, Mirrors, AugmentsTensors),
-    "trainer": (Trainer, ChecksRuntime),
+    "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
     "postprocessor": (Postprocessor,),
     "dataset": (DatasetMaker,),
 }

@@ -81,6 +81,7 @@ class Experiment:
             mirror_axes=self.mirror_axes(),
             configuration=self.configuration,
             components=self.method.records(self.configuration),
+            initial=self.method.initial,
         )
 
     def inputs_digest(self, split: Split) -> str:
@@ -88,6 +89,7 @@ class Experiment:
         records = self.method.records(self.configuration)
         chosen = {kind: records[kind] for kind in TRAINING_KINDS}
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
+        initial = self.method.initial
         return files.digest(
             [
                 self.dataset.digest,
@@ -97,6 +99,7 @@ class Experiment:
                 list(split.val),
                 self.seed,
                 self.previous_digest,
+                None if initial is None else initial.identity(),
             ]
         )
 
