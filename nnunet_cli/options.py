@@ -63,7 +63,7 @@ WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Loader processes; default: by the number of cores.")
 ]
 ThreadsOption = Annotated[
-    int, typer.Option(min=0, help="Compute threads on CPU; 0 uses every core.")
+    int, typer.Option(min=0, help="Compute threads on CPU; 0 uses OMP_NUM_THREADS, or every core.")
 ]
 ProcessesOption = Annotated[
     int | None,

@@ -28,7 +28,7 @@ class Runtime:
         device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the best that exists.
         precision: `float32`, `bfloat16`, `float16`; `auto` takes what the device is fast in.
         workers: Loader processes; 0 loads in the training process.
-        threads: Compute threads of the training process on CPU; 0 uses every core.
+        threads: Compute threads of the training process on CPU; 0 uses OMP_NUM_THREADS, or every core.
     """
 
     device: str = "auto"
