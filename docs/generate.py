@@ -134,7 +134,7 @@ def contracts() -> str:
     """Return the page of the contracts: the protocols and tasks of each kind, as they stand in the code."""
     parts = [
         "# Contracts\n\nWhat a component of each kind has to do, and what it may be able to do beyond that: every class of "
-        "`nnunet_core.contracts`, with shapes, units and errors. A component need not inherit from them: it has the same methods.\n"
+        "`nnunet_core.contracts`, with shapes, units and errors. A component need not inherit from them.\n"
     ]
     for path in sorted((ROOT / "nnunet_core" / "contracts").glob("*.py")):
         if path.name == "__init__.py":
