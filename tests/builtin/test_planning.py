@@ -310,3 +310,16 @@ def test_the_estimate_in_bytes_is_what_pytorch_keeps_for_the_gradients(spacing, 
         network(torch.randn(1, 1, *patch))
     size = sum(storage.nbytes() for storage in kept.values())
     assert size == pytest.approx(unet_memory(spec, patch), rel=0.02)
+
+
+class TwoSizes(PlannerV21):
+    def choose_configurations(self, planned):
+        half = planned["3d_fullres"].model_copy(update={"batch_size": 1})
+        return {**planned, "3d_single": half}
+
+
+def test_a_planner_may_have_configurations_of_its_own():
+    plans = plan(*COLON, planner=TwoSizes, configurations=("3d_fullres",))
+    assert list(plans.configurations) == ["3d_fullres", "3d_single"]
+    assert plans.configuration("3d_single").batch_size == 1
+    assert plans.planner.endswith(":TwoSizes")

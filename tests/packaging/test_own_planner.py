@@ -9,6 +9,7 @@ import pytest
 from described_datasets import described
 from test_stranger import nnunet
 
+from nnunet_builtin.planning.steps import PlanningSteps
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
 
@@ -48,6 +49,13 @@ def test_the_examples_are_as_short_as_promised():
     ]
     assert len(bodies) == 4
     assert max(bodies) <= 12
+
+
+def test_the_page_lists_every_step():
+    section = PAGE.partition("## The steps")[2].partition("## ")[0]
+    public = {name for name in vars(PlanningSteps) if callable(getattr(PlanningSteps, name))}
+    listed = set(re.findall(r"^\| `(\w+)\(", section, re.MULTILINE))
+    assert listed == {name for name in public if not name.startswith("_")}
 
 
 def test_planners_of_the_page_plan(code):
