@@ -33,12 +33,12 @@ from nnunet_builtin.training.checkpoint import (
     write_checkpoint,
 )
 from nnunet_builtin.training.finetuning import freeze, keep, rest, transfer
-from nnunet_builtin.training.interruption import stop_requests
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.runtime import files
+from nnunet_core.runtime.signals import stop_requests
 from nnunet_core.store.models import WEIGHTS, find_weights
 
 if TYPE_CHECKING:
