@@ -84,25 +84,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 
 def components_of(*kinds: str) -> Group:
-    """Return an option per kind of component; together they are {kind: reference} of those that are given."""
+    """Return the options of these kinds of component; the argument is {kind: reference} of those that are given."""
 
     def choices(**given: str | None) -> dict[str, str]:
         return {kind: reference for kind, reference in given.items() if reference is not None}
 
-    choices.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                kind,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[
-                    str | None, typer.Option(help=_KINDS.get(kind, f"{kind.capitalize()}."))
-                ],
-            )
-            for kind in kinds
-        ]
-    )
+    choices.__signature__ = inspect.Signature(list(map(_option_of, kinds)))  # type: ignore[attr-defined]
     return Group(choices)
+
+
+def _option_of(kind: str) -> inspect.Parameter:
+    text = _KINDS.get(kind, f"{kind.capitalize()}.")
+    option = Annotated[str | None, typer.Option(help=text)]
+    named = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(kind, named, default=None, annotation=option)
 
 
 def _settings(settings: SetOption = None) -> dict[str, dict[str, Any]]:

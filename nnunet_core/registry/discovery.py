@@ -283,11 +283,12 @@ def _checked(kind: str, found: Iterable[object], info: PluginInfo) -> list[Compo
     for record in found:
         if not isinstance(record, wanted):
             raise PluginError(f"{subject} {record!r}; it must return {wanted.__name__}s.")
-        target = record.target if isinstance(record, Component) else "none:needed"
-        if not allowed.fullmatch(record.name) or not _TARGET.fullmatch(target):
+        target = f" and target {record.target!r}" if isinstance(record, Component) else ""
+        lazy = isinstance(record, Variant) or _TARGET.fullmatch(record.target)
+        if not allowed.fullmatch(record.name) or not lazy:
             raise PluginError(
-                f"{subject} a {word} with name {record.name!r} and target {target!r}; allowed are names of letters, digits, "
-                "'_', '-', '.' and targets 'package.module:Attribute'."
+                f"{subject} a {word} with name {record.name!r}{target}; allowed are names of letters, digits, '_', '-', '.' and "
+                "targets 'package.module:Attribute'."
             )
         if record.name in records:
             raise PluginError(f"{subject} two {word}s named '{record.name}'.")

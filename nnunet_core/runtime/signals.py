@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -31,15 +32,11 @@ class Stopped(BaseException):
         self.number = number
 
 
+@dataclass
 class StopRequest:
-    """Whether somebody asked to stop.
+    """Whether somebody asked to stop: the first signal that did, or None."""
 
-    Attributes:
-        signal: The first signal that asked, or None.
-    """
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
+    signal: signal.Signals | None = None
 
 
 @contextlib.contextmanager

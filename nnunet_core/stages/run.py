@@ -143,8 +143,12 @@ class Pipeline:
         return make_plans(self.dataset, self.method, self.workspace, self.workers, self.report)
 
     def configurations(self) -> tuple[str, ...]:
-        """Return the names of the configurations that are asked for."""
-        return self.request.configurations or default_configurations(self.plans[0])
+        """Return what is asked for, or `2d` for single-slice data and `3d_fullres` otherwise, or the only one that there is."""
+        found = self.plans[0].configurations
+        flat = any(c.median_shape[0] == 1 for c in found.values())
+        preferred = "2d" if flat else "3d_fullres"
+        usual = (preferred,) if preferred in found else tuple(found)[:1]
+        return self.request.configurations or usual
 
     def prepared(self, name: str, device: str = "cpu", verify: bool = False) -> PreparedStore:
         """Return the prepared cases of a configuration; see `prepare.prepare`."""
@@ -250,14 +254,6 @@ def run(
     if source is None or request.output is None:
         return result
     return _predict(request, result, source, request.output, registry, report)
-
-
-def default_configurations(plans: Plans) -> tuple[str, ...]:
-    """Return `2d` for single-slice data and `3d_fullres` otherwise, or the only configuration that there is."""
-    names = tuple(plans.configurations)
-    flat = any(c.median_shape[0] == 1 for c in plans.configurations.values())
-    preferred = "2d" if flat else "3d_fullres"
-    return (preferred,) if preferred in names else names[:1]
 
 
 def _image_folder(request: Request, dataset: Dataset) -> Path | None:

@@ -24,6 +24,14 @@ def nnunet_losses():
     return [Component("{name}", "nnunet_builtin.losses.dice_ce:DiceCE")]
 """
 
+VARIANTS = """
+from nnunet_core import Variant, hookimpl
+
+@hookimpl
+def nnunet_variants():
+    return [Variant(name) for name in {names}]
+"""
+
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
@@ -120,6 +128,8 @@ def test_two_distributions_with_one_plugin_name_are_both_left_out(install):
             "nnunet_typos",
         ),
         (LOSS.format(name="bad name"), "bad name"),
+        (VARIANTS.format(names=["bad name"]), "a variant with name 'bad name'; allowed"),
+        (VARIANTS.format(names=["one", "one"]), "two variants named 'one'"),
     ],
 )
 def test_a_broken_plugin_is_a_row_and_fails_only_what_asks_for_it(install, code, part):
