@@ -106,17 +106,18 @@ def made(request: Request, registry: Registry, workspace: Workspace, report: Rep
     maker: DatasetMaker = build(registry.resolve("dataset", request.dataset))
     folder = maker.make(workspace.raw, report)
     usual = Request(dataset=request.dataset)
+    predict = folder / maker.predict if maker.predict else None
+    output = workspace.results / folder.name / "predictions" if maker.predict else None
     return replace(
         request,
         dataset=str(folder),
-        variant=maker.variant
-        if maker.variant and request.variant == usual.variant
+        variant=(maker.variant or usual.variant)
+        if request.variant == usual.variant
         else request.variant,
         folds=maker.folds if request.folds == usual.folds else request.folds,
-        predict=request.predict or (folder / maker.predict if maker.predict else None),
+        predict=request.predict or predict,
         options=request.options if request.output else replace(request.options, overwrite=True),
-        output=request.output
-        or (workspace.results / folder.name / "predictions" if maker.predict else None),
+        output=request.output or output,
     )
 
 
@@ -185,18 +186,8 @@ class Pipeline:
         """Return what the folds of a configuration share."""
         folder = self.workspace.results / self.dataset.name / self.method.name / name
         configuration, store = self.plans[0].configuration(name), self.prepared(name)
-        runtime, seed = self.request.runtime, self.request.seed
-        return Experiment(
-            self.dataset,
-            self.method,
-            name,
-            configuration,
-            store,
-            folder,
-            runtime,
-            seed,
-            self.report,
-        )
+        how = (self.request.runtime, self.request.seed, self.report)
+        return Experiment(self.dataset, self.method, name, configuration, store, folder, *how)
 
     def _connected(self, experiment: Experiment, train_previous: bool) -> Experiment:
         """Connect a cascade with the predictions of the stage before it."""
