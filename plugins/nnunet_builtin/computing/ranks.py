@@ -12,7 +12,6 @@ import datetime
 import functools
 import gc
 import importlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -28,7 +27,6 @@ from nnunet_core.runtime.processes import in_several_processes
 
 #: The first process also validates folds; the others wait for it.
 _PATIENCE = datetime.timedelta(days=2)
-_TRAININGS = itertools.count()
 _GLOO = "gloo/transport"  # in its errors, which have no type of their own
 _SENT: collections.deque[torch.Tensor] = collections.deque(
     maxlen=64
@@ -110,8 +108,9 @@ def joined(device: torch.device) -> Iterator[None]:
     # averaging needs it; imported within a group, it keeps that one for ever
     importlib.import_module("torch._dynamo")
     store, number, size = _meeting()
-    # the store keeps what the last training said
-    own = distributed.PrefixStore(f"training_{next(_TRAININGS)}", store)
+    # the store keeps what the last training said; it also counts them, for each process alike
+    training = store.add(f"trainings_of_{number}", 1)
+    own = distributed.PrefixStore(f"training_{training}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(
         backend, store=own, rank=number, world_size=size, timeout=_PATIENCE

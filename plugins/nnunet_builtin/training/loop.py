@@ -38,13 +38,13 @@ from nnunet_builtin.training.finetuning import (
     hold_frozen_layers,
     transfer,
 )
-from nnunet_builtin.training.interruption import stop_requests
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
 from nnunet_core.contracts.abilities import AugmentsTensors, ability
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.runtime import files
+from nnunet_core.runtime.signals import stop_requests
 from nnunet_core.store.models import WEIGHTS
 
 if TYPE_CHECKING:
