@@ -38,6 +38,9 @@ NetworkOption = Annotated[str | None, typer.Option(help="Network builder.")]
 LossOption = Annotated[str | None, typer.Option(help="Loss.")]
 AugmentationOption = Annotated[str | None, typer.Option(help="Augmentation of training patches.")]
 TrainerOption = Annotated[str | None, typer.Option(help="Trainer.")]
+PredictorOption = Annotated[
+    str | None, typer.Option(help="Predictor: how trained networks are applied to a case.")
+]
 PostprocessorOption = Annotated[str | None, typer.Option(help="Postprocessor.")]
 SetOption = Annotated[
     list[str] | None,

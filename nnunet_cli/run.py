@@ -37,6 +37,7 @@ def run(
     loss: o.LossOption = None,
     augmentation: o.AugmentationOption = None,
     trainer: o.TrainerOption = None,
+    predictor: o.PredictorOption = None,
     postprocessor: o.PostprocessorOption = None,
     settings: o.SetOption = None,
     configuration: o.ConfigurationOption = None,
@@ -84,6 +85,7 @@ def run(
         loss=loss,
         augmentation=augmentation,
         trainer=trainer,
+        predictor=predictor,
         postprocessor=postprocessor,
     )
     request = Request(

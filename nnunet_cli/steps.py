@@ -115,6 +115,7 @@ def train(
     loss: o.LossOption = None,
     augmentation: o.AugmentationOption = None,
     trainer: o.TrainerOption = None,
+    predictor: o.PredictorOption = None,
     postprocessor: o.PostprocessorOption = None,
     settings: o.SetOption = None,
     configuration: o.ConfigurationOption = None,
@@ -152,6 +153,7 @@ def train(
         loss=loss,
         augmentation=augmentation,
         trainer=trainer,
+        predictor=predictor,
         postprocessor=postprocessor,
     )
     request = Request(

@@ -10,9 +10,9 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.splits import Split
 from nnunet_core.registry.components import TRAINING_KINDS
-from nnunet_core.registry.provenance import identity
+from nnunet_core.registry.provenance import component_record, identity
 from nnunet_core.registry.records import FILE as RUN_FILE
-from nnunet_core.registry.records import FoldRecord
+from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.method import Method
@@ -55,8 +55,12 @@ class Experiment:
         return self.fold_folder(fold) / VALIDATION / f"{name}{self.dataset.label_ending}"
 
     def is_finished(self, fold: str, split: Split) -> bool:
-        """Return whether a fold of these inputs is trained and validated."""
-        return is_finished(self.fold_folder(fold), self.inputs_digest(split))
+        """Return whether a fold of these inputs is trained, and validated with the predictor of the method."""
+        return is_finished(self.fold_folder(fold), self.inputs_digest(split), self.predictor())
+
+    def predictor(self) -> ComponentRecord:
+        """Describe the predictor, which decides whether a trained fold has to be validated anew."""
+        return component_record(self.method.components["predictor"])
 
     def mirror_axes(self) -> tuple[int, ...] | None:
         """Return the axes of the patch that training mirrors; None is all."""
@@ -99,22 +103,23 @@ class Experiment:
 
 
 def check_trainer(method: Method, runtime: Runtime) -> None:
-    """Let the trainer refuse its settings, the device or the precision before cases are prepared (contracts.Trainer).
+    """Let trainer and predictor refuse their settings, the device or the precision before cases are prepared.
 
     Raises:
-        UsageError: It does.
+        UsageError: One of them does (contracts.Trainer, contracts.Predictor).
     """
-    check = getattr(method.build("trainer"), "check", None)
-    if check is not None:
-        check(runtime)
+    for kind in ("trainer", "predictor"):
+        check = getattr(method.build(kind), "check", None)
+        if check is not None:
+            check(runtime)
 
 
 VALIDATION = "validation"
 
 
-def is_finished(folder: Path, inputs: str) -> bool:
-    """Return whether a fold of these inputs is trained and validated."""
+def is_finished(folder: Path, inputs: str, predictor: ComponentRecord) -> bool:
+    """Return whether a fold of these inputs is trained, and validated with this predictor."""
     if not (folder / RUN_FILE).is_file():
         return False
     record = FoldRecord.read(folder / RUN_FILE)
-    return record.status == "finished" and record.inputs_digest == inputs
+    return record.is_validated(predictor) and record.inputs_digest == inputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration
@@ -41,6 +42,7 @@ class ModelDocument(files.Document):
         components: Every component with its distribution and version.
     """
 
+    schema_version: Literal[2] = 2
     dataset: str
     variant: str
     configuration_name: str
@@ -53,6 +55,11 @@ class ModelDocument(files.Document):
     mirror_axes: tuple[int, ...] | None = None
     configuration: Configuration
     components: dict[str, ComponentRecord]
+
+    def mirrored(self) -> tuple[int, ...]:
+        """Return the axes of the patch that prediction may average over."""
+        every = tuple(range(self.configuration.dimensions))
+        return every if self.mirror_axes is None else self.mirror_axes
 
     def digest(self) -> str:
         """Identify what the folds of one model have in common: configuration, labels, components of the training."""

@@ -364,7 +364,8 @@ def test_predict_replaces_other_predictions_only_when_asked(trained, images, tmp
     assert times(output) == kept
     replaced = trained.predict(images, output, "--no-mirroring", "--overwrite")
     assert (replaced.code, replaced.out) == (0, f"2 cases in {output}\n")
-    assert json.loads((output / "predictions.json").read_text())["options"]["mirroring"] is False
+    predictor = json.loads((output / "predictions.json").read_text())["predictor"]
+    assert predictor["settings"] == {"step_size": 0.5, "mirroring": False}
     assert all(path.stat().st_mtime_ns > kept[path] for path in kept)
 
 

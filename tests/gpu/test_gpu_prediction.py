@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from small_on_card import runtime_on, with_network
 
 from nnunet_builtin.inference import sliding_window
+from nnunet_builtin.inference.sliding_window import SlidingWindow
 from nnunet_builtin.networks.plain_unet import PlainUNet
-from nnunet_builtin.training.trainer import TrainerV2
-from nnunet_core.contracts.trainer import TrainedModel
+from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.store.models import WEIGHTS
 
 pytestmark = pytest.mark.gpu
@@ -34,11 +34,12 @@ def make_model(folder, configuration, declared, folds=2):
         torch.manual_seed(seed)
         fold.mkdir()
         save_file(PlainUNet().build(configuration.network).state_dict(), fold / WEIGHTS)
-    return TrainedModel(folders, configuration, labels, PlainUNet(), small.make_runtime())
+    axes = tuple(range(configuration.dimensions))
+    return TrainedModel(folders, configuration, labels, PlainUNet(), small.make_runtime(), axes)
 
 
 def predicted(model, images, runtime):
-    return TrainerV2().predictor(replace(model, runtime=runtime))(images)
+    return SlidingWindow().load(replace(model, runtime=runtime))(images)
 
 
 @pytest.mark.parametrize("declared", [small.CLASSES, small.REGIONS], ids=["classes", "regions"])
