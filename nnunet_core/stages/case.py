@@ -51,7 +51,7 @@ class CasePredictor:
             labels=document.labels,
             network=network,
             runtime=runtime,
-            mirror_axes=document.mirrored(),
+            mirror_axes=document.mirror_axes,
         )
         return cls(predictor.load(model), on_device(preprocessor, runtime.device), document.labels)
 

@@ -62,10 +62,11 @@ class Experiment:
         """Describe the predictor, which decides whether a trained fold has to be validated anew."""
         return component_record(self.method.components["predictor"])
 
-    def mirror_axes(self) -> tuple[int, ...] | None:
-        """Return the axes of the patch that training mirrors; None is all."""
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Return the axes of the patch that training mirrors: all, unless the augmentation says otherwise."""
         mirrored = getattr(self.method.build("augmentation"), "mirrored_axes", None)
-        return None if mirrored is None else tuple(mirrored(self.configuration))
+        every = range(self.configuration.dimensions)
+        return tuple(every if mirrored is None else mirrored(self.configuration))
 
     def document(self) -> ModelDocument:
         """Describe the model that the folds make up."""

@@ -79,9 +79,9 @@ class ModelPredictor:
         case = CasePredictor.open(
             document=model.document,
             folds=folds,
-            network=_built(model, registry, "network", report),
+            network=build(model.component(registry, "network", report)),
             predictor=build(_predictor(model, registry, options, report)),
-            preprocessor=_built(model, registry, "preprocessor", report),
+            preprocessor=build(model.component(registry, "preprocessor", report)),
             runtime=options.runtime,
         )
         state = _postprocessing(model, options, weights_digests(folds))
@@ -90,7 +90,9 @@ class ModelPredictor:
                 f"No postprocessing: none was fitted on the validation cases of {', '.join(fold.name for fold in folds)} of "
                 f"{model.folder}. 'nnunet run' with these folds does that."
             )
-        clean = None if state is None else (_built(model, registry, "postprocessor", report), state)
+        clean = None
+        if state is not None:
+            clean = build(model.component(registry, "postprocessor", report)), state
         before = _previous(model, options)
         previous = None if before is None else cls.open(before[0], registry, before[1], report)
         return cls(model, case, clean, previous)
@@ -164,13 +166,6 @@ def predict_folder(
     return list(outputs.values())
 
 
-def _built(model: Model, registry: Registry, kind: str, report: Reporter) -> Any:
-    resolved, warning = model.component(registry, kind)
-    if warning:
-        report.warning(warning)
-    return build(resolved)
-
-
 def _predictor(
     model: Model, registry: Registry, options: PredictionOptions, report: Reporter
 ) -> Resolved:
@@ -178,14 +173,12 @@ def _predictor(
     if options.predictor is not None:
         return registry.resolve("predictor", options.predictor).with_settings(options.settings)
     try:
-        resolved, warning = model.component(registry, "predictor")
+        validated = model.component(registry, "predictor", report)
     except PluginError as error:
         raise PluginError(
             f"{error} Or choose another one with --predictor; 'nnunet plugins list' shows them."
         ) from error
-    if warning:
-        report.warning(warning)
-    return resolved.with_settings(options.settings)
+    return validated.with_settings(options.settings)
 
 
 def _previous(model: Model, options: PredictionOptions) -> tuple[Model, PredictionOptions] | None:

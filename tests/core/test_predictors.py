@@ -74,14 +74,21 @@ class Plugin:
         self.trainings += 1
 
 
+def installed(plugin, version):
+    """Return a registry that holds a package in some version."""
+    registry = Registry.discover()
+    info = PluginInfo("otherpkg", "otherpkg.plugin", "otherpkg", version, "active")
+    registry.register(plugin, info)
+    return registry
+
+
 class Trained:
     """A fold that was trained once and may be validated by many."""
 
     def __init__(self, folder):
         self.dataset = make_tiny(folder / "ws" / "raw" / "Dataset001_Tiny")
-        self.plugin, self.registry = Plugin(), Registry.discover()
-        info = PluginInfo("otherpkg", "otherpkg.plugin", "otherpkg", "1.2", "active")
-        self.registry.register(self.plugin, info)
+        self.plugin = Plugin()
+        self.registry = installed(self.plugin, "1.2")
 
     def run(self, predictor=None, report=None, **settings):
         request = Request(
@@ -95,11 +102,11 @@ class Trained:
         workspace = Workspace.find(self.dataset.parents[1])
         return run(request, self.registry, workspace, report).best
 
-    def predict(self, output, registry=None, **options):
+    def predict(self, output, registry=None, report=None, **options):
         model = Model.open(self.folder)
         chosen = PredictionOptions(runtime=RUNTIME, **options)
         images = self.dataset / "imagesTr"
-        return predict_folder(model, images, output, registry or self.registry, chosen)
+        return predict_folder(model, images, output, registry or self.registry, chosen, report)
 
     @property
     def folder(self):
@@ -196,6 +203,14 @@ def test_a_predictor_whose_package_is_missing_says_what_to_install_and_can_be_re
     assert not (tmp_path / "out").exists()
     found = trained.predict(tmp_path / "out", without, predictor="sliding_window")
     assert len(found) == 6
+
+
+def test_another_version_of_the_predictor_is_a_warning(trained, tmp_path):
+    trained.run("everywhere")
+    listener = Listener()
+    trained.predict(tmp_path / "out", installed(Plugin(), "2.0"), listener)
+    (warning,) = listener.warnings
+    assert "installed in version 2.0; the model was trained with 1.2" in warning
 
 
 def test_a_wrong_setting_is_said_before_a_case_is_prepared(tmp_path):
