@@ -94,7 +94,7 @@ def connect(
     if missing:
         raise UsageError(
             f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds {', '.join(missing)} are not "
-            f"trained. Run: nnunet train {dataset.name} -c {previous.configuration_name} --folds {','.join(missing)}, with the "
+            f"trained, or were validated with another predictor. Run: nnunet train {dataset.name} -c {previous.configuration_name} --folds {','.join(missing)}, with the "
             "same options, or let 'nnunet run' do it."
         )
     store = LabelStore(

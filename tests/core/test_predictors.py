@@ -16,6 +16,7 @@ from nnunet_core.errors import NnunetError, PluginError, SettingsError, StorageE
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.stages.case import CasePredictor
+from nnunet_core.stages.experiment import is_finished
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.stages.run import Request, run
 from nnunet_core.store.models import Model, ModelDocument
@@ -203,6 +204,16 @@ def test_a_predictor_whose_package_is_missing_says_what_to_install_and_can_be_re
     assert not (tmp_path / "out").exists()
     found = trained.predict(tmp_path / "out", without, predictor="sliding_window")
     assert len(found) == 6
+
+
+def test_a_stage_that_another_predictor_validated_is_not_finished(trained):
+    """A cascade is trained on its validation."""
+    trained.run("everywhere")
+    record, fold = trained.record(), trained.folder / "fold_0"
+    own = record.components["predictor"]
+    assert is_finished(fold, record.inputs_digest, own)
+    other = own.model_copy(update={"settings": {"slices": 2}})
+    assert not is_finished(fold, record.inputs_digest, other)
 
 
 def test_another_version_of_the_predictor_is_a_warning(trained, tmp_path):
