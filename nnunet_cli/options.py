@@ -26,6 +26,7 @@ _KINDS = {
     "preprocessor": "Preprocessor; default: the one that the plans name.",
     "network": "Network builder.",
     "augmentation": "Augmentation of training patches.",
+    "predictor": "Predictor: how trained networks are applied to a case.",
 }
 DatasetArgument = Annotated[
     str, typer.Argument(help="Path, id or name of a dataset.", show_default=False)

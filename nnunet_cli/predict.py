@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,6 +14,7 @@ from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError
+from nnunet_core.registry.settings import parse_assignments
 from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.evaluate import evaluate_folders, mean_foreground_dice
@@ -43,10 +44,31 @@ def predict(
             help="Folds with commas between them; default: every numbered one that is trained."
         ),
     ] = None,
-    mirroring: Annotated[bool, typer.Option(help="Average over mirrored inputs.")] = True,
+    predictor: Annotated[
+        str | None,
+        typer.Option(help="Predictor; default: the one that the model was validated with."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="predictor.FIELD=VALUE",
+            help="A setting of the predictor, e.g. predictor.step_size=0.7; repeatable.",
+        ),
+    ] = None,
+    mirroring: Annotated[
+        bool | None,
+        typer.Option(
+            help="Average over mirrored inputs; short for --set predictor.mirroring=...",
+            show_default=False,
+        ),
+    ] = None,
     step_size: Annotated[
-        float, typer.Option(help="Sliding-window step, a fraction of the patch in (0, 1].")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            help="Sliding-window step, a fraction of the patch in (0, 1]; short for --set predictor.step_size=..."
+        ),
+    ] = None,
     postprocessing: Annotated[
         bool, typer.Option(help="Apply the postprocessing found on the validation cases.")
     ] = True,
@@ -64,8 +86,8 @@ def predict(
     """Predict every case of a folder with a trained model; cases that are predicted already are left alone."""
     options = PredictionOptions(
         folds=o.folds_of(folds) if folds else (),
-        mirroring=mirroring,
-        step_size=step_size,
+        predictor=predictor,
+        settings=_predictor_settings(settings or [], mirroring=mirroring, step_size=step_size),
         postprocess=postprocessing,
         save_probabilities=save_probabilities,
         overwrite=overwrite,
@@ -138,6 +160,19 @@ def _find(reference: str, workspace: Path | None) -> Model:
             f"'{reference}' is no folder, and not of the form DATASET/VARIANT/CONFIGURATION."
         )
     return find_model(o.workspace_of(workspace).results, *parts)
+
+
+def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:
+    """Return {field: value} of `--set predictor.FIELD=VALUE` and of the short forms that were given."""
+    parsed = parse_assignments(assignments)
+    others = sorted(set(parsed) - {"predictor"})
+    if others:
+        raise UsageError(
+            f"--set got a field of the {others[0]}, which decides how a model is trained; 'nnunet predict' takes "
+            "predictor.FIELD=VALUE."
+        )
+    given = {name: value for name, value in short.items() if value is not None}
+    return {**parsed.get("predictor", {}), **given}
 
 
 def _number(value: float | None) -> str:

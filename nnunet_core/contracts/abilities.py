@@ -16,6 +16,7 @@ from nnunet_core.contracts.loss import LossBuilder
 from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.contracts.planner import Planner
 from nnunet_core.contracts.postprocessor import Postprocessor
+from nnunet_core.contracts.predictor import Predictor
 from nnunet_core.contracts.preprocessor import Preprocessor
 from nnunet_core.contracts.trainer import Runtime, Trainer
 from nnunet_core.errors import PluginError
@@ -80,7 +81,7 @@ class AugmentsTensors(Protocol):
 
 @runtime_checkable
 class ChecksRuntime(Protocol):
-    """A trainer that can refuse before any case is prepared."""
+    """A trainer or predictor that can refuse before any case is prepared."""
 
     def check(self, runtime: Runtime) -> None:
         """Raise UsageError where settings contradict each other, or the device or precision does not exist."""
@@ -128,6 +129,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "loss": (LossBuilder,),
     "augmentation": (Augmentation, Mirrors, AugmentsTensors),
     "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
+    "predictor": (Predictor, ChecksRuntime),
     "postprocessor": (Postprocessor,),
     "dataset": (DatasetMaker,),
 }

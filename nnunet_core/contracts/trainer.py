@@ -1,4 +1,4 @@
-"""What trains folds, and applies what it trained."""
+"""What trains folds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nnunet_core.contracts.augmentation import Augmentation
     from nnunet_core.contracts.loss import LossBuilder
     from nnunet_core.contracts.network import NetworkBuilder
@@ -73,32 +71,8 @@ class TrainingTask:
     initial: InitialWeights | None = None
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """The networks of one or more folds that predict together.
-
-    Attributes:
-        folds: Fold folders, each with `weights.safetensors`.
-        configuration, labels: What they were trained for.
-        network: Built network builder.
-        runtime: Device and precision.
-        mirroring: Average over mirrored inputs.
-        mirror_axes: Axes of the patch that training mirrored; None is all.
-        step_size: Sliding-window step as a fraction of the patch.
-    """
-
-    folds: tuple[Path, ...]
-    configuration: Configuration
-    labels: Labels
-    network: NetworkBuilder
-    runtime: Runtime
-    mirroring: bool = True
-    step_size: float = 0.5
-    mirror_axes: tuple[int, ...] | None = None
-
-
 class Trainer(Protocol):
-    """Trains folds, and applies what it trained.
+    """Trains folds.
 
     Optional: `abilities.ChecksRuntime`, `abilities.StartsFromWeights`.
     """
@@ -112,8 +86,4 @@ class Trainer(Protocol):
         Raises:
             TrainingError: The training cannot go on (a loader died, the loss is not finite).
         """
-        ...
-
-    def predictor(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
-        """Load the weights once and return a function: images float32 (C, *spatial) -> probabilities (K, *spatial)."""
         ...

@@ -73,7 +73,11 @@ class Image:
 
 
 class ImageFormat(Protocol):
-    """Reads and writes one family of image files."""
+    """Reads and writes one family of image files.
+
+    Everything that is written as an image goes through `write`: predicted label maps, a dataset that is made. What a file
+    needs beside voxels and geometry (a colour table, the metadata of DICOM SEG) is the affair of its format.
+    """
 
     endings: tuple[str, ...]
 
@@ -86,7 +90,14 @@ class ImageFormat(Protocol):
         ...
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
-        """Write an array (Z, Y, X) atomically. Raises ImageError or StorageError."""
+        """Write an array (Z, Y, X) atomically, with the geometry of the image that it belongs to.
+
+        Label maps are uint8, or uint16 where the dataset has a label above 255 (`labels.label_type`).
+
+        Raises:
+            ImageError: The format cannot hold the array, or is read only.
+            StorageError: The disk is full, or the folder cannot be written.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from nnunet_core.errors import DatasetError
@@ -114,3 +115,8 @@ def _values(value: Any, source: object) -> tuple[int, ...]:
         if isinstance(value, list | tuple)
         else (_value(value, source),)
     )
+
+
+def label_type(highest: int) -> type[np.uint8 | np.uint16]:
+    """Return the type of label maps whose highest value is this one: uint8, or uint16 above 255."""
+    return np.uint8 if highest < 256 else np.uint16

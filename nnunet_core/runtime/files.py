@@ -46,6 +46,7 @@ class Document(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
+            _refuse_other_version(path, error)
             problems = "; ".join(
                 f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5]
             )
@@ -56,6 +57,16 @@ class Document(BaseModel):
     def write(self, path: Path) -> None:
         """Write the file atomically, indented, keys in declared order."""
         write_text(path, self.model_dump_json(indent=1) + "\n")
+
+
+def _refuse_other_version(path: Path, error: ValidationError) -> None:
+    """Raise StorageError where the format of a file is not the one that this version reads."""
+    for problem in error.errors():
+        if problem["loc"] == ("schema_version",):
+            raise StorageError(
+                f"{path} has format {problem['input']}; this version of nnunet-core reads format "
+                f"{problem['ctx']['expected']}. Another version wrote it: use that one, or another folder."
+            ) from error
 
 
 @contextlib.contextmanager

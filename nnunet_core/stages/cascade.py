@@ -92,10 +92,11 @@ def connect(
         {fold for fold, split in splits.items() if not previous.is_finished(fold, split)}
     )
     if missing:
+        folds = ",".join(missing)
         raise UsageError(
             f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds {', '.join(missing)} are not "
-            f"trained. Run: nnunet train {dataset.name} -c {previous.configuration_name} --folds {','.join(missing)}, with the "
-            "same options, or let 'nnunet run' do it."
+            f"trained, or were validated with another predictor. Run: nnunet train {dataset.name} -c "
+            f"{previous.configuration_name} --folds {folds}, with the same options, or let 'nnunet run' do it."
         )
     store = LabelStore(
         experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage")

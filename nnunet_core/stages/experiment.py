@@ -11,9 +11,9 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.splits import Split
 from nnunet_core.registry.components import TRAINING_KINDS
-from nnunet_core.registry.provenance import identity
+from nnunet_core.registry.provenance import component_record, identity
 from nnunet_core.registry.records import FILE as RUN_FILE
-from nnunet_core.registry.records import FoldRecord
+from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.method import Method
@@ -56,15 +56,19 @@ class Experiment:
         return self.fold_folder(fold) / VALIDATION / f"{name}{self.dataset.label_ending}"
 
     def is_finished(self, fold: str, split: Split) -> bool:
-        """Return whether a fold of these inputs is trained and validated."""
-        return is_finished(self.fold_folder(fold), self.inputs_digest(split))
+        """Return whether a fold of these inputs is trained, and validated with the predictor of the method."""
+        return is_finished(self.fold_folder(fold), self.inputs_digest(split), self.predictor())
 
-    def mirror_axes(self) -> tuple[int, ...] | None:
-        """Return the axes of the patch that training mirrors; None is all."""
+    def predictor(self) -> ComponentRecord:
+        """Describe the predictor, which decides whether a trained fold has to be validated anew."""
+        return component_record(self.method.components["predictor"])
+
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Return the axes of the patch that training mirrors: all, unless the augmentation says otherwise."""
         augmentation = ability(self.method.build("augmentation"), Mirrors)
-        return (
-            None if augmentation is None else tuple(augmentation.mirrored_axes(self.configuration))
-        )
+        if augmentation is None:
+            return tuple(range(self.configuration.dimensions))
+        return tuple(augmentation.mirrored_axes(self.configuration))
 
     def document(self) -> ModelDocument:
         """Describe the model that the folds make up."""
@@ -104,23 +108,24 @@ class Experiment:
         )
 
 
-def check_trainer(method: Method, runtime: Runtime) -> None:
-    """Let the trainer refuse its settings, the device or the precision before cases are prepared.
+def check_runtime(method: Method, runtime: Runtime) -> None:
+    """Let trainer and predictor refuse their settings, the device or the precision before cases are prepared.
 
     Raises:
-        UsageError: It does.
+        UsageError: One of them does (contracts.Trainer, contracts.Predictor).
     """
-    trainer = ability(method.build("trainer"), ChecksRuntime)
-    if trainer is not None:
-        trainer.check(runtime)
+    for kind in ("trainer", "predictor"):
+        component = ability(method.build(kind), ChecksRuntime)
+        if component is not None:
+            component.check(runtime)
 
 
 VALIDATION = "validation"
 
 
-def is_finished(folder: Path, inputs: str) -> bool:
-    """Return whether a fold of these inputs is trained and validated."""
+def is_finished(folder: Path, inputs: str, predictor: ComponentRecord) -> bool:
+    """Return whether a fold of these inputs is trained, and validated with this predictor."""
     if not (folder / RUN_FILE).is_file():
         return False
     record = FoldRecord.read(folder / RUN_FILE)
-    return record.status == "finished" and record.inputs_digest == inputs
+    return record.is_validated(predictor) and record.inputs_digest == inputs

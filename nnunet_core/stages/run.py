@@ -24,7 +24,7 @@ from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages import cascade
 from nnunet_core.stages import select as selection
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
-from nnunet_core.stages.experiment import Experiment, check_trainer
+from nnunet_core.stages.experiment import Experiment, check_runtime
 from nnunet_core.stages.folds import train_fold
 from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose, starting_from
 from nnunet_core.stages.plan import make_plans
@@ -165,7 +165,7 @@ class Pipeline:
     def splits(self) -> dict[str, Split]:
         """Return the folds that are asked for, after a look whether they can be trained at all."""
         self.report.message(f"method: {self.method.name}")  # also finds a wrong setting
-        check_trainer(self.method, self.request.runtime)
+        check_runtime(self.method, self.request.runtime)
         path = self.workspace.splits(self.dataset.name)
         return load_splits(self.dataset.names, self.request.folds, path, self.report)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration
@@ -16,6 +17,7 @@ from nnunet_core.registry.provenance import identity
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
+from nnunet_core.runtime.reporting import Reporter
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -37,12 +39,13 @@ class ModelDocument(files.Document):
         file_ending: Of the images that it was trained on.
         label_ending: Of the label files that it writes.
         image_format, label_format: Components that read and write these files, where dataset.json names them.
-        mirror_axes: Axes of the patch that training mirrored, and prediction averages over; null is all.
+        mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
         initial: Weights that the trainings started from.
     """
 
+    schema_version: Literal[2] = 2
     dataset: str
     variant: str
     configuration_name: str
@@ -52,7 +55,7 @@ class ModelDocument(files.Document):
     label_ending: str
     image_format: str | None = None
     label_format: str | None = None
-    mirror_axes: tuple[int, ...] | None = None
+    mirror_axes: tuple[int, ...]
     configuration: Configuration
     components: dict[str, ComponentRecord]
     initial: InitialWeights | None = None
@@ -129,11 +132,8 @@ class Model:
             if record is not None
         }
 
-    def component(self, registry: Registry, kind: str) -> tuple[Resolved, str | None]:
-        """Resolve a component as the model was trained with it.
-
-        Returns:
-            The component, and a warning when another version is installed than it was trained with.
+    def component(self, registry: Registry, kind: str, report: Reporter) -> Resolved:
+        """Resolve a component as the model was trained with it; warn when another version is installed.
 
         Raises:
             PluginError: The package that provides it is not installed; the message says what to install.
@@ -153,11 +153,11 @@ class Model:
                 f"of {record.distribution or record.target} {record.version or ''}, which cannot be loaded: {error} {install}"
             ) from error
         if resolved.version != record.version:
-            return resolved, (
+            report.warning(
                 f"The {kind} '{record.reference}' is installed in version {resolved.version}; the model was trained "
                 f"with {record.version}. For equal numbers run: pip install '{record.distribution}=={record.version}'"
             )
-        return resolved, None
+        return resolved
 
 
 def weights_digests(folds: Iterable[Path]) -> dict[str, str]:

@@ -7,12 +7,15 @@ import socket
 from dataclasses import replace
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 
 from nnunet_builtin.augmentation.v2 import NoAugmentation
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.trainer import TrainerV2
+from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime, TrainingTask
 from nnunet_core.data.cases import PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
@@ -101,6 +104,25 @@ def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: Non
         previous=previous if cascade else None,
     )
     return replace(task, **changes)
+
+
+def make_model(folder, declared=None, configuration=CONFIGURATION, folds=2):
+    """Return a model whose folds have random weights."""
+    labels, builder = labels_of(declared or CLASSES), PlainUNet()
+    network = configuration.network.model_copy(update={"output_channels": labels.outputs})
+    folders = tuple(folder / f"fold_{fold}" for fold in range(folds))
+    for seed, fold in enumerate(folders):
+        torch.manual_seed(seed)
+        fold.mkdir()
+        save_file(builder.build(network).state_dict(), fold / WEIGHTS)
+    return TrainedModel(
+        folds=folders,
+        configuration=configuration.model_copy(update={"network": network}),
+        labels=labels,
+        network=builder,
+        runtime=make_runtime(),
+        mirror_axes=tuple(range(configuration.dimensions)),
+    )
 
 
 def prepare(folder, labels):

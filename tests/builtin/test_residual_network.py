@@ -6,9 +6,10 @@ import small_training as small
 import torch
 from torch.nn import functional
 
+from nnunet_builtin.inference.sliding_window import SlidingWindow
 from nnunet_builtin.networks.estimate import BYTES_PER_VALUE, PLAIN_VALUES
 from nnunet_builtin.networks.residual_unet import ResidualUNet
-from nnunet_core.contracts.trainer import TrainedModel
+from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
 
@@ -116,6 +117,7 @@ def test_it_trains_and_predicts(tmp_path, norm):
         labels=task.labels,
         network=builder,
         runtime=task.runtime,
+        mirror_axes=(0, 1, 2),
     )
-    probabilities = small.TrainerV2().predictor(model)(np.zeros((1, *small.SHAPE), np.float32))
+    probabilities = SlidingWindow().load(model)(np.zeros((1, *small.SHAPE), np.float32))
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)

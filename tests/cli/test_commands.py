@@ -364,8 +364,10 @@ def test_predict_replaces_other_predictions_only_when_asked(trained, images, tmp
     assert times(output) == kept
     replaced = trained.predict(images, output, "--no-mirroring", "--overwrite")
     assert (replaced.code, replaced.out) == (0, f"2 cases in {output}\n")
-    assert json.loads((output / "predictions.json").read_text())["options"]["mirroring"] is False
+    predictor = json.loads((output / "predictions.json").read_text())["predictor"]
+    assert predictor["settings"] == {"step_size": 0.5, "mirroring": False}
     assert all(path.stat().st_mtime_ns > kept[path] for path in kept)
+    assert trained.predict(images, output, "--set", "predictor.mirroring=false").err == ""
 
 
 def test_predict_deletes_nothing_for_a_request_that_cannot_be_right(trained, images, tmp_path):
@@ -407,6 +409,8 @@ def test_predict_goes_on_after_a_case_that_cannot_be_read(trained, images, tmp_p
         (("", ""), ("--folds", "3"), 2, ["Fold 3 of", "Trained: 0.", "--folds 3"]),
         (("", ""), ("--folds", "0-4"), 2, ["--folds", "0-4"]),
         (("", ""), ("--step-size", 0), 2, ["step size is 0.0", "(0, 1]"]),
+        (("", ""), ("--set", "trainer.epochs=3"), 2, ["the trainer", "predictor.FIELD=VALUE"]),
+        (("", ""), ("--predictor", "sliding_windo"), 2, ["Did you mean 'sliding_window'"]),
     ],
 )
 def test_predict_with_wrong_words(trained, images, tmp_path, change, options, code, parts):

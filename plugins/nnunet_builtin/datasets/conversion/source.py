@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunet_builtin.dicom.segmentation import read_segmentation, segment_names
 from nnunet_core.data.images import Geometry, Image, ImageFormat
+from nnunet_core.data.labels import label_type
 from nnunet_core.errors import DatasetError, ImageError
 
 #: What dataset.json may hold for a label: its value, or the values of a region.
@@ -119,7 +120,7 @@ class FileLabels:
         del geometry
         image = self.image_format.read(path)
         values = whole_values(image, path)
-        array = image.array.astype(np.uint8 if values[-1] < 256 else np.uint16)
+        array = image.array.astype(label_type(int(values[-1])))
         if self.mapping:
             table = np.zeros(int(values[-1]) + 1, array.dtype)
             for value in values:
