@@ -21,7 +21,7 @@ RUN_KINDS = (
 TRAINING_KINDS = tuple(kind for kind in RUN_KINDS if kind != "postprocessor")
 
 #: Every kind of component. Kinds outside RUN_KINDS serve the framework around a run.
-KINDS = (*RUN_KINDS, "image_format", "dataset", "command")
+KINDS = (*RUN_KINDS, "image_format", "dataset_reader", "dataset", "command")
 
 
 @dataclass(frozen=True)

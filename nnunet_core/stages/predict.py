@@ -12,7 +12,7 @@ from pydantic import Field
 
 from nnunet_core.contracts.preprocessor import Preprocessor
 from nnunet_core.contracts.trainer import Runtime, TrainedModel
-from nnunet_core.data.dataset import CaseFiles, Dataset, find_cases
+from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import NnunetError, StorageError, UsageError
@@ -24,7 +24,7 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import append_one_hot, prepared_label
 from nnunet_core.stages.prepare import on_device
 from nnunet_core.store.models import Model, weights_digests
-from nnunet_core.store.raw import find_format
+from nnunet_core.store.raw import find_cases, find_format
 
 RECORD = "predictions.json"
 
@@ -235,7 +235,7 @@ def predict_folder(
             f"The step size is {options.step_size}; it is a fraction of the patch in (0, 1]."
         )
     dataset = _as_dataset(model, source, registry)
-    cases = find_cases(source, dataset.ending, len(dataset.channels), dataset.image_format)
+    cases = find_cases(source, dataset, registry)
     outputs = {case.name: output / f"{case.name}{dataset.label_ending}" for case in cases}
     claim = _claim(output, model, options, list(outputs.values()))
     todo = [case for case in cases if claim.needs(outputs[case.name], options)]

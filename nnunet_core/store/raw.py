@@ -1,25 +1,19 @@
-"""Raw datasets on disk: find them, and read dataset.json of either layout."""
+"""Datasets by path, id or name: find the folder, ask the readers of plugins what is in it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_core.data.dataset import DEFAULT_ENDING, CaseFiles, Dataset, find_cases
+from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import ImageFormat
-from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, StorageError, UsageError, nearest
-from nnunet_core.registry.discovery import Registry
+from nnunet_core.errors import DatasetError, UsageError, nearest
+from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.settings import build
 from nnunet_core.runtime import files
 
 _FOLDER_NAME = re.compile(r"(?:Task|Dataset)(\d+)_(.+)")
-
-
-#: Endings of images that labels and predictions cannot have: {ending: theirs, when dataset.json names none}.
-READ_ONLY = {".dcm": ".nii.gz", ".jpg": ".png", ".jpeg": ".png"}
 
 
 def open_dataset(
@@ -30,88 +24,38 @@ def open_dataset(
     Args:
         reference: Path, id or name.
         raw: Where ids and names are looked up.
-        registry: Provides image formats.
+        registry: Provides dataset readers and image formats.
         preprocessed: Of the workspace, to remember content digests in; None reads every file again.
 
     Raises:
         UsageError: There is no such dataset, or more than one.
-        DatasetError: Its dataset.json is missing or invalid, it is empty, or files of cases are missing.
+        DatasetError: No reader fits the folder; it breaks its own description, is empty, or files of cases are missing.
     """
-    folder = find_dataset(reference, raw)
-    path = folder / "dataset.json"
-    if not path.is_file():
-        raise DatasetError(
-            f"{folder} has no dataset.json; see 'dataset.json' in the documentation for its content."
-        )
-    try:
-        document = files.read_json(path)
-    except StorageError as error:
-        raise DatasetError(str(error)) from error
-    if not isinstance(document, dict):
-        raise DatasetError(f"{path} holds a {type(document).__name__}; it must hold an object.")
-    ending = str(document.get("file_ending", DEFAULT_ENDING))
-    image_format = find_format(ending, registry, document.get("image_format"))
-    channels = _channels(document, path)
-    label_ending = find_label_ending(folder, document, registry)
-    label_format = find_format(label_ending, registry, document.get("label_format"))
-    cases = _training_images(folder, document, ending, len(channels), image_format)
+    folder = find_dataset(reference, raw, registry)
+    found = find_reader(folder, registry).read(folder, registry)
+    label_ending = found.label_ending or found.ending
+    stored = None if preprocessed is None else preprocessed / folder.name / "digests.json"
+    described = {"channels": found.channels, "labels": found.labels.model_dump(mode="json")}
     return Dataset(
         folder=folder,
         name=folder.name,
-        channels=channels,
-        labels=Labels.from_dataset_json(document, path),
-        ending=ending,
-        image_format=image_format,
+        channels=found.channels,
+        labels=found.labels,
+        ending=found.ending,
+        image_format=find_format(found.ending, registry, found.image_format),
         label_ending=label_ending,
-        label_format=label_format,
-        training=_with_labels(cases, folder / "labelsTr", label_ending),
-        document=document,
-        digests=files.Digests(
-            None if preprocessed is None else preprocessed / folder.name / "digests.json"
-        ),
+        label_format=find_format(label_ending, registry, found.label_format),
+        training=tuple(sorted(found.training, key=lambda case: case.name)),
+        document=found.document or described,
+        digests=files.Digests(stored),
+        format_names=(found.image_format, found.label_format),
     )
 
 
-def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
-    """Return the ending of label files: `label_ending` of dataset.json, else that of the images, else what is there.
-
-    Raises:
-        DatasetError: labelsTr holds files of several known endings, and none is that of the images.
-    """
-    declared, images = (
-        document.get("label_ending"),
-        str(document.get("file_ending", DEFAULT_ENDING)),
-    )
-    if isinstance(declared, str):
-        return declared
-    known = {
-        e
-        for f in registry.components("image_format")
-        for e in f.component.settings.get("endings", ())
-    }
-    labels = folder / "labelsTr"
-    names = (
-        [path.name for path in labels.iterdir() if not path.name.startswith(".")]
-        if labels.is_dir()
-        else []
-    )
-    if not names or any(name.endswith(images) for name in names):
-        return READ_ONLY.get(images, images)
-    found = sorted(
-        {max((e for e in known if name.endswith(e)), key=len, default="") for name in names} - {""}
-    )
-    if len(found) > 1:
-        raise DatasetError(
-            f"{labels} holds files of several endings: {', '.join(found)}. Name one as 'label_ending' in "
-            f"{folder / 'dataset.json'}."
-        )
-    return found[0] if found else images
-
-
-def find_dataset(reference: str, raw: Path) -> Path:
+def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:
     """Return the folder of a dataset; see `open_dataset`."""
     path = Path(reference).expanduser()
-    if path.is_dir() and (path / "dataset.json").is_file():
+    if path.is_dir() and _fitting(path, registry):
         return path.absolute()
     known = sorted(p for p in raw.iterdir() if p.is_dir()) if raw.is_dir() else []
     hits = [folder for folder in known if _matches(folder.name, reference)]
@@ -136,6 +80,52 @@ def _matches(folder_name: str, reference: str) -> bool:
     return reference == folder_name or by_id or bool(match and match[2] == reference)
 
 
+def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
+    """List the cases of a folder of images, complete with every channel of a dataset, sorted by name.
+
+    Raises:
+        DatasetError: No folder, no reader that fits it, no case in it, or missing channels (all of them are listed).
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"The image folder {folder} does not exist.")
+    found = find_reader(folder, registry).cases(folder, dataset)
+    return tuple(sorted(found, key=lambda case: case.name))
+
+
+def find_reader(folder: Path, registry: Registry) -> Any:
+    """Return the reader of a folder (contracts.DatasetReader): one of ours, else the only one that fits.
+
+    Raises:
+        DatasetError: None fits, or several plugins' do.
+    """
+    fitting = _fitting(folder, registry)
+    if len(fitting) == 1:
+        return fitting[0][1]
+    if fitting:
+        names = ", ".join(resolved.reference for resolved, _ in fitting)
+        raise DatasetError(
+            f"Several dataset readers fit {folder}: {names}. Block the plugins of all but one with --no-plugin."
+        )
+    readers = registry.components("dataset_reader")
+    shown = "; ".join(f"{r.reference} looks for {build(r).looks_for}" for r in readers)
+    blocked = ", ".join(p.name for p in registry.plugins() if p.status != "active")
+    hint = f" Plugins that are blocked or broken: {blocked}." if blocked else ""
+    raise DatasetError(
+        f"No dataset reader fits {folder}. Readers: {shown or 'none is active'}.{hint} See 'Use your own dataset' in the "
+        "documentation."
+    )
+
+
+def _fitting(folder: Path, registry: Registry) -> list[tuple[Resolved, Any]]:
+    """Return the readers that fit a folder; one of ours alone, so that nobody can take its folders."""
+    readers = registry.components("dataset_reader")
+    for own in (True, False):
+        built = [(r, build(r)) for r in readers if r.is_own == own]
+        if fitting := [(resolved, reader) for resolved, reader in built if reader.fits(folder)]:
+            return fitting[:1] if own else fitting
+    return []
+
+
 def find_format(ending: str, registry: Registry, reference: str | None = None) -> ImageFormat:
     """Return the image format of a file ending, or the one that is named.
 
@@ -148,9 +138,9 @@ def find_format(ending: str, registry: Registry, reference: str | None = None) -
     hits = [f for f in formats if ending.lower() in f.component.settings.get("endings", ())]
     own = [f for f in hits if f.is_own]
     if not hits:
-        known = sorted({e for f in formats for e in f.component.settings.get("endings", ())})
+        known = ", ".join(sorted(known_endings(registry)))
         raise DatasetError(
-            f"No image format reads files ending in '{ending}'. Known endings: {', '.join(known)}."
+            f"No image format reads files ending in '{ending}'. Known endings: {known}."
         )
     if len(hits) > 1 and not own:
         names = ", ".join(f.reference for f in hits)
@@ -160,69 +150,7 @@ def find_format(ending: str, registry: Registry, reference: str | None = None) -
     return build((own or hits)[0])
 
 
-def _channels(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    raw = document.get("channel_names", document.get("modality"))
-    if not isinstance(raw, Mapping) or not raw:
-        raise DatasetError(
-            f"{path}: 'channel_names' (or 'modality') is missing; it maps '0' to the first channel's name."
-        )
-    try:
-        by_index = {int(key): str(name) for key, name in raw.items()}
-    except ValueError as error:
-        raise DatasetError(
-            f"{path}: the keys of 'channel_names' must be channel numbers, got {list(raw)}."
-        ) from error
-    if sorted(by_index) != list(range(len(by_index))):
-        raise DatasetError(
-            f"{path}: channel numbers must be 0..{len(by_index) - 1}, got {sorted(by_index)}."
-        )
-    return tuple(by_index[index] for index in sorted(by_index))
-
-
-def _training_images(
-    folder: Path, document: Mapping[str, Any], ending: str, channels: int, image_format: ImageFormat
-) -> list[CaseFiles]:
-    cases = find_cases(folder / "imagesTr", ending, channels, image_format)
-    listed = _listed(document, ending)
-    return _select(cases, listed, folder) if listed else cases
-
-
-def _with_labels(cases: Sequence[CaseFiles], folder: Path, ending: str) -> tuple[CaseFiles, ...]:
-    labelled = [CaseFiles(c.name, c.images, folder / f"{c.name}{ending}") for c in cases]
-    missing = [
-        case.name for case in labelled if case.label is not None and not case.label.is_file()
-    ]
-    if missing:
-        raise DatasetError(
-            f"{folder} lacks the labels of {len(missing)} cases: {', '.join(missing[:10])} (CASE{ending})."
-        )
-    return tuple(labelled)
-
-
-def _listed(document: Mapping[str, Any], ending: str) -> list[str]:
-    """Return the training cases that a v1 dataset.json lists; empty when it lists none."""
-    entries = document.get("training")
-    if not isinstance(entries, Sequence) or isinstance(entries, str):
-        return []
-    images = [
-        entry.get("image", "") if isinstance(entry, Mapping) else str(entry) for entry in entries
-    ]
-    return [
-        str(image).replace("\\", "/").rpartition("/")[2].removesuffix(ending) for image in images
-    ]
-
-
-def _select(cases: Iterable[CaseFiles], listed: Sequence[str], folder: Path) -> list[CaseFiles]:
-    by_name = {case.name: case for case in cases}
-    if len(set(listed)) != len(listed):
-        double = sorted({name for name in listed if listed.count(name) > 1})
-        raise DatasetError(
-            f"{folder / 'dataset.json'} lists these training cases more than once: {', '.join(double)}."
-        )
-    missing = [name for name in listed if name not in by_name]
-    if missing:
-        raise DatasetError(
-            f"{folder / 'dataset.json'} lists {len(missing)} training cases without images in {folder / 'imagesTr'}: "
-            f"{', '.join(missing[:10])}."
-        )
-    return [by_name[name] for name in sorted(listed)]
+def known_endings(registry: Registry) -> set[str]:
+    """Return the endings of files that an image format reads, with the leading dot."""
+    formats = registry.components("image_format")
+    return {str(e) for f in formats for e in f.component.settings.get("endings", ())}

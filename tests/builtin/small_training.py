@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from nnunet_builtin.augmentation.v2 import NoAugmentation
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.loop import Loop
@@ -16,7 +17,6 @@ from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.contracts.trainer import Runtime, TrainingTask
 from nnunet_core.data.cases import PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import StoppedError
 from nnunet_core.runtime.reporting import Silence
@@ -62,7 +62,7 @@ SETTINGS = {
 
 
 def labels_of(declared):
-    return Labels.from_dataset_json({"labels": declared, "regions_class_order": [1, 2]}, "test")
+    return read_labels({"labels": declared, "regions_class_order": [1, 2]}, "test")
 
 
 def make_runtime():

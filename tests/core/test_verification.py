@@ -235,7 +235,10 @@ def test_a_defect_gives_its_one_error(folder: Path, defect: str) -> None:
 
 
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no dataset.json": (lambda f: (f / "dataset.json").unlink(), r"has no dataset\.json"),
+    "no dataset.json": (
+        lambda f: (f / "dataset.json").unlink(),
+        r"No dataset reader fits .*looks for dataset\.json",
+    ),
     "no imagesTr": (lambda f: shutil.rmtree(f / "imagesTr"), "imagesTr does not exist"),
     "no labelsTr": (
         lambda f: shutil.rmtree(f / "labelsTr"),

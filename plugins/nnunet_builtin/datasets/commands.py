@@ -30,9 +30,6 @@ from nnunet_core.store.raw import open_dataset
 def verify(
     context: typer.Context,
     dataset: o.DatasetArgument,
-    sheet: Annotated[
-        Path | None, typer.Option(help="Also draw every case with its labels to this PNG.")
-    ] = None,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
     memory_gb: o.MemoryOption = None,
@@ -47,8 +44,6 @@ def verify(
         typer.echo(result.model_dump_json(indent=1))
     else:
         _print(data, result)
-    if sheet is not None:
-        _draw(data, result, sheet)
     if not result.ok:
         raise typer.Exit(1)
 
@@ -214,10 +209,3 @@ def _add_ranges(table: Table, result: Report) -> None:
         )
     for channel, (lowest, highest) in enumerate(zip(*result.intensity_range, strict=True)):
         table.add_row(f"intensity, channel {channel}", f"{lowest:g}", f"{highest:g}")
-
-
-def _draw(data: Dataset, result: Report, sheet: Path) -> None:
-    from nnunet_builtin.pictures.drawing import contact_sheet
-
-    contact_sheet((data.load(data.case(case.name)) for case in result.cases), sheet, data.labels)
-    typer.echo(f"contact sheet: {sheet}", err=True)

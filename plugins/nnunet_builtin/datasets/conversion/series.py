@@ -1,0 +1,113 @@
+"""Folders of series (DICOM), whose format finds them, with labels of its own or with label files of other formats."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_builtin.datasets.conversion.files import list_images
+from nnunet_builtin.datasets.conversion.source import FileLabels, Source, writers_of
+from nnunet_builtin.datasets.conversion.values import found_values, name_values
+from nnunet_builtin.datasets.naming import by_channel
+from nnunet_core.contracts.dataset import SeriesFormat
+from nnunet_core.data.dataset import CaseFiles
+from nnunet_core.errors import DatasetError
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.settings import build
+from nnunet_core.runtime.workers import Workers
+from nnunet_core.store.raw import find_format
+
+
+def series_formats(registry: Registry) -> Iterator[Any]:
+    """Yield the installed formats that find images by their content (contracts.SeriesFormat)."""
+    for resolved in registry.components("image_format"):
+        if issubclass(resolved.load(), SeriesFormat):
+            yield build(resolved)
+
+
+def find_series(
+    images: Path,
+    labels: Path,
+    registry: Registry,
+    channels: Sequence[str],
+    names: Mapping[str, int],
+    renumber: bool,
+    workers: Workers,
+) -> Source | None:
+    """Describe series with their labels; arguments and errors as `find_folders`. None when there are no series.
+
+    With n > 1 channel names, series `CASE_0000`, `CASE_0001`, ... are the channels of a case. Label files that are none of the
+    format's own are named as the case.
+    """
+    for image_format in series_formats(registry):
+        if found := image_format.find_series(images):
+            break
+    else:
+        return None
+    cases = _cases(images, found, len(channels))
+    first = {name: paths[0] for name, paths in cases.items()}
+    named = sorted({image_format.channel_name(path) for path in first.values()})
+    if not channels and len(named) > 1:
+        raise DatasetError(
+            f"{images} holds series of several modalities: {', '.join(named)}. Give every case the same."
+        )
+    describe = functools.partial(
+        Source,
+        kind="dicom",
+        inputs=(images, labels),
+        channels=tuple(channels) or (named[0],),
+        test=(),
+        image_ending="",
+        image_format=image_format,
+        writers=writers_of(registry, ""),
+    )
+    own = image_format.find_labels(labels, first, names)
+    if own is not None:
+        training = _labelled(cases, own.files)
+        return describe(
+            training=training, labels=own.values, label_ending="", label_reader=own.reader
+        )
+    files, ending = _label_files(cases, labels, registry)
+    label_format = find_format(ending, registry)
+    held = found_values(label_format, list(files.values()), workers)
+    values, mapping = name_values(held, names, renumber)
+    return describe(
+        training=_labelled(cases, files),
+        labels=values,
+        label_ending=ending,
+        label_reader=FileLabels(label_format, mapping),
+        further={"renumbered": {str(old): new for old, new in mapping.items()}} if mapping else {},
+    )
+
+
+def _labelled(
+    cases: Mapping[str, tuple[Path, ...]], labels: Mapping[str, Path]
+) -> tuple[CaseFiles, ...]:
+    return tuple(CaseFiles(name, paths, labels[name]) for name, paths in cases.items())
+
+
+def _cases(images: Path, found: Mapping[str, Path], channels: int) -> dict[str, tuple[Path, ...]]:
+    """Return {case name: series in channel order}, sorted by name."""
+    if channels < 2:
+        return {name: (path,) for name, path in found.items()}
+    grouped = by_channel(found)
+    wrong = [name for name, case in grouped.items() if sorted(case) != list(range(channels))]
+    if wrong or sum(len(case) for case in grouped.values()) != len(found):
+        raise DatasetError(
+            f"{images}: with {channels} channels, every case has folders CASE_0000 to CASE_{channels - 1:04d}; found "
+            f"{', '.join(sorted(found)[:6])}. Rename the folders, or give one --channel."
+        )
+    return {name: tuple(case[c] for c in range(channels)) for name, case in sorted(grouped.items())}
+
+
+def _label_files(
+    cases: Mapping[str, tuple[Path, ...]], labels: Path, registry: Registry
+) -> tuple[dict[str, Path], str]:
+    listing = list_images(labels, registry)
+    if missing := [name for name in cases if name not in listing.files]:
+        raise DatasetError(
+            f"{labels} lacks the labels of the series {', '.join(missing[:5])} (CASE{listing.ending})."
+        )
+    return {name: listing.files[name] for name in cases}, listing.ending
