@@ -1,16 +1,14 @@
-"""What reads dataset folders, what makes datasets that are run by name, and what finds cases in series of files."""
+"""What reads dataset folders, and what makes datasets that are run by their name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nnunet_core.data.dataset import CaseFiles, Dataset, DatasetContent
-    from nnunet_core.data.images import Geometry, Image
     from nnunet_core.registry.discovery import Registry
     from nnunet_core.runtime.reporting import Reporter
 
@@ -77,56 +75,4 @@ class DatasetMaker(Protocol):
 
     def make(self, raw: Path, report: Reporter) -> Path:
         """Return the folder of the dataset below `raw`, made if it is not there."""
-        ...
-
-
-class LabelReader(Protocol):
-    """Reads the label file of a case."""
-
-    def read(self, path: Path, geometry: Geometry | None) -> Image:
-        """Read a label to integers (1, Z, Y, X); `geometry` is that of the image, None where nobody has read it."""
-        ...
-
-
-@dataclass(frozen=True)
-class SeriesLabels:
-    """The labels of series.
-
-    Attributes:
-        files: {case: label file}.
-        values: {label name: value}, with the background.
-        reader: Reads the files to these values.
-    """
-
-    files: Mapping[str, Path]
-    values: Mapping[str, int]
-    reader: LabelReader
-
-
-@runtime_checkable
-class SeriesFormat(Protocol):
-    """An image format whose images are recognised by their content, not by their names; `dataset convert` asks it."""
-
-    def find_series(self, folder: Path) -> Mapping[str, Path]:
-        """Return {name: image} of a folder, sorted; empty when it holds none. Raises DatasetError where it is ambiguous."""
-        ...
-
-    def channel_name(self, path: Path) -> str:
-        """Return the name of the channel that an image says it is: `CT`, `MRI`, ... Raises ImageError."""
-        ...
-
-    def find_labels(
-        self, place: Path, images: Mapping[str, Path], values: Mapping[str, int]
-    ) -> SeriesLabels | None:
-        """Return the labels of images {case: image} in a folder or file; None when they are label files of other formats.
-
-        Args:
-            place: Folder of label files, or one of them.
-            images: One image per case.
-            values: {label name: value} that the user asks for; empty numbers them.
-
-        Raises:
-            DatasetError: Labels and images do not belong to each other.
-            UsageError: `values` lacks labels.
-        """
         ...

@@ -80,13 +80,6 @@ class Labels(BaseModel):
             ignore=ignore,
         )
 
-    def by_name(self) -> dict[str, int | list[int]]:
-        """Return {name: value, or values of a region} with the background: what `from_names` takes."""
-        regions = {n: list(v) for n, v in zip(self.region_names, self.regions, strict=True)}
-        single = {self.names[value]: value for value in self.foreground}
-        ignore = {} if self.ignore is None else {"ignore": self.ignore}
-        return {self.names[0]: 0, **(regions or single), **ignore}
-
 
 def _check_consecutive(present: list[int], ignore: int | None, source: object) -> None:
     if present == list(range(len(present))) and ignore in (None, len(present)):

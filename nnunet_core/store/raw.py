@@ -33,6 +33,8 @@ def open_dataset(
     """
     folder = find_dataset(reference, raw, registry)
     found = find_reader(folder, registry).read(folder, registry)
+    if not found.training:
+        raise DatasetError(f"{folder} holds no training case; at least one is needed.")
     label_ending = found.label_ending or found.ending
     stored = None if preprocessed is None else preprocessed / folder.name / "digests.json"
     described = {"channels": found.channels, "labels": found.labels.model_dump(mode="json")}
@@ -55,7 +57,7 @@ def open_dataset(
 def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:
     """Return the folder of a dataset; see `open_dataset`."""
     path = Path(reference).expanduser()
-    if path.is_dir() and _fitting(path, registry):
+    if path.is_dir() and fitting_readers(path, registry):
         return path.absolute()
     known = sorted(p for p in raw.iterdir() if p.is_dir()) if raw.is_dir() else []
     hits = [folder for folder in known if _matches(folder.name, reference)]
@@ -98,7 +100,7 @@ def find_reader(folder: Path, registry: Registry) -> Any:
     Raises:
         DatasetError: None fits, or several plugins' do.
     """
-    fitting = _fitting(folder, registry)
+    fitting = fitting_readers(folder, registry)
     if len(fitting) == 1:
         return fitting[0][1]
     if fitting:
@@ -116,7 +118,7 @@ def find_reader(folder: Path, registry: Registry) -> Any:
     )
 
 
-def _fitting(folder: Path, registry: Registry) -> list[tuple[Resolved, Any]]:
+def fitting_readers(folder: Path, registry: Registry) -> list[tuple[Resolved, Any]]:
     """Return the readers that fit a folder; one of ours alone, so that nobody can take its folders."""
     readers = registry.components("dataset_reader")
     for own in (True, False):

@@ -24,7 +24,7 @@ from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.store.raw import fitting_readers, open_dataset
 
 
 def verify(
@@ -137,11 +137,14 @@ def list_datasets(
 ) -> None:
     """List the datasets of the workspace's raw folder: channels, labels and number of training cases."""
     registry, raw, rows = o.registry_of(context), o.workspace_of(workspace).raw, []
-    for path in sorted(raw.glob("*/dataset.json")):
+    folders = sorted(path for path in raw.iterdir() if path.is_dir()) if raw.is_dir() else []
+    for folder in folders:
+        if not fitting_readers(folder, registry):
+            continue
         try:
-            rows.append(_facts(open_dataset(str(path.parent), raw, registry)))
+            rows.append(_facts(open_dataset(str(folder), raw, registry)))
         except NnunetError as error:
-            rows.append({"name": path.parent.name, "error": str(error)})
+            rows.append({"name": folder.name, "error": str(error)})
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return

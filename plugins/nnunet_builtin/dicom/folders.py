@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_builtin.dicom.segmentation import read_segmentation, referenced_series, segment_names
-from nnunet_core.contracts.dataset import SeriesLabels
 from nnunet_core.data.images import Geometry, Image
 from nnunet_core.errors import DatasetError, ImageError, UsageError
 
 
 @dataclass(frozen=True)
 class SegmentationLabels:
-    """Reads DICOM SEG files (contracts.LabelReader).
+    """Reads the DICOM SEG files of a dataset.
 
     Attributes:
         values: {segment name: label value}.
@@ -71,11 +70,14 @@ def find_segmentations(
     segmentations: Sequence[Path],
     place: Path,
     given: Mapping[str, int],
-) -> SeriesLabels:
+) -> tuple[dict[str, Path], dict[str, int], SegmentationLabels]:
     """Match series {case: UID} with DICOM SEG files, and give values to their segments.
 
     Files belong to the series that they reference; with one case and one file, to each other. Values from 1 go to the segments
     of all files by their smallest segment number and name; or they are as given.
+
+    Returns:
+        {case: file}, {segment name: value} with the background, and what reads the files to these values.
 
     Raises:
         DatasetError: A series without a file or with several, or a file without a series.
@@ -83,7 +85,7 @@ def find_segmentations(
     """
     by_case = _match(series, segmentations, place)
     values = _segment_values([by_case[name] for name in series], given)
-    return SeriesLabels(by_case, values, SegmentationLabels(values))
+    return by_case, values, SegmentationLabels(values)
 
 
 def _match(

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from nnunet_core.contracts.dataset import SeriesLabels
-
 _UID, _MODALITY, _DESCRIPTION = "0020|000e", "0008|0060", "0008|103e"
 _CHANNEL_NAMES = {"CT": "CT", "MR": "MRI", "PT": "PET"}
 _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
@@ -97,7 +95,7 @@ class DicomSeriesFormat:
 
     def find_labels(
         self, place: Path, images: Mapping[str, Path], values: Mapping[str, int]
-    ) -> SeriesLabels | None:
+    ) -> tuple[dict[str, Path], dict[str, int], folders.SegmentationLabels] | None:
         """Match series with DICOM SEG files, see `folders.find_segmentations`; None where there are no such files."""
         segmentations = [place] if place.is_file() else folders.dicom_files(place)
         if not segmentations:

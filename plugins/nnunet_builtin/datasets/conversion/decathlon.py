@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_builtin.datasets.conversion.source import FileLabels, Source, writers_of
+from nnunet_builtin.datasets.conversion.source import FileLabels, Source, by_name, writers_of
 from nnunet_builtin.datasets.naming import entry_names, list_files
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_core.data.dataset import CaseFiles
@@ -50,7 +50,7 @@ def read_decathlon(folder: Path, document: Mapping[str, Any], registry: Registry
         channels=tuple(
             str(name) for _, name in sorted(modality.items(), key=lambda item: int(item[0]))
         ),
-        labels=read_labels(document, path).by_name(),
+        labels=by_name(read_labels(document, path)),
         training=tuple(CaseFiles(n, (images[n],), labels[n]) for n in training),
         test=tuple(
             CaseFiles(name, (image,), test_labels.get(name))

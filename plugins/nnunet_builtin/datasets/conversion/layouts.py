@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_builtin.datasets.conversion.decathlon import read_decathlon
-from nnunet_builtin.datasets.conversion.source import FileLabels, Source, writers_of
+from nnunet_builtin.datasets.conversion.source import FileLabels, Source, by_name, writers_of
 from nnunet_builtin.datasets.naming import by_channel, list_files
 from nnunet_builtin.datasets.reading import (
     FILE,
@@ -100,7 +100,7 @@ def _read_layout(dataset: Dataset, kind: str, registry: Registry) -> Source:
         kind=kind,
         inputs=(dataset.folder,),
         channels=dataset.channels,
-        labels=dataset.labels.by_name(),
+        labels=by_name(dataset.labels),
         training=dataset.training,
         test=_test_cases(dataset),
         image_ending=dataset.ending,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from nnunet_builtin.datasets.conversion.files import list_images
-from nnunet_builtin.datasets.conversion.source import FileLabels, Source, writers_of
+from nnunet_builtin.datasets.conversion.source import FileLabels, LabelReader, Source, writers_of
 from nnunet_builtin.datasets.conversion.values import found_values, name_values
 from nnunet_builtin.datasets.naming import by_channel
-from nnunet_core.contracts.dataset import SeriesFormat
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
@@ -20,8 +19,41 @@ from nnunet_core.runtime.workers import Workers
 from nnunet_core.store.raw import find_format
 
 
+@runtime_checkable
+class SeriesFormat(Protocol):
+    """An image format whose images are recognised by their content, not by their names: a conversion asks it first."""
+
+    def find_series(self, folder: Path) -> Mapping[str, Path]:
+        """Return {name: image} of a folder, sorted; empty when it holds none. Raises DatasetError where it is ambiguous."""
+        ...
+
+    def channel_name(self, path: Path) -> str:
+        """Return the name of the channel that an image says it is: `CT`, `MRI`, ... Raises ImageError."""
+        ...
+
+    def find_labels(
+        self, place: Path, images: Mapping[str, Path], values: Mapping[str, int]
+    ) -> tuple[Mapping[str, Path], Mapping[str, int], LabelReader] | None:
+        """Find the labels of images {case: image} in a folder or file.
+
+        Args:
+            place: Folder of label files, or one of them.
+            images: One image per case.
+            values: {label name: value} that the user asks for; empty numbers them.
+
+        Returns:
+            {case: label file}, {label name: value} with the background, and what reads the files to these values; None where
+            the labels are files of other formats.
+
+        Raises:
+            DatasetError: Labels and images do not belong to each other.
+            UsageError: `values` lacks labels.
+        """
+        ...
+
+
 def series_formats(registry: Registry) -> Iterator[Any]:
-    """Yield the installed formats that find images by their content (contracts.SeriesFormat)."""
+    """Yield the installed formats that find images by their content (see `SeriesFormat`)."""
     for resolved in registry.components("image_format"):
         if issubclass(resolved.load(), SeriesFormat):
             yield build(resolved)
@@ -65,9 +97,10 @@ def find_series(
     )
     own = image_format.find_labels(labels, first, names)
     if own is not None:
-        training = _labelled(cases, own.files)
+        matched, named_values, reader = own
+        training = _labelled(cases, matched)
         return describe(
-            training=training, labels=own.values, label_ending="", label_reader=own.reader
+            training=training, labels=named_values, label_ending="", label_reader=reader
         )
     files, ending = _label_files(cases, labels, registry)
     label_format = find_format(ending, registry)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from nnunet_core.contracts.dataset import LabelReader
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import Geometry, Image, ImageFormat
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.store.raw import find_format
@@ -27,6 +27,14 @@ KINDS = {
     "folders": "folders of images and labels",
     "dicom": "DICOM series",
 }
+
+
+class LabelReader(Protocol):
+    """Reads the label file of a case."""
+
+    def read(self, path: Path, geometry: Geometry | None) -> Image:
+        """Read a label to integers (1, Z, Y, X); `geometry` is that of the image, None where nobody has read it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,14 @@ class Source:
             f"{kind}: {len(self.training)} training cases{test}; channels: {', '.join(self.channels)}; "
             f"labels: {', '.join(names) or 'none'}"
         )
+
+
+def by_name(labels: Labels) -> dict[str, int | list[int]]:
+    """Return `labels` of a dataset.json of v2: {name: value, or values of a region}, background first, ignore label last."""
+    regions = {n: list(v) for n, v in zip(labels.region_names, labels.regions, strict=True)}
+    single = {labels.names[value]: value for value in labels.foreground}
+    ignore = {} if labels.ignore is None else {"ignore": labels.ignore}
+    return {labels.names[0]: 0, **(regions or single), **ignore}
 
 
 def writers_of(registry: Registry, ending: str) -> dict[str, ImageFormat]:
