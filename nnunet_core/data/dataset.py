@@ -17,9 +17,8 @@ from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.runtime import files
 
-_BYTES_PER_VALUE = (
-    12  # of an image while it is loaded or resampled: as it was, as it will be, and between
-)
+# of an image while it is loaded or resampled: as it was, as it will be, and between
+_BYTES_PER_VALUE = 12
 _BYTES_PER_VOXEL = 8  # of label and masks
 
 
@@ -36,6 +35,11 @@ class CaseFiles:
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file: the images in channel order, then the label."""
+        return self.images if self.label is None else (*self.images, self.label)
 
 
 @dataclass(frozen=True)
@@ -177,19 +181,9 @@ class Dataset:
     @functools.cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that identify dataset.json and the content of every training file."""
-        paths = [
-            path
-            for case in self.training
-            for path in (*case.images, case.label)
-            if path is not None
-        ]
-        contents = dict(
-            zip(
-                (str(path.relative_to(self.folder)) for path in paths),
-                self.file_digests(paths),
-                strict=True,
-            )
-        )
+        paths = [path for case in self.training for path in case.paths]
+        names = [str(path.relative_to(self.folder)) for path in paths]
+        contents = dict(zip(names, self.file_digests(paths), strict=True))
         return files.digest({"document": self.document, "files": contents})
 
     def file_digests(self, paths: Sequence[Path]) -> list[str]:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-#: Of a file with one channel, without its ending.
+#: Of a file with one channel, without its ending; and where only the name is known, with any ending.
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+CHANNEL_FILE = re.compile(r"._\d{4}\.")
 
 
 def list_files(folder: Path, ending: str) -> dict[str, Path]:

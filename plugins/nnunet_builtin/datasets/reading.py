@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_builtin.datasets.naming import by_channel, entry_names, list_files
+from nnunet_builtin.datasets.naming import CHANNEL_FILE, by_channel, entry_names, list_files
 from nnunet_core.data.dataset import CaseFiles, Dataset, DatasetContent
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
@@ -19,7 +18,6 @@ from nnunet_core.store.raw import find_format, known_endings
 
 FILE = "dataset.json"
 _ENDING = ".nii.gz"
-_CHANNEL_FILE = re.compile(r"._\d{4}\.")
 #: Endings of images that labels and predictions cannot have: {ending: theirs, when dataset.json names none}.
 _READ_ONLY = {".dcm": ".nii.gz", ".jpg": ".png", ".jpeg": ".png"}
 
@@ -33,7 +31,7 @@ class NnunetReader:
         """Return whether there is a dataset.json, or an image with a channel number."""
         if (folder / FILE).is_file():
             return True
-        return any(_CHANNEL_FILE.search(path.name) for path in folder.iterdir())
+        return any(CHANNEL_FILE.search(path.name) for path in folder.iterdir())
 
     def read(self, folder: Path, registry: Registry) -> DatasetContent:
         """Read dataset.json, and find the files of every training case.
