@@ -52,13 +52,9 @@ class Splits(Document):
         """
         if not self.folds:
             raise StorageError(f"{origin} holds no folds; at least one is needed.")
-        known = set(names)
         for fold, split in enumerate(self.folds):
             _check_fold(f"{origin}, fold {fold},", split)
-        unknown = sorted(
-            {name for split in self.folds for name in (*split.train, *split.val)} - known
-        )
-        if unknown:
+        if unknown := sorted(self._used() - set(names)):
             raise StorageError(
                 f"{origin} names cases that the dataset does not have: {listed(unknown)}. If the dataset has changed, make "
                 f"new folds: nnunet splits DATASET --folds {FOLDS} --overwrite. Folds whose cases change are trained anew."
@@ -66,9 +62,10 @@ class Splits(Document):
 
     def unused(self, names: Iterable[str]) -> list[str]:
         """Return the cases that no fold trains on or validates, sorted."""
-        return sorted(
-            set(names) - {name for split in self.folds for name in (*split.train, *split.val)}
-        )
+        return sorted(set(names) - self._used())
+
+    def _used(self) -> set[str]:
+        return {name for split in self.folds for name in (*split.train, *split.val)}
 
 
 def equal_folds(names: Iterable[str], count: int = FOLDS) -> tuple[Split, ...]:
