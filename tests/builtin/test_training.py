@@ -265,7 +265,6 @@ def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"freeze": "encoder"}, "--pretrained"),
         ({"early_stopping": 3, "validation_iterations": 0}, "validation_iterations"),
         ({"optimizer": "sgd"}, "Allowed: SGD, Adam, AMSGrad, AdamW, or package.module:Class"),
         ({"optimizer": "torch.optim:Ranger"}, "no attribute 'Ranger'"),
@@ -337,7 +336,11 @@ def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(tiny, tmp_path, fil
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"decoder", "heads", "upsampling"}
     record = json.loads((tuned / "run.json").read_text())
-    assert record["components"]["trainer"]["settings"]["pretrained_digest"] == digest
+    assert record["initial"]["digest"] == digest
+    assert record["initial"]["frozen"] == ["encoder"]
+    moved = model.rename(model.with_name("moved"))  # the content decides which training it is
+    again = train(tiny, "--pretrained", str(moved), "--freeze", "encoder")
+    assert "trained and validated already" in again
 
 
 @pytest.mark.slow
