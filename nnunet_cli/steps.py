@@ -21,6 +21,7 @@ from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages import cascade
 from nnunet_core.stages import select as selection
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.experiment import Experiment, check_trainer
 from nnunet_core.stages.folds import train_fold
 from nnunet_core.stages.method import Method, choose, starting_from
@@ -32,7 +33,6 @@ from nnunet_core.stages.run import (
     prepare_experiment,
     previous_stage,
 )
-from nnunet_core.store.raw import open_dataset
 from nnunet_core.store.workspace import Workspace
 
 

@@ -11,7 +11,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from nnunet_core.contracts.augmentation import Augmentation
-from nnunet_core.contracts.dataset import DatasetMaker
+from nnunet_core.contracts.dataset import DatasetMaker, DatasetReader
 from nnunet_core.contracts.loss import LossBuilder
 from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.contracts.planner import Planner
@@ -129,6 +129,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "augmentation": (Augmentation, Mirrors, AugmentsTensors),
     "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
     "postprocessor": (Postprocessor,),
+    "dataset_reader": (DatasetReader,),
     "dataset": (DatasetMaker,),
 }
 

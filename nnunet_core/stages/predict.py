@@ -17,14 +17,15 @@ from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import NnunetError, StorageError, UsageError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.formats import find_format
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.registry.settings import build
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import append_one_hot, prepared_label
+from nnunet_core.stages.dataset import find_cases
 from nnunet_core.stages.prepare import on_device
 from nnunet_core.store.models import Model, weights_digests
-from nnunet_core.store.raw import find_cases, find_format
 
 RECORD = "predictions.json"
 

@@ -14,7 +14,7 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.errors import DatasetError, ImageError, StorageError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import open_dataset
 
 DIRECTION_4D = (-1.0, 0, 0, 0, 0, 0, 1.0, 0, 0, 1.0, 0, 0, 0, 0, 0, 1.0)
 REGISTRY = Registry.discover()

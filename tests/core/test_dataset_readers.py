@@ -7,9 +7,9 @@ import pytest
 from nnunet_core import Component, hookimpl
 from nnunet_core.data.dataset import CaseFiles, DatasetContent
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError
+from nnunet_core.errors import DatasetError, PluginError
 from nnunet_core.registry.discovery import PluginInfo, Registry
-from nnunet_core.store.raw import find_cases, find_dataset, open_dataset
+from nnunet_core.stages.dataset import find_cases, find_dataset, open_dataset
 
 
 class Flat:
@@ -37,13 +37,23 @@ class Flat:
         return DatasetContent(("MRI",), labels, tuple(cases), label_ending=".nrrd")
 
 
+class Unfinished:
+    looks_for = "anything"
+
+    def fits(self, folder):
+        return True
+
+    def read(self, folder, registry):
+        raise NotImplementedError
+
+
 class Plugin:
-    def __init__(self, **settings):
-        self.settings = settings
+    def __init__(self, target="Flat", **settings):
+        self.target, self.settings = target, settings
 
     @hookimpl
     def nnunet_dataset_readers(self):
-        return [Component("flat", "test_dataset_readers:Flat", "", self.settings)]
+        return [Component("flat", f"test_dataset_readers:{self.target}", "", self.settings)]
 
 
 @pytest.fixture
@@ -60,8 +70,8 @@ def registry(monkeypatch, request):
     return with_reader(Registry.discover(), "one")
 
 
-def with_reader(registry, name, **settings):
-    registry.register(Plugin(**settings), PluginInfo(name, name, name, "1", "active"))
+def with_reader(registry, name, **options):
+    registry.register(Plugin(**options), PluginInfo(name, name, name, "1", "active"))
     return registry
 
 
@@ -94,6 +104,12 @@ def test_a_folder_of_ours_is_never_read_by_another_reader(tiny, registry):
 def test_two_readers_that_fit_are_an_error_with_the_way_out(flat, registry):
     with_reader(registry, "two")
     with pytest.raises(DatasetError, match=r"one/flat, two/flat\. Block .* --no-plugin"):
+        open_dataset(str(flat), flat.parent, registry)
+
+
+def test_a_reader_without_a_method_of_the_contract_is_refused(flat, registry):
+    with_reader(registry, "two", target="Unfinished")
+    with pytest.raises(PluginError, match=r"'two/flat' lacks cases; .*DatasetReader"):
         open_dataset(str(flat), flat.parent, registry)
 
 

@@ -11,7 +11,7 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import StorageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
-from nnunet_core.store.raw import find_cases, open_dataset
+from nnunet_core.stages.dataset import find_cases, open_dataset
 
 
 @pytest.fixture(scope="module")

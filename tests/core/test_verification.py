@@ -18,7 +18,7 @@ from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import open_dataset
 
 SHAPE = (3, 4, 5)
 GRID = Geometry(SHAPE, (2.0, 1.0, 1.0), (1.0, 2.0, 3.0))

@@ -27,9 +27,9 @@ from nnunet_core.data.splits import Splits
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.registry.settings import build, full_settings, parse_assignments
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.store.models import ModelDocument
-from nnunet_core.store.raw import open_dataset
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -24,7 +24,7 @@ from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.store.raw import fitting_readers, open_dataset
+from nnunet_core.stages.dataset import fitting_readers, open_dataset
 
 
 def verify(

@@ -17,7 +17,7 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.splits import FOLDS, Splits, five_folds
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.records import FILE as RUN_FILE
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.store.workspace import Workspace
 
 _SHOWN = 8

@@ -9,7 +9,7 @@ import typer
 
 from nnunet_builtin.pictures.drawing import contact_sheet
 from nnunet_cli import options as o
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import open_dataset
 
 
 def sheet(

@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from nnunet_builtin.computing import ranks
 from nnunet_builtin.computing.devices import placed, resolve, with_exact_gradients
 from nnunet_builtin.inference.sliding_window import predict_ensemble
+from nnunet_builtin.training import finetuning
 from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_builtin.training.loop import Loop, computing
 from nnunet_builtin.training.optimization import find_optimizer
 from nnunet_builtin.training.seams import Seams
 from nnunet_core.contracts.trainer import Runtime, TrainedModel, TrainingTask
 from nnunet_core.errors import UsageError
-from nnunet_core.store.models import WEIGHTS, find_weights
+from nnunet_core.store.models import WEIGHTS
 
 
 class TrainerV2(Seams):
@@ -92,7 +93,7 @@ class TrainerV2(Seams):
 
     def find_weights(self, path: Path) -> Path:
         """Return the weights that a path stands for, also of nnU-Net v1 and v2 (abilities.StartsFromWeights)."""
-        return find_weights(path)
+        return finetuning.find_weights(path)
 
     def predictor(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
         """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial) (contracts.Trainer)."""

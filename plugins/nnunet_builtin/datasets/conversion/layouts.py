@@ -19,7 +19,7 @@ from nnunet_builtin.datasets.reading import (
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.store.raw import find_reader, open_dataset
+from nnunet_core.stages.dataset import find_reader, open_dataset
 
 _FOLDERS = "pass folders of images and labels with --images DIR --labels DIR"
 _RULE = f"A dataset folder has dataset.json, imagesTr and labelsTr; without them, {_FOLDERS}."

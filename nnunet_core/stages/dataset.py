@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
+from nnunet_core.contracts.abilities import built
+from nnunet_core.contracts.dataset import DatasetReader
 from nnunet_core.data.dataset import CaseFiles, Dataset
-from nnunet_core.data.images import ImageFormat
 from nnunet_core.errors import DatasetError, UsageError, nearest
 from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.settings import build
+from nnunet_core.registry.formats import find_format
 from nnunet_core.runtime import files
 
 _FOLDER_NAME = re.compile(r"(?:Task|Dataset)(\d+)_(.+)")
@@ -94,7 +94,7 @@ def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[Case
     return tuple(sorted(found, key=lambda case: case.name))
 
 
-def find_reader(folder: Path, registry: Registry) -> Any:
+def find_reader(folder: Path, registry: Registry) -> DatasetReader:
     """Return the reader of a folder (contracts.DatasetReader): one of ours, else the only one that fits.
 
     Raises:
@@ -109,7 +109,7 @@ def find_reader(folder: Path, registry: Registry) -> Any:
             f"Several dataset readers fit {folder}: {names}. Block the plugins of all but one with --no-plugin."
         )
     readers = registry.components("dataset_reader")
-    shown = "; ".join(f"{r.reference} looks for {build(r).looks_for}" for r in readers)
+    shown = "; ".join(f"{r.reference} looks for {built(r).looks_for}" for r in readers)
     blocked = ", ".join(p.name for p in registry.plugins() if p.status != "active")
     hint = f" Plugins that are blocked or broken: {blocked}." if blocked else ""
     raise DatasetError(
@@ -118,41 +118,11 @@ def find_reader(folder: Path, registry: Registry) -> Any:
     )
 
 
-def fitting_readers(folder: Path, registry: Registry) -> list[tuple[Resolved, Any]]:
+def fitting_readers(folder: Path, registry: Registry) -> list[tuple[Resolved, DatasetReader]]:
     """Return the readers that fit a folder; one of ours alone, so that nobody can take its folders."""
     readers = registry.components("dataset_reader")
     for own in (True, False):
-        built = [(r, build(r)) for r in readers if r.is_own == own]
+        built = [(r, built(r)) for r in readers if r.is_own == own]
         if fitting := [(resolved, reader) for resolved, reader in built if reader.fits(folder)]:
             return fitting[:1] if own else fitting
     return []
-
-
-def find_format(ending: str, registry: Registry, reference: str | None = None) -> ImageFormat:
-    """Return the image format of a file ending, or the one that is named.
-
-    Raises:
-        DatasetError: No installed format reads the ending, or several plugins claim it and none is built in.
-    """
-    if reference is not None:
-        return build(registry.resolve("image_format", reference))
-    formats = registry.components("image_format")
-    hits = [f for f in formats if ending.lower() in f.component.settings.get("endings", ())]
-    own = [f for f in hits if f.is_own]
-    if not hits:
-        known = ", ".join(sorted(known_endings(registry)))
-        raise DatasetError(
-            f"No image format reads files ending in '{ending}'. Known endings: {known}."
-        )
-    if len(hits) > 1 and not own:
-        names = ", ".join(f.reference for f in hits)
-        raise DatasetError(
-            f"Several image formats read '{ending}': {names}. Name one as 'image_format' in dataset.json."
-        )
-    return build((own or hits)[0])
-
-
-def known_endings(registry: Registry) -> set[str]:
-    """Return the endings of files that an image format reads, with the leading dot."""
-    formats = registry.components("image_format")
-    return {str(e) for f in formats for e in f.component.settings.get("endings", ())}
