@@ -122,7 +122,7 @@ def fitting_readers(folder: Path, registry: Registry) -> list[tuple[Resolved, Da
     """Return the readers that fit a folder; one of ours alone, so that nobody can take its folders."""
     readers = registry.components("dataset_reader")
     for own in (True, False):
-        built = [(r, built(r)) for r in readers if r.is_own == own]
-        if fitting := [(resolved, reader) for resolved, reader in built if reader.fits(folder)]:
+        asked = [(resolved, built(resolved)) for resolved in readers if resolved.is_own == own]
+        if fitting := [(resolved, reader) for resolved, reader in asked if reader.fits(folder)]:
             return fitting[:1] if own else fitting
     return []

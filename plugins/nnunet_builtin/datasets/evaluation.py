@@ -83,14 +83,10 @@ def evaluate_folders(
         ImageError: A file is unreadable, has more than one channel or other values than integers, or shapes differ.
     """
     predicted, true = _label_files(predictions, ending), _label_files(references, ending)
-    problems = [
-        f"{folder} lacks {len(missing)} of them: {listed(missing)}"
-        for folder, missing in (
-            (predictions, sorted(true.keys() - predicted.keys())),
-            (references, sorted(predicted.keys() - true.keys())),
-        )
-        if missing
-    ]
+    problems = []
+    for folder, mine, others in ((predictions, predicted, true), (references, true, predicted)):
+        if missing := sorted(f"{name}{ending}" for name in others.keys() - mine.keys()):
+            problems.append(f"{folder} lacks {len(missing)} of them: {listed(missing)}")
     if problems:
         raise DatasetError(
             f"Predictions and references must be the same cases. {'; '.join(problems)}. "
