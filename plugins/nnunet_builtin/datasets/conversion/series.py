@@ -12,7 +12,7 @@ from nnunet_builtin.datasets.conversion.source import FileLabels, LabelReader, S
 from nnunet_builtin.datasets.conversion.values import found_values, name_values
 from nnunet_builtin.datasets.naming import by_channel
 from nnunet_core.data.dataset import CaseFiles
-from nnunet_core.errors import DatasetError
+from nnunet_core.errors import DatasetError, PluginError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.formats import find_format
 from nnunet_core.registry.settings import build
@@ -55,7 +55,11 @@ class SeriesFormat(Protocol):
 def series_formats(registry: Registry) -> Iterator[Any]:
     """Yield the installed formats that find images by their content (see `SeriesFormat`)."""
     for resolved in registry.components("image_format"):
-        if issubclass(resolved.load(), SeriesFormat):
+        try:
+            target = resolved.load()
+        except PluginError:  # it fails what needs it, not every conversion
+            continue
+        if issubclass(target, SeriesFormat):
             yield build(resolved)
 
 
