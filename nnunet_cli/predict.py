@@ -1,26 +1,19 @@
-"""`nnunet predict` and `nnunet evaluate`."""
+"""`nnunet predict`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.settings import parse_assignments
-from nnunet_core.runtime import files
-from nnunet_core.runtime.workers import Workers
-from nnunet_core.stages.evaluate import evaluate_folders, mean_foreground_dice
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.store.models import Model, find_model
-from nnunet_core.store.raw import find_dataset, find_format, find_label_ending
 
 
 def predict(
@@ -98,59 +91,6 @@ def predict(
     out().print(f"{len(paths)} cases in {output}", soft_wrap=True)
 
 
-def evaluate(
-    context: typer.Context,
-    predictions: Annotated[
-        Path, typer.Argument(help="Folder of predicted label maps.", show_default=False)
-    ],
-    references: Annotated[
-        Path, typer.Argument(help="Folder of reference label maps.", show_default=False)
-    ],
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help="Dataset, or dataset.json, that declares the labels.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Summary file; default: summary.json beside the predictions."),
-    ] = None,
-    workspace: o.WorkspaceOption = None,
-    processes: o.ProcessesOption = None,
-    as_json: o.JsonOption = False,
-) -> None:
-    """Compare predicted with reference label maps: Dice and twelve other overlap metrics per case and label."""
-    path = (
-        Path(dataset)
-        if dataset.endswith(".json")
-        else find_dataset(dataset, o.workspace_of(workspace).raw) / "dataset.json"
-    )
-    document = files.read_json(path)
-    labels = Labels.from_dataset_json(document, path)
-    ending = find_label_ending(path.parent, document, o.registry_of(context))
-    image_format = find_format(ending, o.registry_of(context), document.get("label_format"))
-    with Workers(o.processes_of(processes)) as workers:
-        summary = evaluate_folders(predictions, references, labels, image_format, ending, workers)
-    target = output or predictions / "summary.json"
-    files.write_json(target, summary)
-    if as_json:
-        typer.echo(json.dumps(summary["results"]["mean"], indent=1))
-        return
-    table = Table(title=f"{len(summary['results']['all'])} cases", title_justify="left")
-    columns = ("Dice", "Jaccard", "Precision", "Recall")
-    for column in ("label", *columns):
-        table.add_column(column)
-    names = {str(value): name for value, name in labels.names.items()}
-    for key, metrics in summary["results"]["mean"].items():
-        table.add_row(names.get(key, key), *(_number(metrics[column]) for column in columns))
-    out().print(table)
-    out().print(
-        f"mean foreground Dice {mean_foreground_dice(summary):.4f}; every metric: {target}",
-        soft_wrap=True,
-    )
-
-
 def _find(reference: str, workspace: Path | None) -> Model:
     if Path(reference).is_dir():
         return Model.open(Path(reference))
@@ -173,7 +113,3 @@ def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:
         )
     given = {name: value for name, value in short.items() if value is not None}
     return {**parsed.get("predictor", {}), **given}
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -11,7 +11,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from nnunet_core.contracts.augmentation import Augmentation
-from nnunet_core.contracts.dataset import DatasetMaker
+from nnunet_core.contracts.dataset import DatasetMaker, DatasetReader
 from nnunet_core.contracts.loss import LossBuilder
 from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.contracts.planner import Planner
@@ -131,6 +131,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
     "predictor": (Predictor, ChecksRuntime),
     "postprocessor": (Postprocessor,),
+    "dataset_reader": (DatasetReader,),
     "dataset": (DatasetMaker,),
 }
 

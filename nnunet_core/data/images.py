@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -126,16 +125,3 @@ def check_finite(voxels: np.ndarray, path: Path) -> None:
             f"{path} holds {lost} voxels that are NaN or infinite. "
             "Replace them with a number, for example the background intensity."
         )
-
-
-@functools.lru_cache(maxsize=16)
-def _axis_letters(direction: tuple[float, ...]) -> str:
-    """Return the orientation (`LPS` for the identity) of a direction matrix."""
-    import SimpleITK as sitk
-
-    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction))
-
-
-def orientation(geometry: Geometry) -> str:
-    """Return the anatomical orientation letters of an image, for people."""
-    return _axis_letters(geometry.direction)

@@ -22,7 +22,7 @@ RUN_KINDS = (
 TRAINING_KINDS = RUN_KINDS[: RUN_KINDS.index("predictor")]
 
 #: Every kind of component. Kinds outside RUN_KINDS serve the framework around a run.
-KINDS = (*RUN_KINDS, "image_format", "dataset", "command")
+KINDS = (*RUN_KINDS, "image_format", "dataset_reader", "dataset", "command")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,14 @@ def nnunet_image_formats() -> Sequence[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
+def nnunet_dataset_readers() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Return readers of dataset folders, one per layout; see `contracts.DatasetReader`.
+
+    Our own readers are asked first; of those of other plugins, exactly one may fit a folder.
+    """
+
+
+@hookspec
 def nnunet_datasets() -> Sequence[Component]:  # type: ignore[empty-body]
     """Return datasets that are made or fetched when somebody runs them: `nnunet run demo`; see `contracts.DatasetMaker`."""
 

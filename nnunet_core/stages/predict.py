@@ -12,19 +12,20 @@ import numpy as np
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.data.dataset import CaseFiles, Dataset, find_cases
+from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import NnunetError, PluginError, StorageError
 from nnunet_core.registry.discovery import Registry, Resolved
+from nnunet_core.registry.formats import find_format
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
 from nnunet_core.stages.case import CasePredictor
+from nnunet_core.stages.dataset import find_cases
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.postprocessing import postprocessing_state
 from nnunet_core.store.predictions import PredictionRecord, claim, write_probabilities
-from nnunet_core.store.raw import find_format
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def predict_folder(
     """
     options, report = options or PredictionOptions(), report or Silence()
     dataset = _as_dataset(model, source, registry)
-    cases = find_cases(source, dataset.ending, len(dataset.channels), dataset.image_format)
+    cases = find_cases(source, dataset, registry)
     outputs = {case.name: output / f"{case.name}{dataset.label_ending}" for case in cases}
     record = _record(model, registry, options)
     claimed = claim(output, record, list(outputs.values()), options.overwrite)

@@ -44,10 +44,7 @@ def case_keys(
         "preprocessor": dict(preprocessor_identity),
         "foreground": dataset.labels.foreground,
     }
-    parts = [
-        [path for path in (*case.images, case.label) if path is not None]
-        for case in dataset.training
-    ]
+    parts = [case.paths for case in dataset.training]
     digests = iter(dataset.file_digests([path for paths in parts for path in paths]))
     keys = {}
     for case, paths in zip(dataset.training, parts, strict=True):

@@ -23,6 +23,7 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages import cascade
 from nnunet_core.stages import select as selection
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
 from nnunet_core.stages.experiment import Experiment, check_runtime
 from nnunet_core.stages.folds import train_fold
@@ -32,7 +33,6 @@ from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.stages.prepare import prepare
 from nnunet_core.store.models import Model
 from nnunet_core.store.prepared import PreparedStore
-from nnunet_core.store.raw import open_dataset
 from nnunet_core.store.workspace import Workspace
 
 

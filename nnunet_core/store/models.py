@@ -21,12 +21,6 @@ from nnunet_core.runtime.reporting import Reporter
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
-_WEIGHTS_NAMES = (
-    WEIGHTS,
-    "checkpoint_final.pth",
-    "model_final_checkpoint.model",
-)  # here, of v2, of v1
-_WEIGHTS_ENDINGS = tuple(Path(name).suffix for name in _WEIGHTS_NAMES)
 
 
 class ModelDocument(files.Document):
@@ -171,36 +165,6 @@ def _record(fold: Path) -> FoldRecord | None:
         return None
     record = FoldRecord.read(fold / RUN_FILE)
     return None if record.status == "running" else record
-
-
-def find_weights(path: Path) -> Path:
-    """Return the weights file that a path stands for: itself, that of a fold folder, or of a model's first trained fold.
-
-    Models of nnU-Net v1 and v2 are folders of folds, too, with checkpoints (`.model`, `.pth`) in them.
-
-    Raises:
-        UsageError: There are none, or the file is of another kind.
-    """
-    path = path.expanduser().absolute()
-    if path.is_file():
-        if path.suffix not in _WEIGHTS_ENDINGS:
-            raise UsageError(
-                f"{path} is no file of weights: those end with {', '.join(_WEIGHTS_ENDINGS)}. Unpack archives first."
-            )
-        return path
-    places = [
-        path,
-        *sorted(path.glob("fold_*")),
-        path / "all",
-    ]  # the last is v1's fold of all cases
-    candidates = [place / name for name in _WEIGHTS_NAMES for place in places]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
-        raise UsageError(
-            f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold folder, a {WEIGHTS} file, or a "
-            "checkpoint of nnU-Net v1 or v2; 'nnunet models list' shows the trained ones."
-        )
-    return found
 
 
 def find_model(results: Path, dataset: str, variant: str, configuration: str) -> Model:

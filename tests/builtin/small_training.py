@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from nnunet_builtin.augmentation.v2 import NoAugmentation
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.loop import Loop
@@ -19,7 +20,6 @@ from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime, TrainingTask
 from nnunet_core.data.cases import PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import StoppedError
@@ -68,7 +68,7 @@ SETTINGS = {
 
 
 def labels_of(declared):
-    return Labels.from_dataset_json({"labels": declared, "regions_class_order": [1, 2]}, "test")
+    return read_labels({"labels": declared, "regions_class_order": [1, 2]}, "test")
 
 
 def make_runtime():

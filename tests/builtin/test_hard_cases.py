@@ -12,6 +12,7 @@ from commands import nnunet
 from safetensors.torch import load_file
 
 from nnunet_builtin.computing.devices import ResolvedRuntime
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
@@ -20,7 +21,6 @@ from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.sampling import PatchSampler
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.data.images import Geometry
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.data.splits import Splits
 
@@ -189,9 +189,7 @@ CLASSES = {"background": 0, "edge": 1, "core": 2, "ignore": 3}
 
 def loop_of(labels, dimensions):
     """Return the training of a small network before its first step, in float64."""
-    labels = Labels.from_dataset_json(
-        {"labels": dict(labels), "regions_class_order": [1, 2]}, "test"
-    )
+    labels = read_labels({"labels": dict(labels), "regions_class_order": [1, 2]}, "test")
     axes = (2,) * dimensions
     spec = NetworkSpec(
         dimensions=dimensions,

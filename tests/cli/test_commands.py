@@ -544,10 +544,9 @@ def test_models_list_of_an_empty_workspace(tmp_path):
 # ---------------------------------------------------------------------- nnunet dataset verify
 
 
-def test_dataset_verify_describes_a_dataset_that_can_be_used(tiny, tmp_path):
+def test_dataset_verify_describes_a_dataset_that_can_be_used(tiny):
     command = ("dataset", "verify", "Tiny", "--workspace", tiny.parents[1], *ALONE)
-    sheet = tmp_path / "sheet.png"
-    outcome = done(*command, "--sheet", sheet)
+    outcome = done(*command)
     assert outcome.out.startswith("Dataset001_Tiny: 6 readable training cases\n")
     assert ["shape (z, y, x)", "16 x 20 x 18", "16 x 20 x 18"] in outcome.rows
     assert outcome.out.splitlines()[-3:] == [
@@ -555,14 +554,20 @@ def test_dataset_verify_describes_a_dataset_that_can_be_used(tiny, tmp_path):
         f"label 1 (cube): {6 * CUBE} voxels in 6 cases",
         "the dataset can be used",
     ]
-    assert outcome.err.splitlines()[-2:] == ["verify: 6/6  done", f"contact sheet: {sheet}"]
-    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert outcome.err.splitlines()[-1] == "verify: 6/6  done"
     plain = done(*command, "--json")
     report = json.loads(plain.out)
     assert plain.err == ""
     assert (report["dataset"], report["errors"], report["warnings"]) == ("Dataset001_Tiny", [], [])
     assert [case["name"] for case in report["cases"]] == [f"case_{n}" for n in range(6)]
     assert report["cases"][0]["voxels"] == {"0": GRID - CUBE, "1": CUBE}
+
+
+def test_dataset_sheet_draws_every_case_in_one_picture(tiny, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    outcome = done("dataset", "sheet", "Tiny", sheet, "--workspace", tiny.parents[1])
+    assert outcome.err == f"contact sheet: {sheet}\n"
+    assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
 def test_dataset_verify_tells_every_error_and_exits_with_1(tiny):

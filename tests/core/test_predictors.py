@@ -8,10 +8,10 @@ import pytest
 from conftest import make_tiny
 from listening import Listener
 
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core import Component, hookimpl
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.data.labels import Labels
 from nnunet_core.errors import NnunetError, PluginError, SettingsError, StorageError, UsageError
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
@@ -234,7 +234,7 @@ def test_a_wrong_setting_is_said_before_a_case_is_prepared(tmp_path):
 
 
 def test_probabilities_of_another_shape_are_the_predictors_fault():
-    labels = Labels.from_dataset_json({"labels": {"background": 0, "a": 1}}, "test")
+    labels = read_labels({"labels": {"background": 0, "a": 1}}, "test")
     images = np.zeros((1, 4, 5, 6), np.float32)
     case = CasePredictor(lambda images: images, SimpleNamespace(), labels)
     with pytest.raises(PluginError, match=r"\(1, 4, 5, 6\).*must return \(2, 4, 5, 6\)"):

@@ -10,8 +10,43 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.training.foreign_checkpoint import read_foreign_weights
-from nnunet_core.errors import TrainingError
+from nnunet_core.errors import TrainingError, UsageError
 from nnunet_core.runtime import files
+from nnunet_core.store.models import FILE, WEIGHTS
+
+#: Names of weights files: here, of nnU-Net v2, of v1.
+_NAMES = (WEIGHTS, "checkpoint_final.pth", "model_final_checkpoint.model")
+_ENDINGS = tuple(Path(name).suffix for name in _NAMES)
+
+
+def find_weights(path: Path) -> Path:
+    """Return the weights file that a path stands for: itself, that of a fold folder, or of a model's first trained fold.
+
+    Models of nnU-Net v1 and v2 are folders of folds, too, with checkpoints (`.model`, `.pth`) in them.
+
+    Raises:
+        UsageError: There are none, or the file is of another kind.
+    """
+    path = path.expanduser().absolute()
+    if path.is_file():
+        if path.suffix not in _ENDINGS:
+            raise UsageError(
+                f"{path} is no file of weights: those end with {', '.join(_ENDINGS)}. Unpack archives first."
+            )
+        return path
+    places = [
+        path,
+        *sorted(path.glob("fold_*")),
+        path / "all",
+    ]  # the last is v1's fold of all cases
+    candidates = [place / name for name in _NAMES for place in places]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise UsageError(
+            f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold folder, a {WEIGHTS} file, or a "
+            "checkpoint of nnU-Net v1 or v2; 'nnunet models list' shows the trained ones."
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 from nnunet_builtin.computing import ranks
 from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import resolve, with_exact_gradients
+from nnunet_builtin.training import finetuning
 from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.optimization import find_optimizer
 from nnunet_builtin.training.seams import Seams
 from nnunet_core.contracts.trainer import Runtime, TrainingTask
 from nnunet_core.errors import UsageError
-from nnunet_core.store.models import WEIGHTS, find_weights
+from nnunet_core.store.models import WEIGHTS
 
 
 class TrainerV2(Seams):
@@ -88,4 +89,4 @@ class TrainerV2(Seams):
 
     def find_weights(self, path: Path) -> Path:
         """Return the weights that a path stands for, also of nnU-Net v1 and v2 (abilities.StartsFromWeights)."""
-        return find_weights(path)
+        return finetuning.find_weights(path)
