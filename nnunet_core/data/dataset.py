@@ -15,6 +15,7 @@ import numpy as np
 from nnunet_core.data.cases import Case
 from nnunet_core.data.images import Image, ImageFormat, check_finite, stack_channels
 from nnunet_core.data.labels import Labels
+from nnunet_core.data.metadata import metadata_beside
 from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.runtime import files
 
@@ -34,11 +35,13 @@ class CaseFiles:
         name: Case name.
         images: One file per channel, in channel order.
         label: Label file, or None for cases to predict.
+        metadata: What the dataset says of the case, JSON values.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Dataset:
             )
         check_finite(image.array, case.images[0])
         label = None if case.label is None else self.load_label(case.label, image, case.images[0])
-        return Case(case.name, image.array, label, image.geometry)
+        return Case(case.name, image.array, label, image.geometry, case.metadata)
 
     def load_label(
         self, path: Path, image: Image | None = None, image_path: Path | None = None
@@ -222,8 +225,12 @@ def find_cases(
         raise DatasetError(
             f"{folder} lacks {len(missing)} channel files ({channels} channels are declared): {', '.join(missing[:10])}."
         )
+    metadata = metadata_beside(folder, found)
     return [
-        CaseFiles(case, tuple(found[case][c] for c in range(expected))) for case in sorted(found)
+        CaseFiles(
+            case, tuple(found[case][c] for c in range(expected)), metadata=metadata.get(case, {})
+        )
+        for case in sorted(found)
     ]
 
 

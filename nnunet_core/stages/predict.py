@@ -22,7 +22,7 @@ from nnunet_core.registry.settings import build
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import append_one_hot, prepared_label
-from nnunet_core.stages.prepare import on_device
+from nnunet_core.stages.prepare import on_device, prepare_case
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.raw import find_format
 
@@ -122,7 +122,7 @@ class Predictor:
             Label map uint8 or uint16 (Z, Y, X), probabilities float32 (K, Z, Y, X), geometry of the image.
         """
         raw = dataset.load(case)
-        prepared = self.preprocessor.prepare(raw, self.document.configuration)
+        prepared = prepare_case(self.preprocessor, raw, self.document.configuration)
         images = prepared.images
         if self._previous is not None:
             before, _, _ = self._previous(dataset, case)

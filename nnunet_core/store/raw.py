@@ -10,6 +10,7 @@ from typing import Any
 from nnunet_core.data.dataset import DEFAULT_ENDING, CaseFiles, Dataset, find_cases
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
+from nnunet_core.data.metadata import CASES_FILE, training_metadata
 from nnunet_core.errors import DatasetError, StorageError, UsageError, nearest
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
@@ -55,6 +56,7 @@ def open_dataset(
     label_ending = find_label_ending(folder, document, registry)
     label_format = find_format(label_ending, registry, document.get("label_format"))
     cases = _training_images(folder, document, ending, len(channels), image_format)
+    metadata = training_metadata(document, path, [case.name for case in cases])
     return Dataset(
         folder=folder,
         name=folder.name,
@@ -64,7 +66,7 @@ def open_dataset(
         image_format=image_format,
         label_ending=label_ending,
         label_format=label_format,
-        training=_with_labels(cases, folder / "labelsTr", label_ending),
+        training=_with_labels(cases, folder / "labelsTr", label_ending, metadata),
         document=document,
         digests=files.Digests(
             None if preprocessed is None else preprocessed / folder.name / "digests.json"
@@ -183,12 +185,22 @@ def _training_images(
     folder: Path, document: Mapping[str, Any], ending: str, channels: int, image_format: ImageFormat
 ) -> list[CaseFiles]:
     cases = find_cases(folder / "imagesTr", ending, channels, image_format)
+    if any(case.metadata for case in cases):
+        raise DatasetError(
+            f"{folder / 'imagesTr' / CASES_FILE} describes training cases: that belongs in 'cases' of "
+            f"{folder / 'dataset.json'}. Move it there."
+        )
     listed = _listed(document, ending)
     return _select(cases, listed, folder) if listed else cases
 
 
-def _with_labels(cases: Sequence[CaseFiles], folder: Path, ending: str) -> tuple[CaseFiles, ...]:
-    labelled = [CaseFiles(c.name, c.images, folder / f"{c.name}{ending}") for c in cases]
+def _with_labels(
+    cases: Sequence[CaseFiles], folder: Path, ending: str, metadata: Mapping[str, Mapping[str, Any]]
+) -> tuple[CaseFiles, ...]:
+    labelled = [
+        CaseFiles(c.name, c.images, folder / f"{c.name}{ending}", metadata.get(c.name, {}))
+        for c in cases
+    ]
     missing = [
         case.name for case in labelled if case.label is not None and not case.label.is_file()
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -32,13 +32,15 @@ class DeepSupervisionLoss(nn.Module):
     Args:
         loss: Loss of one resolution.
         heads: Number of heads.
+        uses_arrays: Whether the loss gets extra arrays, too (contracts.UsesArrays).
     """
 
     def __init__(
-        self, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], heads: int
+        self, loss: Callable[..., torch.Tensor], heads: int, uses_arrays: bool = False
     ) -> None:
         super().__init__()
         self.loss = loss
+        self.uses_arrays = uses_arrays
         self.weights = weights(heads)
 
     def set_epoch(self, epoch: int) -> None:
@@ -47,17 +49,19 @@ class DeepSupervisionLoss(nn.Module):
             self.loss.set_epoch(epoch)
 
     def forward(
-        self, heads: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]
+        self,
+        heads: Sequence[torch.Tensor],
+        labels: Sequence[torch.Tensor],
+        arrays: Sequence[Mapping[str, torch.Tensor]] = (),
     ) -> torch.Tensor:
-        """Return the loss of logits and labels, both lists with the full resolution first."""
-        pairs = zip(self.weights, heads, labels, strict=True)
-        return torch.stack(
-            [
-                weight * self.loss(at_least_float32(logits), label)
-                for weight, logits, label in pairs
-                if weight
-            ]
-        ).sum()
+        """Return the loss of logits, labels and, if it uses them, extra arrays: lists with the full resolution first."""
+        values = []
+        for index, weight in enumerate(self.weights):
+            if weight:
+                more = (arrays[index],) if self.uses_arrays else ()
+                loss = self.loss(at_least_float32(heads[index]), labels[index], *more)
+                values.append(weight * loss)
+        return torch.stack(values).sum()
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:

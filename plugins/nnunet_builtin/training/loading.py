@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nnunet_builtin.augmentation.cascade import append_previous
 from nnunet_builtin.computing.allocation import keep_freed_memory
+from nnunet_builtin.training import arrays
 from nnunet_core.errors import NnunetError, TrainingError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class BatchDataset(Dataset[Any]):
         """Return `images` float32 (B, C, *patch), `label` int16 (B, 1, *patch) without -1, `names`; or a failure.
 
         For augmentations on tensors, training patches have the generator's size, labels are -1 outside, and `previous` is
-        there in a cascade.
+        there in a cascade. If the cases have extra arrays, `arrays` and `like` are there (training/arrays.py).
         """
         try:
             batch = self._batch(step)
@@ -136,6 +137,8 @@ class BatchDataset(Dataset[Any]):
             for key, kind in kinds.items()
             if key in batch
         }
+        if "arrays" in batch:
+            batch["arrays"] = arrays.as_tensors(batch)
         return {**batch, **tensors}
 
     def names(self, step: Step) -> list[str]:
@@ -159,17 +162,11 @@ class BatchDataset(Dataset[Any]):
         )
         if hasattr(self.augmentation, "augment_tensors"):
             return batch
-        arrays = {key: batch[key] for key in ("images", "label", "previous") if key in batch}
         samples = [
-            self.augmentation.augment(
-                {k: v[i : i + 1] for k, v in arrays.items()}, configuration, seed
-            )
-            for i, seed in enumerate(batch["seeds"])
+            self.augmentation.augment(arrays.one_sample(batch, index), configuration, seed)
+            for index, seed in enumerate(batch["seeds"])
         ]
-        joined = {
-            key: np.concatenate([sample[key] for sample in samples]) for key in ("images", "label")
-        }
-        return {**joined, "names": batch["names"], "seeds": batch["seeds"]}
+        return arrays.joined(samples, batch, self.augmentation)
 
 
 def batches(

@@ -21,7 +21,9 @@ from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_f
 from nnunet_builtin.computing.trial import heads_on_zeros
 from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets
 from nnunet_builtin.losses.dice_ce import region_maps
+from nnunet_builtin.losses.resolutions import at_resolutions
 from nnunet_builtin.networks.summary import describe_network
+from nnunet_builtin.training.arrays import cannot_move
 from nnunet_builtin.training.checkpoint import (
     CHECKPOINT,
     Progress,
@@ -37,6 +39,7 @@ from nnunet_builtin.training.interruption import stop_requests
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
+from nnunet_core.contracts.loss import arrays_of
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.runtime import files
 from nnunet_core.store.models import WEIGHTS, find_weights
@@ -67,6 +70,8 @@ class Loop:
         self.classes = len(task.labels.regions) or len(task.labels.foreground)
         self.writer = Writer()
         self.drawn = -math.inf
+        self.arrays: dict[str, torch.Tensor] = {}
+        self.like: dict[str, str] = {}
         self.state = self._initial_state()
         self.loss = self._loss()
         self.forward = self._forward()
@@ -185,7 +190,7 @@ class Loop:
             ignore_label=task.labels.ignore,
             regions=bool(task.labels.regions),
         )
-        return DeepSupervisionLoss(one, heads)
+        return DeepSupervisionLoss(one, heads, uses_arrays=bool(arrays_of(task.loss)))
 
     def _stream(self) -> Any:
         task, settings = self.task, self.settings
@@ -301,11 +306,20 @@ class Loop:
         """Return the logits of a training batch (seams.Training)."""
         return self._heads(self.forward, images)
 
-    def compare(self, heads: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+    def compare(
+        self,
+        heads: Sequence[torch.Tensor],
+        label: torch.Tensor,
+        arrays: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Return the loss over all resolutions (seams.Training)."""
         kernels = self.task.configuration.network.pool_kernels
-        value: torch.Tensor = self.loss(heads, targets(label, kernels[: len(heads)]))
-        return value
+        labels = targets(label, kernels[: len(heads)])
+        if not self.loss.uses_arrays:
+            return self.loss(heads, labels)
+        shapes = [head.shape[2:] for head in heads]
+        scaled = at_resolutions(self.arrays if arrays is None else arrays, self.like, shapes)
+        return self.loss(heads, labels, scaled)
 
     def _heads(
         self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor
@@ -325,8 +339,11 @@ class Loop:
     def _on_device(
         self, batch: dict[str, Any], training: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch)."""
+        """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch); keep the arrays."""
         task, device = self.task, self.runtime.device
+        arrays = batch.get("arrays", {})
+        self.arrays = {k: v.to(device, non_blocking=True) for k, v in arrays.items()}
+        self.like = batch.get("like", {})
         tensors: dict[str, torch.Tensor] = {
             k: batch[k].to(device, non_blocking=True)
             for k in ("images", "label", "previous")
@@ -335,6 +352,8 @@ class Loop:
         images, label = tensors["images"], tensors["label"]
         augment = getattr(task.augmentation, "augment_tensors", None)
         if training and augment is not None:
+            if self.arrays:
+                raise cannot_move(task.augmentation, batch)
             images, label = self._augmented(augment, tensors, batch)
         images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
         if task.labels.regions:
