@@ -32,15 +32,11 @@ class DeepSupervisionLoss(nn.Module):
     Args:
         loss: Loss of one resolution.
         heads: Number of heads.
-        uses_arrays: Whether the loss gets extra arrays, too (contracts.UsesArrays).
     """
 
-    def __init__(
-        self, loss: Callable[..., torch.Tensor], heads: int, uses_arrays: bool = False
-    ) -> None:
+    def __init__(self, loss: Callable[..., torch.Tensor], heads: int) -> None:
         super().__init__()
         self.loss = loss
-        self.uses_arrays = uses_arrays
         self.weights = weights(heads)
 
     def set_epoch(self, epoch: int) -> None:
@@ -52,16 +48,18 @@ class DeepSupervisionLoss(nn.Module):
         self,
         heads: Sequence[torch.Tensor],
         labels: Sequence[torch.Tensor],
-        arrays: Sequence[Mapping[str, torch.Tensor]] = (),
+        arrays: Sequence[Mapping[str, torch.Tensor]] | None = None,
     ) -> torch.Tensor:
-        """Return the loss of logits, labels and, if it uses them, extra arrays: lists with the full resolution first."""
-        values = []
-        for index, weight in enumerate(self.weights):
-            if weight:
-                more = (arrays[index],) if self.uses_arrays else ()
-                loss = self.loss(at_least_float32(heads[index]), labels[index], *more)
-                values.append(weight * loss)
-        return torch.stack(values).sum()
+        """Return the loss of logits, labels and, where it uses them, extra arrays: lists with the full resolution first."""
+        further = [()] * len(heads) if arrays is None else [(each,) for each in arrays]
+        pairs = zip(self.weights, heads, labels, further, strict=True)
+        return torch.stack(
+            [
+                weight * self.loss(at_least_float32(logits), label, *more)
+                for weight, logits, label, more in pairs
+                if weight
+            ]
+        ).sum()
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:

@@ -190,7 +190,7 @@ class Loop:
             ignore_label=task.labels.ignore,
             regions=bool(task.labels.regions),
         )
-        return DeepSupervisionLoss(one, heads, uses_arrays=bool(arrays_of(task.loss)))
+        return DeepSupervisionLoss(one, heads)
 
     def _stream(self) -> Any:
         task, settings = self.task, self.settings
@@ -315,11 +315,12 @@ class Loop:
         """Return the loss over all resolutions (seams.Training)."""
         kernels = self.task.configuration.network.pool_kernels
         labels = targets(label, kernels[: len(heads)])
-        if not self.loss.uses_arrays:
-            return self.loss(heads, labels)
-        shapes = [head.shape[2:] for head in heads]
-        scaled = at_resolutions(self.arrays if arrays is None else arrays, self.like, shapes)
-        return self.loss(heads, labels, scaled)
+        scaled = None
+        if arrays_of(self.task.loss):
+            sizes = [head.shape[2:] for head in heads]
+            scaled = at_resolutions(self.arrays if arrays is None else arrays, self.like, sizes)
+        value: torch.Tensor = self.loss(heads, labels, scaled)
+        return value
 
     def _heads(
         self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor
