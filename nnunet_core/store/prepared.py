@@ -10,14 +10,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import blosc2
 import numpy as np
 from pydantic import Field
 
@@ -25,6 +23,7 @@ from nnunet_core.data.cases import ExtraArray, Like, PreparedCase, PreparedGeome
 from nnunet_core.data.metadata import JsonMapping, json_problem
 from nnunet_core.errors import PluginError, StorageError
 from nnunet_core.runtime import files
+from nnunet_core.store.arrays import StoredArray, compress, damaged, open_array
 
 IMAGES, LABEL, LOCATIONS, RECORD = ".images.b2nd", ".label.b2nd", ".locations.npz", ".json"
 _ARRAY = ".array.{}.b2nd"
@@ -37,8 +36,6 @@ _TYPES = {  # of extra arrays; the values of a label map are integers
     "image": ("float32", "float16", "int8", "int16", "uint8"),
     "label": ("int8", "int16", "uint8"),
 }
-_BLOCK = {3: (20, 32, 64), 2: (1, 128, 128)}  # voxels, by the number of axes of a patch
-_BLOCKS_PER_CHUNK = 2  # per axis
 
 
 class EntryRecord(files.Document):
@@ -65,31 +62,6 @@ class CaseRecord(EntryRecord):
     geometry: PreparedGeometry
     extra: JsonMapping = Field(default_factory=dict)
     like: dict[str, Like] = Field(default_factory=dict)
-
-
-class StoredArray:
-    """An array on disk: slicing it reads that part, in one thread.
-
-    Attributes:
-        shape, dtype: Of the array.
-    """
-
-    def __init__(self, array: Any, path: Path) -> None:
-        self._array = array
-        self._path = path
-        self.shape: tuple[int, ...] = tuple(array.shape)
-        self.dtype: np.dtype = array.dtype
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Read a part, with NumPy's basic slices.
-
-        Raises:
-            StorageError: The file is damaged.
-        """
-        try:
-            return self._array[index]
-        except (RuntimeError, MemoryError) as error:
-            raise _damaged(self._path, str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -129,7 +101,7 @@ class StoredCase:
             with np.load(path, allow_pickle=False) as arrays:
                 return {int(value): arrays[value].astype(np.int64) for value in arrays.files}
         except Exception as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -226,14 +198,10 @@ class PreparedStore(_Store):
             PluginError: The preprocessor returned arrays of the wrong shape or type, or extra values that are no JSON.
         """
         _check(case)
-        contents = {
-            IMAGES: _compress(case.images, patch_size, blosc2.Codec.LZ4HC),
-            LABEL: _compress(case.label, patch_size, blosc2.Codec.ZSTD),
-            LOCATIONS: _pack_locations(case),
-        }
-        for name, extra in case.arrays.items():
-            codec = blosc2.Codec.LZ4HC if extra.like == "image" else blosc2.Codec.ZSTD
-            contents[_ARRAY.format(name)] = _compress(extra.array, patch_size, codec)
+        arrays = {IMAGES: case.images, LABEL: case.label}
+        arrays |= {_ARRAY.format(name): extra.array for name, extra in case.arrays.items()}
+        contents = {part: compress(array, patch_size) for part, array in arrays.items()}
+        contents[LOCATIONS] = _pack_locations(case)
         like = {name: extra.like for name, extra in case.arrays.items()}
         fields = {"key": key, "geometry": case.geometry, "extra": dict(case.extra), "like": like}
         self._write(case.name, contents, **fields)
@@ -261,7 +229,7 @@ class PreparedStore(_Store):
                 "it trains anew what depends on the case."
             )
         for file, problem in self._problems(name, record, verify):
-            raise _damaged(file, problem)
+            raise damaged(file, problem)
         return StoredCase(
             name,
             images=open_array(self._path(name, IMAGES)),
@@ -286,7 +254,7 @@ class LabelStore(_Store):
 
     def write(self, name: str, label: np.ndarray, key: str, patch_size: Sequence[int]) -> None:
         """Store an integer label map (*prepared_shape), in the place of what was there. Raises StorageError."""
-        self._write(name, {LABEL: _compress(label, patch_size, blosc2.Codec.ZSTD)}, key=key)
+        self._write(name, {LABEL: compress(label, patch_size)}, key=key)
 
     def open(self, name: str) -> StoredArray:
         """Open a label map for reading.
@@ -300,54 +268,6 @@ class LabelStore(_Store):
                 f"{self.folder} has no prediction of case {name}. Train the previous stage's folds first."
             )
         return open_array(path)
-
-
-def open_array(path: Path) -> StoredArray:
-    """Open a stored array for reading. Raises StorageError when it is damaged."""
-    try:
-        return StoredArray(
-            blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1}), path
-        )
-    except Exception as error:
-        raise _damaged(path, str(error)) from error
-
-
-def chunking(
-    shape: Sequence[int], patch_size: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the chunk and block shape of an array whose last three axes are read in patches.
-
-    A block is decompressed as a whole: about 20 x 32 x 64 voxels for a 3D patch, 128 x 128 for a 2D patch, within the patch.
-    Axes are cut evenly, since blosc2 pads the last block. A chunk has up to 2 blocks per axis.
-    """
-    patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
-    lead = (1,) * (len(shape) - 3)
-    chunks, blocks = [], []
-    for size, edge, target in zip(shape[-3:], patch, _BLOCK[len(patch_size)], strict=True):
-        count = max(1, round(size / min(target, edge)))
-        block = math.ceil(size / count)
-        count = math.ceil(size / block)
-        per_chunk = math.ceil(count / math.ceil(count / _BLOCKS_PER_CHUNK))
-        blocks.append(block)
-        chunks.append(min(size, block * per_chunk))
-    return (*lead, *chunks), (*lead, *blocks)
-
-
-def _compress(array: np.ndarray, patch_size: Sequence[int], codec: blosc2.Codec) -> bytes:
-    """Return the content of a b2nd file; LZ4HC is read twice as fast as ZSTD, which makes small files of label maps."""
-    chunks, blocks = chunking(array.shape, patch_size)
-    parameters = blosc2.CParams(
-        codec=codec,
-        clevel=1,
-        filters=[blosc2.Filter.SHUFFLE if array.dtype.itemsize > 1 else blosc2.Filter.NOFILTER],
-        filters_meta=[0],
-        typesize=array.dtype.itemsize,
-        nthreads=1,
-    )
-    compressed = blosc2.asarray(
-        np.ascontiguousarray(array), chunks=chunks, blocks=blocks, cparams=parameters
-    )
-    return bytes(compressed.to_cframe())
 
 
 def _pack_locations(case: PreparedCase) -> bytes:
@@ -395,10 +315,3 @@ def _check_array(case: str, name: str, extra: ExtraArray, shape: tuple[int, ...]
         raise PluginError(
             f"{who} of type {extra.array.dtype}; like '{extra.like}' it must be one of {', '.join(_TYPES[extra.like])}."
         )
-
-
-def _damaged(path: Path, problem: str) -> StorageError:
-    return StorageError(
-        f"{path} is damaged: {problem}. Delete what is left of the case there and run the same command "
-        "again, which prepares it anew. 'nnunet preprocess --verify' finds and mends every damaged case."
-    )

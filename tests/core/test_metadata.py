@@ -25,7 +25,7 @@ def opened(tiny):
     def opened(cases):
         document = json.loads((tiny / "dataset.json").read_text())
         (tiny / "dataset.json").write_text(json.dumps({**document, "cases": cases}))
-        return open_dataset(str(tiny), tiny.parent, Registry())
+        return open_dataset(str(tiny), tiny.parent, Registry.discover())
 
     return opened
 

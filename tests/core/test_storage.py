@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from nnunet_core.data.cases import ExtraArray, PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import PluginError, StorageError
-from nnunet_core.store.prepared import PreparedStore, chunking
+from nnunet_core.store.arrays import chunking
+from nnunet_core.store.prepared import PreparedStore
 
 SHAPE = (37, 52, 41)
 PATCH = (24, 32, 24)

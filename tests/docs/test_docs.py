@@ -23,6 +23,7 @@ from nnunet_cli.app import commands
 from nnunet_core import errors
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
+from nnunet_core.data.metadata import training_metadata
 from nnunet_core.data.splits import Splits
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
@@ -202,6 +203,7 @@ def test_the_labels_and_folds_of_the_pages_are_valid():
     found = [
         Labels.from_dataset_json(document, "page")
         for document in json_blocks("reference/dataset-json.md")
+        if "labels" in document
     ]
     assert [(labels.outputs, labels.ignore) for labels in found] == [
         (3, None),
@@ -210,6 +212,13 @@ def test_the_labels_and_folds_of_the_pages_are_valid():
         (3, None),
     ]
     assert len(Splits.model_validate(*json_blocks("how-to/folds.md")).folds) == 2
+
+
+@pytest.mark.parametrize("page", ["reference/dataset-json.md", "how-to/extra-data.md"])
+def test_the_metadata_of_the_pages_is_valid(page):
+    (document,) = (d for d in json_blocks(page) if "labels" not in d)
+    names = ["hippocampus_001", "hippocampus_003"]
+    assert list(training_metadata(document, Path(page), names)) == names
 
 
 def test_the_dataset_of_the_page_can_be_opened(tmp_path):

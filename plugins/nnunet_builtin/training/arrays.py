@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from nnunet_core.contracts.loss import arrays_of
 from nnunet_core.errors import TrainingError, UsageError, nearest
@@ -104,14 +103,6 @@ def cannot_move(augmentation: object, batch: Mapping[str, Any]) -> TrainingError
         f"({', '.join(batch['arrays'])}) with the image. Use another one (--augmentation none leaves patches as they are), or a "
         "preprocessor without them."
     )
-
-
-def as_tensors(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the extra arrays of a batch as tensors of their types in memory."""
-    return {
-        name: torch.from_numpy(np.ascontiguousarray(array, TYPES[batch["like"][name]]))
-        for name, array in batch.get("arrays", {}).items()
-    }
 
 
 def _described(arrays: Mapping[str, tuple[str, int]]) -> str:

@@ -137,8 +137,11 @@ class BatchDataset(Dataset[Any]):
             for key, kind in kinds.items()
             if key in batch
         }
-        if "arrays" in batch:
-            batch["arrays"] = arrays.as_tensors(batch)
+        if like := batch.get("like"):
+            batch["arrays"] = {
+                name: torch.from_numpy(np.ascontiguousarray(array, arrays.TYPES[like[name]]))
+                for name, array in batch["arrays"].items()
+            }
         return {**batch, **tensors}
 
     def names(self, step: Step) -> list[str]:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nnunet_core.data.plans import Configuration
-    from nnunet_core.store.prepared import LabelStore, PreparedStore, StoredArray, StoredCase
+    from nnunet_core.store.arrays import StoredArray
+    from nnunet_core.store.prepared import LabelStore, PreparedStore, StoredCase
 
 #: Label of voxels outside the volume and outside the non-zero region.
 OUTSIDE = -1
