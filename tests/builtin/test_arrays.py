@@ -265,3 +265,10 @@ def test_an_augmentation_of_ours_moves_arrays_or_says_that_it_cannot(tmp_path, a
     assert not refused or "cannot move the extra arrays" in refused
     for logits, _, arrays in task.loss.calls:
         assert arrays["where"].shape[2:] == logits[2:]
+
+
+def test_cascades_and_arrays_go_together(tmp_path):
+    task = make_task(tmp_path / "fold_0", cascade=True)
+    TrainerV2(**{**small.SETTINGS, "epochs": 1}).train(task)
+    assert task.loss.calls
+    assert all(set(arrays) == {"where", "marks"} for _, _, arrays in task.loss.calls)

@@ -315,11 +315,12 @@ class Loop:
         """Return the loss over all resolutions (seams.Training)."""
         kernels = self.task.configuration.network.pool_kernels
         labels = targets(label, kernels[: len(heads)])
-        scaled = None
+        further: list[Any] = []
         if arrays_of(self.task.loss):
             sizes = [head.shape[2:] for head in heads]
-            scaled = at_resolutions(self.arrays if arrays is None else arrays, self.like, sizes)
-        value: torch.Tensor = self.loss(heads, labels, scaled)
+            given = self.arrays if arrays is None else arrays
+            further.append(at_resolutions(given, self.like, sizes))
+        value: torch.Tensor = self.loss(heads, labels, *further)
         return value
 
     def _heads(
