@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.runtime import files
 from nnunet_core.runtime.memory import GB
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers, usable_cores
-from nnunet_core.store.models import find_weights
 from nnunet_core.store.workspace import Workspace
 
 _MOST_PROCESSES = 8
@@ -65,7 +63,7 @@ WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Loader processes; default: by the number of cores.")
 ]
 ThreadsOption = Annotated[
-    int, typer.Option(min=0, help="Compute threads on CPU; 0 uses every core.")
+    int, typer.Option(min=0, help="Compute threads on CPU; 0 uses OMP_NUM_THREADS, or every core.")
 ]
 ProcessesOption = Annotated[
     int | None,
@@ -107,23 +105,6 @@ def workspace_of(folder: Path | None) -> Workspace:
 def choices_of(**kinds: str | None) -> dict[str, str]:
     """Return {kind: reference} of the component options that were given."""
     return {kind: kinds[kind] for kind in RUN_KINDS if kinds.get(kind) is not None}  # type: ignore[misc]
-
-
-def with_pretrained(
-    settings: dict[str, dict[str, Any]], pretrained: Path | None, freeze: str | None
-) -> dict[str, dict[str, Any]]:
-    """Return settings with those that `--pretrained` and `--freeze` stand for; the content of the file is pinned.
-
-    Raises:
-        UsageError: There are no weights.
-    """
-    chosen: dict[str, Any] = {} if freeze is None else {"freeze": freeze}
-    if pretrained is not None:
-        path = find_weights(pretrained)
-        chosen.update(pretrained=str(path), pretrained_digest=files.file_digest(path))
-    return (
-        {**settings, "trainer": {**settings.get("trainer", {}), **chosen}} if chosen else settings
-    )
 
 
 def folds_of(text: str) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def run(
         dataset=dataset,
         variant=variant,
         choices=choices,
-        settings=o.with_pretrained(parse_assignments(settings or []), pretrained, freeze),
+        settings=parse_assignments(settings or []),
         configurations=tuple(configuration or ()),
         folds=o.folds_of(folds) if folds is not None else (),
         runtime=runtime,
@@ -100,6 +100,8 @@ def run(
         predict=predict,
         output=output,
         options=PredictionOptions(runtime=runtime, overwrite=overwrite),
+        pretrained=pretrained,
+        freeze=() if freeze is None else (freeze,),
     )
     request = made(request, registry, space, report)
     _header(registry, report)

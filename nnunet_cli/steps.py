@@ -23,7 +23,7 @@ from nnunet_core.stages import cascade
 from nnunet_core.stages import select as selection
 from nnunet_core.stages.experiment import Experiment, check_trainer
 from nnunet_core.stages.folds import train_fold
-from nnunet_core.stages.method import Method, choose
+from nnunet_core.stages.method import Method, choose, starting_from
 from nnunet_core.stages.plan import describe, make_plans
 from nnunet_core.stages.prepare import prepare
 from nnunet_core.stages.run import (
@@ -160,11 +160,10 @@ def train(
         folds=o.folds_of(folds),
         seed=seed,
     )
-    method = choose(
-        registry,
-        variant,
-        choices,
-        o.with_pretrained(parse_assignments(settings or []), pretrained, freeze),
+    method = starting_from(
+        choose(registry, variant, choices, parse_assignments(settings or [])),
+        pretrained,
+        () if freeze is None else (freeze,),
     )
     data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     report.message(f"method: {method.name}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nnunet_core.contracts.network import NetworkBuilder
     from nnunet_core.data.labels import Labels
     from nnunet_core.data.plans import Configuration
+    from nnunet_core.data.weights import InitialWeights
     from nnunet_core.runtime.reporting import Reporter
     from nnunet_core.store.prepared import LabelStore, PreparedStore
 
@@ -27,7 +28,7 @@ class Runtime:
         device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the best that exists.
         precision: `float32`, `bfloat16`, `float16`; `auto` takes what the device is fast in.
         workers: Loader processes; 0 loads in the training process.
-        threads: Compute threads of the training process on CPU; 0 uses every core.
+        threads: Compute threads of the training process on CPU; 0 uses OMP_NUM_THREADS, or every core.
     """
 
     device: str = "auto"
@@ -50,6 +51,8 @@ class TrainingTask:
         seed: Of everything random.
         report: Where progress goes.
         previous: Label maps of the previous stage, in a cascade.
+        initial: Weights of another model to start from, and what of them stays; None starts from random ones. Only a
+            trainer with `abilities.StartsFromWeights` gets them.
         epoch_finished: Call with each line of metrics.jsonl; observers hear of it.
     """
 
@@ -67,6 +70,7 @@ class TrainingTask:
     report: Reporter
     epoch_finished: Callable[[Mapping[str, object]], None]
     previous: LabelStore | None = None
+    initial: InitialWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,7 @@ class TrainedModel:
 class Trainer(Protocol):
     """Trains folds, and applies what it trained.
 
-    A trainer may have `check(runtime)`, which raises UsageError where its settings contradict each other, or the device or
-    precision does not exist. It is called before any case is prepared.
+    Optional: `abilities.ChecksRuntime`, `abilities.StartsFromWeights`.
     """
 
     def train(self, task: TrainingTask) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nnunet_core.data.weights import InitialWeights
 from nnunet_core.runtime import files
 
 FILE = "run.json"
@@ -48,6 +49,7 @@ class FoldRecord(files.Document):
         status: `running` until the fold is `trained`; `finished` when it is validated, too.
         dataset, dataset_digest, variant, configuration, fold, seed: What was run.
         components: {kind: record}.
+        initial: Weights that the training started from.
         inputs_digest: Identity of everything that the training depends on; a finished fold with another digest is stale.
         model_digest: Of the model that the fold is a part of, see `models.ModelDocument.digest`.
         libraries: {distribution: version}.
@@ -65,6 +67,7 @@ class FoldRecord(files.Document):
     inputs_digest: str
     model_digest: str
     components: dict[str, ComponentRecord]
+    initial: InitialWeights | None = None
     python: str = Field(default_factory=platform.python_version)
     libraries: dict[str, str] = Field(default_factory=dict)
     device: str = "auto"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_core.contracts.abilities import ChecksRuntime, Mirrors, ability
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration
@@ -60,8 +61,10 @@ class Experiment:
 
     def mirror_axes(self) -> tuple[int, ...] | None:
         """Return the axes of the patch that training mirrors; None is all."""
-        mirrored = getattr(self.method.build("augmentation"), "mirrored_axes", None)
-        return None if mirrored is None else tuple(mirrored(self.configuration))
+        augmentation = ability(self.method.build("augmentation"), Mirrors)
+        return (
+            None if augmentation is None else tuple(augmentation.mirrored_axes(self.configuration))
+        )
 
     def document(self) -> ModelDocument:
         """Describe the model that the folds make up."""
@@ -78,6 +81,7 @@ class Experiment:
             mirror_axes=self.mirror_axes(),
             configuration=self.configuration,
             components=self.method.records(self.configuration),
+            initial=self.method.initial,
         )
 
     def inputs_digest(self, split: Split) -> str:
@@ -85,6 +89,7 @@ class Experiment:
         records = self.method.records(self.configuration)
         chosen = {kind: records[kind] for kind in TRAINING_KINDS}
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
+        initial = self.method.initial
         return files.digest(
             [
                 self.dataset.digest,
@@ -94,19 +99,20 @@ class Experiment:
                 list(split.val),
                 self.seed,
                 self.previous_digest,
+                None if initial is None else initial.identity(),
             ]
         )
 
 
 def check_trainer(method: Method, runtime: Runtime) -> None:
-    """Let the trainer refuse its settings, the device or the precision before cases are prepared (contracts.Trainer).
+    """Let the trainer refuse its settings, the device or the precision before cases are prepared.
 
     Raises:
         UsageError: It does.
     """
-    check = getattr(method.build("trainer"), "check", None)
-    if check is not None:
-        check(runtime)
+    trainer = ability(method.build("trainer"), ChecksRuntime)
+    if trainer is not None:
+        trainer.check(runtime)
 
 
 VALIDATION = "validation"

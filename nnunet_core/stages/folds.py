@@ -133,6 +133,7 @@ def _task(
         report=experiment.report,
         epoch_finished=epoch_finished,
         previous=experiment.previous,
+        initial=method.initial,
     )
 
 
@@ -216,6 +217,7 @@ def _new_record(experiment: Experiment, fold: str, inputs: str) -> FoldRecord:
         inputs_digest=inputs,
         model_digest=experiment.document().digest(),
         components=method.records(experiment.configuration),
+        initial=method.initial,
         libraries=library_versions(),
         device=experiment.runtime.device,
         precision=experiment.runtime.precision,

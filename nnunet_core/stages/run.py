@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetMaker
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import Dataset
@@ -15,7 +16,6 @@ from nnunet_core.data.plans import Plans
 from nnunet_core.data.splits import Split, load_splits
 from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.settings import build
 from nnunet_core.runtime.processes import in_several_processes
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
@@ -24,7 +24,7 @@ from nnunet_core.stages import select as selection
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
 from nnunet_core.stages.experiment import Experiment, check_trainer
 from nnunet_core.stages.folds import train_fold
-from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose
+from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose, starting_from
 from nnunet_core.stages.plan import make_plans
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.stages.prepare import prepare
@@ -49,6 +49,7 @@ class Request:
             what is free).
         predict, output: A folder of images to predict with the best configuration, and where to.
         options: How to predict.
+        pretrained, freeze: A model to start from, and parts of its network that stay as they are.
     """
 
     dataset: str
@@ -64,6 +65,8 @@ class Request:
     predict: Path | None = None
     output: Path | None = None
     options: PredictionOptions = field(default_factory=PredictionOptions)
+    pretrained: Path | None = None
+    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def made(request: Request, registry: Registry, workspace: Workspace, report: Rep
     """
     if request.dataset not in {resolved.name for resolved in registry.components("dataset")}:
         return request
-    maker: DatasetMaker = build(registry.resolve("dataset", request.dataset))
+    maker: DatasetMaker = built(registry.resolve("dataset", request.dataset))
     folder = maker.make(workspace.raw, report)
     usual = Request(dataset=request.dataset)
     return replace(
@@ -139,7 +142,11 @@ def run(
 def _run(
     request: Request, registry: Registry, workspace: Workspace, workers: Workers, report: Reporter
 ) -> RunResult:
-    method = choose(registry, request.variant, request.choices, request.settings)
+    method = starting_from(
+        choose(registry, request.variant, request.choices, request.settings),
+        request.pretrained,
+        request.freeze,
+    )
     dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
     report.message(f"method: {method.name}")  # also finds a wrong setting before any work is done
     check_trainer(method, request.runtime)

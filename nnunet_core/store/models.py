@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration
+from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import PluginError, UsageError, nearest
 from nnunet_core.registry.components import TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
@@ -39,6 +40,7 @@ class ModelDocument(files.Document):
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over; null is all.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
+        initial: Weights that the trainings started from.
     """
 
     dataset: str
@@ -53,6 +55,7 @@ class ModelDocument(files.Document):
     mirror_axes: tuple[int, ...] | None = None
     configuration: Configuration
     components: dict[str, ComponentRecord]
+    initial: InitialWeights | None = None
 
     def digest(self) -> str:
         """Identify what the folds of one model have in common: configuration, labels, components of the training."""
@@ -60,8 +63,9 @@ class ModelDocument(files.Document):
         training = {
             kind: self.components[kind] for kind in TRAINING_KINDS if kind in self.components
         }
+        initial = None if self.initial is None else self.initial.identity()
         return files.digest(
-            [configuration, self.labels.model_dump(mode="json"), identity(training)]
+            [configuration, self.labels.model_dump(mode="json"), identity(training), initial]
         )
 
 

@@ -18,8 +18,11 @@ from nnunet_core.data.cases import PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
+from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import StoppedError
+from nnunet_core.runtime.files import file_digest
 from nnunet_core.runtime.reporting import Silence
+from nnunet_core.store.models import WEIGHTS
 from nnunet_core.store.prepared import LabelStore, PreparedStore
 
 SHAPE, PATCH = (10, 14, 12), (8, 8, 8)
@@ -115,6 +118,12 @@ def train(folder, settings=None, **changes):
     """Train; return the folder."""
     TrainerV2(**{**SETTINGS, **(settings or {})}).train(make_task(folder, **changes))
     return folder
+
+
+def frozen_encoder(folder):
+    """Start from the weights of a trained fold, and keep its encoder."""
+    path = folder / WEIGHTS
+    return InitialWeights(path=str(path), digest=file_digest(path), frozen=("encoder",))
 
 
 def free_port():

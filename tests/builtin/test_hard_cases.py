@@ -1,8 +1,6 @@
 """Cases that are unlike the others are planned, prepared, trained on and validated; ignored voxels teach nothing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -10,6 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from commands import nnunet
 from safetensors.torch import load_file
 
 from nnunet_builtin.computing.devices import ResolvedRuntime
@@ -90,19 +89,11 @@ def keep(dataset, count):
 def train(dataset, folds="all"):
     """Train in 2D and in 3D by the command line; return the folders of the folds."""
     workspace = dataset.parents[1]
-    arguments = [
-        sys.executable,
-        "-m",
-        "nnunet_cli",
-        "train",
-        str(dataset),
-        "--workspace",
-        str(workspace),
-    ]
+    arguments = ["train", dataset, "--workspace", workspace]
     arguments += ["-c", "2d", "-c", "3d_fullres", "--folds", folds]
     arguments += ["--workers", "0", "--precision", "float32", "--processes", "1"]
     arguments += [part for setting in SETTINGS for part in ("--set", setting)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = nnunet(*arguments)
     assert done.returncode == 0, done.stderr
     found = sorted(workspace.glob("results/*/*/*/fold_*"))
     assert {fold.parent.name for fold in found} == {"2d", "3d_fullres"}

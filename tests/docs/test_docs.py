@@ -37,7 +37,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 BLOCK = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["cli.md", "hooks.md", "components.md", "modules.md"])
+@pytest.mark.parametrize("page", ["cli.md", "hooks.md", "contracts.md", "components.md", "modules.md"])
 def test_generated_pages_are_current(page):
     assert (ROOT / "docs/reference" / page).read_text() == generate.PAGES[page](), (
         "run: python docs/generate.py"

@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_builtin.computing.trial import sum_of
+from nnunet_core.contracts.abilities import ChangesGraph, ability
 from nnunet_core.errors import StoppedError, TrainingError, UsageError
 from nnunet_core.runtime.processes import in_several_processes
 
@@ -175,10 +176,11 @@ def distributed_network(
         _take_strides(weight, gradient)
     for weight in idle:
         weight.requires_grad_(unused)  # PyTorch waits for weights that require a gradient now
+    changing = ability(network, ChangesGraph)
     averaging = DistributedDataParallel(
         network,
         device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=unused or getattr(network, "graph_changes", False),
+        find_unused_parameters=unused or (changing is not None and changing.graph_changes),
     )
     for weight in idle:
         weight.requires_grad_(True)

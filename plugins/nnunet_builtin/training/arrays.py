@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_core.contracts.loss import arrays_of
+from nnunet_core.contracts.abilities import UsesArrays, ability
 from nnunet_core.errors import TrainingError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ _MAPS = ("images", "label", "previous")
 
 def check_arrays(task: TrainingTask) -> None:
     """Raise UsageError where the loss needs an extra array that a prepared case does not have."""
-    needed = arrays_of(task.loss)
-    if not needed:
+    loss = ability(task.loss, UsesArrays)
+    if loss is None:
         return
     for case in (*task.training, *task.validation):
         there = task.store.record(case).like
-        for name in needed:
+        for name in loss.arrays:
             if name not in there:
                 raise UsageError(
                     f"The loss {type(task.loss).__name__} needs the extra array '{name}', which the prepared case {case} does "

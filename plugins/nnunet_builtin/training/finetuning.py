@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.training.foreign_checkpoint import read_foreign_weights
-from nnunet_builtin.training.settings import Part
 from nnunet_core.errors import TrainingError
 from nnunet_core.runtime import files
 
@@ -79,7 +78,7 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
     return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))
 
 
-def freeze(network: torch.nn.Module, part: Part, initial: Collection[str]) -> tuple[str, ...]:
+def freeze(network: torch.nn.Module, part: str, initial: Collection[str]) -> tuple[str, ...]:
     """Keep what was loaded of a part of the network as it is.
 
     Args:
@@ -104,19 +103,19 @@ def freeze(network: torch.nn.Module, part: Part, initial: Collection[str]) -> tu
     frozen = tuple(name for name in own if _layer(name) not in new)
     if not frozen:
         raise TrainingError(
-            f"No tensor of the {part} was loaded, so there is nothing to freeze: leave out trainer.freeze."
+            f"No tensor of the {part} was loaded, so there is nothing to freeze: leave out --freeze."
         )
-    keep(network, frozen)
+    freeze_parameters(network, frozen)
     return frozen
 
 
-def keep(network: torch.nn.Module, names: Iterable[str]) -> None:
-    """Let the parameters of these names be as they are."""
+def freeze_parameters(network: torch.nn.Module, names: Iterable[str]) -> None:
+    """Train no parameter of these names."""
     for name in names:
         network.get_parameter(name).requires_grad_(False)
 
 
-def rest(network: torch.nn.Module) -> None:
+def hold_frozen_layers(network: torch.nn.Module) -> None:
     """Let the layers without a parameter that is trained be in evaluation: a frozen batch norm keeps its statistics."""
     for layer in network.modules():
         parameters = list(layer.parameters(recurse=False))

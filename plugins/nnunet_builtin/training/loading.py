@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from nnunet_builtin.augmentation.cascade import append_previous
 from nnunet_builtin.computing.allocation import keep_freed_memory
 from nnunet_builtin.training import arrays
+from nnunet_core.contracts.abilities import AugmentsTensors, ability
 from nnunet_core.errors import NnunetError, TrainingError
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class BatchDataset(Dataset[Any]):
         batch = sampler.draw(
             rng, self.augmentation.generator_patch_size(configuration), self.positions
         )
-        if hasattr(self.augmentation, "augment_tensors"):
+        if ability(self.augmentation, AugmentsTensors) is not None:
             return batch
         samples = [
             self.augmentation.augment(arrays.one_sample(batch, index), configuration, seed)

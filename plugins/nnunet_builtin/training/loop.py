@@ -34,15 +34,20 @@ from nnunet_builtin.training.checkpoint import (
     readable,
     write_checkpoint,
 )
-from nnunet_builtin.training.finetuning import freeze, keep, rest, transfer
+from nnunet_builtin.training.finetuning import (
+    freeze,
+    freeze_parameters,
+    hold_frozen_layers,
+    transfer,
+)
 from nnunet_builtin.training.interruption import stop_requests
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
-from nnunet_core.contracts.loss import arrays_of
+from nnunet_core.contracts.abilities import AugmentsTensors, UsesArrays, ability
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.runtime import files
-from nnunet_core.store.models import WEIGHTS, find_weights
+from nnunet_core.store.models import WEIGHTS
 
 if TYPE_CHECKING:
     from nnunet_builtin.training.seams import Seams
@@ -116,10 +121,10 @@ class Loop:
         path = task.folder / CHECKPOINT
         content = read_checkpoint(path) if path.is_file() else None
         if content is None:
-            self._start_from_pretrained(network)
+            self._start_from_weights(network)
         else:
             with readable(path):
-                keep(network, content["frozen"])
+                freeze_parameters(network, content["frozen"])
         network = placed(network, runtime, task.configuration.dimensions)
         optimizer = settings.make_optimizer(network.parameters())
         scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
@@ -139,18 +144,17 @@ class Loop:
             describe_network(network, task, self.batch_size)
         return state
 
-    def _start_from_pretrained(self, network: torch.nn.Module) -> None:
-        settings = self.settings
-        if settings.pretrained is None:
+    def _start_from_weights(self, network: torch.nn.Module) -> None:
+        """Take over what fits of the weights that the task names, and keep the parts that it names as they are."""
+        initial = self.task.initial
+        if initial is None:
             return
-        report = transfer(
-            network, find_weights(Path(settings.pretrained)), settings.pretrained_digest
-        )
+        report = transfer(network, Path(initial.path), initial.digest)
         lines = report.lines()
-        if settings.freeze is not None:
-            frozen = freeze(network, settings.freeze, report.skipped)
+        for part in initial.frozen:
+            frozen = freeze(network, part, report.skipped)
             count = sum(network.get_parameter(name).numel() for name in frozen)
-            lines.append(f"frozen: what was loaded of the {settings.freeze}, {count} parameters")
+            lines.append(f"frozen: what was loaded of the {part}, {count} parameters")
         if ranks.rank() == 0:
             files.write_text(self.task.folder / "pretrained.txt", "\n".join(lines) + "\n")
         for line in lines:
@@ -258,8 +262,8 @@ class Loop:
     def _training_step(self, step: Step, batch: dict[str, Any], updating: bool) -> float:
         state, settings = self.state, self.settings
         state.network.train()
-        if settings.freeze is not None:
-            rest(state.network)
+        if self.task.initial is not None and self.task.initial.frozen:
+            hold_frozen_layers(state.network)
         images, label = self._on_device(batch, training=True)
         if step.index % settings.accumulation == 0:
             state.optimizer.zero_grad(set_to_none=True)
@@ -316,7 +320,7 @@ class Loop:
         kernels = self.task.configuration.network.pool_kernels
         labels = targets(label, kernels[: len(heads)])
         further: list[Any] = []
-        if arrays_of(self.task.loss):
+        if ability(self.task.loss, UsesArrays) is not None:
             sizes = [head.shape[2:] for head in heads]
             given = self.arrays if arrays is None else arrays
             further.append(at_resolutions(given, self.like, sizes))
@@ -352,18 +356,21 @@ class Loop:
             if k in batch
         }
         images, label = tensors["images"], tensors["label"]
-        augment = getattr(task.augmentation, "augment_tensors", None)
-        if training and augment is not None:
+        augmentation = ability(task.augmentation, AugmentsTensors)
+        if training and augmentation is not None:
             if self.arrays:
                 raise cannot_move(task.augmentation, batch)
-            images, label = self._augmented(augment, tensors, batch)
+            images, label = self._augmented(augmentation, tensors, batch)
         images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
         if task.labels.regions:
             label = region_maps(label, task.labels.regions, task.labels.ignore)
         return images, label
 
     def _augmented(
-        self, augment: Callable[..., Any], tensors: dict[str, torch.Tensor], batch: dict[str, Any]
+        self,
+        augmentation: AugmentsTensors,
+        tensors: dict[str, torch.Tensor],
+        batch: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images and label after an augmentation on tensors, sample by sample, each with its own seed."""
         previous = (
@@ -378,7 +385,7 @@ class Loop:
         )
         try:
             pairs = [
-                augment(image, label, self.task.configuration, seed, earlier)
+                augmentation.augment_tensors(image, label, self.task.configuration, seed, earlier)
                 for image, label, seed, earlier in samples
             ]
         except torch.OutOfMemoryError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from safetensors.torch import load_file
@@ -17,7 +18,7 @@ from nnunet_builtin.training.optimization import find_optimizer
 from nnunet_builtin.training.seams import Seams
 from nnunet_core.contracts.trainer import Runtime, TrainedModel, TrainingTask
 from nnunet_core.errors import UsageError
-from nnunet_core.store.models import WEIGHTS
+from nnunet_core.store.models import WEIGHTS, find_weights
 
 
 class TrainerV2(Seams):
@@ -44,9 +45,6 @@ class TrainerV2(Seams):
         early_stopping: Epochs without a better moving average of the Dice after which the training ends; null never.
         compile: Compile the network with PyTorch; where that fails it is said, and it runs as it is.
         deterministic: Reproducible operations on GPUs, where they exist; CPUs always are.
-        pretrained: Weights file, or folder of a fold or model, to start from, also of nnU-Net v1 and v2;
-            pretrained_digest pins its content.
-        freeze: Part of the network that keeps its weights: `encoder`.
     """
 
     def train(self, task: TrainingTask) -> dict[str, str]:
@@ -94,10 +92,10 @@ class TrainerV2(Seams):
             raise UsageError(
                 "trainer.early_stopping needs the Dice of validation patches: trainer.validation_iterations is 0."
             )
-        if self.freeze is not None and self.pretrained is None:
-            raise UsageError(
-                f"trainer.freeze={self.freeze} would keep random weights: give a model to start from, too (--pretrained)."
-            )
+
+    def find_weights(self, path: Path) -> Path:
+        """Return the weights that a path stands for, also of nnU-Net v1 and v2 (abilities.StartsFromWeights)."""
+        return find_weights(path)
 
     def predictor(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
         """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial) (contracts.Trainer)."""
