@@ -80,6 +80,21 @@ class AugmentsTensors(Protocol):
 
 
 @runtime_checkable
+class UsesArrays(Protocol):
+    """A loss builder that needs extra arrays of the prepared cases (docs: how-to/extra-data).
+
+    Its loss gets {name: (B, K, *spatial)} of all arrays that the cases have, on the logits' device and at their resolution:
+    float32 averages of arrays like images, int16 samples of arrays like labels, 0 outside the volume.
+
+    Attributes:
+        arrays: Names that must be there, such as `arrays = ("distance",)` in the class; a training whose cases lack one does
+            not start.
+    """
+
+    arrays: tuple[str, ...]
+
+
+@runtime_checkable
 class ChecksRuntime(Protocol):
     """A trainer or predictor that can refuse before any case is prepared."""
 
@@ -126,7 +141,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "planner": (Planner,),
     "preprocessor": (Preprocessor, ComputesOnDevice, PreparesLabels),
     "network": (NetworkBuilder,),
-    "loss": (LossBuilder,),
+    "loss": (LossBuilder, UsesArrays),
     "augmentation": (Augmentation, Mirrors, AugmentsTensors),
     "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
     "predictor": (Predictor, ChecksRuntime),

@@ -14,8 +14,8 @@ class LossBuilder(Protocol):
 
     def build(
         self, *, batch_dice: bool, ignore_label: int | None = None, regions: bool = False
-    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """Return loss(logits, target) -> scalar.
+    ) -> Callable[..., torch.Tensor]:
+        """Return loss(logits, target) -> scalar, or loss(logits, target, arrays) of a builder that has `abilities.UsesArrays`.
 
         logits: (B, K, *spatial). target: (B, 1, *spatial) integers, or for R regions (B, R, *spatial) bool maps. Regions
         with an ignore label have one map more, the last one: (B, R + 1, *spatial), true where voxels do not count (they

@@ -23,6 +23,9 @@ class Preprocessor(Protocol):
     ) -> PreparedCase:
         """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
 
+        `case.metadata` is what the dataset says of the case. The result may have `arrays` for a loss and `extra` values for a
+        trainer (docs: how-to/extra-data).
+
         Raises:
             ImageError: The image has no non-zero voxel.
         """
@@ -31,6 +34,7 @@ class Preprocessor(Protocol):
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
 
-        Voxels outside the crop box are 0 in every channel, which means background.
+        Voxels outside the crop box are 0 in every channel, which means background. `geometry.metadata` is what `prepare` put
+        there, or the metadata of the case.
         """
         ...

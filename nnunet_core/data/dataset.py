@@ -30,11 +30,13 @@ class CaseFiles:
         name: Case name.
         images: One file per channel, in channel order.
         label: Label file, or None for cases to predict.
+        metadata: What the dataset says of the case, JSON values.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -122,7 +124,7 @@ class Dataset:
             )
         check_finite(image.array, case.images[0])
         label = None if case.label is None else self.load_label(case.label, image, case.images[0])
-        return Case(case.name, image.array, label, image.geometry)
+        return Case(case.name, image.array, label, image.geometry, case.metadata)
 
     def load_label(
         self, path: Path, image: Image | None = None, image_path: Path | None = None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nnunet_core.data.fingerprint import IntensityStatistics
+from nnunet_core.data.metadata import JsonMapping
 from nnunet_core.errors import UsageError, nearest
 from nnunet_core.runtime.files import Document
 
@@ -26,6 +27,7 @@ class NetworkSpec(BaseModel):
         conv_kernels: Kernel of each resolution, finest first, bottleneck last; P + 1 entries.
         base_features: Features at full resolution; doubled at each downsampling up to `max_features`.
         convs_per_stage: Convolutions per resolution in the encoder and in the decoder.
+        extra: What a planner of one's own tells its network builder, JSON values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class NetworkSpec(BaseModel):
     base_features: PositiveInt = 32
     max_features: PositiveInt = 320
     convs_per_stage: PositiveInt = 2
+    extra: JsonMapping = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> NetworkSpec:
@@ -89,6 +92,7 @@ class Configuration(BaseModel):
         normalization: One per image channel.
         previous: Configuration whose predictions are further input channels (cascade), or None.
         notes: Why these values: which axis is anisotropic, which limit set the batch size.
+        extra: What a planner of one's own tells its preprocessor and trainer, JSON values. Prepared cases depend on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,6 +109,7 @@ class Configuration(BaseModel):
     normalization: tuple[Normalization, ...]
     previous: str | None = None
     notes: tuple[str, ...] = ()
+    extra: JsonMapping = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Configuration:
@@ -125,7 +130,7 @@ class Configuration(BaseModel):
 
     def preprocessing_inputs(self) -> dict[str, object]:
         """Return what the prepared arrays depend on; configurations that agree in it share prepared cases."""
-        fields = {"preprocessor", "transpose_forward", "spacing", "normalization"}
+        fields = {"preprocessor", "transpose_forward", "spacing", "normalization", "extra"}
         return self.model_dump(mode="json", include=fields)
 
 

@@ -102,7 +102,9 @@ def connect(
         experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage")
     )
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
-    keys = {name: files.digest([digests[name], experiment.store.key(name)]) for name in sources}
+    keys = {
+        name: files.digest([digests[name], experiment.store.record(name).key]) for name in sources
+    }
     if _missing(store, keys):
         with locks.held(
             store.folder / locks.NAME,

@@ -23,6 +23,7 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
 from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.dataset import find_cases
+from nnunet_core.stages.prepare import prepare_case
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.postprocessing import postprocessing_state
 from nnunet_core.store.predictions import PredictionRecord, claim, write_probabilities
@@ -108,7 +109,7 @@ class ModelPredictor:
         """
         raw = dataset.load(case)
         preprocessor = self.case.preprocessor
-        prepared = preprocessor.prepare(raw, self.model.document.configuration)
+        prepared = prepare_case(preprocessor, raw, self.model.document.configuration)
         label = None
         if self.previous is not None:
             before, _, _ = self.previous(dataset, case)

@@ -12,9 +12,10 @@ from nnunet_core.runtime import files, locks
 from nnunet_core.store.prepared import PreparedStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from nnunet_core.contracts.preprocessor import Preprocessor
+    from nnunet_core.data.cases import Case, PreparedCase
     from nnunet_core.data.dataset import CaseFiles, Dataset
     from nnunet_core.data.plans import Configuration
     from nnunet_core.runtime.reporting import Reporter
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from nnunet_core.stages.method import Method
     from nnunet_core.store.workspace import Workspace
 
-_FORMAT = 1  # of prepared cases; a change makes every stored case stale
+_FORMAT = 2  # of prepared cases; a change makes every stored case stale
 
 
 def case_keys(
@@ -31,7 +32,8 @@ def case_keys(
     """Return {name: digest of everything that a prepared case depends on} of every training case.
 
     Args:
-        dataset: The content of its files, and its foreground values, which decide the class locations.
+        dataset: The content of its files, the metadata of its cases, and its foreground values, which decide the class
+            locations.
         configuration: Its preprocessing inputs count, patch size and network do not.
         preprocessor_identity: Reference and settings of the preprocessor, JSON values.
 
@@ -51,7 +53,12 @@ def case_keys(
         mine = [next(digests) for _ in paths]
         images, label = mine[: len(case.images)], mine[len(case.images) :]
         keys[case.name] = files.digest(
-            {**common, "images": images, "label": label[0] if label else None}
+            {
+                **common,
+                "images": images,
+                "label": label[0] if label else None,
+                "metadata": dict(case.metadata),
+            }
         )
     return keys
 
@@ -93,6 +100,20 @@ def prepare_cases(
             progress(name)
 
 
+def prepare_case(
+    preprocessor: Preprocessor,
+    case: Case,
+    configuration: Configuration,
+    foreground: Sequence[int] = (),
+) -> PreparedCase:
+    """Return a prepared case, with the metadata of the raw one for `restore` unless the preprocessor set its own."""
+    prepared = preprocessor.prepare(case, configuration, foreground)
+    if prepared.geometry.metadata or not case.metadata:
+        return prepared
+    geometry = dataclasses.replace(prepared.geometry, metadata=dict(case.metadata))
+    return dataclasses.replace(prepared, geometry=geometry)
+
+
 def on_device(preprocessor: Preprocessor, device: str) -> Preprocessor:
     """Return a preprocessor that computes on a device, if it can."""
     able = ability(preprocessor, ComputesOnDevice)
@@ -107,7 +128,8 @@ def _prepare(
     job: tuple[CaseFiles, str],
 ) -> str:
     case, key = job
-    prepared = preprocessor.prepare(dataset.load(case), configuration, dataset.labels.foreground)
+    foreground = dataset.labels.foreground
+    prepared = prepare_case(preprocessor, dataset.load(case), configuration, foreground)
     store.write(prepared, key, configuration.patch_size)
     return case.name
 

@@ -1,88 +1,67 @@
 """Prepared cases on disk: blosc2 arrays chunked for patch reads, class locations, and a record that is written last.
 
-Files of one case: `CASE.images.b2nd`, `CASE.label.b2nd`, `CASE.locations.npz` and `CASE.json`. A case exists when its
-record does and its files have the recorded sizes; what an interrupted writer leaves is not trusted, and replaced by the
-next one.
+Files of one case: `CASE.images.b2nd`, `CASE.label.b2nd`, `CASE.locations.npz`, `CASE.array.NAME.b2nd` for each extra array,
+and `CASE.json`. A case exists when its record does and its files have the recorded sizes; what an interrupted writer leaves
+is not trusted, and replaced by the next one.
 """
 
 from __future__ import annotations
 
 import functools
-import glob
 import hashlib
 import io
-import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-import blosc2
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from nnunet_core.data.cases import PreparedGeometry
+from nnunet_core.data.cases import ExtraArray, Like, PreparedCase, PreparedGeometry
+from nnunet_core.data.metadata import JsonMapping, json_problem
 from nnunet_core.errors import PluginError, StorageError
 from nnunet_core.runtime import files
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from nnunet_core.data.cases import PreparedCase
+from nnunet_core.store.arrays import StoredArray, compress, damaged, open_array
 
 IMAGES, LABEL, LOCATIONS, RECORD = ".images.b2nd", ".label.b2nd", ".locations.npz", ".json"
-_PARTS = (IMAGES, LABEL, LOCATIONS)
-_BLOCK = {3: (20, 32, 64), 2: (1, 128, 128)}  # voxels, by the number of axes of a patch
-_BLOCKS_PER_CHUNK = 2  # per axis
+_ARRAY = ".array.{}.b2nd"
+_ARRAY_NAME = re.compile(r"[a-z0-9_]+")
+#: What follows the name of an entry in the names of its files, and of those that a killed writer leaves.
+_FILES_OF = (
+    r"(\.images\.b2nd|\.label\.b2nd|\.locations\.npz|\.array\.[a-z0-9_]+\.b2nd|\.json)(\..*\.tmp)?"
+)
+_TYPES = {  # of extra arrays; the values of a label map are integers
+    "image": ("float32", "float16", "int8", "int16", "uint8"),
+    "label": ("int8", "int16", "uint8"),
+}
 
 
-class FileRecord(BaseModel):
-    """Size in bytes and content digest of one file."""
+class EntryRecord(files.Document):
+    """The record of what a store holds under one name.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        key: Digest of everything that it was computed from.
+        files: {end of the file's name: (bytes, digest of its content)}.
+    """
 
-    size: int
-    digest: str
+    key: str
+    files: dict[str, tuple[int, str]]
 
 
-class CaseRecord(files.Document):
+class CaseRecord(EntryRecord):
     """The record of one prepared case.
 
     Attributes:
-        name: Case name.
-        key: Digest of everything that the case was computed from.
         geometry: The way back to the original grid.
-        files: {file name: size and digest}.
+        extra: What the preprocessor passes on.
+        like: {name of an extra array: how it is moved}.
     """
 
-    name: str
-    key: str
     geometry: PreparedGeometry
-    files: dict[str, FileRecord]
-
-
-class StoredArray:
-    """An array on disk: slicing it reads that part, in one thread.
-
-    Attributes:
-        shape, dtype: Of the array.
-    """
-
-    def __init__(self, array: Any, path: Path) -> None:
-        self._array = array
-        self._path = path
-        self.shape: tuple[int, ...] = tuple(array.shape)
-        self.dtype: np.dtype = array.dtype
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Read a part, with NumPy's basic slices.
-
-        Raises:
-            StorageError: The file is damaged.
-        """
-        try:
-            return self._array[index]
-        except (RuntimeError, MemoryError) as error:
-            raise _damaged(self._path, str(error)) from error
+    extra: JsonMapping = Field(default_factory=dict)
+    like: dict[str, Like] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +74,9 @@ class StoredCase:
         label: int8 or int16 (*spatial_shape), -1 outside the non-zero region.
         geometry: The way back to the original grid.
         folder: Of the store.
+        extra: What the preprocessor passed on.
+        arrays: {name: extra array (K, *spatial_shape)}.
+        like: {name: `image` or `label`}, how each of them is moved.
     """
 
     name: str
@@ -102,6 +84,9 @@ class StoredCase:
     label: StoredArray
     geometry: PreparedGeometry
     folder: Path
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, StoredArray] = field(default_factory=dict)
+    like: Mapping[str, Like] = field(default_factory=dict)
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
@@ -116,11 +101,70 @@ class StoredCase:
             with np.load(path, allow_pickle=False) as arrays:
                 return {int(value): arrays[value].astype(np.int64) for value in arrays.files}
         except Exception as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
 
 
 @dataclass(frozen=True)
-class PreparedStore:
+class _Store:
+    """A folder of entries: files whose names begin with the entry's, and a record that is written last.
+
+    Attributes:
+        folder: Created by the first write.
+    """
+
+    folder: Path
+    _record: ClassVar[type[EntryRecord]] = EntryRecord
+
+    def is_current(self, name: str, key: str, verify: bool = False) -> bool:
+        """Return whether an entry is complete and was computed from the inputs of `key`; `verify` reads its files."""
+        try:
+            record = self._record.read(self._path(name, RECORD))
+        except StorageError:
+            return False
+        return record.key == key and not self._problems(name, record, verify)
+
+    def remove(self, name: str) -> None:
+        """Delete an entry and what interrupted writers left of it; nothing happens if there is none."""
+        if not self.folder.is_dir():
+            return
+        self._path(name, RECORD).unlink(missing_ok=True)  # without it the other files mean nothing
+        own = re.compile(r"\.?" + re.escape(name) + _FILES_OF)
+        for path in self.folder.iterdir():
+            if own.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def _path(self, name: str, part: str) -> Path:
+        return self.folder / (name + part)
+
+    def _write(self, name: str, contents: Mapping[str, bytes], **fields: Any) -> None:
+        """Write the files of an entry and then its record, in the place of what was there."""
+        self.remove(name)
+        for part, content in contents.items():
+            files.write_bytes(self._path(name, part), content)
+        described = {
+            part: (len(content), hashlib.blake2b(content, digest_size=8).hexdigest())
+            for part, content in contents.items()
+        }
+        self._record(files=described, **fields).write(self._path(name, RECORD))
+
+    def _problems(
+        self, name: str, record: EntryRecord, verify: bool = False
+    ) -> list[tuple[Path, str]]:
+        """Return (file, what is wrong with it) of the files of an entry."""
+        problems = []
+        for part, (size, digest) in record.files.items():
+            path = self._path(name, part)
+            if not path.is_file():
+                problems.append((path, "it does not exist"))
+            elif path.stat().st_size != size:
+                problems.append((path, f"it has {path.stat().st_size} bytes instead of {size}"))
+            elif verify and files.file_digest(path) != digest:
+                problems.append((path, "its content is not what was written"))
+        return problems
+
+
+@dataclass(frozen=True)
+class PreparedStore(_Store):
     """A folder of prepared cases; may be pickled and used by many readers at once.
 
     Attributes:
@@ -128,8 +172,8 @@ class PreparedStore:
         keys: {name: digest of everything that the case was computed from}; a case of another one is not opened.
     """
 
-    folder: Path
     keys: Mapping[str, str] = field(default_factory=dict)
+    _record: ClassVar[type[EntryRecord]] = CaseRecord
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the cases that were written completely, sorted."""
@@ -151,40 +195,23 @@ class PreparedStore:
 
         Raises:
             StorageError: The disk is full, or the folder cannot be written.
-            PluginError: The preprocessor returned arrays of the wrong shape or type.
+            PluginError: The preprocessor returned arrays of the wrong shape or type, or extra values that are no JSON.
         """
         _check(case)
-        self.remove(case.name)
-        contents = {
-            IMAGES: _compress(case.images, patch_size, blosc2.Codec.LZ4HC),
-            LABEL: _compress(case.label, patch_size, blosc2.Codec.ZSTD),
-            LOCATIONS: _pack_locations(case),
-        }
-        for part, content in contents.items():
-            files.write_bytes(self._path(case.name, part), content)
-        records = {
-            case.name + part: FileRecord(
-                size=len(content), digest=hashlib.blake2b(content, digest_size=8).hexdigest()
-            )
-            for part, content in contents.items()
-        }
-        record = CaseRecord(name=case.name, key=key, geometry=case.geometry, files=records)
-        record.write(self._path(case.name, RECORD))
+        arrays = {IMAGES: case.images, LABEL: case.label}
+        arrays |= {_ARRAY.format(name): extra.array for name, extra in case.arrays.items()}
+        contents = {part: compress(array, patch_size) for part, array in arrays.items()}
+        contents[LOCATIONS] = _pack_locations(case)
+        like = {name: extra.like for name, extra in case.arrays.items()}
+        fields = {"key": key, "geometry": case.geometry, "extra": dict(case.extra), "like": like}
+        self._write(case.name, contents, **fields)
 
-    def is_current(self, name: str, key: str, verify: bool = False) -> bool:
-        """Return whether the case is complete and was computed from the inputs of `key`; `verify` as in `open`."""
-        try:
-            record = CaseRecord.read(self._path(name, RECORD))
-        except StorageError:
-            return False
-        return record.key == key and not any(self._problems(record, verify))
-
-    def key(self, name: str) -> str:
-        """Return the digest of everything that a case was computed from. Raises StorageError."""
-        return CaseRecord.read(self._path(name, RECORD)).key
+    def record(self, name: str) -> CaseRecord:
+        """Return what is known of a case without opening its arrays. Raises StorageError."""
+        return CaseRecord.read(self._path(name, RECORD))
 
     def open(self, name: str, verify: bool = False) -> StoredCase:
-        """Open a case for reading; it holds two open files until it is forgotten.
+        """Open a case for reading; it holds its files open until it is forgotten.
 
         Args:
             name: Case name.
@@ -193,87 +220,41 @@ class PreparedStore:
         Raises:
             StorageError: The case is not in the store, was prepared anew, or one of its files is damaged.
         """
-        path = self._path(name, RECORD)
-        if not path.is_file():
+        if not self._path(name, RECORD).is_file():
             raise StorageError(f"Case {name} is not in {self.folder}. Run: nnunet preprocess")
-        record = CaseRecord.read(path)
+        record = self.record(name)
         if self.keys.get(name, record.key) != record.key:
             raise StorageError(
                 f"Case {name} of {self.folder} was prepared anew from other data while this ran. Run the same command again: "
                 "it trains anew what depends on the case."
             )
-        for file, problem in self._problems(record, verify):
-            raise _damaged(file, problem)
-        images, label = open_array(self._path(name, IMAGES)), open_array(self._path(name, LABEL))
-        return StoredCase(name, images, label, record.geometry, self.folder)
-
-    def remove(self, name: str) -> None:
-        """Delete a case and what interrupted writers left of it; nothing happens if there is none."""
-        for part in (RECORD, *_PARTS):  # the record first: without it the other files mean nothing
-            self._path(name, part).unlink(missing_ok=True)
-            for temporary in self.folder.glob(f".{glob.escape(name + part)}.*.tmp"):
-                temporary.unlink(missing_ok=True)
-
-    def _path(self, name: str, part: str) -> Path:
-        return self.folder / (name + part)
-
-    def _problems(self, record: CaseRecord, verify: bool = False) -> list[tuple[Path, str]]:
-        """Return (file, what is wrong with it) of the files of a case."""
-        problems = []
-        for part in _PARTS:
-            path, expected = self._path(record.name, part), record.files.get(record.name + part)
-            if expected is None:
-                problems.append((self._path(record.name, RECORD), f"it does not list {path.name}"))
-            elif not path.is_file():
-                problems.append((path, "it does not exist"))
-            elif path.stat().st_size != expected.size:
-                problems.append(
-                    (path, f"it has {path.stat().st_size} bytes instead of {expected.size}")
-                )
-            elif verify and files.file_digest(path) != expected.digest:
-                problems.append((path, "its content is not what was written"))
-        return problems
-
-
-class LabelRecord(files.Document):
-    """The record of one stored label map.
-
-    Attributes:
-        key: Digest of everything that it was computed from.
-        file: Size and digest of its array.
-    """
-
-    key: str
-    file: FileRecord
+        for file, problem in self._problems(name, record, verify):
+            raise damaged(file, problem)
+        return StoredCase(
+            name,
+            images=open_array(self._path(name, IMAGES)),
+            label=open_array(self._path(name, LABEL)),
+            geometry=record.geometry,
+            folder=self.folder,
+            extra=record.extra,
+            arrays={
+                part: open_array(self._path(name, _ARRAY.format(part))) for part in record.like
+            },
+            like=record.like,
+        )
 
 
 @dataclass(frozen=True)
-class LabelStore:
+class LabelStore(_Store):
     """A folder of label maps on the grids of prepared cases: what a cascade's first stage found.
 
     Attributes:
         folder: Created by the first write.
     """
 
-    folder: Path
-
     def write(self, name: str, label: np.ndarray, key: str, patch_size: Sequence[int]) -> None:
         """Store an integer label map (*prepared_shape), in the place of what was there. Raises StorageError."""
-        content = _compress(label, patch_size, blosc2.Codec.ZSTD)
-        (self.folder / (name + RECORD)).unlink(missing_ok=True)
-        files.write_bytes(self.folder / (name + LABEL), content)
-        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
-        record = LabelRecord(key=key, file=FileRecord(size=len(content), digest=digest))
-        record.write(self.folder / (name + RECORD))
-
-    def is_current(self, name: str, key: str) -> bool:
-        """Return whether the label map is complete and was computed from the inputs of `key`."""
-        path = self.folder / (name + LABEL)
-        try:
-            record = LabelRecord.read(self.folder / (name + RECORD))
-        except StorageError:
-            return False
-        return record.key == key and path.is_file() and path.stat().st_size == record.file.size
+        self._write(name, {LABEL: compress(label, patch_size)}, key=key)
 
     def open(self, name: str) -> StoredArray:
         """Open a label map for reading.
@@ -281,60 +262,12 @@ class LabelStore:
         Raises:
             StorageError: It is not in the store, or damaged.
         """
-        path = self.folder / (name + LABEL)
+        path = self._path(name, LABEL)
         if not path.is_file():
             raise StorageError(
                 f"{self.folder} has no prediction of case {name}. Train the previous stage's folds first."
             )
         return open_array(path)
-
-
-def open_array(path: Path) -> StoredArray:
-    """Open a stored array for reading. Raises StorageError when it is damaged."""
-    try:
-        return StoredArray(
-            blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1}), path
-        )
-    except Exception as error:
-        raise _damaged(path, str(error)) from error
-
-
-def chunking(
-    shape: Sequence[int], patch_size: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the chunk and block shape of an array whose last three axes are read in patches.
-
-    A block is decompressed as a whole: about 20 x 32 x 64 voxels for a 3D patch, 128 x 128 for a 2D patch, within the patch.
-    Axes are cut evenly, since blosc2 pads the last block. A chunk has up to 2 blocks per axis.
-    """
-    patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
-    lead = (1,) * (len(shape) - 3)
-    chunks, blocks = [], []
-    for size, edge, target in zip(shape[-3:], patch, _BLOCK[len(patch_size)], strict=True):
-        count = max(1, round(size / min(target, edge)))
-        block = math.ceil(size / count)
-        count = math.ceil(size / block)
-        per_chunk = math.ceil(count / math.ceil(count / _BLOCKS_PER_CHUNK))
-        blocks.append(block)
-        chunks.append(min(size, block * per_chunk))
-    return (*lead, *chunks), (*lead, *blocks)
-
-
-def _compress(array: np.ndarray, patch_size: Sequence[int], codec: blosc2.Codec) -> bytes:
-    """Return the content of a b2nd file; LZ4HC is read twice as fast as ZSTD, which makes small files of label maps."""
-    chunks, blocks = chunking(array.shape, patch_size)
-    parameters = blosc2.CParams(
-        codec=codec,
-        clevel=1,
-        filters=[blosc2.Filter.SHUFFLE if array.dtype.itemsize > 1 else blosc2.Filter.NOFILTER],
-        filters_meta=[0],
-        typesize=array.dtype.itemsize,
-        nthreads=1,
-    )
-    compressed = blosc2.asarray(
-        np.ascontiguousarray(array), chunks=chunks, blocks=blocks, cparams=parameters
-    )
-    return bytes(compressed.to_cframe())
 
 
 def _pack_locations(case: PreparedCase) -> bytes:
@@ -349,12 +282,9 @@ def _pack_locations(case: PreparedCase) -> bytes:
 
 
 def _check(case: PreparedCase) -> None:
-    images, label = case.images, case.label
-    if (
-        images.ndim != 4
-        or label.shape != images.shape[1:]
-        or label.shape != tuple(case.geometry.prepared_shape)
-    ):
+    """Raise PluginError where a preprocessor returned what cannot be stored."""
+    images, label, shape = case.images, case.label, tuple(case.geometry.prepared_shape)
+    if images.ndim != 4 or not images.shape[1:] == label.shape == shape:
         raise PluginError(
             f"The preprocessor returned images {images.shape}, a label {label.shape} and prepared_shape "
             f"{case.geometry.prepared_shape} for case {case.name}; they must be (C, *shape), shape and shape."
@@ -364,10 +294,24 @@ def _check(case: PreparedCase) -> None:
             f"The preprocessor returned {images.dtype} images and a {label.dtype} label for case {case.name}; "
             "they must be float32, and int8 or int16."
         )
+    for name, extra in case.arrays.items():
+        _check_array(case.name, name, extra, shape)
+    for what, values in (("extra", case.extra), ("geometry.metadata", case.geometry.metadata)):
+        if problem := json_problem(values):
+            raise PluginError(
+                f"The preprocessor returned {what} for case {case.name} that is no JSON object: {problem}."
+            )
 
 
-def _damaged(path: Path, problem: str) -> StorageError:
-    return StorageError(
-        f"{path} is damaged: {problem}. Delete what is left of the case there and run the same command "
-        "again, which prepares it anew. 'nnunet preprocess --verify' finds and mends every damaged case."
-    )
+def _check_array(case: str, name: str, extra: ExtraArray, shape: tuple[int, ...]) -> None:
+    who = f"The preprocessor returned for case {case} the extra array '{name}'"
+    if not _ARRAY_NAME.fullmatch(name):
+        raise PluginError(f"{who}; a name consists of a-z, 0-9 and _.")
+    if extra.like not in _TYPES:
+        raise PluginError(f"{who} like {extra.like!r}; it must be like 'image' or 'label'.")
+    if extra.array.ndim != 4 or extra.array.shape[1:] != shape or not len(extra.array):
+        raise PluginError(f"{who} of shape {extra.array.shape}; it must be (K, *{shape}), K >= 1.")
+    if extra.array.dtype.name not in _TYPES[extra.like]:
+        raise PluginError(
+            f"{who} of type {extra.array.dtype}; like '{extra.like}' it must be one of {', '.join(_TYPES[extra.like])}."
+        )

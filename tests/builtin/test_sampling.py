@@ -68,6 +68,8 @@ class Cases(dict):
             label=Recorder(label),
             class_locations=found,
             spatial_shape=shape,
+            arrays={},
+            like={},
         )
         return self
 

@@ -54,7 +54,7 @@ def test_inputs_that_another_run_prepared_meanwhile_are_not_prepared_again(tmp_p
     dataset = SimpleNamespace(
         name="Task001_A", digests=SimpleNamespace(of=lambda paths: ["x"] * len(paths))
     )
-    store = SimpleNamespace(key=lambda name: name)
+    store = SimpleNamespace(record=lambda name: SimpleNamespace(key=name))
     experiment = cascade_experiment(tmp_path, dataset, store)
     splits = {"0": Split(train=("a",), val=("b",)), "1": Split(train=("b",), val=("a",))}
     connect(experiment, stage({"0", "1"}), splits)

@@ -1,6 +1,7 @@
 """Prepared cases on disk: what is written is read, in parts; what is damaged or half written is never trusted."""
 
 import contextlib
+import dataclasses
 import pickle
 import signal
 import subprocess
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_core.data.cases import PreparedCase, PreparedGeometry
+from nnunet_core.data.cases import ExtraArray, PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import PluginError, StorageError
-from nnunet_core.store.prepared import PreparedStore, chunking
+from nnunet_core.store.arrays import chunking
+from nnunet_core.store.prepared import PreparedStore
 
 SHAPE = (37, 52, 41)
 PATCH = (24, 32, 24)
@@ -300,3 +302,160 @@ def test_blocks_fit_into_chunks_and_waste_little(shape, patch, planes):
         assert count * block < size + count
     if planes:
         assert blocks[1] == 1
+
+
+def with_arrays(case, **arrays):
+    return dataclasses.replace(case, arrays=arrays)
+
+
+def distances(dtype=np.float16, channels=2):
+    random = np.random.default_rng(5)
+    return ExtraArray(random.normal(size=(channels, *SHAPE)).astype(dtype), "image")
+
+
+ANNOTATION = ExtraArray(
+    np.random.default_rng(6).integers(0, 9, (1, *SHAPE)).astype(np.uint8), "label"
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_extra_arrays_and_values_are_read_as_they_were_written(tmp_path_factory, data):
+    shape = data.draw(st.tuples(*[st.integers(1, 12)] * 3))
+    names = data.draw(st.sets(st.text("ab_9", min_size=1, max_size=6), max_size=3))
+    random, arrays = np.random.default_rng(data.draw(st.integers(0, 99))), {}
+    for name in sorted(names):
+        like = data.draw(st.sampled_from(["image", "label"]))
+        integers = ["int8", "int16", "uint8"]
+        dtype = data.draw(st.sampled_from(integers + ["float32", "float16"] * (like == "image")))
+        values = random.integers(0, 100, (data.draw(st.integers(1, 3)), *shape))
+        arrays[name] = ExtraArray(values.astype(dtype), like)
+    objects = st.dictionaries(st.text(), JSON, max_size=3)
+    extra, metadata = data.draw(objects), data.draw(objects)
+    whole = tuple((0, size) for size in shape)
+    geometry = PreparedGeometry(Geometry(shape), whole, (0, 1, 2), shape, (1.0, 1.0, 1.0), metadata)
+    case = PreparedCase(
+        "drawn",
+        np.zeros((1, *shape), np.float32),
+        np.zeros(shape, np.int8),
+        geometry,
+        extra=extra,
+        arrays=arrays,
+    )
+    store = PreparedStore(tmp_path_factory.mktemp("drawn"))
+    store.write(case, "key", (4, 4, 4))
+    read = store.open("drawn", verify=True)
+    assert (read.extra, read.geometry) == (extra, geometry)
+    assert read.like == {name: array.like for name, array in arrays.items()}
+    assert set(read.arrays) == set(arrays)
+    for name, array in arrays.items():
+        assert read.arrays[name].dtype == array.array.dtype
+        np.testing.assert_array_equal(read.arrays[name][:], array.array)
+    store.remove("drawn")
+    assert list(store.folder.iterdir()) == []
+
+
+@pytest.fixture
+def stored_arrays(store) -> PreparedStore:
+    store.write(with_arrays(make_case(), distance=distances(), second=ANNOTATION), "key", PATCH)
+    return store
+
+
+def test_patches_of_extra_arrays_are_read_in_parts(stored_arrays):
+    read = stored_arrays.open(NAME).arrays["distance"]
+    part = (slice(None), slice(3, 20), slice(0, 30), slice(40, 41))
+    np.testing.assert_array_equal(read[part], distances().array[part])
+
+
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
+def test_truncated_extra_arrays_are_noticed_on_opening(stored_arrays, kept):
+    path = stored_arrays.folder / f"{NAME}.array.distance.b2nd"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    assert not stored_arrays.is_current(NAME, "key")
+    with pytest.raises(StorageError, match=r"array\.distance\.b2nd is damaged.*preprocess"):
+        stored_arrays.open(NAME)
+
+
+def test_missing_and_flipped_extra_arrays_are_noticed(stored_arrays):
+    path = stored_arrays.folder / f"{NAME}.array.second.b2nd"
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(StorageError, match=r"array\.second\.b2nd.*does not exist"):
+        stored_arrays.open(NAME)
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 0xFF
+    path.write_bytes(flipped)
+    assert stored_arrays.is_current(NAME, "key")
+    with pytest.raises(StorageError, match="content is not what was written"):
+        stored_arrays.open(NAME, verify=True)
+
+
+def test_extra_arrays_of_before_and_of_killed_writers_are_removed(stored_arrays):
+    """A case whose name continues like a file of another one keeps its own files."""
+    other = f"{NAME}.array.x"
+    stored_arrays.write(with_arrays(make_case(other), x=ANNOTATION), "key", PATCH)
+    for name in (f".{NAME}.array.old.b2nd.k3.tmp", f"{NAME}.array.old.b2nd"):
+        (stored_arrays.folder / name).touch()
+    stored_arrays.write(with_arrays(make_case(), second=ANNOTATION), "new", PATCH)
+    assert set(stored_arrays.open(NAME, verify=True).arrays) == {"second"}
+    stored_arrays.remove(NAME)
+    assert set(stored_arrays.open(other, verify=True).arrays) == {"x"}
+    stored_arrays.remove(other)
+    assert list(stored_arrays.folder.iterdir()) == []
+
+
+ONES = np.ones((1, *SHAPE), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"arrays": {"Distance Map": distances()}},
+            "'Distance Map'; a name consists of a-z, 0-9 and _",
+        ),
+        (
+            {"arrays": {"a": ExtraArray(ONES, "mask")}},
+            "like 'mask'; it must be like 'image' or 'label'",
+        ),
+        ({"arrays": {"a": ExtraArray(ONES[0], "image")}}, r"of shape \(37, 52, 41\); it must be"),
+        (
+            {"arrays": {"a": ExtraArray(ONES[:, 1:], "image")}},
+            r"of shape \(1, 36, 52, 41\); it must be",
+        ),
+        (
+            {"arrays": {"a": ExtraArray(ONES[:0], "image")}},
+            r"of shape \(0, 37, 52, 41\); .* K >= 1",
+        ),
+        (
+            {"arrays": {"a": ExtraArray(ONES.astype(np.float64), "image")}},
+            "float64; .* float32, float16",
+        ),
+        (
+            {"arrays": {"a": ExtraArray(ONES, "label")}},
+            "float32; like 'label' it must be one of int8",
+        ),
+        ({"extra": {"a": np.ones(3)}}, "returned extra .* no JSON object: a"),
+        ({"extra": {"a": float("nan")}}, "returned extra .* no JSON object: .*not JSON compliant"),
+        ({"extra": {"a": "x" * 70000}}, "70009 characters of JSON, at most 65536"),
+    ],
+)
+def test_wrong_extra_data_of_a_preprocessor_is_refused(store, changes, message):
+    with pytest.raises(PluginError, match=message):
+        store.write(dataclasses.replace(make_case(), **changes), "key", PATCH)
+    assert store.names() == ()
+
+
+def test_wrong_metadata_of_a_preprocessor_is_refused(store):
+    geometry = dataclasses.replace(GEOMETRY, metadata={"when": object()})
+    with pytest.raises(PluginError, match=r"returned geometry\.metadata for case .*: when"):
+        store.write(dataclasses.replace(make_case(), geometry=geometry), "key", PATCH)

@@ -18,6 +18,7 @@ import pytest
 import torch
 import typer
 
+from nnunet_builtin.datasets.metadata import training_metadata
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.app import commands
@@ -201,7 +202,11 @@ def json_blocks(page):
 
 
 def test_the_labels_and_folds_of_the_pages_are_valid():
-    found = [read_labels(document, "page") for document in json_blocks("reference/dataset-json.md")]
+    found = [
+        read_labels(document, "page")
+        for document in json_blocks("reference/dataset-json.md")
+        if "labels" in document
+    ]
     assert [(labels.outputs, labels.ignore) for labels in found] == [
         (3, None),
         (3, None),
@@ -209,6 +214,13 @@ def test_the_labels_and_folds_of_the_pages_are_valid():
         (3, None),
     ]
     assert len(Splits.model_validate(*json_blocks("how-to/folds.md")).folds) == 2
+
+
+@pytest.mark.parametrize("page", ["reference/dataset-json.md", "how-to/extra-data.md"])
+def test_the_metadata_of_the_pages_is_valid(page):
+    (document,) = (d for d in json_blocks(page) if "labels" not in d)
+    names = ["hippocampus_001", "hippocampus_003"]
+    assert list(training_metadata(document, Path(page), names)) == names
 
 
 def test_the_dataset_of_the_page_can_be_opened(tmp_path):

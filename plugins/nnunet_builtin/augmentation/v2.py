@@ -119,7 +119,7 @@ def augmented(
         transform: Does it, see `apply`.
     """
     rng = np.random.default_rng(seed)
-    rest = {key: value for key, value in batch.items() if key != "previous"}
+    rest = {key: value for key, value in batch.items() if key not in ("previous", "arrays")}
     images, label = batch["images"], batch["label"]
     previous = batch.get("previous", [None] * len(images))
     results = [

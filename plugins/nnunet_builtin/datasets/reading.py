@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_builtin.datasets.metadata import CASES_FILE, metadata_beside, training_metadata
 from nnunet_builtin.datasets.naming import CHANNEL_FILE, by_channel, entry_names, list_files
 from nnunet_core.data.dataset import CaseFiles, Dataset, DatasetContent
 from nnunet_core.data.images import ImageFormat
@@ -52,10 +53,16 @@ class NnunetReader:
         cases = list_cases(folder / "imagesTr", ending, len(channels), image_format)
         listed = entry_names(document.get("training"), ending)
         chosen = _select(cases, listed, folder) if listed else cases
+        metadata = training_metadata(document, path, [case.name for case in chosen])
+        if any(case.metadata for case in cases):
+            raise DatasetError(
+                f"{folder / 'imagesTr' / CASES_FILE} describes training cases: that belongs in 'cases' of {path}. "
+                "Move it there."
+            )
         return DatasetContent(
             channels=channels,
             labels=read_labels(document, path),
-            training=_with_labels(chosen, folder / "labelsTr", label_ending),
+            training=_with_labels(chosen, folder / "labelsTr", label_ending, metadata),
             ending=ending,
             label_ending=label_ending,
             image_format=document.get("image_format"),
@@ -178,7 +185,11 @@ def list_cases(
         raise DatasetError(
             f"{folder} lacks {len(missing)} channel files ({channels} channels are declared): {', '.join(missing[:10])}."
         )
-    return [CaseFiles(name, tuple(found[name][c] for c in expected)) for name in sorted(found)]
+    metadata = metadata_beside(folder, found)
+    return [
+        CaseFiles(name, tuple(found[name][c] for c in expected), metadata=metadata.get(name, {}))
+        for name in sorted(found)
+    ]
 
 
 def _files_per_case(
@@ -192,13 +203,18 @@ def _files_per_case(
     return channels
 
 
-def _with_labels(cases: Sequence[CaseFiles], folder: Path, ending: str) -> tuple[CaseFiles, ...]:
+def _with_labels(
+    cases: Sequence[CaseFiles], folder: Path, ending: str, metadata: Mapping[str, Mapping[str, Any]]
+) -> tuple[CaseFiles, ...]:
     labels = {case.name: folder / f"{case.name}{ending}" for case in cases}
     if missing := [name for name, path in labels.items() if not path.is_file()]:
         raise DatasetError(
             f"{folder} lacks the labels of {len(missing)} cases: {', '.join(missing[:10])} (CASE{ending})."
         )
-    return tuple(replace(case, label=labels[case.name]) for case in cases)
+    return tuple(
+        replace(case, label=labels[case.name], metadata=metadata.get(case.name, {}))
+        for case in cases
+    )
 
 
 def _select(cases: Iterable[CaseFiles], listed: Sequence[str], folder: Path) -> list[CaseFiles]:

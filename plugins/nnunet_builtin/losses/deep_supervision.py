@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -36,9 +36,7 @@ class DeepSupervisionLoss(nn.Module):
         heads: Number of heads.
     """
 
-    def __init__(
-        self, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], heads: int
-    ) -> None:
+    def __init__(self, loss: Callable[..., torch.Tensor], heads: int) -> None:
         super().__init__()
         self.loss = loss
         self.weights = weights(heads)
@@ -50,14 +48,18 @@ class DeepSupervisionLoss(nn.Module):
             changing.set_epoch(epoch)
 
     def forward(
-        self, heads: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]
+        self,
+        heads: Sequence[torch.Tensor],
+        labels: Sequence[torch.Tensor],
+        arrays: Sequence[Mapping[str, torch.Tensor]] | None = None,
     ) -> torch.Tensor:
-        """Return the loss of logits and labels, both lists with the full resolution first."""
-        pairs = zip(self.weights, heads, labels, strict=True)
+        """Return the loss of logits, labels and, where it uses them, extra arrays: lists with the full resolution first."""
+        further = [()] * len(heads) if arrays is None else [(each,) for each in arrays]
+        pairs = zip(self.weights, heads, labels, further, strict=True)
         return torch.stack(
             [
-                weight * self.loss(at_least_float32(logits), label)
-                for weight, logits, label in pairs
+                weight * self.loss(at_least_float32(logits), label, *more)
+                for weight, logits, label, more in pairs
                 if weight
             ]
         ).sum()

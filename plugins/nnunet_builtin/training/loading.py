@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nnunet_builtin.augmentation.cascade import append_previous
 from nnunet_builtin.computing.allocation import keep_freed_memory
+from nnunet_builtin.training import arrays
 from nnunet_core.contracts.abilities import AugmentsTensors, ability
 from nnunet_core.errors import NnunetError, TrainingError
 from nnunet_core.runtime.signals import leave_interrupts_to_parent
@@ -123,7 +124,7 @@ class BatchDataset(Dataset[Any]):
         """Return `images` float32 (B, C, *patch), `label` int16 (B, 1, *patch) without -1, `names`; or a failure.
 
         For augmentations on tensors, training patches have the generator's size, labels are -1 outside, and `previous` is
-        there in a cascade.
+        there in a cascade. If the cases have extra arrays, `arrays` and `like` are there (training/arrays.py).
         """
         try:
             batch = self._batch(step)
@@ -137,6 +138,11 @@ class BatchDataset(Dataset[Any]):
             for key, kind in kinds.items()
             if key in batch
         }
+        if like := batch.get("like"):
+            batch["arrays"] = {
+                name: torch.from_numpy(np.ascontiguousarray(array, arrays.TYPES[like[name]]))
+                for name, array in batch["arrays"].items()
+            }
         return {**batch, **tensors}
 
     def names(self, step: Step) -> list[str]:
@@ -160,17 +166,11 @@ class BatchDataset(Dataset[Any]):
         )
         if ability(self.augmentation, AugmentsTensors) is not None:
             return batch
-        arrays = {key: batch[key] for key in ("images", "label", "previous") if key in batch}
         samples = [
-            self.augmentation.augment(
-                {k: v[i : i + 1] for k, v in arrays.items()}, configuration, seed
-            )
-            for i, seed in enumerate(batch["seeds"])
+            self.augmentation.augment(arrays.one_sample(batch, index), configuration, seed)
+            for index, seed in enumerate(batch["seeds"])
         ]
-        joined = {
-            key: np.concatenate([sample[key] for sample in samples]) for key in ("images", "label")
-        }
-        return {**joined, "names": batch["names"], "seeds": batch["seeds"]}
+        return arrays.joined(samples, batch, self.augmentation)
 
 
 def batches(

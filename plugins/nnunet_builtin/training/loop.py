@@ -20,7 +20,9 @@ from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_f
 from nnunet_builtin.computing.trial import heads_on_zeros
 from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets
 from nnunet_builtin.losses.dice_ce import region_maps
+from nnunet_builtin.losses.resolutions import at_resolutions
 from nnunet_builtin.networks.summary import describe_network
+from nnunet_builtin.training.arrays import cannot_move
 from nnunet_builtin.training.checkpoint import (
     CHECKPOINT,
     Progress,
@@ -40,7 +42,7 @@ from nnunet_builtin.training.finetuning import (
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
-from nnunet_core.contracts.abilities import AugmentsTensors, ability
+from nnunet_core.contracts.abilities import AugmentsTensors, UsesArrays, ability
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.runtime import files
 from nnunet_core.runtime.signals import stop_requests
@@ -72,6 +74,8 @@ class Loop:
         self.classes = len(task.labels.regions) or len(task.labels.foreground)
         self.writer = Writer()
         self.drawn = -math.inf
+        self.arrays: dict[str, torch.Tensor] = {}
+        self.like: dict[str, str] = {}
         self.state = self._initial_state()
         self.loss = self._loss()
         self.forward = self._forward()
@@ -305,10 +309,21 @@ class Loop:
         """Return the logits of a training batch (seams.Training)."""
         return self._heads(self.forward, images)
 
-    def compare(self, heads: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+    def compare(
+        self,
+        heads: Sequence[torch.Tensor],
+        label: torch.Tensor,
+        arrays: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Return the loss over all resolutions (seams.Training)."""
         kernels = self.task.configuration.network.pool_kernels
-        value: torch.Tensor = self.loss(heads, targets(label, kernels[: len(heads)]))
+        labels = targets(label, kernels[: len(heads)])
+        further: list[Any] = []
+        if ability(self.task.loss, UsesArrays) is not None:
+            sizes = [head.shape[2:] for head in heads]
+            given = self.arrays if arrays is None else arrays
+            further.append(at_resolutions(given, self.like, sizes))
+        value: torch.Tensor = self.loss(heads, labels, *further)
         return value
 
     def _heads(
@@ -329,8 +344,11 @@ class Loop:
     def _on_device(
         self, batch: dict[str, Any], training: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch)."""
+        """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch); keep the arrays."""
         task, device = self.task, self.runtime.device
+        arrays = batch.get("arrays", {})
+        self.arrays = {k: v.to(device, non_blocking=True) for k, v in arrays.items()}
+        self.like = batch.get("like", {})
         tensors: dict[str, torch.Tensor] = {
             k: batch[k].to(device, non_blocking=True)
             for k in ("images", "label", "previous")
@@ -339,6 +357,8 @@ class Loop:
         images, label = tensors["images"], tensors["label"]
         augmentation = ability(task.augmentation, AugmentsTensors)
         if training and augmentation is not None:
+            if self.arrays:
+                raise cannot_move(task.augmentation, batch)
             images, label = self._augmented(augmentation, tensors, batch)
         images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
         if task.labels.regions:

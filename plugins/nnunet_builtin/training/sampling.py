@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunet_builtin.training.arrays import check_same, empty_arrays
 from nnunet_core.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nnunet_core.data.plans import Configuration
-    from nnunet_core.store.prepared import LabelStore, PreparedStore, StoredArray, StoredCase
+    from nnunet_core.store.arrays import StoredArray
+    from nnunet_core.store.prepared import LabelStore, PreparedStore, StoredCase
 
 #: Label of voxels outside the volume and outside the non-zero region.
 OUTSIDE = -1
@@ -77,10 +79,11 @@ class PatchSampler:
         Returns:
             For B positions: `images` float32 (B, C, *patch_size), 0 outside the volume; `label` int16 (B, 1, *patch_size),
             -1 outside the volume and the non-zero region; `previous` likewise in a cascade, 0 outside; `names`, the case of
-            each patch; `seeds`, one integer per sample for what comes after.
+            each patch; `seeds`, one integer per sample for what comes after. If the cases have extra arrays, also `arrays`
+            and `like` (`arrays.empty_arrays`), 0 outside.
 
         Raises:
-            TrainingError: There is no case to draw from.
+            TrainingError: There is no case to draw from, or cases have different extra arrays.
             StorageError: A case cannot be read.
         """
         if not self.names:
@@ -92,12 +95,14 @@ class PatchSampler:
         chosen = range(self.batch_size) if positions is None else positions
         names = [drawn[position] for position in chosen]
         first_forced = round(self.batch_size * (1 - self.foreground_share))
-        channels = self._case(names[0]).images.shape[0]
+        first = self._case(names[0])
+        channels = first.images.shape[0]
         batch: dict[str, Any] = {
             "images": np.zeros((len(names), channels, *patch_size), np.float32),
             "label": np.full((len(names), 1, *patch_size), OUTSIDE, np.int16),
             "names": names,
             "seeds": [int(seeds[position, 1]) for position in chosen],
+            **empty_arrays(first, len(names), patch_size),
         }
         if self.previous is not None:
             batch["previous"] = np.zeros((len(names), 1, *patch_size), np.int16)
@@ -115,8 +120,27 @@ class PatchSampler:
         self, name: str, batch: dict[str, Any], index: int, forced: bool, rng: np.random.Generator
     ) -> None:
         """Place a patch, and read what it covers into one sample of the batch."""
-        case, images, label = self._case(name), batch["images"][index], batch["label"][index]
-        patch_size = images.shape[1:]
+        case, patch_size = self._case(name), batch["images"].shape[2:]
+        start = self._start(case, patch_size, forced, rng)
+        size = (1,) * (3 - len(patch_size)) + patch_size
+        source, target = _overlap(case.spatial_shape, start, size)
+        inside, covered = (slice(None), *target), (slice(None), *source)
+        batch["images"][index].reshape(-1, *size)[inside] = case.images[covered]
+        batch["label"][index].reshape(size)[target] = case.label[source]
+        if self.previous is not None:
+            batch["previous"][index].reshape(size)[target] = self._previous_label(name)[source]
+        check_same(case, batch)
+        for key, array in case.arrays.items():
+            batch["arrays"][key][index].reshape(-1, *size)[inside] = array[covered]
+
+    def _start(
+        self,
+        case: StoredCase,
+        patch_size: Sequence[int],
+        forced: bool,
+        rng: np.random.Generator,
+    ) -> list[int]:
+        """Draw the first voxel (z, y, x) of a patch; with `forced`, a foreground voxel is in its middle."""
         slices = len(patch_size) == 2
         voxel = _foreground_voxel(case, self.foreground, slices, rng) if forced else None
         start: list[int] = []
@@ -135,12 +159,7 @@ class PatchSampler:
                 if voxel is None
                 else max(low, int(voxel[axis]) - patch // 2)
             )
-        size = (1,) * slices + patch_size
-        source, target = _overlap(case.spatial_shape, start, size)
-        images.reshape(-1, *size)[(slice(None), *target)] = case.images[(slice(None), *source)]
-        label.reshape(size)[target] = case.label[source]
-        if self.previous is not None:
-            batch["previous"][index].reshape(size)[target] = self._previous_label(name)[source]
+        return start
 
     def _previous_label(self, name: str) -> StoredArray:
         """Return the open label map of the previous stage; the last few stay open."""

@@ -22,6 +22,8 @@ class Training(Protocol):
         network: What is trained, on its device.
         modules: What `Seams.modules` returned.
         epoch: The current one, from 0.
+        arrays: Extra arrays of the current batch on the device, {name: (B, K, *patch)}, augmented as the image is; empty if
+            the prepared cases have none.
     """
 
     @property
@@ -30,6 +32,8 @@ class Training(Protocol):
     def modules(self) -> Mapping[str, torch.nn.Module]: ...  # noqa: D102
     @property
     def epoch(self) -> int: ...  # noqa: D102
+    @property
+    def arrays(self) -> Mapping[str, torch.Tensor]: ...  # noqa: D102
 
     def heads(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Apply the network to images (B, C, *patch); return logits (B, K, *resolution), full resolution first.
@@ -38,8 +42,16 @@ class Training(Protocol):
         """
         ...
 
-    def compare(self, heads: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
-        """Return the loss of logits and the label (B, 1, *patch), or region maps, over all resolutions; a scalar."""
+    def compare(
+        self,
+        heads: Sequence[torch.Tensor],
+        label: torch.Tensor,
+        arrays: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Return the loss of logits and the label (B, 1, *patch), or region maps, over all resolutions; a scalar.
+
+        A loss that uses extra arrays gets those of the batch, or the ones given here, at each resolution.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ from nnunet_builtin.computing import ranks
 from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import resolve, with_exact_gradients
 from nnunet_builtin.training import finetuning
+from nnunet_builtin.training.arrays import check_arrays
 from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.optimization import find_optimizer
@@ -50,11 +51,13 @@ class TrainerV2(Seams):
         this; the first one writes.
 
         Raises:
-            UsageError: Settings contradict each other, or the device or precision does not exist.
+            UsageError: Settings contradict each other, the device or precision does not exist, or the loss needs an extra array
+                that the prepared cases do not have.
             TrainingError: The loss is not finite, a loader died again and again, or a case cannot be read.
             StoppedError: Ctrl-C or SIGTERM; the training is saved.
         """
         self.check(task.runtime)
+        check_arrays(task)
         asked, configuration = resolve(task.runtime), task.configuration
         runtime = with_exact_gradients(asked, configuration.network, configuration.patch_size)
         if runtime != asked:
