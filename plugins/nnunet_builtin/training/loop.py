@@ -17,10 +17,11 @@ import torch
 from nnunet_builtin.computing import ranks
 from nnunet_builtin.computing.allocation import freed_memory_kept
 from nnunet_builtin.computing.compilation import compile_in_place
-from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format, placed
+from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format
 from nnunet_builtin.computing.trial import heads_on_zeros
 from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets
 from nnunet_builtin.losses.dice_ce import region_maps
+from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.networks.summary import describe_network
 from nnunet_builtin.training.checkpoint import (
     CHECKPOINT,

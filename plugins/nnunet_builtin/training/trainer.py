@@ -8,8 +8,9 @@ import numpy as np
 from safetensors.torch import load_file
 
 from nnunet_builtin.computing import ranks
-from nnunet_builtin.computing.devices import placed, resolve, with_exact_gradients
+from nnunet_builtin.computing.devices import resolve, with_exact_gradients
 from nnunet_builtin.inference.sliding_window import predict_ensemble
+from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_builtin.training.loop import Loop, computing
 from nnunet_builtin.training.optimization import find_optimizer
