@@ -80,13 +80,13 @@ class Iteration:
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), 0.01, momentum=0.99, nesterov=True, weight_decay=3e-5
         )
-        self.loss = DeepSupervisionLoss(DiceCE().build(batch_dice=False), len(POOLS))
+        self.loss = DeepSupervisionLoss(DiceCE().build(batch_dice=False))
 
     def __call__(self, images: torch.Tensor, label: torch.Tensor) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == torch.bfloat16):
             heads = self.network(images.contiguous(memory_format=self.layout))
-        value = self.loss(heads, targets(label, POOLS))
+        value = self.loss(heads, targets(label, [head.shape[2:] for head in heads]))
         value.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 12)
         self.optimizer.step()

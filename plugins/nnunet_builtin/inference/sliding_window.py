@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import nn
 
 from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format
+from nnunet_builtin.computing.heads import heads_of
 
 #: Voxels that one forward pass may hold; tiles and mirrored versions are joined up to it.
 VOXELS_PER_PASS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**21}
@@ -108,7 +109,7 @@ def predict_ensemble(
     """Return the mean of the networks' probabilities (K, *spatial), in their order (spec: inference, section 4).
 
     Args:
-        networks: In eval mode, on the device, returning full-resolution logits.
+        networks: In eval mode, on the device, returning logits, the full resolution first.
         images: float32 (C, *spatial).
         patch_size: See `predict`.
         runtime: Device and precision.
@@ -131,7 +132,7 @@ def _probabilities(network: nn.Module, runtime: ResolvedRuntime, regions: bool) 
     def forward(tiles: torch.Tensor) -> torch.Tensor:
         tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
         with autocast(runtime):
-            logits = network(tiles)
+            logits = heads_of(network(tiles))[0]
         return logits.float().sigmoid() if regions else logits.float().softmax(1)
 
     return forward

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from nnunet_builtin.computing import ranks
 from nnunet_builtin.computing.devices import resolve, with_exact_gradients
+from nnunet_builtin.computing.heads import set_deep_supervision
 from nnunet_builtin.inference.sliding_window import predict_ensemble
 from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.training.checkpoint import CHECKPOINT
@@ -104,7 +105,7 @@ class TrainerV2(Seams):
         for fold in model.folds:
             network = model.network.build(model.configuration.network)
             network.load_state_dict(load_file(fold / WEIGHTS))
-            network.deep_supervision = False  # type: ignore[assignment]
+            set_deep_supervision(network, False)
             networks.append(placed(network, runtime, model.configuration.dimensions).eval())
 
         axes = (
