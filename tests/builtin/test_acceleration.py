@@ -16,7 +16,11 @@ from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.networks.residual_unet import ResidualUNet
 
 RUNTIME = ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0)
-BUILDERS = {"plain": PlainUNet(), "residual": ResidualUNet(), "layout of v2": PlainUNet(layout="v2")}
+BUILDERS = {
+    "plain": PlainUNet(),
+    "residual": ResidualUNet(),
+    "layout of v2": PlainUNet(layout="v2"),
+}
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -73,7 +77,9 @@ def test_names_and_weights_stay(builder):
     before, after = network.state_dict(), fast.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert [name for name, _ in network.named_modules()] == [name for name, _ in fast.named_modules()]
+    assert [name for name, _ in network.named_modules()] == [
+        name for name, _ in fast.named_modules()
+    ]
     copied = copy.deepcopy(fast)
     assert [type(layer) for layer in copied.modules()] == [type(layer) for layer in fast.modules()]
     copied.load_state_dict(before)
@@ -86,7 +92,9 @@ def test_hooks_on_convolutions_are_called_once(builder, dimensions):
     seen = []
     for name, layer in fast.named_modules():
         if isinstance(layer, CONVOLUTIONS):
-            layer.register_forward_hook(lambda _, __, result, name=name: seen.append((name, result)))
+            layer.register_forward_hook(
+                lambda _, __, result, name=name: seen.append((name, result))
+            )
     expected = network(images)
     for one, other in zip(fast(ordered), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

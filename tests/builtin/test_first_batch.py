@@ -82,9 +82,7 @@ def test_it_trains_and_predicts(tmp_path, arrange, deep_supervision):
     small.train(folder, settings, network=Builder(arrange))
     assert lines_of(folder)[-1]["train_loss"] < lines_of(folder)[0]["train_loss"]
     task = small.make_task(folder)
-    model = TrainedModel(
-        (folder,), task.configuration, task.labels, Builder(arrange), task.runtime
-    )
+    model = TrainedModel((folder,), task.configuration, task.labels, Builder(arrange), task.runtime)
     probabilities = small.TrainerV2().predictor(model)(np.zeros((1, *small.SHAPE), np.float32))
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
 
@@ -99,7 +97,10 @@ def test_without_deep_supervision_only_the_first_head_is_trained(tmp_path):
 
 @pytest.mark.parametrize(
     ("built", "wanted", "expected"),
-    [(built, wanted, built and wanted) for built, wanted in itertools.product([True, False], repeat=2)],
+    [
+        (built, wanted, built and wanted)
+        for built, wanted in itertools.product([True, False], repeat=2)
+    ],
 )
 def test_deep_supervision_is_switched_off_and_never_on(tmp_path, built, wanted, expected):
     builder = Switched(built)
@@ -128,11 +129,17 @@ REFUSED = {
     "an empty list": (lambda n, f, c: [], "a list of nothing"),
     "no tensor in it": (lambda n, f, c: [f, None], "a list of Tensor, NoneType"),
     "the coarse one first": (lambda n, f, c: [c, f], r"Head 0.*all 8 x 8 x 8 voxels"),
-    "heads in one tensor": (lambda n, f, c: torch.stack([f, f], 1), r"Head 0.*\(2, 2, 3, 8, 8, 8\)"),
+    "heads in one tensor": (
+        lambda n, f, c: torch.stack([f, f], 1),
+        r"Head 0.*\(2, 2, 3, 8, 8, 8\)",
+    ),
     "other channels": (lambda n, f, c: [f, c[:, :2]], r"Head 1.*\(2, 2, 2, 2, 2\).*3 outputs"),
     "an odd size": (lambda n, f, c: [f, f[..., :3]], r"8 x 8 x 3 voxels for labels of 8 x 8 x 8"),
     "NaN": (lambda n, f, c: [f, c * torch.nan], "Head 1 .* infinite or NaN"),
-    "an error": (broken, r"Returning cannot be applied to a batch of shape \(2, 1, 8, 8, 8\).*size"),
+    "an error": (
+        broken,
+        r"Returning cannot be applied to a batch of shape \(2, 1, 8, 8, 8\).*size",
+    ),
 }
 
 
@@ -148,3 +155,18 @@ def test_what_is_no_logits_is_said_before_the_training(tmp_path, name):
 def test_another_number_of_outputs_is_said_before_the_training(tmp_path):
     with pytest.raises(TrainingError, match=r"\(2, 5, 8, 8, 8\).*\(2, 3, \*voxels\), 3 outputs"):
         small.train(tmp_path / "fold_0", network=Builder(full_alone, outputs=2))
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path):
+    kinds = {arrange.__name__: Builder(arrange) for arrange in (full_alone, in_training, twice)}
+    folders = {kind: tmp_path / "both" / kind / "fold_0" for kind in kinds}
+    for folder in folders.values():  # written here, before there are several writers
+        small.prepare(folder, small.labels_of(small.CLASSES))
+    trainings = {folders[kind]: {"network": builder} for kind, builder in kinds.items()}
+    arguments = (2, small.free_port(), trainings, 0, 0)
+    torch.multiprocessing.spawn(small.train_in_process, arguments, nprocs=2)
+    for kind, builder in kinds.items():
+        alone = small.train(tmp_path / "alone" / kind / "fold_0", network=builder)
+        for name, tensor in weights(alone).items():
+            torch.testing.assert_close(weights(folders[kind])[name], tensor, rtol=1e-3, atol=1e-4)

@@ -15,7 +15,7 @@ from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets,
 from nnunet_builtin.losses.dice_ce import DiceCE, region_maps
 from nnunet_builtin.losses.likelihoods import SoftmaxSums
 from nnunet_builtin.plugin import nnunet_losses
-from nnunet_core.errors import SettingsError, UsageError
+from nnunet_core.errors import SettingsError, TrainingError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
 

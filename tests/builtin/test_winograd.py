@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_builtin.networks.cpu import winograd
 from nnunet_builtin.computing.devices import ResolvedRuntime
-from nnunet_builtin.networks.cpu import acceleration
+from nnunet_builtin.networks.cpu import acceleration, winograd
 from nnunet_builtin.networks.cpu.acceleration import accelerate
 from nnunet_builtin.networks.cpu.winograd import convolve, is_worthwhile
 from nnunet_builtin.networks.placing import placed

@@ -16,8 +16,9 @@ def heads_of(returned: object) -> list[torch.Tensor]:
     Raises:
         TrainingError: It is neither a tensor nor a list or tuple of tensors.
     """
-    heads = list(returned) if isinstance(returned, list | tuple) else [returned]
-    if not heads or not all(isinstance(head, torch.Tensor) for head in heads):
+    given = list(returned) if isinstance(returned, list | tuple) else [returned]
+    heads = [head for head in given if isinstance(head, torch.Tensor)]
+    if not heads or len(heads) < len(given):
         raise TrainingError(
             f"The network returned {_described(returned)}. Allowed are logits (B, output_channels, *patch), or a list or tuple "
             "of them, full resolution first."

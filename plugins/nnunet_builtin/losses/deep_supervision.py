@@ -28,12 +28,15 @@ def targets(label: torch.Tensor, sizes: Sequence[Sequence[int]]) -> list[torch.T
     Raises:
         TrainingError: A size that is not made by taking every f-th voxel of the label, f a whole number for each axis.
     """
-    return [label[(..., *_samples(label.shape[2:], size))] for size in sizes]
+    every = (slice(None), slice(None))
+    return [label[every + _samples(label.shape[2:], size)] for size in sizes]
 
 
 def _samples(label: Sequence[int], head: Sequence[int]) -> tuple[slice, ...]:
     """Return which voxels of the label a head of this size is compared with."""
-    if len(label) != len(head) or any(voxels % size for voxels, size in zip(label, head, strict=True)):
+    if len(label) != len(head) or any(
+        voxels % size for voxels, size in zip(label, head, strict=True)
+    ):
         raise TrainingError(
             f"The network returned logits of {_times(head)} voxels for labels of {_times(label)}. Along each axis, the size of "
             "the label must be a multiple of theirs: only whole voxels can be left out of a label. Change the network, or the "

@@ -37,7 +37,9 @@ class InstanceNorm3d(nn.InstanceNorm3d):
         return _by_samples(self, features)
 
 
-def _by_samples(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, features: torch.Tensor) -> torch.Tensor:
+def _by_samples(
+    norm: nn.InstanceNorm2d | nn.InstanceNorm3d, features: torch.Tensor
+) -> torch.Tensor:
     weight, bias = norm.weight, norm.bias
     if weight is None:
         weight, bias = features.new_ones(features.shape[1]), features.new_zeros(features.shape[1])
