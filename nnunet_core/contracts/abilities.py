@@ -159,7 +159,7 @@ def ability(component: object, protocol: type[_Ability]) -> _Ability | None:
     """
     if isinstance(component, protocol):
         return component
-    _refuse_nearly(type(component), _public(protocol), f"{type(component).__qualname__}")
+    _refuse_nearly(component, _public(protocol), f"{type(component).__qualname__}")
     return None
 
 
@@ -179,17 +179,17 @@ def built(resolved: Resolved) -> Any:
             f"(see {contract.__module__}.{contract.__name__})."
         )
     known = [name for protocol in (contract, *abilities) for name in _public(protocol)]
-    _refuse_nearly(type(component), known, who)
+    _refuse_nearly(component, known, who)
     return component
 
 
-def _refuse_nearly(cls: type, known: list[str], who: str) -> None:
-    """Raise PluginError where a class has a public name, no setting, that nearly is a known one."""
-    for name in dir(cls):
+def _refuse_nearly(component: object, known: list[str], who: str) -> None:
+    """Raise PluginError where a component has a public name, no setting, that nearly is a known one."""
+    for name in dir(component):
         if name.startswith("_") or name in known:
             continue
         meant = difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY)
-        if meant and name not in inspect.signature(cls).parameters:
+        if meant and name not in inspect.signature(type(component)).parameters:
             raise PluginError(
                 f"{who} has '{name}', which nobody calls. Did you mean '{meant[0]}'? Otherwise give it a name that differs "
                 "more, or that starts with '_'."

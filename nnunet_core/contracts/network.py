@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -15,11 +15,13 @@ class NetworkBuilder(Protocol):
     """Builds a network, and knows how much memory one takes and which patch sizes fit it."""
 
     def build(self, spec: NetworkSpec) -> torch.nn.Module:
-        """Return a network: (B, input_channels, *patch) -> list of logits (B, output_channels, *resolution).
+        """Return a network: images (B, input_channels, *patch) -> logits.
 
-        The list holds the full resolution first. With `module.deep_supervision = False` the network returns the
-        full-resolution tensor alone. One that uses other weights from batch to batch has `module.graph_changes = True`:
-        several processes that train together look in every batch for those that were used.
+        It returns logits (B, output_channels, *patch), or a list or tuple of logits (B, output_channels, *resolution), the full
+        resolution first. A resolution is one that every n-th voxel of the patch makes, n a whole number for each axis.
+        There may be as many as it likes, others in training than in evaluation; trainers decide what they weigh.
+        What can leave out all but the first is a `DeepSupervision`. One that uses other weights from batch to batch has
+        `module.graph_changes = True`: several processes that train together look in every batch for those that were used.
         """
         ...
 
@@ -30,3 +32,15 @@ class NetworkBuilder(Protocol):
     def divisor(self, spec: NetworkSpec) -> tuple[int, ...]:
         """Return the number of voxels, per axis, that patch sizes must be multiples of."""
         ...
+
+
+@runtime_checkable
+class DeepSupervision(Protocol):
+    """A network of several resolutions that can return the full one alone.
+
+    Attributes:
+        deep_supervision: True as it is built. Where it is set to False, the network returns one tensor, of the full resolution.
+            A network that was built with False is left as it is.
+    """
+
+    deep_supervision: bool

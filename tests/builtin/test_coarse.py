@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from nnunet_builtin.computing.devices import ResolvedRuntime
 from nnunet_builtin.networks.cpu.coarse import is_worthwhile, upsampled_convolution
+from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_core.data.plans import NetworkSpec
 
@@ -76,7 +78,7 @@ def test_a_network_computes_the_same_in_both_memory_orders(kernels, strides):
         torch.randn(2, 1, 16, 24, 16, dtype=torch.float64),
     )
     expected = network(images)
-    network = network.to(memory_format=torch.channels_last_3d)
+    network = placed(network, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0), 3)
     for found, wanted in zip(
         network(images.contiguous(memory_format=torch.channels_last_3d)), expected, strict=True
     ):

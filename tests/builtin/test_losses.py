@@ -15,7 +15,7 @@ from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets,
 from nnunet_builtin.losses.dice_ce import DiceCE, region_maps
 from nnunet_builtin.losses.likelihoods import SoftmaxSums
 from nnunet_builtin.plugin import nnunet_losses
-from nnunet_core.errors import SettingsError, UsageError
+from nnunet_core.errors import SettingsError, TrainingError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
 
@@ -86,7 +86,7 @@ def test_losses_are_those_of_v1(golden, arrays):
         assert value.item() == pytest.approx(entry["single"], abs=1e-5)
         if "deep_supervision" in entry:
             assert weights(3) == pytest.approx(entry["deep_supervision_weights"])
-            total = DeepSupervisionLoss(loss, 3)(logits, labels)
+            total = DeepSupervisionLoss(loss)(logits, labels)
             assert total.item() == pytest.approx(entry["deep_supervision"], abs=1e-5)
             checked += 1
     assert checked >= 2
@@ -396,12 +396,18 @@ def test_weights_halve_and_the_coarsest_head_is_left_out():
 
 def test_targets_take_the_middle_sample():
     label = torch.arange(16).view(1, 1, 16, 1).expand(1, 1, 16, 16)
-    found = targets(label, [(2, 1), (2, 1), (2, 2), (2, 2)])
+    found = targets(label, [(16, 16), (8, 16), (4, 16), (2, 8)])
     assert [t[0, 0, :, 0].tolist() for t in found[1:3]] == [
         [1, 3, 5, 7, 9, 11, 13, 15],
         [2, 6, 10, 14],
     ]
     assert found[3].shape == (1, 1, 2, 8)
+
+
+@pytest.mark.parametrize("size", [(5, 16), (32, 16), (16,), (16, 16, 1)])
+def test_a_head_whose_voxels_are_not_every_nth_of_the_label_is_refused(size):
+    with pytest.raises(TrainingError, match="must be a multiple"):
+        targets(torch.zeros(1, 1, 16, 16), [size])
 
 
 def test_a_loss_of_the_wrong_kind_names_the_right_one():
@@ -490,7 +496,7 @@ def test_weights_go_from_one_term_to_the_other_in_the_course_of_a_training():
         "final_dice_weight": 2,
         "transition": (500, 750),
     }
-    loss = DeepSupervisionLoss(DiceCE(**settings).build(batch_dice=True), 1)
+    loss = DeepSupervisionLoss(DiceCE(**settings).build(batch_dice=True))
     terms = {
         name: DiceCE(**{name: 1, other: 0}).build(batch_dice=True)
         for name, other in (WEIGHTS, WEIGHTS[::-1])

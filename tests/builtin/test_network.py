@@ -11,7 +11,6 @@ from torch.nn import functional
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.networks.residual_unet import ResidualUNet
 from nnunet_builtin.networks.state_names import from_v1
-from nnunet_builtin.networks.unet import _NormActivation
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
 
@@ -98,38 +97,6 @@ def test_initialisation_is_kaiming_with_zero_biases():
             ), name
         elif name.endswith("bias"):
             assert not tensor.any(), name
-
-
-@pytest.mark.parametrize("shape", [(2, 8, 6, 7, 5), (3, 4, 9, 8), (1, 16, 2, 2, 2)])
-@pytest.mark.parametrize("slope", [0.01, 0.2, 0.0])
-def test_the_fused_normalisation_has_the_gradients_of_pytorch(shape, slope):
-    torch.manual_seed(0)
-    layout = torch.channels_last_3d if len(shape) == 5 else torch.channels_last
-    inputs = [
-        torch.randn(shape).contiguous(memory_format=layout),
-        torch.randn(shape[1]),
-        torch.randn(shape[1]),
-    ]
-    outer = torch.randn(shape)
-    ours, theirs = ([tensor.clone().requires_grad_() for tensor in inputs] for _ in range(2))
-    fused = _NormActivation.apply(*ours, slope)
-    assert fused.is_contiguous(memory_format=layout)
-    fused.backward(outer)
-    plain = functional.leaky_relu(
-        functional.group_norm(theirs[0], shape[1], theirs[1], theirs[2], 1e-5), slope
-    )
-    plain.backward(outer)
-    torch.testing.assert_close(fused, plain)
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=2e-5)
-
-
-def test_the_fused_normalisation_is_exact_far_from_zero():
-    torch.manual_seed(0)
-    features = (torch.randn(1, 8, 20, 20, 20) + 50).contiguous(memory_format=torch.channels_last_3d)
-    exact = functional.leaky_relu(functional.instance_norm(features.double()), 0.01)
-    found = _NormActivation.apply(features, torch.ones(8), torch.zeros(8), 0.01)
-    assert (found - exact).abs().max() < 1e-3
 
 
 def test_both_memory_orders_learn_the_same():

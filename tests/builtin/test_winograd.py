@@ -1,11 +1,16 @@
 """Convolutions by fewer products: the values and gradients of PyTorch's own, and where they are used."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from nnunet_builtin.networks.cpu import winograd
+from nnunet_builtin.computing.devices import ResolvedRuntime
+from nnunet_builtin.networks.cpu import acceleration, winograd
+from nnunet_builtin.networks.cpu.acceleration import accelerate
 from nnunet_builtin.networks.cpu.winograd import convolve, is_worthwhile
+from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_core.data.plans import NetworkSpec
 
@@ -27,7 +32,7 @@ def features(size, channels=3, dtype=torch.float64):
 @pytest.fixture
 def small_is_worthwhile(monkeypatch):
     """Let few products be enough, on any processor."""
-    monkeypatch.setattr(winograd, "has_tile_products", lambda: False)
+    monkeypatch.setattr(acceleration, "has_tile_products", lambda: False)
     monkeypatch.setattr(winograd, "_FEWEST_PRODUCTS", 1)
 
 
@@ -51,6 +56,9 @@ def test_values_and_gradients_are_those_of_the_convolution(size, bias):
         torch.testing.assert_close(found, wanted)
 
 
+RUNTIME = ResolvedRuntime(torch.device("cpu"), torch.bfloat16, 1, 0)
+
+
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
 def test_it_takes_other_weights(small_is_worthwhile, order):
     conv, images, weight = (
@@ -59,36 +67,50 @@ def test_it_takes_other_weights(small_is_worthwhile, order):
         torch.randn(2, 3, 3, 3, 3),
     )
     expected = nn.functional.conv3d(images.float(), weight, conv.bias, padding=1)
+    accelerate(conv, RUNTIME)
     with mixed_precision():
         result = convolve(conv, images.contiguous(memory_format=order), weight)
     torch.testing.assert_close(result.float(), expected, rtol=0.02, atol=0.5)
 
 
-def test_it_is_used_in_mixed_precision_on_large_grids_with_kernels_of_3_alone(
+def test_convolutions_that_keep_the_size_with_kernels_of_3_get_it_in_bfloat16(
     small_is_worthwhile, monkeypatch
 ):
-    conv, images = layer(3).float(), features((6, 6, 6), dtype=torch.bfloat16)
+    def gets_it(conv, runtime=RUNTIME):
+        accelerate(conv, runtime)
+        return isinstance(conv, winograd.Conv2d | winograd.Conv3d)
+
+    assert gets_it(layer(3))
+    assert gets_it(layer(2))
+    assert not gets_it(layer(3, kernel=(1, 3, 3)))
+    assert not gets_it(layer(3, stride=2))
+    for other in ({"dilation": 2, "padding": 2}, {"groups": 3}, {"padding": 0}):
+        assert not gets_it(nn.Conv3d(3, 3, 3, **{"padding": 1, **other}))
+    assert not gets_it(nn.Conv3d(3, 3, 3, padding=1, padding_mode="reflect"))
+    assert not gets_it(layer(3), replace(RUNTIME, dtype=torch.float32))
+    assert not gets_it(layer(3), replace(RUNTIME, device=torch.device("meta")))
+    monkeypatch.setattr(acceleration, "has_tile_products", lambda: True)
+    assert not gets_it(layer(3))
+
+
+def test_it_is_used_in_mixed_precision_on_large_grids_alone(small_is_worthwhile, monkeypatch):
+    weight, images = layer(3).float().weight, features((6, 6, 6), dtype=torch.bfloat16)
     assert not is_worthwhile(
-        conv, images
+        weight, images
     )  # the convolution would not compute in the precision of the features
-    assert not is_worthwhile(conv, features((6, 6, 6), dtype=torch.float32))
+    assert not is_worthwhile(weight, features((6, 6, 6), dtype=torch.float32))
     with mixed_precision():
-        assert is_worthwhile(conv, images)
+        assert is_worthwhile(weight, images)
         for size in [(7, 6, 6), (4, 6, 6), (6, 2, 1)]:
-            assert not is_worthwhile(conv, features(size, dtype=torch.bfloat16))
+            assert not is_worthwhile(weight, features(size, dtype=torch.bfloat16))
         for others in (images.detach(), images.contiguous(), images.to("meta"), images.float()):
-            assert not is_worthwhile(conv, others)
-        assert not is_worthwhile(layer(3, kernel=(1, 3, 3)), images)
-        assert not is_worthwhile(layer(3, stride=2), images)
+            assert not is_worthwhile(weight, others)
         with torch.no_grad():
-            assert not is_worthwhile(conv, images)
+            assert not is_worthwhile(weight, images)
         monkeypatch.setattr(winograd, "_FEWEST_PRODUCTS", 2 * 6**3 * 3 * 2)
-        assert is_worthwhile(conv, images)
+        assert is_worthwhile(weight, images)
         monkeypatch.setattr(winograd, "_FEWEST_PRODUCTS", 2 * 6**3 * 3 * 2 + 1)
-        assert not is_worthwhile(conv, images)
-        monkeypatch.setattr(winograd, "_FEWEST_PRODUCTS", 1)
-        monkeypatch.setattr(winograd, "has_tile_products", lambda: True)
-        assert not is_worthwhile(conv, images)
+        assert not is_worthwhile(weight, images)
 
 
 def test_rounding_stays_near_that_of_the_convolution_in_bfloat16():
@@ -128,7 +150,7 @@ def test_a_network_trains_with_it_and_predicts_without_it(small_is_worthwhile, m
         conv_kernels=((3, 3, 3),) * 2,
         base_features=4,
     )
-    network = PlainUNet().build(spec).to(memory_format=torch.channels_last_3d)
+    network = placed(PlainUNet().build(spec), RUNTIME, 3)
     images = torch.randn(2, 1, 16, 16, 16).contiguous(memory_format=torch.channels_last_3d)
     network(images)
     assert not any(used)  # in float32

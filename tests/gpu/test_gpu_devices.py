@@ -9,7 +9,8 @@ import small_training as small
 import torch
 from small_on_card import lines_of, loop_of, resolved_on, runtime_on
 
-from nnunet_builtin.computing.devices import CHANNELS_LAST, memory_format, placed, resolve
+from nnunet_builtin.computing.devices import CHANNELS_LAST, memory_format, resolve
+from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.contracts.trainer import Runtime

@@ -9,7 +9,7 @@ import torch
 from small_on_card import relative_error, resolved_on
 from torch.nn import functional
 
-from nnunet_builtin.computing.devices import placed
+from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.networks.residual_unet import ResidualUNet
 from nnunet_core.data.plans import NetworkSpec

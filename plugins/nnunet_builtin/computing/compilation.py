@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from nnunet_builtin.computing.trial import heads_on_zeros, sum_of
+from nnunet_builtin.computing.heads import sum_of
+from nnunet_builtin.computing.trial import heads_on_zeros
 from nnunet_core.runtime.reporting import Reporter
 
 

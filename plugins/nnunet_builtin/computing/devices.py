@@ -77,12 +77,6 @@ def with_exact_gradients(
     )
 
 
-def placed(network: torch.nn.Module, runtime: ResolvedRuntime, dimensions: int) -> torch.nn.Module:
-    """Move a network to the device, weights in the memory format of its features."""
-    ordered: torch.nn.Module = network.to(memory_format=memory_format(runtime, dimensions))  # type: ignore[call-overload]
-    return ordered.to(runtime.device)
-
-
 def memory_format(runtime: ResolvedRuntime, dimensions: int) -> torch.memory_format:
     """Return the order of features in memory.
 

@@ -20,7 +20,7 @@ from torch import distributed, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_builtin.computing.trial import sum_of
+from nnunet_builtin.computing.heads import sum_of
 from nnunet_core.contracts.abilities import ChangesGraph, ability
 from nnunet_core.errors import StoppedError, TrainingError, UsageError
 from nnunet_core.runtime.processes import in_several_processes

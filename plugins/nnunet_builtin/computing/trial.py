@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from nnunet_builtin.computing.heads import heads_of
+
 
 @contextlib.contextmanager
 def heads_on_zeros(
@@ -29,12 +31,7 @@ def heads_on_zeros(
         try:
             with precision():
                 found = network(torch.zeros(tuple(shape), device=device))
-            yield list(found) if isinstance(found, list | tuple) else [found]
+            yield heads_of(found)
         finally:
             network.load_state_dict(buffers, strict=False)
             network.zero_grad(set_to_none=True)
-
-
-def sum_of(heads: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the sum of all logits of some heads: a scalar to go backwards from."""
-    return torch.stack([head.float().sum() for head in heads]).sum()

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format, placed
+from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format
+from nnunet_builtin.computing.heads import heads_of, set_deep_supervision
+from nnunet_builtin.networks.placing import placed
 from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.store.models import WEIGHTS
 
@@ -23,7 +25,7 @@ def load_networks(model: TrainedModel, runtime: ResolvedRuntime) -> list[Forward
     for fold in model.folds:
         network = model.network.build(model.configuration.network)
         network.load_state_dict(load_file(fold / WEIGHTS))
-        network.deep_supervision = False  # type: ignore[assignment]
+        set_deep_supervision(network, False)
         network = placed(network, runtime, model.configuration.dimensions).eval()
         networks.append(probabilities_of(network, runtime, regions))
     return networks
@@ -37,7 +39,7 @@ def probabilities_of(
     It computes in the precision of the runtime and keeps no gradients.
 
     Args:
-        network: In eval mode, on the device, returning full-resolution logits.
+        network: In eval mode, on the device, returning logits, the full resolution first.
         runtime: Device and precision.
         regions: Sigmoid per output instead of softmax.
     """
@@ -46,7 +48,7 @@ def probabilities_of(
     def forward(tiles: torch.Tensor) -> torch.Tensor:
         tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
         with autocast(runtime):
-            logits = network(tiles)
+            logits = heads_of(network(tiles))[0]
         return logits.float().sigmoid() if regions else logits.float().softmax(1)
 
     return forward

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nnunet_core.contracts.abilities import ChangesWithEpochs, ability
+from nnunet_core.errors import TrainingError
 
 
 def weights(heads: int) -> list[float]:
@@ -18,14 +19,36 @@ def weights(heads: int) -> list[float]:
     return [value / sum(raw) for value in raw]
 
 
-def targets(label: torch.Tensor, pool_kernels: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Return the label (B, R, *spatial) at the resolution of every head: nearest neighbour, sample f * i + f // 2."""
-    found, factors = [label], [1] * (label.ndim - 2)
-    for kernel in pool_kernels[:-1]:
-        factors = [factor * step for factor, step in zip(factors, kernel, strict=True)]
-        steps = tuple(slice(factor // 2, None, factor) for factor in factors)
-        found.append(label[(slice(None), slice(None), *steps)])
-    return found
+def targets(label: torch.Tensor, sizes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Return the label (B, R, *spatial) at the resolution of every head: nearest neighbour, sample f * i + f // 2.
+
+    Args:
+        label: At the full resolution.
+        sizes: Spatial size of each head.
+
+    Raises:
+        TrainingError: A size that is not made by taking every f-th voxel of the label, f a whole number for each axis.
+    """
+    every = (slice(None), slice(None))
+    return [label[every + _samples(label.shape[2:], size)] for size in sizes]
+
+
+def _samples(label: Sequence[int], head: Sequence[int]) -> tuple[slice, ...]:
+    """Return which voxels of the label a head of this size is compared with."""
+    if len(label) != len(head) or any(
+        voxels % size for voxels, size in zip(label, head, strict=True)
+    ):
+        raise TrainingError(
+            f"The network returned logits of {_times(head)} voxels for labels of {_times(label)}. Along each axis, the size of "
+            "the label must be a multiple of theirs: only whole voxels can be left out of a label. Change the network, or the "
+            "patch size of the plans."
+        )
+    factors = [voxels // size for voxels, size in zip(label, head, strict=True)]
+    return tuple(slice(factor // 2, None, factor) for factor in factors)
+
+
+def _times(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
 
 
 class DeepSupervisionLoss(nn.Module):
@@ -33,13 +56,11 @@ class DeepSupervisionLoss(nn.Module):
 
     Args:
         loss: Loss of one resolution.
-        heads: Number of heads.
     """
 
-    def __init__(self, loss: Callable[..., torch.Tensor], heads: int) -> None:
+    def __init__(self, loss: Callable[..., torch.Tensor]) -> None:
         super().__init__()
         self.loss = loss
-        self.weights = weights(heads)
 
     def set_epoch(self, epoch: int) -> None:
         """Tell a loss that changes in the course of a training which epoch it is."""
@@ -55,7 +76,7 @@ class DeepSupervisionLoss(nn.Module):
     ) -> torch.Tensor:
         """Return the loss of logits, labels and, where it uses them, extra arrays: lists with the full resolution first."""
         further = [()] * len(heads) if arrays is None else [(each,) for each in arrays]
-        pairs = zip(self.weights, heads, labels, further, strict=True)
+        pairs = zip(weights(len(heads)), heads, labels, further, strict=True)
         return torch.stack(
             [
                 weight * self.loss(at_least_float32(logits), label, *more)

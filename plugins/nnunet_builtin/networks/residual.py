@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from nnunet_builtin.networks.cpu.winograd import convolve
 from nnunet_builtin.networks.style import Style
-from nnunet_builtin.networks.unet import Block, UNet, convolution, make_norm, normed
+from nnunet_builtin.networks.unet import Block, UNet, convolution, make_norm
 from nnunet_core.data.plans import NetworkSpec
 
 
@@ -31,25 +29,21 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         ones = (1,) * dimensions
-        self.style = style
         self.first = Block(dimensions, inputs, outputs, kernel, stride, style, bias=False)
         self.second = convolution(dimensions, outputs, outputs, kernel, ones, bias=False)
         self.norm = make_norm(style.norm, dimensions, outputs)
-        self.skip: nn.Module | None = None
-        self.skip_norm: nn.Module | None = None
+        self.skip: nn.Module = nn.Identity()
+        self.skip_norm: nn.Module = nn.Identity()
         if tuple(stride) != ones or inputs != outputs:
             self.skip = convolution(dimensions, inputs, outputs, ones, stride, bias=False)
             self.skip_norm = make_norm(style.norm, dimensions, outputs)
+        self.activation = nn.LeakyReLU(style.negative_slope, inplace=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
-        added = (
-            features
-            if self.skip is None
-            else normed(self.skip(features), self.skip_norm, self.style)
-        )
-        result = normed(convolve(self.second, self.first(features)), self.norm, self.style) + added
-        return functional.leaky_relu(result, self.style.negative_slope, inplace=True)
+        result = self.norm(self.second(self.first(features)))
+        activated: torch.Tensor = self.activation(result + self.skip_norm(self.skip(features)))
+        return activated
 
 
 class ResidualEncoderUNet(UNet):

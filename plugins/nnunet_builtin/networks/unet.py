@@ -7,24 +7,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from nnunet_builtin.computing.devices import CHANNELS_LAST
-from nnunet_builtin.networks.cpu.coarse import is_worthwhile, upsampled_convolution
-from nnunet_builtin.networks.cpu.winograd import convolve
 from nnunet_builtin.networks.style import GROUPS, Style
 from nnunet_core.data.plans import NetworkSpec
 
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_INSTANCE_NORM: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _BATCH_NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _EPSILON = 1e-5
 _RESPONSE_EPSILON = 1e-6
 _INITIAL_SLOPE = 0.01
 
 
-class Block(nn.Module):
-    """Convolution, norm, activation; or the activation before the norm."""
+class Block(nn.Sequential):
+    """Convolution, norm, activation; or the activation before the norm.
+
+    Maps (B, inputs, *spatial) to (B, outputs, *spatial / stride).
+    """
 
     def __init__(
         self,
@@ -37,73 +37,13 @@ class Block(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        norm = make_norm(style.norm, dimensions, outputs)
         self.conv = convolution(dimensions, inputs, outputs, kernel, stride, bias)
-        self.norm = make_norm(style.norm, dimensions, outputs)
-        self.style = style
-        self.usual = (style.norm, style.activation, style.norm_last) == (
-            "instance",
-            "leaky_relu",
-            False,
-        )
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map (B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
-        return self.activated(convolve(self.conv, features))
-
-    def activated(self, features: torch.Tensor) -> torch.Tensor:
-        """Return convolved features after norm and activation; they may be overwritten."""
-        if self.usual:
-            return instance_normed(features, self.norm, self.style.negative_slope)
-        if self.style.norm_last:
-            return normed(self._activation(features), self.norm, self.style)
-        return self._activation(normed(features, self.norm, self.style))
-
-    def _activation(self, features: torch.Tensor) -> torch.Tensor:
-        if self.style.norm == "frn":
-            return features  # it has its own
-        if self.style.activation == "leaky_relu":
-            return functional.leaky_relu(features, self.style.negative_slope, inplace=True)
-        return (
-            functional.gelu(features)
-            if self.style.activation == "gelu"
-            else functional.mish(features)
-        )
-
-
-def normed(features: torch.Tensor, norm: Any, style: Style) -> torch.Tensor:
-    """Return features after a norm alone."""
-    result: torch.Tensor = (
-        instance_normed(features, norm) if style.norm == "instance" else norm(features)
-    )
-    return result
-
-
-def instance_normed(features: torch.Tensor, norm: Any, slope: float = 1.0) -> torch.Tensor:
-    """Return features after an instance norm and a leaky ReLU; a slope of 1 is none. They may be overwritten.
-
-    Args:
-        features: (B, C, *spatial).
-        norm: Group norm with one group per feature.
-        slope: Of the leaky ReLU.
-    """
-    kind, compiling = (
-        features.device.type,
-        torch.compiler.is_compiling(),
-    )  # compilers fuse better what they can see
-    if (
-        kind == "cpu"
-        and not compiling
-        and features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim - 2])
-    ):
-        fused: torch.Tensor = _NormActivation.apply(features, norm.weight, norm.bias, slope)
-        return fused
-    if kind == "cuda" or compiling:  # mixed precision would compute a group norm in float32
-        features = functional.instance_norm(
-            features, weight=norm.weight, bias=norm.bias, eps=_EPSILON
-        )
-    else:
-        features = norm(features)
-    return features if slope == 1 else functional.leaky_relu(features, slope, inplace=True)
+        if not style.norm_last:
+            self.norm = norm
+        self.activation = _make_activation(style)
+        if style.norm_last:
+            self.norm = norm
 
 
 def convolution(
@@ -124,13 +64,23 @@ def convolution(
 
 def make_norm(name: str, dimensions: int, features: int) -> nn.Module:
     """Return a norm of features; see `Style`."""
+    if name == "instance":
+        instance: nn.Module = _INSTANCE_NORM[dimensions](features, _EPSILON, affine=True)
+        return instance
     if name == "batch":
-        return _BATCH_NORM[dimensions](features, _EPSILON)
-    if name == "frn":
-        return ResponseNorm(features)
-    if name == "none":
-        return nn.Identity()
-    return nn.GroupNorm(features if name == "instance" else GROUPS, features, _EPSILON)
+        batch: nn.Module = _BATCH_NORM[dimensions](features, _EPSILON)
+        return batch
+    if name == "group":
+        return nn.GroupNorm(GROUPS, features, _EPSILON)
+    return ResponseNorm(features) if name == "frn" else nn.Identity()
+
+
+def _make_activation(style: Style) -> nn.Module:
+    if style.norm == "frn":
+        return nn.Identity()  # it has its own
+    if style.activation == "leaky_relu":
+        return nn.LeakyReLU(style.negative_slope, inplace=True)
+    return nn.GELU() if style.activation == "gelu" else nn.Mish()
 
 
 class ResponseNorm(nn.Module):
@@ -152,57 +102,22 @@ class ResponseNorm(nn.Module):
         return torch.maximum(weight * (features * scale) + bias, threshold)
 
 
-class _NormActivation(torch.autograd.Function):
-    """Instance norm and leaky ReLU in channels-last order on CPU.
+class Join(nn.Module):
+    """A step of the decoder: the layers belong to the U-Net, this is what it does with them."""
 
-    PyTorch's own ways are slow there (instance norm copies to the other order, group norm is slow backwards) or inexact
-    (group norm subtracts the squared mean from the mean of squares). Its batch norm is fast and exact, and the batch norm of
-    one sample is an instance norm.
-    """
-
-    @staticmethod
     def forward(
-        ctx: Any, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, slope: float
+        self, coarse: torch.Tensor, skip: torch.Tensor, up: nn.Module, stage: nn.Module
     ) -> torch.Tensor:
-        activated = torch.empty_like(features)
-        mean, scale = (weight.new_empty(features.shape[:2]) for _ in range(2))
-        for index in range(len(features)):
-            sample = slice(index, index + 1)
-            out = (activated[sample], mean[index], scale[index])
-            torch.native_batch_norm(
-                features[sample], weight, bias, None, None, True, 0.0, _EPSILON, out=out
-            )
-            functional.leaky_relu_(activated[sample], slope)
-        ctx.save_for_backward(features, activated, weight, mean, scale)
-        ctx.slope = slope
-        return activated
+        """Return `stage` of upsampled coarse features beside those of the encoder.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        features, activated, weight, mean, scale = ctx.saved_tensors
-        result = torch.empty_like(features)
-        weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(weight)
-        for index in range(len(features)):
-            sample = slice(index, index + 1)
-            gradient = torch.ops.aten.leaky_relu_backward(
-                gradients[0][sample], activated[sample], ctx.slope, True
-            )
-            by_features, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-                gradient,
-                features[sample],
-                weight,
-                None,
-                None,
-                mean[index],
-                scale[index],
-                True,
-                _EPSILON,
-                [True, True, True],
-            )
-            result[sample] = by_features
-            weight_gradient += by_weight
-            bias_gradient += by_bias
-        return result, weight_gradient, bias_gradient, None
+        Args:
+            coarse: (B, C, *spatial).
+            skip: Features of the encoder (B, C', *spatial * stride).
+            up: Transposed convolution.
+            stage: Blocks of the decoder.
+        """
+        features: torch.Tensor = stage(torch.cat([up(coarse), skip], dim=1))
+        return features
 
 
 class UNet(nn.Module):
@@ -240,6 +155,7 @@ class UNet(nn.Module):
             )
             for s in upwards
         )
+        self.join = Join()
         self.decoder = nn.ModuleList(
             self.decoder_stage(spec, s, kernels[s], style) for s in upwards
         )
@@ -270,7 +186,7 @@ class UNet(nn.Module):
         logits: list[torch.Tensor] = []
         skips.pop()
         for up, stage, head in zip(self.upsampling, self.decoder, self.heads, strict=True):
-            features = _decoded(up, stage, features, skips.pop())
+            features = self.join(features, skips.pop(), up, stage)
             if self.deep_supervision or not skips:
                 logits.insert(0, head(features))
         return logits if self.deep_supervision else logits[0]
@@ -291,18 +207,6 @@ def _blocks(
         for _ in range(spec.convs_per_stage - 1)
     )
     return nn.Sequential(first, *others)
-
-
-def _decoded(up: nn.Module, stage: Any, coarse: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-    """Return the features of a decoder stage from those of the stage below it and of the encoder."""
-    first, *others = stage
-    if is_worthwhile(up, first.conv, coarse):
-        features = first.activated(upsampled_convolution(up, first.conv, coarse, skip))
-    else:
-        features = first(torch.cat([up(coarse), skip], dim=1))
-    for block in others:
-        features = block(features)
-    return features
 
 
 def initialise(module: nn.Module) -> None:

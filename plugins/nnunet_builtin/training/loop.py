@@ -16,11 +16,13 @@ import torch
 
 from nnunet_builtin.computing import ranks
 from nnunet_builtin.computing.compilation import compile_in_place
-from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format, placed
+from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format
+from nnunet_builtin.computing.heads import heads_of, set_deep_supervision
 from nnunet_builtin.computing.trial import heads_on_zeros
-from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets
+from nnunet_builtin.losses.deep_supervision import DeepSupervisionLoss, targets, weights
 from nnunet_builtin.losses.dice_ce import region_maps
 from nnunet_builtin.losses.resolutions import at_resolutions
+from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.networks.summary import describe_network
 from nnunet_builtin.training.arrays import cannot_move
 from nnunet_builtin.training.checkpoint import (
@@ -39,6 +41,7 @@ from nnunet_builtin.training.finetuning import (
     hold_frozen_layers,
     transfer,
 )
+from nnunet_builtin.training.first_batch import count_heads
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
@@ -76,6 +79,8 @@ class Loop:
         self.drawn = -math.inf
         self.arrays: dict[str, torch.Tensor] = {}
         self.like: dict[str, str] = {}
+        self.precision = functools.partial(autocast, runtime)
+        self.heads_built, self.has_deep_supervision = 0, False
         self.state = self._initial_state()
         self.loss = self._loss()
         self.forward = self._forward()
@@ -116,7 +121,6 @@ class Loop:
         settings, task, runtime = self.settings, self.task, self.runtime
         torch.manual_seed(task.seed)
         network = task.network.build(task.configuration.network)
-        network.deep_supervision = settings.deep_supervision  # type: ignore[assignment]
         path = task.folder / CHECKPOINT
         content = read_checkpoint(path) if path.is_file() else None
         if content is None:
@@ -125,6 +129,11 @@ class Loop:
             with readable(path):
                 freeze_parameters(network, content["frozen"])
         network = placed(network, runtime, task.configuration.dimensions)
+        outputs = task.configuration.network.output_channels
+        self.heads_built = count_heads(
+            network, self._shape, outputs, runtime.device, self.precision
+        )
+        self.has_deep_supervision = set_deep_supervision(network, settings.deep_supervision)
         optimizer = settings.make_optimizer(network.parameters())
         scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
         average = None if settings.ema is None else averaged_weights(network, settings.ema)
@@ -164,36 +173,44 @@ class Loop:
 
     def _forward(self) -> Callable[[torch.Tensor], Any]:
         """Return the network, compiled if asked, that averages its gradients over all processes."""
-        network, runtime, configuration = self.state.network, self.runtime, self.task.configuration
+        network, device, wanted = (
+            self.state.network,
+            self.runtime.device,
+            self.settings.deep_supervision,
+        )
         if ranks.world_size() == 1 and not self.settings.compile:
             return network
-        channels = configuration.network.input_channels
-        shape = (self.batch_size // ranks.world_size() or 1, channels, *configuration.patch_size)
-        precision = functools.partial(autocast, runtime)
 
         @contextlib.contextmanager
         def every_head() -> Iterator[list[torch.Tensor]]:
-            network.deep_supervision = True  # type: ignore[assignment]
-            with heads_on_zeros(network, shape, runtime.device, precision) as heads:
+            if self.has_deep_supervision:
+                network.deep_supervision = True  # type: ignore[assignment]
+            with heads_on_zeros(network, self._shape, device, self.precision) as heads:
                 yield heads
-            network.deep_supervision = self.settings.deep_supervision  # type: ignore[assignment]
+            set_deep_supervision(network, wanted)
 
-        trained = [head for head, weight in enumerate(self.loss.weights) if weight]
+        trained = [
+            head for head, weight in enumerate(weights(self.heads_built if wanted else 1)) if weight
+        ]
         if self.settings.compile:
-            compile_in_place(network, shape, runtime.device, precision, self.task.report)
-        return ranks.distributed_network(network, runtime.device, trained, every_head)
+            compile_in_place(network, self._shape, device, self.precision, self.task.report)
+        return ranks.distributed_network(network, device, trained, every_head)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """The shape of the batches of this process, (B, C, *patch)."""
+        configuration = self.task.configuration
+        samples = self.batch_size // ranks.world_size() or 1
+        return (samples, configuration.network.input_channels, *configuration.patch_size)
 
     def _loss(self) -> DeepSupervisionLoss:
         task = self.task
-        heads = (
-            len(task.configuration.network.pool_kernels) if self.settings.deep_supervision else 1
-        )
         one = task.loss.build(
             batch_dice=task.configuration.batch_dice,
             ignore_label=task.labels.ignore,
             regions=bool(task.labels.regions),
         )
-        return DeepSupervisionLoss(one, heads)
+        return DeepSupervisionLoss(one)
 
     def _stream(self) -> Any:
         task, settings = self.task, self.settings
@@ -316,11 +333,10 @@ class Loop:
         arrays: Mapping[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Return the loss over all resolutions (seams.Training)."""
-        kernels = self.task.configuration.network.pool_kernels
-        labels = targets(label, kernels[: len(heads)])
+        sizes = [head.shape[2:] for head in heads]
+        labels = targets(label, sizes)
         further: list[Any] = []
         if ability(self.task.loss, UsesArrays) is not None:
-            sizes = [head.shape[2:] for head in heads]
             given = self.arrays if arrays is None else arrays
             further.append(at_resolutions(given, self.like, sizes))
         value: torch.Tensor = self.loss(heads, labels, *further)
@@ -330,8 +346,8 @@ class Loop:
         self, forward: Callable[[torch.Tensor], Any], images: torch.Tensor
     ) -> list[torch.Tensor]:
         with autocast(self.runtime):
-            found = forward(images)
-        return list(found) if self.settings.deep_supervision else [found]
+            heads = heads_of(forward(images))
+        return heads if self.settings.deep_supervision else heads[:1]
 
     @torch.no_grad()
     def _validation_step(self, batch: dict[str, Any]) -> float:

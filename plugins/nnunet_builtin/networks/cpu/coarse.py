@@ -14,24 +14,73 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nnunet_builtin.computing.devices import CHANNELS_LAST
-from nnunet_builtin.networks.cpu.winograd import CONVOLVE, convolve
+from nnunet_builtin.networks import unet
+from nnunet_builtin.networks.cpu.layout import is_channels_last
+from nnunet_builtin.networks.cpu.winograd import CONVOLVE, convolve, is_possible
 
 _VOXELS_PER_CHANNEL = 32  # on fewer, making the weights takes longer than what they save
+
+
+class Join(unet.Join):
+    """A step of the decoder that upsamples and convolves in one, unless somebody watches its layers."""
+
+    def forward(
+        self, coarse: torch.Tensor, skip: torch.Tensor, up: nn.Module, stage: nn.Module
+    ) -> torch.Tensor:
+        """Return what `unet.Join` returns."""
+        conv, *others = _layers(stage)
+        # layers that become one are not called, and so would their hooks not be
+        if not is_worthwhile(up, conv, coarse) or any(map(_has_hooks, (up, *stage.modules()))):
+            return super().forward(coarse, skip, up, stage)
+        features = upsampled_convolution(up, conv, coarse, skip)
+        for layer in others:
+            features = layer(features)
+        return features
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """Return what a sequence of sequences calls, in order."""
+    if not isinstance(module, nn.Sequential):
+        return [module]
+    return [layer for part in module for layer in _layers(part)]
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Return whether a call of a module calls others, as `torch.nn.Module.__call__` asks it."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or nn.modules.module._has_any_global_hook()
+    )
 
 
 def is_worthwhile(up: Any, conv: Any, coarse: torch.Tensor) -> bool:
     """Return whether `upsampled_convolution` applies to these layers, and is faster for features (B, C, *spatial)."""
     dimensions = coarse.ndim - 2
     return bool(
-        coarse.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and up.bias is None
-        and coarse.is_contiguous(memory_format=CHANNELS_LAST[dimensions])
-        and up.kernel_size == up.stride == (2,) * dimensions
-        and conv.kernel_size == (3,) * dimensions
+        is_channels_last(coarse, dimensions)
+        and isinstance(up, nn.ConvTranspose2d | nn.ConvTranspose3d)
+        and isinstance(conv, nn.Conv2d | nn.Conv3d)
+        and _doubles(up)
+        and is_possible(conv)
         and coarse.numel() // coarse.shape[1] > _VOXELS_PER_CHANNEL * conv.out_channels
+    )
+
+
+def _doubles(up: nn.ConvTranspose2d | nn.ConvTranspose3d) -> bool:
+    """Return whether each voxel becomes a block of two per axis, without a bias."""
+    ones = (1,) * len(up.kernel_size)
+    return (
+        up.kernel_size == up.stride == (2,) * len(ones)
+        and up.padding == up.output_padding == (0,) * len(ones)
+        and up.dilation == ones
+        and up.groups == 1
+        and up.bias is None
     )
 
 

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from nnunet_builtin.computing.devices import CHANNELS_LAST, has_tile_products
+from nnunet_builtin.computing.devices import CHANNELS_LAST
+from nnunet_builtin.networks.cpu.layout import is_channels_last
 
 #: PyTorch's convolution, by spatial dimensions.
 CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
@@ -29,41 +31,64 @@ _FEWEST_PRODUCTS = (
 )
 
 
-def convolve(conv: Any, features: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Return `conv(features)`, the fast way where it pays.
+class Conv2d(nn.Conv2d):
+    """PyTorch's convolution, the fast way where it pays."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, *spatial) to (B, C', *spatial)."""
+        return convolve(self, features, self.weight)
+
+
+class Conv3d(nn.Conv3d):
+    """PyTorch's convolution, the fast way where it pays."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, *spatial) to (B, C', *spatial)."""
+        return convolve(self, features, self.weight)
+
+
+def convolve(
+    conv: nn.Conv2d | nn.Conv3d, features: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Return the convolution of features with a weight, the fast way where it pays.
 
     Args:
-        conv: A convolution that keeps the size, but for its stride.
+        conv: With kernels of 3 that keep the size (`is_possible`); those of this file are computed the fast way.
         features: (B, C, *spatial).
-        weight: In the place of its own.
+        weight: (C', C, 3, ...), in the place of its own.
     """
-    if is_worthwhile(conv, features):
-        result: torch.Tensor = _Winograd.apply(
-            features, conv.weight if weight is None else weight, conv.bias
-        )
-        return result
-    if weight is None:
-        return conv(features)
-    return CONVOLVE[features.ndim - 2](features, weight, conv.bias, padding=conv.padding)
+    if isinstance(conv, Conv2d | Conv3d) and is_worthwhile(weight, features):
+        fast: torch.Tensor = _Winograd.apply(features, weight, conv.bias)
+        return fast
+    result: torch.Tensor = CONVOLVE[len(conv.kernel_size)](
+        features, weight, conv.bias, padding=conv.padding
+    )
+    return result
 
 
-def is_worthwhile(conv: Any, features: torch.Tensor) -> bool:
-    """Return whether the fast way applies to a convolution, and is faster for features (B, C, *spatial)."""
-    dimensions, voxels = features.ndim - 2, features.numel() // features.shape[1]
+def is_possible(conv: nn.Conv2d | nn.Conv3d) -> bool:
+    """Return whether a convolution can be computed the fast way: kernels of 3 that keep the size."""
+    ones = (1,) * len(conv.kernel_size)
+    return (
+        conv.kernel_size == (_KERNEL,) * len(ones)
+        and conv.stride == conv.padding == conv.dilation == ones
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+    )
+
+
+def is_worthwhile(weight: torch.Tensor, features: torch.Tensor) -> bool:
+    """Return whether the fast way is faster for a weight (C', C, 3, ...) and features (B, C, *spatial)."""
+    voxels, outputs = features.numel() // features.shape[1], len(weight)
     return bool(
-        features.device.type == "cpu"
+        is_channels_last(features, weight.ndim - 2)
         and features.requires_grad
         and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and features.is_contiguous(memory_format=CHANNELS_LAST[dimensions])
-        and features.dtype == torch.bfloat16 == _precision(conv.weight)
-        and not has_tile_products()
-        and conv.kernel_size == (_KERNEL,) * dimensions
-        and conv.stride == (1,) * dimensions
+        and features.dtype == torch.bfloat16 == _precision(weight)
         and features.shape[2] % 2 == 0
         and features.shape[2] >= _FEWEST_SLICES
-        and voxels >= _VOXELS_PER_CHANNEL * max(features.shape[1], conv.out_channels)
-        and voxels * features.shape[1] * conv.out_channels >= _FEWEST_PRODUCTS
+        and voxels >= _VOXELS_PER_CHANNEL * max(features.shape[1], outputs)
+        and voxels * features.shape[1] * outputs >= _FEWEST_PRODUCTS
     )
 
 
