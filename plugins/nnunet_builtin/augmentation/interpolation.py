@@ -50,10 +50,14 @@ def _spline_filter(voxels: int) -> np.ndarray:
 
 def _mirrored(images: torch.Tensor, before: int, after: int) -> torch.Tensor:
     """Return (K, *size) with more voxels per axis, mirrored at the first and at the last voxel."""
-    for axis, n in enumerate(images.shape[1:], start=1):
-        around = np.pad(np.arange(n), (before, after), mode="reflect")
-        images = images.index_select(axis, torch.from_numpy(around).to(images.device))
-    return images
+    size = images.shape[1:]
+    padded = images.new_empty(len(images), *(n + before + after for n in size))
+    padded[(slice(None), *(slice(before, before + n) for n in size))] = images
+    for axis, n in enumerate(size, start=1):
+        sources = np.pad(np.arange(n), (before, after), mode="reflect") + before
+        for place in (*range(before), *range(before + n, before + n + after)):
+            padded.select(axis, place).copy_(padded.select(axis, int(sources[place])))
+    return padded
 
 
 def _by_bags(coefficients: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -76,13 +80,14 @@ def _by_bags(coefficients: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     for start in range(0, points.shape[1], _BLOCK):
         block = slice(start, start + _BLOCK)
         axes = [_cubic_weights(p[block], n) for p, n in zip(points, size, strict=True)]
-        lowest = torch.stack([low * stride for (low, _), stride in zip(axes, strides, strict=True)])
+        lowest = [low * stride for (low, _), stride in zip(axes, strides, strict=True)]
+        first = functools.reduce(torch.add, lowest)
         *outer, last = (weights for _, weights in axes)
         scale = functools.reduce(lambda a, b: (a[:, None] * b).flatten(0, 1), outer)
-        bags, scale = lowest.sum(0, dtype=torch.int32)[:, None] + ahead, scale.T.contiguous()
+        bags, scale = first[:, None] + ahead, scale.T.contiguous()
         for table, row in zip(tables, result, strict=True):
             sums = functional.embedding_bag(bags, table, mode="sum", per_sample_weights=scale)
-            torch.sum(sums * last.T, 1, out=row[block])
+            np.einsum("nk,kn->n", sums.numpy(), last.numpy(), out=row[block].numpy())
     return result.reshape(-1, *where.shape[1:])
 
 
@@ -92,9 +97,13 @@ def _cubic_weights(points: torch.Tensor, voxels: int) -> tuple[torch.Tensor, tor
     lowest = points.to(torch.int32).clamp_(max=max(0, voxels - 2))
     t = (points - lowest).float()
     rest = 1 - t
-    first, last = rest * rest * rest / 6, t * t * t / 6
-    second = 2 / 3 - t * t * (1 - t / 2)
-    return lowest, torch.stack([first, second, 1 - first - second - last, last])
+    weights = torch.empty(_TAPS, len(t))
+    first, second, third, last = weights
+    torch.mul(rest * rest * rest, 1 / 6, out=first)
+    torch.mul(t * t * t, 1 / 6, out=last)
+    torch.add(t * t * (t / 2 - 1), 2 / 3, out=second)
+    torch.sub(1 - first, second + last, out=third)
+    return lowest, weights
 
 
 def _by_grids(coefficients: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -136,22 +145,24 @@ def voting(where: torch.Tensor, size: Sequence[int]) -> Callable[[torch.Tensor],
         where: (axes, *patch), voxels.
         size: Of the maps, voxels.
     """
-    patch, points = where.shape[1:], where.flatten(1)
-    lower = [p.floor().clamp_(0, n - 1).long() for p, n in zip(points, size, strict=True)]
+    patch, exact = where.shape[1:], where.flatten(1)
+    points = exact.float()  # enough to find the corners; their weights are exact
+    lower = [p.floor().clamp_(0, n - 1).int() for p, n in zip(points, size, strict=True)]
     index, within = _flat_index(lower, (0,) * len(size), size), inside(points, size)
 
     def vote(maps: torch.Tensor) -> torch.Tensor:
         smallest, largest = (
-            _over_corners(reduce, maps).flatten(1)[:, index]
+            _over_corners(reduce, maps).flatten(1).index_select(1, index)
             for reduce in (torch.minimum, torch.maximum)
         )
         result = smallest * within
         channel, voxel = ((smallest != largest) & within).nonzero(as_tuple=True)
         base = [low[voxel] for low in lower]
-        upper_weights = [p[voxel] - low for p, low in zip(points, base, strict=True)]
+        upper_weights = [p[voxel] - low for p, low in zip(exact, base, strict=True)]
         values, weights = [], []
         for corner in itertools.product((0, 1), repeat=len(size)):
-            values.append(maps.flatten(1)[channel, _flat_index(base, corner, size)])
+            corner_index = channel * maps[0].numel() + _flat_index(base, corner, size)
+            values.append(maps.flatten().index_select(0, corner_index))
             parts = zip(upper_weights, corner, strict=True)
             weights.append(math.prod(w if side else 1 - w for w, side in parts))
         result[channel, voxel] = _largest_with_half(torch.stack(values), torch.stack(weights))
@@ -184,7 +195,7 @@ def _largest_with_half(values: torch.Tensor, weights: torch.Tensor) -> torch.Ten
     nothing = limits(values.dtype).min
     winner = torch.full_like(values[0], nothing)
     for candidate in values:
-        enough = (weights * (values == candidate)).sum(0) >= 0.5
+        enough = torch.where(values == candidate, weights, 0).sum(0) >= 0.5
         winner = torch.where(enough, torch.maximum(winner, candidate), winner)
     return winner.masked_fill_(winner == nothing, 0)
 
@@ -200,19 +211,16 @@ def products(images: torch.Tensor, matrices: Sequence[np.ndarray | None]) -> tor
             continue
         shape = images.shape
         rows = images.reshape(math.prod(shape[:axis]), shape[axis], -1)
-        blocks = []
+        result = images.new_empty(len(rows), matrix.shape[1], rows.shape[2])
         for start in range(0, matrix.shape[1], _COLUMNS):
             block = matrix[:, start : start + _COLUMNS].astype(np.float32)
             used = np.flatnonzero(np.abs(block).max(axis=1) > _NEGLIGIBLE)
             low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
             weights = torch.from_numpy(block[low:high]).to(images.device)
-            blocks.append(_product(rows[:, low:high], weights))
-        images = torch.cat(blocks, dim=1).reshape(*shape[:axis], -1, *shape[axis + 1 :])
+            into = result[:, start : start + _COLUMNS]
+            if rows.shape[2] == 1:
+                torch.matmul(rows[:, low:high, 0], weights, out=into[..., 0])
+            else:
+                torch.matmul(weights.T, rows[:, low:high], out=into)
+        images = result.reshape(*shape[:axis], -1, *shape[axis + 1 :])
     return images
-
-
-def _product(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return (lead, new, rest) of (lead, old, rest) and (old, new)."""
-    if rows.shape[2] == 1:
-        return (rows[..., 0] @ weights)[..., None]
-    return weights.T @ rows

@@ -255,22 +255,29 @@ def _points(
     float64 on CPUs, so that votes at a tie are SciPy's; float32 elsewhere, where it is faster or all that there is.
     """
     kind = torch.float64 if device.type == "cpu" else torch.float32
-    axes = list(range(1, len(patch) + 1))
 
-    def column(values: Sequence[float] | np.ndarray) -> torch.Tensor:
-        numbers = torch.tensor(values, dtype=kind, device=device)
-        return numbers.reshape(-1, *(1,) * len(patch))
+    def turned(places: Sequence[torch.Tensor], offsets: Sequence[float]) -> torch.Tensor:
+        where = torch.empty(len(patch), *patch, dtype=kind, device=device)
+        for found, row, offset in zip(where, matrix.tolist(), offsets, strict=True):
+            first, *others = (m * place for m, place in zip(row, places, strict=True))
+            torch.add(sum(others, offset), first, out=found)
+        return where
 
-    ranges = [torch.arange(n, device=device, dtype=kind) for n in patch]
-    grid = torch.stack(torch.meshgrid(ranges, indexing="ij"))
-    turn = torch.from_numpy(matrix).to(device, kind)
+    # the grid without storing it: each axis is a line that is broadcast
+    grid = [
+        torch.arange(n, device=device, dtype=kind).reshape(-1, *(1,) * (len(patch) - 1 - axis))
+        for axis, n in enumerate(patch)
+    ]
     if elastic is None:
-        return torch.tensordot(turn, grid, 1) + column(offset)
-    centred = grid - column([(n - 1) / 2 for n in patch])
-    moved = torch.tensordot(turn, centred + displacement(elastic, device), 1)
+        return turned(grid, offset.tolist())
+    middle = [n / 2 - 0.5 for n in size]
+    field = displacement(elastic, device)
+    centred = [g - (n - 1) / 2 + d for g, n, d in zip(grid, patch, field, strict=True)]
+    where = turned(centred, middle)
     if elastic.factor is None:  # stretched: as in v1, the mean of all lies in the centre
-        moved = moved - moved.mean(axes, keepdim=True)
-    return moved + column([n / 2 - 0.5 for n in size])
+        for found, centre in zip(where, middle, strict=True):
+            found += centre - found.mean()
+    return where
 
 
 def displacement(elastic: Elastic, device: torch.device) -> torch.Tensor:
