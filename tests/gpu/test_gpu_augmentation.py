@@ -6,7 +6,7 @@ import small_training as small
 import torch
 from scipy import ndimage
 
-from nnunet_builtin.augmentation.v2_torch import AugmentationV2Torch
+from nnunet_builtin.augmentation.v2 import AugmentationV2Torch
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 
 pytestmark = pytest.mark.gpu
