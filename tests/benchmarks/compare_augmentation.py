@@ -13,10 +13,10 @@ import time
 
 import numpy as np
 import torch
+from nnunet_builtin.augmentation.decisions import Draw, Elastic
 from scipy import ndimage
 
 from nnunet_builtin.augmentation import cascade, intensity, spatial, spatial_torch, v2, v2_torch
-from nnunet_builtin.augmentation.decisions import Draw, Elastic
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 
 PATCHES = {"3D 40x56x40": (40, 56, 40), "3D 128x128x128": (128,) * 3, "2D 256x256": (256, 256)}
