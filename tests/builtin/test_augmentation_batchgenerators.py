@@ -38,8 +38,7 @@ def test_a_transform_that_cannot_move_arrays_says_so():
     more = {"arrays": {"map": batch["images"]}, "like": {"map": "image"}}
     augmentation = AugmentationV2(extra_steps={"noise": ({ROT90: {"p_per_sample": 1.0}},)})
     with pytest.raises(UsageError, match="cannot move the arrays map"):
-        for seed in range(8):
-            augmentation.augment({**batch, **more}, config, seed)
+        augmentation.augment({**batch, **more}, config, 0)
 
 
 def fixed(monkeypatch, value):
@@ -103,13 +102,18 @@ def statistics(batch) -> np.ndarray:
     return np.array([images.mean(), images.std(), *quantiles, *neighbours, *shares])
 
 
+def one(batch):
+    """Return the first sample of a batch."""
+    return {key: value[:1] for key, value in batch.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_patches_have_the_statistics_of_v1s_pipeline(kind):
     config, samples = cascade(kind), 200
     numbers = []
     for augmentation, first in ((AugmentationV2(), 0), (Batchgenerators(), 10_000)):
-        batches = (with_previous(config, seed % 20) for seed in range(samples))
+        batches = (one(with_previous(config, seed % 20)) for seed in range(samples))
         found = [
             statistics(augmentation.augment(batch, config, first + seed))
             for seed, batch in enumerate(batches)

@@ -26,13 +26,11 @@ class Transform(Step):
 
     Args:
         make: Makes the transform for a configuration.
-        twin: Our step that enlarges and mirrors patches as the transform does.
-        in_plane: With dummy 2D, slices are channels.
+        twin: Our step that mirrors patches as the transform does.
     """
 
     make: Callable[[Configuration], Any]
     twin: Step | None = None
-    in_plane: bool = False
 
     def draw(self, rng: np.random.Generator, sample: Sample) -> int:  # noqa: ARG002
         """Return the seed."""
@@ -45,8 +43,7 @@ class Transform(Step):
             UsageError: It moves label maps, and there are further arrays, which it cannot move.
         """
         maps = [sample.label] if sample.previous is None else [sample.label, sample.previous]
-        folded = self.in_plane and sample.configuration.dummy_2d_augmentation
-        data, seg = (self._array(array, folded) for array in (sample.images, torch.cat(maps)))
+        data, seg = (array[None].cpu().numpy() for array in (sample.images, torch.cat(maps)))
         with seeded(decision):
             result = self.make(sample.configuration)(data=data.copy(), seg=seg.copy())
         if sample.arrays and not np.array_equal(seg, result["seg"]):
@@ -58,24 +55,12 @@ class Transform(Step):
             torch.from_numpy(np.ascontiguousarray(result[key][0], kind)).to(sample.images.device)
             for key, kind in (("data", np.float32), ("seg", seg.dtype))
         )
-        if folded:
-            images, moved = (
-                array.unflatten(0, (like, -1))
-                for array, like in ((images, len(sample.images)), (moved, len(maps)))
-            )
         previous = None if sample.previous is None else moved[1:]
         return replace(sample, images=images, label=moved[:1], previous=previous)
-
-    def input_size(self, size: tuple[int, ...], configuration: Configuration) -> tuple[int, ...]:
-        """Return that of the twin."""
-        return size if self.twin is None else self.twin.input_size(size, configuration)
 
     def mirrored_axes(self, configuration: Configuration) -> tuple[int, ...]:
         """Return those of the twin."""
         return () if self.twin is None else self.twin.mirrored_axes(configuration)
-
-    def _array(self, tensor: torch.Tensor, folded: bool) -> np.ndarray:
-        return (tensor.flatten(0, 1) if folded else tensor)[None].cpu().numpy()
 
 
 @contextlib.contextmanager

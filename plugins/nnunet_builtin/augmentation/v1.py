@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from nnunet_builtin.augmentation.cascade import CascadeOperators
 from nnunet_builtin.augmentation.mask import MaskOutside
 from nnunet_builtin.augmentation.mirror import Mirror
 from nnunet_builtin.augmentation.pipeline import Pipeline
 from nnunet_builtin.augmentation.spatial import Spatial, spatial_axes
-from nnunet_builtin.augmentation.transforms import Transform
+from nnunet_builtin.augmentation.transforms import Transform, seeded
+from nnunet_core.contracts.augmentation import Sample, Step
+from nnunet_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from nnunet_core.contracts.augmentation import Step
     from nnunet_core.data.plans import Configuration
 
 
@@ -27,7 +31,7 @@ class Batchgenerators(Pipeline):
     def default_steps(self) -> dict[str, Step]:
         """Return v1's steps."""
         return {
-            "spatial": Transform(_spatial, Spatial(), in_plane=True),
+            "spatial": V1Spatial(),
             "noise": Transform(_noise),
             "blur": Transform(_blur),
             "brightness": Transform(_brightness),
@@ -41,7 +45,51 @@ class Batchgenerators(Pipeline):
         }
 
 
-def _spatial(configuration: Configuration) -> Any:
+@dataclass(frozen=True)
+class V1Spatial(Step):
+    """The library's spatial transform with the label rule of v1's time (spec: training, section 5).
+
+    Its newer versions give a voxel the label of the largest weight. v1 gives it the largest label with half of the
+    weights: the 0/1 masks of the labels are moved as images are, with the same seed, which makes the same coordinates.
+    """
+
+    def draw(self, rng: np.random.Generator, sample: Sample) -> int:  # noqa: ARG002
+        """Return the seed."""
+        return int(rng.integers(2**32))
+
+    def apply(self, sample: Sample, decision: int) -> Sample:
+        """Move images and label maps.
+
+        Raises:
+            UsageError: There are further arrays.
+        """
+        if sample.arrays:
+            raise UsageError(
+                f"The augmentation 'batchgenerators' cannot move the arrays {', '.join(sample.arrays)}. Use 'v2'."
+            )
+        configuration = sample.configuration
+        axes = spatial_axes(configuration)
+
+        def moved(tensor: torch.Tensor, order: int, outside: float) -> torch.Tensor:
+            data = tensor.reshape(1, -1, *tensor.shape[-axes:]).cpu().numpy()
+            with seeded(decision):
+                found = _spatial(configuration, order, outside)(data=data)["data"]
+            return torch.from_numpy(found).reshape(len(tensor), *configuration.patch_size)
+
+        def moved_map(maps: torch.Tensor) -> torch.Tensor:
+            result = torch.zeros(len(maps), *configuration.patch_size, dtype=maps.dtype)
+            for value in maps.unique().tolist():
+                result[moved((maps == value).float(), 1, -1) >= 0.5] = value
+            return result.to(maps.device)
+
+        return sample.moved(lambda images: moved(images, 3, 0).to(images.device), moved_map)
+
+    def input_size(self, size: tuple[int, ...], configuration: Configuration) -> tuple[int, ...]:
+        """Return that of the built-in step."""
+        return Spatial().input_size(size, configuration)
+
+
+def _spatial(configuration: Configuration, order: int, outside: float) -> Any:
     from batchgenerators.transforms.spatial_transforms import SpatialTransform
 
     angle = Spatial().largest_angle(configuration)
@@ -53,10 +101,8 @@ def _spatial(configuration: Configuration) -> Any:
         angle_z=(-angle, angle),
         scale=(0.7, 1.4),
         border_mode_data="constant",
-        border_mode_seg="constant",
-        border_cval_seg=-1,
-        order_data=3,
-        order_seg=1,
+        border_cval_data=outside,
+        order_data=order,
         random_crop=False,
         p_scale_per_sample=0.2,
         p_rot_per_sample=0.2,
