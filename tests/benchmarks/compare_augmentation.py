@@ -81,7 +81,7 @@ def compare(patch: tuple[int, ...], repeat: int, samples: int) -> None:
     small = dict(ours.ordered)["spatial"].apply(large, Motion())
     steps, others = dict(ours.ordered), dict(theirs.ordered)
     motion = Motion(ANGLES[len(patch)], 0.8)
-    decisions = {"spatial": motion, **dict.fromkeys(PER_CHANNEL, {0: 0.8})}
+    decisions = {"spatial": motion, **{name: {0: 0.8} for name in PER_CHANNEL}}
     for name, decision in decisions.items():
         given, other = (large if name == "spatial" else small), others[name]
         # the transforms of the library decide themselves: take a seed with which they do it

@@ -258,9 +258,9 @@ def _points(
 
     def turned(places: Sequence[torch.Tensor], offsets: Sequence[float]) -> torch.Tensor:
         where = torch.empty(len(patch), *patch, dtype=kind, device=device)
-        for found, row, offset in zip(where, matrix.tolist(), offsets, strict=True):
+        for found, row, shift in zip(where, matrix.tolist(), offsets, strict=True):
             first, *others = (m * place for m, place in zip(row, places, strict=True))
-            torch.add(sum(others, offset), first, out=found)
+            torch.add(sum(others, shift), first, out=found)
         return where
 
     # the grid without storing it: each axis is a line that is broadcast
@@ -276,7 +276,7 @@ def _points(
     where = turned(centred, middle)
     if elastic.factor is None:  # stretched: as in v1, the mean of all lies in the centre
         for found, centre in zip(where, middle, strict=True):
-            found += centre - found.mean()
+            found.add_(centre - found.mean())
     return where
 
 
