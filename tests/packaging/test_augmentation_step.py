@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_stranger import ENTRY, PROJECT
+from test_stranger import ENTRY, PROJECT, short_run
 
 pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/change-augmentation.md"
 FILES = dict(re.findall(r'```python title="(\w+\.py)"\n(.*?)```', PAGE.read_text(), re.DOTALL))
 LOOK = """
-import json, numpy as np
+import json
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.stages.method import choose
 method = choose(Registry.discover(), variant="biased", choices={}, settings={})
@@ -39,18 +39,6 @@ def installed(tmp_path_factory):
     return target
 
 
-def run(path, *command):
-    paths = os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-
-
 def test_the_step_is_short():
     assert set(FILES) == {"my_steps.py", "my_plugin.py"}
     assert len(FILES["my_steps.py"].split("@dataclass")[1].split("\n")) <= 15
@@ -58,18 +46,15 @@ def test_the_step_is_short():
 
 
 def test_its_variant_trains_with_both_steps_after_noise(installed, tiny):
-    names = json.loads(run(installed, "-c", LOOK))
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-c", LOOK]
+    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    names = json.loads(found.stdout)
     place = names.index("noise")
     assert [name.rpartition(":")[2] for name in names[place + 1 : place + 3]] == [
         "Bias",
         "RicianNoiseTransform",
     ]
-    brief = ("epochs=1", "iterations_per_epoch=2", "validation_iterations=1")
-    settings = [part for setting in brief for part in ("--set", f"trainer.{setting}")]
-    workspace = tiny.parent.parent
-    options = ("--variant", "biased", "--folds", "0", "--workers", "1", *settings)
-    run(installed, "-m", "nnunet_cli", "run", tiny, "--workspace", workspace, *options)
-    (record,) = workspace.glob("results/*/biased/**/run.json")
-    found = json.loads(record.read_text())
-    assert found["status"] == "finished"
-    assert list(found["components"]["augmentation"]["settings"]["extra_steps"]) == ["noise"]
+    record = short_run(installed, tiny, "--variant", "biased")
+    assert record["status"] == "finished"
+    assert list(record["components"]["augmentation"]["settings"]["extra_steps"]) == ["noise"]
