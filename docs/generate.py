@@ -49,7 +49,7 @@ def hooks() -> str:
     """Return the page of all hooks, in life-cycle order."""
     parts = [
         "# Hooks\n\nA plugin is a module that an entry point of the group `nnunet_plugins` names. It implements any of these "
-        "with `@hookimpl`. Contracts of the components are in `nnunet_core/contracts/`, one file per kind.\n"
+        "with `@hookimpl`. What a component of each kind has to do is in [Contracts](contracts.md).\n"
     ]
     for name, function in vars(hookspecs).items():
         if name.startswith("nnunet_"):
@@ -130,7 +130,37 @@ def _first_line(path: Path) -> str:
     return documentation.partition("\n")[0].replace("|", "\\|")
 
 
-PAGES = {"cli.md": commands, "hooks.md": hooks, "components.md": components, "modules.md": modules}
+def contracts() -> str:
+    """Return the page of the contracts: the protocols and tasks of each kind, as they stand in the code."""
+    parts = [
+        "# Contracts\n\nWhat a component of each kind has to do, and what it may be able to do beyond that: every class of "
+        "`nnunet_core.contracts`, with shapes, units and errors. A component need not inherit from them.\n"
+    ]
+    for path in sorted((ROOT / "nnunet_core" / "contracts").glob("*.py")):
+        if path.name == "__init__.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        code = "\n\n\n".join(_source(path, node) for node in classes)
+        about = (ast.get_docstring(tree) or "").replace("\n", " ")
+        parts.append(f"## {path.stem}\n\n{about}\n\n```python\n{code}\n```\n")
+    return "\n".join(parts)
+
+
+def _source(path: Path, node: ast.ClassDef) -> str:
+    """Return the lines of a class, decorators included."""
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return "\n".join(lines[first - 1 : node.end_lineno])
+
+
+PAGES = {
+    "cli.md": commands,
+    "hooks.md": hooks,
+    "contracts.md": contracts,
+    "components.md": components,
+    "modules.md": modules,
+}
 
 
 def _option(parameter: object) -> str:

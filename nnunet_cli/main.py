@@ -5,23 +5,11 @@ Processes that prepare cases import this module too; so it imports what a comman
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-import threading
 import traceback
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class _StoppedError(BaseException):
-    """Ctrl-C or SIGTERM; Typer would turn a KeyboardInterrupt into an exit without a word."""
+from typing import NoReturn
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,22 +17,24 @@ def main(arguments: list[str] | None = None) -> None:
     from nnunet_cli.app import build_app
     from nnunet_core.errors import NnunetError
     from nnunet_core.registry.discovery import Registry
+    from nnunet_core.runtime.signals import Stopped, stopped_by_signals
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
         rest, denied = _take_no_plugin([argument for argument in given if argument != "--debug"])
-        registry = Registry.discover(denied)
-        with _stopped_by_signals():
+        _block(denied)
+        registry = Registry.discover()
+        with stopped_by_signals():
             build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
     except NnunetError as error:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         _end(error.exit_code)
-    except (_StoppedError, KeyboardInterrupt) as stop:
+    except (Stopped, KeyboardInterrupt) as stop:
         print("stopped; the same command goes on where it stopped.", file=sys.stderr)  # noqa: T201
-        _end(128 + (stop.args[0] if stop.args else signal.SIGINT))
+        _end(128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
     except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one message)
         if debug:
             traceback.print_exc()
@@ -67,27 +57,6 @@ def _end(code: int) -> NoReturn:
     sys.exit(code)
 
 
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM (batch systems) raise, so that locks and temporary files are removed on the way out."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _stop) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN
-    )  # batch systems may send several; what is left to do is cleaning up
-    raise _StoppedError(number)
-
-
 def _take_no_plugin(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Split `--no-plugin NAME` off, wherever it stands: it acts before plugins, and so before commands, exist."""
     rest: list[str] = []
@@ -101,3 +70,11 @@ def _take_no_plugin(arguments: list[str]) -> tuple[list[str], list[str]]:
         else:
             rest.append(argument)
     return rest, denied
+
+
+def _block(plugins: list[str]) -> None:
+    """Block plugins in this process and in all that it starts: what lies in the environment reaches every worker."""
+    from nnunet_core.registry.discovery import DENY_VARIABLE
+
+    if plugins:
+        os.environ[DENY_VARIABLE] = ",".join([os.environ.get(DENY_VARIABLE, ""), *plugins])

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from nnunet_cli.groups import Group
+from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.runtime import files
+from nnunet_core.registry.settings import parse_assignments
 from nnunet_core.runtime.memory import GB
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers, usable_cores
-from nnunet_core.store.models import find_weights
 from nnunet_core.store.workspace import Workspace
 
 _MOST_PROCESSES = 8
+#: What `--help` says about the option of a kind of component, where that is more than its name.
+_KINDS = {
+    "planner": "Planner: name, plugin/name or package.module:Class.",
+    "preprocessor": "Preprocessor; default: the one that the plans name.",
+    "network": "Network builder.",
+    "augmentation": "Augmentation of training patches.",
+    "predictor": "Predictor: how trained networks are applied to a case.",
+}
 DatasetArgument = Annotated[
     str, typer.Argument(help="Path, id or name of a dataset.", show_default=False)
 ]
@@ -28,17 +38,6 @@ WorkspaceOption = Annotated[
     ),
 ]
 VariantOption = Annotated[str, typer.Option(help="Named bundle of components to start from.")]
-PlannerOption = Annotated[
-    str | None, typer.Option(help="Planner: name, plugin/name or package.module:Class.")
-]
-PreprocessorOption = Annotated[
-    str | None, typer.Option(help="Preprocessor; default: the one that the plans name.")
-]
-NetworkOption = Annotated[str | None, typer.Option(help="Network builder.")]
-LossOption = Annotated[str | None, typer.Option(help="Loss.")]
-AugmentationOption = Annotated[str | None, typer.Option(help="Augmentation of training patches.")]
-TrainerOption = Annotated[str | None, typer.Option(help="Trainer.")]
-PostprocessorOption = Annotated[str | None, typer.Option(help="Postprocessor.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -65,7 +64,7 @@ WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Loader processes; default: by the number of cores.")
 ]
 ThreadsOption = Annotated[
-    int, typer.Option(min=0, help="Compute threads on CPU; 0 uses every core.")
+    int, typer.Option(min=0, help="Compute threads on CPU; 0 uses OMP_NUM_THREADS, or every core.")
 ]
 ProcessesOption = Annotated[
     int | None,
@@ -80,17 +79,68 @@ MemoryOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-PretrainedOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Model folder, fold folder or weights file to start from, also of nnU-Net v1 and v2; "
-        "what does not fit is said and left out."
-    ),
-]
-FreezeOption = Annotated[
-    str | None, typer.Option(help="Part of the network that keeps its weights: encoder.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def components_of(*kinds: str) -> Group:
+    """Return the options of these kinds of component; the argument is {kind: reference} of those that are given."""
+
+    def choices(**given: str | None) -> dict[str, str]:
+        return {kind: reference for kind, reference in given.items() if reference is not None}
+
+    choices.__signature__ = inspect.Signature(list(map(_option_of, kinds)))  # type: ignore[attr-defined]
+    return Group(choices)
+
+
+def _option_of(kind: str) -> inspect.Parameter:
+    text = _KINDS.get(kind, f"{kind.capitalize()}.")
+    option = Annotated[str | None, typer.Option(help=text)]
+    named = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(kind, named, default=None, annotation=option)
+
+
+def _settings(settings: SetOption = None) -> dict[str, dict[str, Any]]:
+    return parse_assignments(settings or [])
+
+
+def _computing(
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 0,
+) -> Runtime:
+    return Runtime(device, precision, workers, threads)
+
+
+def _pool(processes: ProcessesOption = None, memory_gb: MemoryOption = None) -> dict[str, Any]:
+    return {"processes": processes_of(processes), "memory": memory_of(memory_gb)}
+
+
+def _start(
+    pretrained: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model folder, fold folder or weights file to start from, also of nnU-Net v1 and v2; "
+            "what does not fit is said and left out."
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Part of the network that keeps its weights: encoder.")
+    ] = None,
+) -> dict[str, Any]:
+    return {"pretrained": pretrained, "freeze": () if freeze is None else (freeze,)}
+
+
+#: {kind: reference} of every kind that a run chooses.
+Components = Annotated[dict[str, str], components_of(*RUN_KINDS)]
+#: {kind: {field: value}} of `--set`.
+Settings = Annotated[dict[str, dict[str, Any]], Group(_settings)]
+#: How to compute.
+Computing = Annotated[Runtime, Group(_computing)]
+#: `processes` and `memory` of a Request.
+Pool = Annotated[dict[str, Any], Group(_pool)]
+#: `pretrained` and `freeze` of a Request.
+Start = Annotated[dict[str, Any], Group(_start)]
 
 
 def registry_of(context: typer.Context) -> Registry:
@@ -102,28 +152,6 @@ def registry_of(context: typer.Context) -> Registry:
 def workspace_of(folder: Path | None) -> Workspace:
     """Return the workspace of `--workspace`."""
     return Workspace.find(folder)
-
-
-def choices_of(**kinds: str | None) -> dict[str, str]:
-    """Return {kind: reference} of the component options that were given."""
-    return {kind: kinds[kind] for kind in RUN_KINDS if kinds.get(kind) is not None}  # type: ignore[misc]
-
-
-def with_pretrained(
-    settings: dict[str, dict[str, Any]], pretrained: Path | None, freeze: str | None
-) -> dict[str, dict[str, Any]]:
-    """Return settings with those that `--pretrained` and `--freeze` stand for; the content of the file is pinned.
-
-    Raises:
-        UsageError: There are no weights.
-    """
-    chosen: dict[str, Any] = {} if freeze is None else {"freeze": freeze}
-    if pretrained is not None:
-        path = find_weights(pretrained)
-        chosen.update(pretrained=str(path), pretrained_digest=files.file_digest(path))
-    return (
-        {**settings, "trainer": {**settings.get("trainer", {}), **chosen}} if chosen else settings
-    )
 
 
 def folds_of(text: str) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ _COMMANDS = {
     "preprocess": ("steps:preprocess", "Prepare the cases of a dataset for training."),
     "train": ("steps:train", "Train and validate folds."),
     "predict": ("predict:predict", "Predict a folder of images with a trained model."),
-    "evaluate": ("predict:evaluate", "Compare predicted with reference label maps."),
     "models list": ("models:list_models", "List the trained models of the workspace."),
     "plugins list": ("plugins:list_plugins", "List every plugin and component."),
     "plugins show": ("plugins:show", "Show one component with its settings."),

@@ -1,25 +1,19 @@
-"""`nnunet predict` and `nnunet evaluate`."""
+"""`nnunet predict`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError
-from nnunet_core.runtime import files
-from nnunet_core.runtime.workers import Workers
-from nnunet_core.stages.evaluate import evaluate_folders, mean_foreground_dice
+from nnunet_core.registry.settings import parse_assignments
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.store.models import Model, find_model
-from nnunet_core.store.raw import find_dataset, find_format, find_label_ending
 
 
 def predict(
@@ -43,10 +37,31 @@ def predict(
             help="Folds with commas between them; default: every numbered one that is trained."
         ),
     ] = None,
-    mirroring: Annotated[bool, typer.Option(help="Average over mirrored inputs.")] = True,
+    predictor: Annotated[
+        str | None,
+        typer.Option(help="Predictor; default: the one that the model was validated with."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="predictor.FIELD=VALUE",
+            help="A setting of the predictor, e.g. predictor.step_size=0.7; repeatable.",
+        ),
+    ] = None,
+    mirroring: Annotated[
+        bool | None,
+        typer.Option(
+            help="Average over mirrored inputs; short for --set predictor.mirroring=...",
+            show_default=False,
+        ),
+    ] = None,
     step_size: Annotated[
-        float, typer.Option(help="Sliding-window step, a fraction of the patch in (0, 1].")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            help="Sliding-window step, a fraction of the patch in (0, 1]; short for --set predictor.step_size=..."
+        ),
+    ] = None,
     postprocessing: Annotated[
         bool, typer.Option(help="Apply the postprocessing found on the validation cases.")
     ] = True,
@@ -64,8 +79,8 @@ def predict(
     """Predict every case of a folder with a trained model; cases that are predicted already are left alone."""
     options = PredictionOptions(
         folds=o.folds_of(folds) if folds else (),
-        mirroring=mirroring,
-        step_size=step_size,
+        predictor=predictor,
+        settings=_predictor_settings(settings or [], mirroring=mirroring, step_size=step_size),
         postprocess=postprocessing,
         save_probabilities=save_probabilities,
         overwrite=overwrite,
@@ -74,59 +89,6 @@ def predict(
     found = _find(model, workspace)
     paths = predict_folder(found, images, output, o.registry_of(context), options, make_reporter())
     out().print(f"{len(paths)} cases in {output}", soft_wrap=True)
-
-
-def evaluate(
-    context: typer.Context,
-    predictions: Annotated[
-        Path, typer.Argument(help="Folder of predicted label maps.", show_default=False)
-    ],
-    references: Annotated[
-        Path, typer.Argument(help="Folder of reference label maps.", show_default=False)
-    ],
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help="Dataset, or dataset.json, that declares the labels.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Summary file; default: summary.json beside the predictions."),
-    ] = None,
-    workspace: o.WorkspaceOption = None,
-    processes: o.ProcessesOption = None,
-    as_json: o.JsonOption = False,
-) -> None:
-    """Compare predicted with reference label maps: Dice and twelve other overlap metrics per case and label."""
-    path = (
-        Path(dataset)
-        if dataset.endswith(".json")
-        else find_dataset(dataset, o.workspace_of(workspace).raw) / "dataset.json"
-    )
-    document = files.read_json(path)
-    labels = Labels.from_dataset_json(document, path)
-    ending = find_label_ending(path.parent, document, o.registry_of(context))
-    image_format = find_format(ending, o.registry_of(context), document.get("label_format"))
-    with Workers(o.processes_of(processes)) as workers:
-        summary = evaluate_folders(predictions, references, labels, image_format, ending, workers)
-    target = output or predictions / "summary.json"
-    files.write_json(target, summary)
-    if as_json:
-        typer.echo(json.dumps(summary["results"]["mean"], indent=1))
-        return
-    table = Table(title=f"{len(summary['results']['all'])} cases", title_justify="left")
-    columns = ("Dice", "Jaccard", "Precision", "Recall")
-    for column in ("label", *columns):
-        table.add_column(column)
-    names = {str(value): name for value, name in labels.names.items()}
-    for key, metrics in summary["results"]["mean"].items():
-        table.add_row(names.get(key, key), *(_number(metrics[column]) for column in columns))
-    out().print(table)
-    out().print(
-        f"mean foreground Dice {mean_foreground_dice(summary):.4f}; every metric: {target}",
-        soft_wrap=True,
-    )
 
 
 def _find(reference: str, workspace: Path | None) -> Model:
@@ -140,5 +102,14 @@ def _find(reference: str, workspace: Path | None) -> Model:
     return find_model(o.workspace_of(workspace).results, *parts)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:
+    """Return {field: value} of `--set predictor.FIELD=VALUE` and of the short forms that were given."""
+    parsed = parse_assignments(assignments)
+    others = sorted(set(parsed) - {"predictor"})
+    if others:
+        raise UsageError(
+            f"--set got a field of the {others[0]}, which decides how a model is trained; 'nnunet predict' takes "
+            "predictor.FIELD=VALUE."
+        )
+    given = {name: value for name, value in short.items() if value is not None}
+    return {**parsed.get("predictor", {}), **given}

@@ -11,10 +11,9 @@ import typer
 from rich.table import Table
 
 from nnunet_cli import options as o
+from nnunet_cli.groups import grouped
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.settings import parse_assignments
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.stages.predict import PredictionOptions
@@ -22,6 +21,7 @@ from nnunet_core.stages.run import Request, RunResult, made
 from nnunet_core.stages.run import run as run_method
 
 
+@grouped
 def run(
     context: typer.Context,
     dataset: Annotated[
@@ -30,15 +30,10 @@ def run(
             help="Path, id or name of a dataset; 'demo' makes a small one.", show_default=False
         ),
     ],
+    *,
     variant: o.VariantOption = "default",
-    planner: o.PlannerOption = None,
-    preprocessor: o.PreprocessorOption = None,
-    network: o.NetworkOption = None,
-    loss: o.LossOption = None,
-    augmentation: o.AugmentationOption = None,
-    trainer: o.TrainerOption = None,
-    postprocessor: o.PostprocessorOption = None,
-    settings: o.SetOption = None,
+    choices: o.Components,
+    settings: o.Settings,
     configuration: o.ConfigurationOption = None,
     folds: Annotated[
         str | None,
@@ -59,15 +54,10 @@ def run(
         bool, typer.Option(help="Replace predictions of another model in the output folder.")
     ] = False,
     workspace: o.WorkspaceOption = None,
-    device: o.DeviceOption = "auto",
-    precision: o.PrecisionOption = "auto",
-    workers: o.WorkersOption = None,
-    threads: o.ThreadsOption = 0,
-    processes: o.ProcessesOption = None,
-    memory_gb: o.MemoryOption = None,
+    runtime: o.Computing,
+    pool: o.Pool,
     seed: o.SeedOption = 12345,
-    pretrained: o.PretrainedOption = None,
-    freeze: o.FreezeOption = None,
+    start: o.Start,
     as_json: o.JsonOption = False,
 ) -> None:
     """Run the whole method on a dataset: fingerprint, plan, preprocess, train, validate, evaluate, predict.
@@ -76,30 +66,20 @@ def run(
     """
     registry, report = o.registry_of(context), make_reporter(quiet=as_json)
     space = o.workspace_of(workspace)
-    runtime = Runtime(device, precision, workers, threads)
-    choices = o.choices_of(
-        planner=planner,
-        preprocessor=preprocessor,
-        network=network,
-        loss=loss,
-        augmentation=augmentation,
-        trainer=trainer,
-        postprocessor=postprocessor,
-    )
     request = Request(
         dataset=dataset,
         variant=variant,
         choices=choices,
-        settings=o.with_pretrained(parse_assignments(settings or []), pretrained, freeze),
+        settings=settings,
         configurations=tuple(configuration or ()),
         folds=o.folds_of(folds) if folds is not None else (),
         runtime=runtime,
         seed=seed,
-        processes=o.processes_of(processes),
-        memory=o.memory_of(memory_gb),
         predict=predict,
         output=output,
         options=PredictionOptions(runtime=runtime, overwrite=overwrite),
+        **pool,
+        **start,
     )
     request = made(request, registry, space, report)
     _header(registry, report)

@@ -1,4 +1,4 @@
-"""`nnunet plan`, `preprocess` and `train`: the single steps of a run."""
+"""`nnunet plan`, `preprocess` and `train`: the main path up to one of its steps."""
 
 from __future__ import annotations
 
@@ -9,43 +9,26 @@ import typer
 from rich.table import Table
 
 from nnunet_cli import options as o
+from nnunet_cli.groups import grouped
 from nnunet_cli.launch import launch
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Plans
-from nnunet_core.data.splits import load_splits
-from nnunet_core.registry.settings import parse_assignments
 from nnunet_core.runtime.processes import distributed_rank
-from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.runtime.workers import Workers
-from nnunet_core.stages import cascade
-from nnunet_core.stages import select as selection
-from nnunet_core.stages.experiment import Experiment, check_trainer
-from nnunet_core.stages.folds import train_fold
-from nnunet_core.stages.method import Method, choose
-from nnunet_core.stages.plan import describe, make_plans
-from nnunet_core.stages.prepare import prepare
-from nnunet_core.stages.run import (
-    Request,
-    default_configurations,
-    prepare_experiment,
-    previous_stage,
-)
-from nnunet_core.store.raw import open_dataset
-from nnunet_core.store.workspace import Workspace
+from nnunet_core.stages.plan import describe
+from nnunet_core.stages.run import Request, opened
+from nnunet_core.stages.select import dice_by_name
 
 
+@grouped
 def plan(
     context: typer.Context,
     dataset: o.DatasetArgument,
+    *,
     variant: o.VariantOption = "default",
-    planner: o.PlannerOption = None,
-    network: o.NetworkOption = None,
-    settings: o.SetOption = None,
+    choices: Annotated[dict[str, str], o.components_of("planner", "network")],
+    settings: o.Settings,
     workspace: o.WorkspaceOption = None,
-    processes: o.ProcessesOption = None,
-    memory_gb: o.MemoryOption = None,
+    pool: o.Pool,
     as_json: o.JsonOption = False,
 ) -> None:
     """Make the plans of a dataset and show them: what will be trained, and why.
@@ -53,16 +36,9 @@ def plan(
     The plans file may be edited by hand; it is validated when it is read.
     """
     registry, space = o.registry_of(context), o.workspace_of(workspace)
-    method = choose(
-        registry,
-        variant,
-        o.choices_of(planner=planner, network=network),
-        parse_assignments(settings or []),
-    )
-    report = make_reporter(quiet=as_json)
-    data = open_dataset(dataset, space.raw, registry, space.preprocessed)
-    with o.workers_of(processes, memory_gb, report) as pool:
-        plans, path = make_plans(data, method, space, pool, report)
+    request = Request(dataset, variant, choices, settings, **pool)
+    with opened(request, registry, space, make_reporter(quiet=as_json)) as steps:
+        plans, path = steps.plans
     if as_json:
         typer.echo(plans.model_dump_json(indent=1))
     else:
@@ -70,18 +46,17 @@ def plan(
         out().print(f"plans file: {path}", soft_wrap=True)
 
 
+@grouped
 def preprocess(
     context: typer.Context,
     dataset: o.DatasetArgument,
+    *,
     variant: o.VariantOption = "default",
-    planner: o.PlannerOption = None,
-    preprocessor: o.PreprocessorOption = None,
-    network: o.NetworkOption = None,
-    settings: o.SetOption = None,
+    choices: Annotated[dict[str, str], o.components_of("planner", "preprocessor", "network")],
+    settings: o.Settings,
     configuration: o.ConfigurationOption = None,
     workspace: o.WorkspaceOption = None,
-    processes: o.ProcessesOption = None,
-    memory_gb: o.MemoryOption = None,
+    pool: o.Pool,
     device: o.DeviceOption = "cpu",
     verify: Annotated[
         bool,
@@ -92,43 +67,29 @@ def preprocess(
     ] = False,
 ) -> None:
     """Prepare the training cases of a dataset: crop, resample, normalise, store. Finished cases are not done again."""
-    registry, space, report = o.registry_of(context), o.workspace_of(workspace), make_reporter()
-    choices = o.choices_of(planner=planner, preprocessor=preprocessor, network=network)
-    method = choose(registry, variant, choices, parse_assignments(settings or []))
-    data = open_dataset(dataset, space.raw, registry, space.preprocessed)
-    with o.workers_of(processes, memory_gb, report) as pool:
-        plans, _ = make_plans(data, method, space, pool, report)
-        for name in configuration or default_configurations(plans):
-            store = prepare(
-                data, plans.configuration(name), method, space, pool, report, device, verify
-            )
+    registry, space = o.registry_of(context), o.workspace_of(workspace)
+    request = Request(dataset, variant, choices, settings, tuple(configuration or ()), **pool)
+    with opened(request, registry, space, make_reporter()) as steps:
+        for name in steps.configurations():
+            store = steps.prepared(name, device, verify)
             out().print(f"{name}: {len(store.names())} cases in {store.folder}", soft_wrap=True)
 
 
+@grouped
 def train(
     context: typer.Context,
     dataset: o.DatasetArgument,
+    *,
     variant: o.VariantOption = "default",
-    planner: o.PlannerOption = None,
-    preprocessor: o.PreprocessorOption = None,
-    network: o.NetworkOption = None,
-    loss: o.LossOption = None,
-    augmentation: o.AugmentationOption = None,
-    trainer: o.TrainerOption = None,
-    postprocessor: o.PostprocessorOption = None,
-    settings: o.SetOption = None,
+    choices: o.Components,
+    settings: o.Settings,
     configuration: o.ConfigurationOption = None,
     folds: o.FoldsOption = "0",
     workspace: o.WorkspaceOption = None,
-    device: o.DeviceOption = "auto",
-    precision: o.PrecisionOption = "auto",
-    workers: o.WorkersOption = None,
-    threads: o.ThreadsOption = 0,
-    processes: o.ProcessesOption = None,
-    memory_gb: o.MemoryOption = None,
+    runtime: o.Computing,
+    pool: o.Pool,
     seed: o.SeedOption = 12345,
-    pretrained: o.PretrainedOption = None,
-    freeze: o.FreezeOption = None,
+    start: o.Start,
     gpus: Annotated[
         int | None,
         typer.Option(min=1, help="Train on this many GPUs of this machine, through torchrun."),
@@ -142,66 +103,32 @@ def train(
 ) -> None:
     """Train and validate folds; plans and prepared cases are made if they are missing. A stopped training goes on."""
     if gpus is not None and gpus > 1:
-        launch(sys.argv[1:], gpus, device)
+        launch(sys.argv[1:], gpus, runtime.device)
     registry, space = o.registry_of(context), o.workspace_of(workspace)
-    report = make_reporter(quiet=distributed_rank() > 0)
-    choices = o.choices_of(
-        planner=planner,
-        preprocessor=preprocessor,
-        network=network,
-        loss=loss,
-        augmentation=augmentation,
-        trainer=trainer,
-        postprocessor=postprocessor,
-    )
     request = Request(
         dataset=dataset,
-        runtime=Runtime(device, precision, workers, threads),
+        variant=variant,
+        choices=choices,
+        settings=settings,
+        configurations=tuple(configuration or ()),
         folds=o.folds_of(folds),
+        runtime=runtime,
         seed=seed,
+        **pool,
+        **start,
     )
-    method = choose(
-        registry,
-        variant,
-        choices,
-        o.with_pretrained(parse_assignments(settings or []), pretrained, freeze),
-    )
-    data = open_dataset(dataset, space.raw, registry, space.preprocessed)
-    report.message(f"method: {method.name}")
-    check_trainer(method, request.runtime)
-    splits = load_splits(data.names, request.folds, space.splits(data.name), report)
-    with o.workers_of(processes, memory_gb, report) as pool:
-        plans, _ = make_plans(data, method, space, pool, report)
-    for name in configuration or default_configurations(plans):
-        with o.workers_of(processes, memory_gb, report) as pool:
-            experiment = _experiment(request, data, method, plans, name, space, pool, report)
-        for fold, split in splits.items():
-            summary = train_fold(experiment, fold, split, restart)
-            if not summary:
-                continue
-            dice = selection.dice_by_name(summary, data)
-            shown = ", ".join(f"{label} {value:.4f}" for label, value in dice.items())
-            out().print(
-                f"{name} fold {fold}: validation Dice {shown}; {experiment.fold_folder(fold)}",
-                soft_wrap=True,
-            )
-
-
-def _experiment(
-    request: Request,
-    dataset: Dataset,
-    method: Method,
-    plans: Plans,
-    name: str,
-    space: Workspace,
-    pool: Workers,
-    report: Reporter,
-) -> Experiment:
-    """Prepare a configuration; a cascade is connected with the stage before it, which must be trained."""
-    experiment = prepare_experiment(request, dataset, method, plans, name, space, pool, report)
-    if experiment.configuration.previous is None:
-        return experiment
-    return cascade.connect(experiment, *previous_stage(request, experiment, plans, space, pool))
+    with opened(request, registry, space, make_reporter(quiet=distributed_rank() > 0)) as steps:
+        for experiment, trained in steps.train(steps.splits(), restart):
+            for fold, summary in trained:
+                if not summary:  # another process of this training reports
+                    continue
+                dice = dice_by_name(summary, steps.dataset)
+                shown = ", ".join(f"{label} {value:.4f}" for label, value in dice.items())
+                out().print(
+                    f"{experiment.configuration_name} fold {fold}: validation Dice {shown}; "
+                    f"{experiment.fold_folder(fold)}",
+                    soft_wrap=True,
+                )
 
 
 def _print_plans(plans: Plans) -> None:

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 class Augmentation(Protocol):
     """Random transforms of training patches, seeded per sample: equal seeds give equal patches in any process.
 
-    It may also have `mirrored_axes(configuration)`, the axes of the patch that it mirrors and prediction may average over
-    (all, without it), and `augment_tensors(images, label, configuration, seed, previous)`, which does the work of `augment`
-    on tensors in the training process.
+    Optional: `abilities.Mirrors` (which axes), `abilities.AugmentsTensors` (on the device, in the training process).
     """
 
     def generator_patch_size(self, configuration: Configuration) -> tuple[int, ...]:

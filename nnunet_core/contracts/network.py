@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class NetworkBuilder(Protocol):
-    """Builds a network, and knows how much memory one takes."""
+    """Builds a network, and knows how much memory one takes and which patch sizes fit it."""
 
     def build(self, spec: NetworkSpec) -> torch.nn.Module:
         """Return a network: (B, input_channels, *patch) -> list of logits (B, output_channels, *resolution).
@@ -24,5 +24,9 @@ class NetworkBuilder(Protocol):
         ...
 
     def memory(self, spec: NetworkSpec, patch_size: Sequence[int]) -> float:
-        """Return the memory of training on one patch, in the planner's unit (spec: planning, section 5)."""
+        """Return the bytes that training on one patch (voxels per axis) takes; planners compare them with their budget."""
+        ...
+
+    def divisor(self, spec: NetworkSpec) -> tuple[int, ...]:
+        """Return the number of voxels, per axis, that patch sizes must be multiples of."""
         ...

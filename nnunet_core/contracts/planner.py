@@ -27,5 +27,5 @@ class Planner(Protocol):
         ...
 
     def plan(self, dataset: Dataset, fingerprint: Fingerprint, network: NetworkBuilder) -> Plans:
-        """Return the plans; the network builder is asked for the memory of candidate architectures."""
+        """Return the plans; the network builder is asked for the memory and the divisor of candidate architectures."""
         ...

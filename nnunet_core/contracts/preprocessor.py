@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 class Preprocessor(Protocol):
     """Takes a raw case to a network's grid and intensities, and probabilities back.
 
-    It may also have `on(device)`, which returns a copy that computes on that device, and for cascades
-    `prepare_label(label, geometry)`, which takes a label map (Z, Y, X) of the file's grid to that of a prepared case.
+    Optional: `abilities.ComputesOnDevice`, and for cascades `abilities.PreparesLabels`.
     """
 
     def prepare(

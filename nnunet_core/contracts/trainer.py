@@ -1,4 +1,4 @@
-"""What trains folds, and applies what it trained."""
+"""What trains folds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nnunet_core.contracts.augmentation import Augmentation
     from nnunet_core.contracts.loss import LossBuilder
     from nnunet_core.contracts.network import NetworkBuilder
     from nnunet_core.data.labels import Labels
     from nnunet_core.data.plans import Configuration
+    from nnunet_core.data.weights import InitialWeights
     from nnunet_core.runtime.reporting import Reporter
     from nnunet_core.store.prepared import LabelStore, PreparedStore
 
@@ -27,7 +26,7 @@ class Runtime:
         device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the best that exists.
         precision: `float32`, `bfloat16`, `float16`; `auto` takes what the device is fast in.
         workers: Loader processes; 0 loads in the training process.
-        threads: Compute threads of the training process on CPU; 0 uses every core.
+        threads: Compute threads of the training process on CPU; 0 uses OMP_NUM_THREADS, or every core.
     """
 
     device: str = "auto"
@@ -50,6 +49,8 @@ class TrainingTask:
         seed: Of everything random.
         report: Where progress goes.
         previous: Label maps of the previous stage, in a cascade.
+        initial: Weights of another model to start from, and what of them stays; None starts from random ones. Only a
+            trainer with `abilities.StartsFromWeights` gets them.
         epoch_finished: Call with each line of metrics.jsonl; observers hear of it.
     """
 
@@ -67,37 +68,13 @@ class TrainingTask:
     report: Reporter
     epoch_finished: Callable[[Mapping[str, object]], None]
     previous: LabelStore | None = None
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """The networks of one or more folds that predict together.
-
-    Attributes:
-        folds: Fold folders, each with `weights.safetensors`.
-        configuration, labels: What they were trained for.
-        network: Built network builder.
-        runtime: Device and precision.
-        mirroring: Average over mirrored inputs.
-        mirror_axes: Axes of the patch that training mirrored; None is all.
-        step_size: Sliding-window step as a fraction of the patch.
-    """
-
-    folds: tuple[Path, ...]
-    configuration: Configuration
-    labels: Labels
-    network: NetworkBuilder
-    runtime: Runtime
-    mirroring: bool = True
-    step_size: float = 0.5
-    mirror_axes: tuple[int, ...] | None = None
+    initial: InitialWeights | None = None
 
 
 class Trainer(Protocol):
-    """Trains folds, and applies what it trained.
+    """Trains folds.
 
-    A trainer may have `check(runtime)`, which raises UsageError where its settings contradict each other, or the device or
-    precision does not exist. It is called before any case is prepared.
+    Optional: `abilities.ChecksRuntime`, `abilities.StartsFromWeights`.
     """
 
     def train(self, task: TrainingTask) -> Mapping[str, str]:
@@ -109,8 +86,4 @@ class Trainer(Protocol):
         Raises:
             TrainingError: The training cannot go on (a loader died, the loss is not finite).
         """
-        ...
-
-    def predictor(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
-        """Load the weights once and return a function: images float32 (C, *spatial) -> probabilities (K, *spatial)."""
         ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +17,9 @@ from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.runtime import files
 
-DEFAULT_ENDING = ".nii.gz"
-_BYTES_PER_VALUE = (
-    12  # of an image while it is loaded or resampled: as it was, as it will be, and between
-)
+# of an image while it is loaded or resampled: as it was, as it will be, and between
+_BYTES_PER_VALUE = 12
 _BYTES_PER_VOXEL = 8  # of label and masks
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
 @dataclass(frozen=True)
@@ -40,13 +36,42 @@ class CaseFiles:
     images: tuple[Path, ...]
     label: Path | None = None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file: the images in channel order, then the label."""
+        return self.images if self.label is None else (*self.images, self.label)
+
+
+@dataclass(frozen=True)
+class DatasetContent:
+    """What a reader finds in a dataset folder (contracts.DatasetReader).
+
+    Attributes:
+        channels: Channel names, by channel index.
+        labels: What label values mean.
+        training: Training cases, each with a label; their files lie below the folder.
+        ending: Of image files, with the leading dot.
+        label_ending: Of label files and predictions; empty is that of the images.
+        image_format, label_format: References of components, where the folder names them; None goes by the ending.
+        document: What else the folder says, JSON values: the parsed dataset.json. Part of the dataset's identity.
+    """
+
+    channels: tuple[str, ...]
+    labels: Labels
+    training: tuple[CaseFiles, ...]
+    ending: str = ".nii.gz"
+    label_ending: str = ""
+    image_format: str | None = None
+    label_format: str | None = None
+    document: Mapping[str, Any] = field(default_factory=dict)
+
 
 @dataclass(frozen=True)
 class Dataset:
     """A raw dataset on disk.
 
     Attributes:
-        folder: Holds dataset.json, imagesTr, labelsTr.
+        folder: Holds its files.
         name: Folder name, for example `Task004_Hippocampus`.
         channels: Channel names, by channel index.
         labels: What label values mean.
@@ -55,8 +80,9 @@ class Dataset:
         label_ending: Of label files and predictions.
         label_format: Reads and writes them.
         training: Training cases, sorted by name.
-        document: The parsed dataset.json.
+        document: What identifies it beside its files, see `DatasetContent`.
         digests: Content digests of its files.
+        format_names: References of image format and label format, where the dataset names them.
     """
 
     folder: Path
@@ -70,6 +96,7 @@ class Dataset:
     training: tuple[CaseFiles, ...]
     document: Mapping[str, Any]
     digests: files.Digests = field(default_factory=files.Digests, compare=False)
+    format_names: tuple[str | None, str | None] = (None, None)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,19 +181,9 @@ class Dataset:
     @functools.cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that identify dataset.json and the content of every training file."""
-        paths = [
-            path
-            for case in self.training
-            for path in (*case.images, case.label)
-            if path is not None
-        ]
-        contents = dict(
-            zip(
-                (str(path.relative_to(self.folder)) for path in paths),
-                self.file_digests(paths),
-                strict=True,
-            )
-        )
+        paths = [path for case in self.training for path in case.paths]
+        names = [str(path.relative_to(self.folder)) for path in paths]
+        contents = dict(zip(names, self.file_digests(paths), strict=True))
         return files.digest({"document": self.document, "files": contents})
 
     def file_digests(self, paths: Sequence[Path]) -> list[str]:
@@ -179,60 +196,3 @@ class Dataset:
             return self.digests.of(paths)
         except OSError as error:
             raise ImageError(f"A file of {self.name} cannot be read: {error}") from error
-
-    def find_cases(self, folder: Path) -> tuple[CaseFiles, ...]:
-        """List the cases of a folder of images `CASE_0000.ext`, complete with every channel, sorted by name.
-
-        Raises:
-            DatasetError: No image of the dataset's ending, or missing channels (all of them are listed).
-        """
-        return tuple(find_cases(folder, self.ending, len(self.channels), self.image_format))
-
-
-def find_cases(
-    folder: Path, ending: str, channels: int, image_format: ImageFormat
-) -> list[CaseFiles]:
-    """List the cases of an image folder; see `Dataset.find_cases`."""
-    if not folder.is_dir():
-        raise DatasetError(f"The image folder {folder} does not exist.")
-    found: dict[str, dict[int, Path]] = {}
-    plain: list[str] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.endswith(ending):
-            continue
-        stem = path.name.removesuffix(ending)
-        match = _CHANNEL.fullmatch(stem)
-        if match:
-            found.setdefault(match["case"], {})[int(match["channel"])] = path
-        else:
-            plain.append(path.name)
-    if not found:
-        hint = (
-            f" It holds {plain[0]} and {len(plain) - 1} more without a channel number: 4D files of the decathlon layout "
-            "are converted with: nnunet dataset convert FOLDER"
-            if plain
-            else ""
-        )
-        raise DatasetError(f"{folder} holds no image named CASE_0000{ending}.{hint}")
-    expected = _expected_files(found, channels, image_format)
-    missing = [
-        f"{case}_{c:04d}{ending}" for case in found for c in range(expected) if c not in found[case]
-    ]
-    if missing:
-        raise DatasetError(
-            f"{folder} lacks {len(missing)} channel files ({channels} channels are declared): {', '.join(missing[:10])}."
-        )
-    return [
-        CaseFiles(case, tuple(found[case][c] for c in range(expected))) for case in sorted(found)
-    ]
-
-
-def _expected_files(
-    found: Mapping[str, Mapping[int, Path]], channels: int, image_format: ImageFormat
-) -> int:
-    """Return the number of files per case: one file holds all channels when it is an RGB image."""
-    if channels > 1 and all(list(case) == [0] for case in found.values()):
-        first = next(iter(found.values()))[0]
-        if image_format.header(first).channels == channels:
-            return 1
-    return channels

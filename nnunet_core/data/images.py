@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,7 +72,11 @@ class Image:
 
 
 class ImageFormat(Protocol):
-    """Reads and writes one family of image files."""
+    """Reads and writes one family of image files.
+
+    Everything that is written as an image goes through `write`: predicted label maps, a dataset that is made. What a file
+    needs beside voxels and geometry (a colour table, the metadata of DICOM SEG) is the affair of its format.
+    """
 
     endings: tuple[str, ...]
 
@@ -86,7 +89,14 @@ class ImageFormat(Protocol):
         ...
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
-        """Write an array (Z, Y, X) atomically. Raises ImageError or StorageError."""
+        """Write an array (Z, Y, X) atomically, with the geometry of the image that it belongs to.
+
+        Label maps are uint8, or uint16 where the dataset has a label above 255 (`labels.label_type`).
+
+        Raises:
+            ImageError: The format cannot hold the array, or is read only.
+            StorageError: The disk is full, or the folder cannot be written.
+        """
         ...
 
 
@@ -115,16 +125,3 @@ def check_finite(voxels: np.ndarray, path: Path) -> None:
             f"{path} holds {lost} voxels that are NaN or infinite. "
             "Replace them with a number, for example the background intensity."
         )
-
-
-@functools.lru_cache(maxsize=16)
-def _axis_letters(direction: tuple[float, ...]) -> str:
-    """Return the orientation (`LPS` for the identity) of a direction matrix."""
-    import SimpleITK as sitk
-
-    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction))
-
-
-def orientation(geometry: Geometry) -> str:
-    """Return the anatomical orientation letters of an image, for people."""
-    return _axis_letters(geometry.direction)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from nnunet_core.errors import DatasetError
@@ -42,63 +43,53 @@ class Labels(BaseModel):
         return frozenset(known if self.ignore is None else known | {self.ignore})
 
     @classmethod
-    def from_dataset_json(cls, content: Mapping[str, Any], source: object) -> Labels:
-        """Read `labels` of a dataset.json of either layout: {"1": "liver"} (v1) or {"liver": 1} (v2).
+    def from_names(
+        cls, names: Mapping[str, Any], order: object = None, source: object = "labels"
+    ) -> Labels:
+        """Return the labels of {name: value}: `{"background": 0, "liver": 1}`.
 
         Args:
-            content: The parsed dataset.json.
-            source: Its path, for messages.
+            names: A list of values makes the labels regions; the name `ignore` is the ignore label, which comes last.
+            order: With regions, the value that each one writes.
+            source: Where they are declared, for messages.
 
         Raises:
-            DatasetError: No labels, no background 0, values that are not consecutive, or unknown forms.
+            DatasetError: No background 0, values that are not consecutive, or unknown forms.
         """
-        raw = content.get("labels")
-        if not isinstance(raw, Mapping) or not raw:
-            raise DatasetError(
-                f"{source}: 'labels' is missing; it maps values to names, for example {{'1': 'liver'}}."
+        pairs = {name: _values(value, source) for name, value in names.items() if name != "ignore"}
+        ignore = _value(names["ignore"], source) if "ignore" in names else None
+        present = sorted({value for values in pairs.values() for value in values})
+        _check_consecutive(present, ignore, source)
+        foreground = {name: values for name, values in pairs.items() if values != (0,)}
+        if not any(isinstance(value, list | tuple) for value in names.values()):
+            return cls(
+                names={values[0]: name for name, values in pairs.items()},
+                foreground=tuple(values[0] for values in foreground.values()),
+                ignore=ignore,
             )
-        if all(str(key).lstrip("-").isdigit() for key in raw):
-            pairs: dict[str, Any] = {str(name): int(value) for value, name in raw.items()}
-            if len(pairs) != len(raw):
-                raise DatasetError(
-                    f"{source}: two labels have the same name: {list(raw.values())}."
-                )
-        else:
-            pairs = dict(raw)
-        return _from_pairs(pairs, content.get("regions_class_order"), source)
+        if not isinstance(order, list | tuple) or len(order) != len(foreground):
+            raise DatasetError(
+                f"{source}: region-based labels need 'regions_class_order' with one value per region, got {order!r}."
+            )
+        singles = {values[0]: name for name, values in pairs.items() if len(values) == 1}
+        return cls(
+            names={value: singles.get(value, f"label {value}") for value in present},
+            foreground=tuple(value for value in present if value),
+            regions=tuple(foreground.values()),
+            region_names=tuple(foreground),
+            region_order=tuple(_value(value, source) for value in order),
+            ignore=ignore,
+        )
 
 
-def _from_pairs(pairs: dict[str, Any], order: Any, source: object) -> Labels:
-    ignore = _value(pairs.pop("ignore"), source) if "ignore" in pairs else None
-    as_sets = {name: _values(value, source) for name, value in pairs.items()}
-    has_regions = any(isinstance(value, list | tuple) for value in pairs.values())
-    present = sorted({value for values in as_sets.values() for value in values})
-    expected = list(range(len(present)))
-    if present != expected or (ignore is not None and ignore != len(present)):
-        shown = present if ignore is None else [*present, ignore]
-        raise DatasetError(
-            f"{source}: label values are {shown}; they must be consecutive from 0 (background)"
-            + ("" if ignore is None else ", the ignore label last")
-            + "."
-        )
-    foreground = {name: values for name, values in as_sets.items() if values != (0,)}
-    if not has_regions:
-        names = {values[0]: name for name, values in as_sets.items()}
-        return Labels(
-            names=names, foreground=tuple(v[0] for v in foreground.values()), ignore=ignore
-        )
-    if not isinstance(order, list) or len(order) != len(foreground):
-        raise DatasetError(
-            f"{source}: region-based labels need 'regions_class_order' with one value per region, got {order!r}."
-        )
-    singles = {values[0]: name for name, values in as_sets.items() if len(values) == 1}
-    return Labels(
-        names={value: singles.get(value, f"label {value}") for value in present},
-        foreground=tuple(value for value in present if value),
-        regions=tuple(foreground.values()),
-        region_names=tuple(foreground),
-        region_order=tuple(_value(value, source) for value in order),
-        ignore=ignore,
+def _check_consecutive(present: list[int], ignore: int | None, source: object) -> None:
+    if present == list(range(len(present))) and ignore in (None, len(present)):
+        return
+    shown, last = (
+        (present, "") if ignore is None else ([*present, ignore], ", the ignore label last")
+    )
+    raise DatasetError(
+        f"{source}: label values are {shown}; they must be consecutive from 0 (background){last}."
     )
 
 
@@ -114,3 +105,8 @@ def _values(value: Any, source: object) -> tuple[int, ...]:
         if isinstance(value, list | tuple)
         else (_value(value, source),)
     )
+
+
+def label_type(highest: int) -> type[np.uint8 | np.uint16]:
+    """Return the type of label maps whose highest value is this one: uint8, or uint16 above 255."""
+    return np.uint8 if highest < 256 else np.uint16

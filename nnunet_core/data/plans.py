@@ -81,7 +81,7 @@ class Configuration(BaseModel):
         transpose_forward: Axis permutation of the (z, y, x) image.
         spacing: Target spacing in mm.
         median_shape: Median case at the target spacing, voxels.
-        patch_size: Voxels; two entries in 2D.
+        patch_size: Voxels, multiples of the network builder's divisor; two entries in 2D.
         batch_size: Patches per iteration.
         network: Input of the network builder.
         dummy_2d_augmentation: Spatial augmentation in plane only.
@@ -116,14 +116,6 @@ class Configuration(BaseModel):
             raise ValueError(
                 f"patch_size {self.patch_size} needs {self.network.dimensions} entries"
             )
-        for axis, size in enumerate(self.patch_size):
-            divisor = 1
-            for kernel in self.network.pool_kernels:
-                divisor *= kernel[axis]
-            if size % divisor:
-                raise ValueError(
-                    f"patch_size {self.patch_size}: axis {axis} is not divisible by {divisor}, its pooling"
-                )
         return self
 
     @property

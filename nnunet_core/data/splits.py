@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 
 FOLDS = 5
 ALL = "all"
-_SEED = 12345
+SEED = 12345
 _TRAINING_SHARE = 0.8
 
 
@@ -52,51 +52,28 @@ class Splits(Document):
         """
         if not self.folds:
             raise StorageError(f"{origin} holds no folds; at least one is needed.")
-        known = set(names)
         for fold, split in enumerate(self.folds):
             _check_fold(f"{origin}, fold {fold},", split)
-        unknown = sorted(
-            {name for split in self.folds for name in (*split.train, *split.val)} - known
-        )
-        if unknown:
+        if unknown := sorted(self._used() - set(names)):
             raise StorageError(
                 f"{origin} names cases that the dataset does not have: {listed(unknown)}. If the dataset has changed, make "
                 f"new folds: nnunet splits DATASET --folds {FOLDS} --overwrite. Folds whose cases change are trained anew."
             )
 
-    def remarks(self, names: Iterable[str]) -> list[str]:
-        """Return what is allowed but unusual: cases that no fold validates, or several; cases that no fold uses."""
-        validated = Counter(name for split in self.folds for name in split.val)
-        never = sorted(set(names) - set(validated))
-        several = sorted(name for name, count in validated.items() if count > 1)
-        texts = (
-            (
-                never,
-                "are validated in no fold: they have no part in the scores, and a cascade cannot be trained",
-            ),
-            (several, "are validated in several folds: they count several times in the scores"),
-            (self.unused(names), "are in no fold at all: no network is trained on them"),
-        )
-        return [f"{len(cases)} cases {text}: {listed(cases)}." for cases, text in texts if cases]
-
     def unused(self, names: Iterable[str]) -> list[str]:
         """Return the cases that no fold trains on or validates, sorted."""
-        return sorted(
-            set(names) - {name for split in self.folds for name in (*split.train, *split.val)}
-        )
+        return sorted(set(names) - self._used())
+
+    def _used(self) -> set[str]:
+        return {name for split in self.folds for name in (*split.train, *split.val)}
 
 
 def equal_folds(names: Iterable[str], count: int = FOLDS) -> tuple[Split, ...]:
-    """Return v1's folds: the sorted names are shuffled (RandomState(12345)) and cut into `count` parts.
-
-    Raises:
-        UsageError: Fewer than two folds, or fewer cases than folds.
-    """
+    """Return v1's folds: the sorted names are shuffled (RandomState(12345)) and cut into `count` parts."""
     cases = sorted(names)
-    _check_count(count, len(cases), "cases")
-    order = np.random.RandomState(_SEED).permutation(len(cases))
-    parts = (set(part.tolist()) for part in np.array_split(order, count))
-    return tuple(_split(cases, validation) for validation in parts)
+    order = np.random.RandomState(SEED).permutation(len(cases))
+    parts = np.array_split(order, count)
+    return tuple(split_of(cases, (cases[index] for index in part)) for part in parts)
 
 
 def five_folds(names: Iterable[str]) -> tuple[Split, ...]:
@@ -114,39 +91,19 @@ def five_folds(names: Iterable[str]) -> tuple[Split, ...]:
     return equal_folds(cases)
 
 
-def grouped_folds(groups: Mapping[str, str], count: int = FOLDS) -> tuple[Split, ...]:
-    """Return folds in which all cases of a group (a patient) are on the same side; equal input gives equal folds.
-
-    The groups are shuffled (RandomState(12345)); then, the largest first, each joins the fold that validates the fewest cases.
-
-    Args:
-        groups: {case: group}.
-        count: Number of folds.
-
-    Raises:
-        UsageError: Fewer than two folds, or fewer groups than folds.
-    """
-    cases, sizes = sorted(groups), Counter(groups.values())
-    _check_count(count, len(sizes), "groups")
-    shuffled = np.random.RandomState(_SEED).permutation(sorted(sizes)).tolist()
-    loads, fold_of = [0] * count, dict.fromkeys(shuffled, 0)
-    for group in sorted(shuffled, key=lambda group: -sizes[group]):
-        fold = loads.index(min(loads))
-        loads[fold] += sizes[group]
-        fold_of[group] = fold
-    members = [
-        {i for i, name in enumerate(cases) if fold_of[groups[name]] == fold}
-        for fold in range(count)
-    ]
-    return tuple(_split(cases, validation) for validation in members)
+def split_of(names: Iterable[str], validation: Iterable[str]) -> Split:
+    """Return the fold that validates some cases and trains on all others."""
+    val = set(validation)
+    return Split(train=tuple(name for name in names if name not in val), val=tuple(val))
 
 
 def random_split(names: Iterable[str], fold: int) -> Split:
     """Return the split of a fold beyond the stored: 80 % of the cases, drawn with RandomState(12345 + fold), train."""
     cases = sorted(names)
-    random = np.random.RandomState(_SEED + fold)
-    training = random.choice(len(cases), int(_TRAINING_SHARE * len(cases)), replace=False)
-    return _split(cases, set(range(len(cases))) - set(training.tolist()))
+    random = np.random.RandomState(SEED + fold)
+    drawn = random.choice(len(cases), int(_TRAINING_SHARE * len(cases)), replace=False)
+    training = {cases[index] for index in drawn}
+    return split_of(cases, (name for name in cases if name not in training))
 
 
 def load_splits(
@@ -187,20 +144,6 @@ def _stored(names: Sequence[str], path: Path, report: Reporter) -> Splits:
     splits = Splits.read(path)
     splits.check(names, path)
     return splits
-
-
-def _split(cases: Sequence[str], validation: set[int]) -> Split:
-    return Split(
-        train=tuple(name for index, name in enumerate(cases) if index not in validation),
-        val=tuple(name for index, name in enumerate(cases) if index in validation),
-    )
-
-
-def _check_count(count: int, items: int, what: str) -> None:
-    if not 2 <= count <= items:
-        raise UsageError(
-            f"{count} folds were asked for, of {items} {what}; allowed are 2 to {items}: every fold validates at least one."
-        )
 
 
 def _check_fold(origin: str, split: Split) -> None:

@@ -14,14 +14,15 @@ RUN_KINDS = (
     "loss",
     "augmentation",
     "trainer",
+    "predictor",
     "postprocessor",
 )
 
-#: Kinds that a trained network depends on; another postprocessor needs no new training.
-TRAINING_KINDS = tuple(kind for kind in RUN_KINDS if kind != "postprocessor")
+#: Kinds that a trained network depends on; another predictor or postprocessor needs no new training.
+TRAINING_KINDS = RUN_KINDS[: RUN_KINDS.index("predictor")]
 
 #: Every kind of component. Kinds outside RUN_KINDS serve the framework around a run.
-KINDS = (*RUN_KINDS, "image_format", "dataset", "command")
+KINDS = (*RUN_KINDS, "image_format", "dataset_reader", "dataset", "command")
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Variant:
     Attributes:
         name: What users write after `--variant`.
         summary: One line for `nnunet plugins list`.
-        planner, preprocessor, network, loss, augmentation, trainer, postprocessor: References; None keeps the default.
-            A preprocessor of None means the one that the plans name.
+        planner, preprocessor, network, loss, augmentation, trainer, predictor, postprocessor: References; None keeps the
+            default. A preprocessor of None means the one that the plans name.
         settings: `{"trainer": {"epochs": 250}}`, JSON values.
     """
 
@@ -66,6 +67,7 @@ class Variant:
     loss: str | None = None
     augmentation: str | None = None
     trainer: str | None = None
+    predictor: str | None = None
     postprocessor: str | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

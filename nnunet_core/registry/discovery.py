@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from types import ModuleType
@@ -21,6 +21,7 @@ OWN = "nnunet-core"
 DENY_VARIABLE = "NNUNET_DISABLE_PLUGINS"
 ALLOW_VARIABLE = "NNUNET_PLUGINS"
 
+_VARIANT = "variant"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _COMMAND = re.compile(rf"{_NAME.pattern}( {_NAME.pattern})?")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -111,67 +112,53 @@ class Registry:
     def __init__(self) -> None:
         self.hooks = Hooks()
         self._plugins: dict[str, PluginInfo] = {}
-        self._components: dict[str, list[Resolved]] = {kind: [] for kind in KINDS}
-        self._variants: list[tuple[str, Variant]] = []
+        self._records: dict[str, list[tuple[PluginInfo, Any]]] = {
+            kind: [] for kind in (*KINDS, _VARIANT)
+        }
 
     @classmethod
     def discover(cls, deny: Iterable[str] = ()) -> Registry:
         """Load every plugin of the entry-point group that is not blocked.
 
         Args:
-            deny: Plugin names not to load, beyond those of NNUNET_DISABLE_PLUGINS. They are put into that variable, so
-                that worker processes and everything else that discovers later agree.
+            deny: Plugin names not to load, beyond those of NNUNET_DISABLE_PLUGINS.
         """
         registry = cls()
         denied = _names_in(DENY_VARIABLE) | set(deny)
-        if deny:
-            os.environ[DENY_VARIABLE] = ",".join(sorted(denied))
         allowed = _names_in(ALLOW_VARIABLE)
         claims: dict[str, dict[tuple[str, str], metadata.EntryPoint]] = {}
         for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
             owner = (entry.dist.name if entry.dist else "?", entry.value)
             claims.setdefault(entry.name, {})[owner] = entry
         for name in sorted(claims, key=lambda n: (not _own(claims[n].values()), n)):
-            registry._admit(name, list(claims[name].values()), denied, allowed)
+            own = _own(claims[name].values())
+            blocked = name in denied or bool(allowed and name not in allowed and not own)
+            # nobody can take the name of a plugin of ours, or stop it by claiming that name
+            registry._admit(own or list(claims[name].values()), blocked)
         return registry
 
-    def _admit(
-        self, name: str, entries: list[metadata.EntryPoint], denied: set[str], allowed: set[str]
-    ) -> None:
-        """Load the plugin `name`, or record why not."""
-        own = _own(entries)
-        entries = (
-            own or entries
-        )  # nobody can take the name of a plugin of ours, or stop it by claiming that name
+    def _admit(self, entries: list[metadata.EntryPoint], blocked: bool) -> None:
+        """Load the plugin that these entries claim to be, or record why not."""
         first = entries[0]
-        info = PluginInfo(
-            name=name,
-            module=first.value,
-            distribution=first.dist.name if first.dist else None,
-            version=first.dist.version if first.dist else None,
-            status="active",
+        distribution, version = (
+            (first.dist.name, first.dist.version) if first.dist else (None, None)
         )
+        info = PluginInfo(first.name, first.value, distribution, version, status="active")
         if len(entries) > 1:
             owners = " and ".join(
                 f"{e.dist.name} {e.dist.version}" if e.dist else "?" for e in entries
             )
-            error = f"{owners} both register a plugin named '{name}'; neither is loaded. Uninstall one of them."
-            self._plugins[name] = replace(
-                info, status="broken", error=error, distribution=None, version=None
-            )
-        elif name in denied or (allowed and name not in allowed and not own):
-            self._plugins[name] = replace(info, status="blocked")
+            error = f"{owners} both register a plugin named '{info.name}'; neither is loaded. Uninstall one of them."
+            info = replace(info, status="broken", error=error, distribution=None, version=None)
+        elif blocked:
+            info = replace(info, status="blocked")
         else:
-            self._load(info, first.load)
-
-    def _load(self, info: PluginInfo, load: Callable[[], object]) -> None:
-        try:
-            self.register(load(), info)
-        except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it becomes a row
-            message = (
-                str(error) if isinstance(error, NnunetError) else f"{type(error).__name__}: {error}"
-            )
-            self._plugins[info.name] = replace(info, status="broken", error=message, cause=error)
+            try:
+                self.register(first.load(), info)
+            except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it becomes a row
+                kind = "" if isinstance(error, NnunetError) else f"{type(error).__name__}: "
+                info = replace(info, status="broken", error=f"{kind}{error}", cause=error)
+        self._plugins[info.name] = info
 
     def register(self, plugin: object, info: PluginInfo) -> None:
         """Register one plugin object; its records are checked before any of them is admitted.
@@ -182,15 +169,14 @@ class Registry:
         try:
             self.hooks.register(plugin, info.name)
             found = {
-                kind: _resolved(kind, self.hooks.components(plugin, kind), info) for kind in KINDS
+                kind: _checked(kind, self.hooks.records(plugin, kind), info)
+                for kind in self._records
             }
-            variants = _checked_variants(self.hooks.variants(plugin), info)
         except Exception:
             self.hooks.forget(plugin)
             raise
         for kind, records in found.items():
-            self._components[kind].extend(records)
-        self._variants.extend((info.name, variant) for variant in variants)
+            self._records[kind].extend((info, record) for record in records)
         self._plugins[info.name] = info
 
     def plugins(self) -> list[PluginInfo]:
@@ -200,11 +186,11 @@ class Registry:
     def components(self, kind: str | None = None) -> list[Resolved]:
         """Return the registered components of one kind, or of all kinds in life-cycle order."""
         kinds = KINDS if kind is None else (kind,)
-        return [resolved for each in kinds for resolved in self._components[each]]
+        return [_resolved(each, *record) for each in kinds for record in self._records[each]]
 
     def variants(self) -> list[tuple[PluginInfo, Variant]]:
         """Return every variant with its plugin."""
-        return [(self._plugins[plugin], variant) for plugin, variant in self._variants]
+        return list(self._records[_VARIANT])
 
     def resolve(self, kind: str, reference: str) -> Resolved:
         """Find a component by `name`, `plugin/name` or `package.module:Attribute`.
@@ -217,45 +203,27 @@ class Registry:
         """
         if ":" in reference:
             return _unregistered(kind, reference)
-        plugin, slash, name = reference.rpartition("/")
-        if slash:
-            self._require_active(plugin, reference)
-        candidates = self._components[kind]
-        hits = [
-            c
-            for c in candidates
-            if c.component.name == name and (not slash or c.reference == reference)
-        ]
-        own = [c for c in hits if c.is_own]
-        if len(hits) == 1 or own:
-            return (own or hits)[0]
-        if hits:
-            raise UnknownComponentError(_ambiguous(kind, reference, hits))
-        raise UnknownComponentError(
-            self._unknown(kind, reference, [c.component.name for c in candidates])
-        )
+        return _resolved(kind, *self._find(kind, reference))
 
     def variant(self, reference: str) -> tuple[PluginInfo, Variant]:
         """Find a variant by `name` or `plugin/name`; the rules are those of `resolve`."""
+        return self._find(_VARIANT, reference)
+
+    def _find(self, kind: str, reference: str) -> tuple[PluginInfo, Any]:
         plugin, slash, name = reference.rpartition("/")
         if slash:
             self._require_active(plugin, reference)
-        hits = [
-            (i, v) for i, v in self.variants() if v.name == name and (not slash or i.name == plugin)
-        ]
-        own = [hit for hit in hits if hit[0].distribution == OWN]
+        records = self._records[kind]
+        hits = [row for row in records if row[1].name == name and plugin in {"", row[0].name}]
+        own = [row for row in hits if row[0].distribution == OWN]
         if len(hits) == 1 or own:
             return (own or hits)[0]
-        if hits:
-            rows = [
-                Resolved(
-                    "variant", f"{i.name}/{name}", Component(name, "-:-"), i.distribution, i.version
-                )
-                for i, _ in hits
-            ]
-            raise UnknownComponentError(_ambiguous("variant", reference, rows))
+        if not hits:
+            names = [record.name for _, record in records]
+            raise UnknownComponentError(self._unknown(kind, reference, names))
+        owners = ", ".join(f"'{i.name}/{name}' ({i.distribution} {i.version})" for i, _ in hits)
         raise UnknownComponentError(
-            self._unknown("variant", reference, [v.name for _, v in self._variants])
+            f"The {kind} '{reference}' is registered by more than one plugin: {owners}. Write one of these full names."
         )
 
     def _require_active(self, plugin: str, reference: str) -> None:
@@ -301,45 +269,31 @@ def _names_in(variable: str) -> set[str]:
     return {name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()}
 
 
-def _resolved(kind: str, found: Iterable[object], info: PluginInfo) -> list[Resolved]:
-    """Check the records that a plugin's hook returned, and say where they come from."""
-    hook = component_hook(kind)
-    records: dict[str, Resolved] = {}
+def _resolved(kind: str, info: PluginInfo, component: Component) -> Resolved:
+    reference = f"{info.name}/{component.name}"
+    return Resolved(kind, reference, component, info.distribution, info.version)
+
+
+def _checked(kind: str, found: Iterable[object], info: PluginInfo) -> list[Component | Variant]:
+    """Return the records of a plugin's hook, after a check."""
+    subject = f"{component_hook(kind)} of plugin '{info.name}' returned"
+    wanted = Variant if kind == _VARIANT else Component
+    word, allowed = wanted.__name__.lower(), _COMMAND if kind == "command" else _NAME
+    records: dict[str, Component | Variant] = {}
     for record in found:
-        if not isinstance(record, Component):
+        if not isinstance(record, wanted):
+            raise PluginError(f"{subject} {record!r}; it must return {wanted.__name__}s.")
+        target = f" and target {record.target!r}" if isinstance(record, Component) else ""
+        lazy = isinstance(record, Variant) or _TARGET.fullmatch(record.target)
+        if not allowed.fullmatch(record.name) or not lazy:
             raise PluginError(
-                f"{hook} of plugin '{info.name}' returned {record!r}; it must return Components."
-            )
-        pattern = _COMMAND if kind == "command" else _NAME
-        if not pattern.fullmatch(record.name) or not _TARGET.fullmatch(record.target):
-            raise PluginError(
-                f"{hook} of plugin '{info.name}' returned a component with name {record.name!r} and target "
-                f"{record.target!r}; allowed are names of letters, digits, '_', '-', '.' and targets "
-                "'package.module:Attribute'."
+                f"{subject} a {word} with name {record.name!r}{target}; allowed are names of letters, digits, '_', '-', '.' and "
+                "targets 'package.module:Attribute'."
             )
         if record.name in records:
-            raise PluginError(
-                f"{hook} of plugin '{info.name}' returned two components named '{record.name}'."
-            )
-        reference = f"{info.name}/{record.name}"
-        records[record.name] = Resolved(kind, reference, record, info.distribution, info.version)
+            raise PluginError(f"{subject} two {word}s named '{record.name}'.")
+        records[record.name] = record
     return list(records.values())
-
-
-def _checked_variants(records: Iterable[object], info: PluginInfo) -> list[Variant]:
-    variants = []
-    for record in records:
-        if not isinstance(record, Variant) or not _NAME.fullmatch(record.name):
-            raise PluginError(
-                f"nnunet_variants of plugin '{info.name}' returned {record!r}; it must return Variants."
-            )
-        variants.append(record)
-    return variants
-
-
-def _ambiguous(kind: str, reference: str, hits: Sequence[Resolved]) -> str:
-    owners = ", ".join(f"'{h.reference}' ({h.distribution} {h.version})" for h in hits)
-    return f"The {kind} '{reference}' is registered by more than one plugin: {owners}. Write one of these full names."
 
 
 def _unregistered(kind: str, reference: str) -> Resolved:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -47,17 +47,22 @@ class Hooks:
         if self._manager.is_registered(plugin):
             self._manager.unregister(plugin)
 
-    def components(self, plugin: object, kind: str) -> list[object]:
-        """Return what a plugin registers of a kind of component (`nnunet_planners` and so on).
+    def records(self, plugin: object, kind: str) -> list[object]:
+        """Return what a plugin registers of a kind of component (`nnunet_planners` and so on), or its variants.
 
         Raises:
             PluginError: The hook returned something else than a sequence.
         """
-        return list(self._records(plugin, component_hook(kind)))
-
-    def variants(self, plugin: object) -> list[object]:
-        """Return the variants that a plugin registers. Raises PluginError as `components` does."""
-        return list(self._records(plugin, "nnunet_variants"))
+        hook = component_hook(kind)
+        found: list[object] = []
+        for implementation in _of(plugin, getattr(self._manager.hook, hook)):
+            records = implementation.function()
+            if not isinstance(records, Sequence):
+                raise PluginError(
+                    f"{hook} returned {type(records).__name__}; it must return a list of records."
+                )
+            found.extend(records)
+        return found
 
     def run_started(self, record: FoldRecord, folder: Path) -> list[str]:
         """Tell the observers that a fold's training starts; return one warning per observer that raised."""
@@ -82,15 +87,6 @@ class Hooks:
     ) -> list[str]:
         """Tell the observers that a fold is validated; return one warning per observer that raised."""
         return self._tell("nnunet_run_finished", record=record, folder=folder, summary=summary)
-
-    def _records(self, plugin: object, hook: str) -> Iterator[object]:
-        for implementation in _of(plugin, getattr(self._manager.hook, hook)):
-            records = implementation.function()
-            if not isinstance(records, Sequence):
-                raise PluginError(
-                    f"{hook} returned {type(records).__name__}; it must return a list of records."
-                )
-            yield from records
 
     def _tell(self, hook: str, **arguments: object) -> list[str]:
         warnings = []

@@ -36,10 +36,18 @@ def nnunet_commands() -> Sequence[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def nnunet_image_formats() -> Sequence[Component]:  # type: ignore[empty-body]
-    """Return readers and writers of image files; see `contracts.ImageFormat`.
+    """Return readers and writers of image files; see `data.images.ImageFormat`.
 
     `settings["endings"]` lists the file endings (`[".nii.gz", ".nii"]`). Two formats may claim one ending: the built-in
     one is used unless dataset.json names another.
+    """
+
+
+@hookspec
+def nnunet_dataset_readers() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Return readers of dataset folders, one per layout; see `contracts.DatasetReader`.
+
+    Our own readers are asked first; of those of other plugins, exactly one may fit a folder.
     """
 
 
@@ -76,6 +84,11 @@ def nnunet_augmentations() -> Sequence[Component]:  # type: ignore[empty-body]
 @hookspec
 def nnunet_trainers() -> Sequence[Component]:  # type: ignore[empty-body]
     """Return trainers; see `contracts.Trainer`."""
+
+
+@hookspec
+def nnunet_predictors() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Return predictors: trained weights and prepared images to probabilities; see `contracts.Predictor`."""
 
 
 @hookspec

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nnunet_core.data.weights import InitialWeights
 from nnunet_core.runtime import files
 
 FILE = "run.json"
@@ -47,7 +48,8 @@ class FoldRecord(files.Document):
     Attributes:
         status: `running` until the fold is `trained`; `finished` when it is validated, too.
         dataset, dataset_digest, variant, configuration, fold, seed: What was run.
-        components: {kind: record}.
+        components: {kind: record}; the predictor is the one whose validation the fold holds.
+        initial: Weights that the training started from.
         inputs_digest: Identity of everything that the training depends on; a finished fold with another digest is stale.
         model_digest: Of the model that the fold is a part of, see `models.ModelDocument.digest`.
         libraries: {distribution: version}.
@@ -55,6 +57,7 @@ class FoldRecord(files.Document):
         plugins: {plugin: "distribution version"} of all active plugins.
     """
 
+    schema_version: Literal[2] = 2
     status: str
     dataset: str
     dataset_digest: str
@@ -65,6 +68,7 @@ class FoldRecord(files.Document):
     inputs_digest: str
     model_digest: str
     components: dict[str, ComponentRecord]
+    initial: InitialWeights | None = None
     python: str = Field(default_factory=platform.python_version)
     libraries: dict[str, str] = Field(default_factory=dict)
     device: str = "auto"
@@ -72,3 +76,8 @@ class FoldRecord(files.Document):
     plugins: dict[str, str] = Field(default_factory=dict)
     started: str = ""
     finished: str = ""
+
+    def is_validated(self, predictor: ComponentRecord) -> bool:
+        """Return whether the fold is trained, and validated with this predictor."""
+        mine = self.components["predictor"].identity()
+        return self.status == "finished" and mine == predictor.identity()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import json
 import typing
 from collections.abc import Sequence
 from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+from pydantic_core import to_jsonable_python
 
 from nnunet_core.errors import PluginError, SettingsError, nearest
 from nnunet_core.registry.components import RUN_KINDS
@@ -65,66 +67,57 @@ def full_settings(resolved: Resolved) -> dict[str, Any]:
     target = resolved.load()
     chosen = validate(resolved, target)
     defaults = {name: p.default for name, p in _parameters(resolved, target).items()}
-    return {name: _jsonable(value) for name, value in {**defaults, **chosen}.items()}
+    return {name: to_jsonable_python(value) for name, value in {**defaults, **chosen}.items()}
 
 
 def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
     """Return the component's settings as typed values, checked against the constructor of `target`."""
-    from pydantic import ValidationError
-
     parameters = _parameters(resolved, target)
+    shown = ", ".join(map(str, parameters.values())).replace("'", "") or "none"
     settings = dict(resolved.component.settings)
     for name in settings:
         if name not in parameters:
             raise SettingsError(
                 f"The {resolved.kind} '{resolved.reference}' has no setting '{name}'.{nearest(name, parameters)} "
-                f"Settings: {_describe(resolved, target) or 'none'}."
+                f"Settings: {shown}."
             )
-    model = _model(target)
+    hints = _hints(target) if settings else {}
+    fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in settings}
+    config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+    model = create_model(target.__name__, __config__=config, **fields)
     try:
-        checked = model.model_validate_json(json.dumps(settings), strict=True)
+        return dict(model.model_validate_json(json.dumps(settings), strict=True))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
             f"{resolved.kind}.{field} of '{resolved.reference}' got {first.get('input')!r}: {first['msg']}. "
-            f"Settings: {_describe(resolved, target)}."
+            f"Settings: {shown}."
         ) from error
-    return {name: getattr(checked, name) for name in settings}
 
 
 def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of the constructor; those of a dataclass with the values that its default factories make."""
     if not inspect.isclass(target):
         raise PluginError(
             f"The {resolved.kind} '{resolved.reference}' points at {target!r}; a component must be a class."
         )
     if target.__init__ is object.__init__:
         return {}
-    parameters = _signature(target)
+    parameters = dict(inspect.signature(target).parameters)
+    for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
+        parameter, factory = parameters.get(field.name), field.default_factory
+        if parameter is None or factory is dataclasses.MISSING:
+            continue
+        if repr(parameter.default) == "<factory>":  # else the constructor has a default of its own
+            parameters[field.name] = parameter.replace(default=factory())
     for parameter in parameters.values():
-        variadic = parameter.kind in (
-            inspect.Parameter.VAR_POSITIONAL,
-            inspect.Parameter.VAR_KEYWORD,
-        )
-        if variadic or parameter.default is inspect.Parameter.empty:
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if variadic or parameter.default is parameter.empty:
             raise PluginError(
                 f"The constructor of {resolved.kind} '{resolved.reference}' takes '{parameter}'; "
                 "every setting needs a name, a type and a default value."
             )
-    return parameters
-
-
-def _signature(target: Any) -> dict[str, inspect.Parameter]:
-    """Return the constructor's parameters; those of a dataclass with the values that its default factories make."""
-    parameters = dict(inspect.signature(target).parameters)
-    for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
-        parameter, factory = parameters.get(field.name), field.default_factory
-        if (
-            parameter is not None
-            and factory is not dataclasses.MISSING
-            and repr(parameter.default) == "<factory>"
-        ):
-            parameters[field.name] = parameter.replace(default=factory())
     return parameters
 
 
@@ -138,37 +131,8 @@ def _hints(target: Any) -> dict[str, Any]:
         return typing.get_type_hints(target, include_extras=True)
 
 
-@functools.cache
-def _model(target: Any) -> Any:
-    """Return a pydantic model with one field per constructor argument."""
-    from pydantic import ConfigDict, create_model
-
-    if target.__init__ is object.__init__:
-        return create_model(target.__name__)
-    hints = _hints(target)
-    fields: dict[str, Any] = {
-        name: (hints.get(name, Any), parameter.default)
-        for name, parameter in _signature(target).items()
-    }
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    return create_model(target.__name__, __config__=config, **fields)
-
-
-def _describe(resolved: Resolved, target: Any) -> str:
-    """Return `epochs: int = 1000, ...` for messages."""
-    return ", ".join(
-        str(parameter) for parameter in _parameters(resolved, target).values()
-    ).replace("'", "")
-
-
 def _json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError:
         return value
-
-
-def _jsonable(value: Any) -> Any:
-    from pydantic_core import to_jsonable_python
-
-    return to_jsonable_python(value)

@@ -7,8 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -46,6 +46,7 @@ class Document(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
+            _refuse_other_version(path, error)
             problems = "; ".join(
                 f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5]
             )
@@ -58,6 +59,16 @@ class Document(BaseModel):
         write_text(path, self.model_dump_json(indent=1) + "\n")
 
 
+def _refuse_other_version(path: Path, error: ValidationError) -> None:
+    """Raise StorageError where the format of a file is not the one that this version reads."""
+    for problem in error.errors():
+        if problem["loc"] == ("schema_version",):
+            raise StorageError(
+                f"{path} has format {problem['input']}; this version of nnunet-core reads format "
+                f"{problem['ctx']['expected']}. Another version wrote it: use that one, or another folder."
+            ) from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well; it is removed otherwise.
@@ -67,16 +78,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full, or the folder cannot be written.
     """
+    temporary = _temporary(path)
     with _storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
         try:
+            temporary.touch(exist_ok=False)  # with the permissions of any new file
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -97,20 +106,22 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         raise StorageError(
             f"{folder} exists already. Remove it or choose another name; it is not replaced silently."
         )
+    temporary = _temporary(folder)
+    replaced = temporary.with_suffix(".old")
     with _storage_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(
-            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
-        )
         try:
-            temporary.chmod(0o777 & ~_umask())
+            temporary.mkdir(parents=True)
             yield temporary
             if folder.exists():
-                folder.rename(temporary.with_suffix(".old"))
+                folder.rename(replaced)
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(temporary.with_suffix(".old"), ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -186,16 +197,17 @@ class Digests:
         Raises:
             OSError: A file cannot be read.
         """
-        known = self._known if self._known is not None else self._read()
-        before = len(known)
+        if self._known is None:
+            self._known = self._read()
+        known, keys = self._known, [str(path) for path in paths]
         with ThreadPoolExecutor(_HASHING_THREADS) as threads:
-            rows = list(threads.map(lambda path: self._row(path, known.get(str(path))), paths))
-        changed = [known.get(str(path)) != row for path, row in zip(paths, rows, strict=True)]
-        known.update({str(path): row for path, row in zip(paths, rows, strict=True)})
-        self._known = known
-        if self._path is not None and (any(changed) or len(known) != before):
+            found = threads.map(lambda path: self._row(path, known.get(str(path))), paths)
+            rows = dict(zip(keys, found, strict=True))
+        changed = any(known.get(key) != row for key, row in rows.items())
+        known.update(rows)
+        if self._path is not None and changed:
             write_json(self._path, known)
-        return [row[-1] for row in rows]
+        return [rows[key][-1] for key in keys]
 
     def _read(self) -> dict[str, list[Any]]:
         try:
@@ -209,13 +221,9 @@ class Digests:
         parts = content_files(path)
         stats = [part.stat() for part in parts]
         state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]
-        if (
-            isinstance(known, list)
-            and len(known) == 2
-            and known[0] == state
-            and isinstance(known[1], str)
-        ):
-            return known
+        match known:
+            case [before, str()] if before == state:
+                return known
         digests = [file_digest(part) for part in parts]
         return [state, digests[0] if path.is_file() else digest([[p.name for p in parts], digests])]
 
@@ -236,9 +244,3 @@ def _storage_errors(path: Path) -> Iterator[None]:
                 "then run the same command again; it goes on where it stopped."
             ) from error
         raise StorageError(f"{path} cannot be written: {error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

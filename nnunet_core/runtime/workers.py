@@ -17,10 +17,10 @@ from pebble import ProcessExpired, ProcessPool
 from nnunet_core.errors import NnunetError
 from nnunet_core.runtime.memory import GB, available
 from nnunet_core.runtime.reporting import Reporter, Silence
+from nnunet_core.runtime.signals import leave_interrupts_to_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -53,7 +53,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Workers:
+class Workers(contextlib.AbstractContextManager["Workers"]):
     """Processes that are started at the first work that needs them, and end with the `with` block.
 
     Args:
@@ -71,15 +71,7 @@ class Workers:
         self.report = report or Silence()
         self._pool: ProcessPool | None = None
 
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -108,13 +100,10 @@ class Workers:
             NnunetError: The process of an item died, and died again when the item was tried once more, alone. Errors of
                 `work` are raised as they are, when their item's turn comes.
         """
-        several = self.count > 1 and len(items) > 1
-        jobs = (
-            [_Job(index, item, cost(item) if cost else 0) for index, item in enumerate(items)]
-            if several
-            else []
-        )
-        if several and (cost is None or sum(job.cost for job in jobs) > SMALL_WORK):
+        jobs: list[_Job[_Item]] = []
+        if self.count > 1 and len(items) > 1:  # an estimate may read a file
+            jobs = [_Job(i, item, cost(item) if cost else 0) for i, item in enumerate(items)]
+        if jobs and (cost is None or sum(job.cost for job in jobs) > SMALL_WORK):
             yield from self._in_processes(work, jobs, name)
         else:
             yield from map(work, items)
@@ -126,17 +115,18 @@ class Workers:
         name: Callable[[_Item], str],
     ) -> Iterator[_Result]:
         limit = self.memory if self.memory is not None else int(_SHARE_OF_MEMORY * available())
-        waiting, watch, due = deque(jobs), _Watch(), 0
+        waiting, due = deque(jobs), 0
+        peaks: dict[int, int] = {}
         running: dict[Future[_Result], _Job[_Item]] = {}
         finished: dict[int, Future[_Result]] = {}
         try:
             while due < len(jobs):
                 self._start(work, waiting, running, limit)
                 done, _ = wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
-                watch.look()
+                _look(peaks)
                 for future in done:
                     job = running.pop(future)
-                    if self._died(future, job, watch, name):
+                    if self._died(future, job, peaks, name):
                         waiting.appendleft(job)
                     else:
                         finished[job.index] = future
@@ -167,19 +157,23 @@ class Workers:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPool(
-                max_workers=self.count, context=context, initializer=_ignore_interrupts
+                max_workers=self.count, context=context, initializer=leave_interrupts_to_parent
             )
         return self._pool
 
     def _died(
-        self, future: Future[Any], job: _Job[_Item], watch: _Watch, name: Callable[[_Item], str]
+        self,
+        future: Future[Any],
+        job: _Job[_Item],
+        peaks: dict[int, int],
+        name: Callable[[_Item], str],
     ) -> bool:
         """Return whether the process of a job died for the first time; raise when it died again."""
         error = future.exception()
         if not isinstance(error, ProcessExpired):
             return False
         job.deaths.append(
-            f"{_cause(error.exitcode)}, peak memory {watch.peak(error.pid) / GB:.2f} GB"
+            f"{_cause(error.exitcode)}, peak memory {peaks.get(error.pid, 0) / GB:.2f} GB"
         )
         if len(job.deaths) == 1:
             self.report.warning(
@@ -192,22 +186,12 @@ class Workers:
         ) from error
 
 
-class _Watch:
-    """Peak memory of the processes that this one started, in bytes."""
-
-    def __init__(self) -> None:
-        self._peaks: dict[int, int] = {}
-
-    def look(self) -> None:
-        """Look at every process now."""
-        for process in multiprocessing.active_children():
-            with contextlib.suppress(psutil.Error):
-                resident = psutil.Process(process.pid).memory_info().rss
-                self._peaks[process.pid or 0] = max(self._peaks.get(process.pid or 0, 0), resident)
-
-    def peak(self, pid: int) -> int:
-        """Return the most that a process was seen to hold."""
-        return self._peaks.get(pid, 0)
+def _look(peaks: dict[int, int]) -> None:
+    """Note the most memory in bytes that each process which this one started was seen to hold, by its id."""
+    for process in multiprocessing.active_children():
+        pid = process.pid or 0
+        with contextlib.suppress(psutil.Error):
+            peaks[pid] = max(peaks.get(pid, 0), psutil.Process(pid).memory_info().rss)
 
 
 def _cause(exit_code: int) -> str:
@@ -221,8 +205,3 @@ def _in_one_thread(work: Callable[[_Item], _Result], item: _Item) -> _Result:
 
     with threadpool_limits(1):
         return work(item)
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

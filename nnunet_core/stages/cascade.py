@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunet_core.contracts.abilities import PreparesLabels, ability, built
 from nnunet_core.data.splits import ALL, Split, load_splits
 from nnunet_core.errors import UsageError, listed
-from nnunet_core.registry.settings import build
 from nnunet_core.runtime import files, locks
 from nnunet_core.stages.evaluate import read_label_map
 from nnunet_core.store.prepared import LabelStore
@@ -41,8 +41,8 @@ def prepared_label(
     Raises:
         UsageError: The preprocessor cannot do that, or the label map has another shape than the image.
     """
-    prepare = getattr(preprocessor, "prepare_label", None)
-    if prepare is None:
+    able = ability(preprocessor, PreparesLabels)
+    if able is None:
         raise UsageError(
             f"The preprocessor {type(preprocessor).__name__} has no 'prepare_label': it cannot be used in a cascade."
         )
@@ -51,7 +51,7 @@ def prepared_label(
             f"The label map of the previous stage has shape {label.shape}, its image {geometry.original.shape}; they must be "
             "equal. Predict the previous stage anew."
         )
-    return np.asarray(prepare(label, geometry))
+    return np.asarray(able.prepare_label(label, geometry))
 
 
 def stage_splits(names: Sequence[str], folds: Sequence[str], path: Path) -> dict[str, Split]:
@@ -92,10 +92,11 @@ def connect(
         {fold for fold, split in splits.items() if not previous.is_finished(fold, split)}
     )
     if missing:
+        folds = ",".join(missing)
         raise UsageError(
             f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds {', '.join(missing)} are not "
-            f"trained. Run: nnunet train {dataset.name} -c {previous.configuration_name} --folds {','.join(missing)}, with the "
-            "same options, or let 'nnunet run' do it."
+            f"trained, or were validated with another predictor. Run: nnunet train {dataset.name} -c "
+            f"{previous.configuration_name} --folds {folds}, with the same options, or let 'nnunet run' do it."
         )
     store = LabelStore(
         experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage")
@@ -120,7 +121,7 @@ def _missing(store: LabelStore, keys: Mapping[str, str]) -> list[str]:
 def _prepare(
     experiment: Experiment, store: LabelStore, todo: Mapping[str, tuple[Path, str]]
 ) -> None:
-    preprocessor = build(experiment.method.preprocessor(experiment.configuration))
+    preprocessor = built(experiment.method.preprocessor(experiment.configuration))
     with experiment.report.track(
         f"inputs of {experiment.configuration_name}", len(todo)
     ) as tracker:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_core.errors import DatasetError, ImageError, listed
+from nnunet_core.errors import ImageError
 from nnunet_core.runtime.workers import Workers
 
 if TYPE_CHECKING:
@@ -131,34 +131,6 @@ def mean_foreground_dice(summary: Mapping[str, Any]) -> float:
     return math.nan if value is None else value
 
 
-def evaluate_folders(
-    predictions: Path,
-    references: Path,
-    labels: Labels,
-    image_format: ImageFormat,
-    ending: str,
-    workers: Workers | None = None,
-) -> dict[str, Any]:
-    """Compare two folders of label files `CASE.ext` with the same names; return the summary.json document.
-
-    Args:
-        predictions: Folder of label files.
-        references: Folder of label files.
-        labels: What to evaluate.
-        image_format: Reads the files.
-        ending: Of the files to compare, with the leading dot; other files and hidden files are not looked at.
-        workers: Processes to compare cases in; None does it in this one.
-
-    Raises:
-        DatasetError: A folder is missing or empty, or the folders do not hold the same cases; all differences are told.
-        ImageError: A file is unreadable, has more than one channel or other values than integers, or shapes differ.
-    """
-    cases = _paired(predictions, references, ending)
-    return evaluate_files(
-        [(predictions / case, references / case) for case in cases], labels, image_format, workers
-    )
-
-
 def evaluate_files(
     pairs: Sequence[tuple[Path, Path]],
     labels: Labels,
@@ -200,41 +172,6 @@ def _evaluate_files(
     except ImageError as error:
         raise ImageError(f"{pair[0]} cannot be compared with {pair[1]}: {error}") from error
     return {**result, "test": str(pair[0]), "reference": str(pair[1])}
-
-
-def _paired(predictions: Path, references: Path, ending: str) -> list[str]:
-    predicted, true = _files(predictions, ending), _files(references, ending)
-    problems = [
-        f"{folder} lacks {len(missing)} of them: {listed(missing)}"
-        for folder, missing in (
-            (predictions, sorted(true - predicted)),
-            (references, sorted(predicted - true)),
-        )
-        if missing
-    ]
-    if problems:
-        raise DatasetError(
-            f"Predictions and references must be the same cases. {'; '.join(problems)}. "
-            "Predict what is missing, or evaluate folders that hold the same file names."
-        )
-    return sorted(predicted)
-
-
-def _files(folder: Path, ending: str) -> set[str]:
-    if not folder.is_dir():
-        raise DatasetError(
-            f"The folder {folder} does not exist; it should hold label files named CASE{ending}."
-        )
-    names = {
-        path.name
-        for path in folder.iterdir()
-        if path.name.endswith(ending) and not path.name.startswith(".")
-    }
-    if not names:
-        raise DatasetError(
-            f"{folder} holds no file ending in '{ending}'. Choose another folder or another file ending."
-        )
-    return names
 
 
 def _known(array: np.ndarray, unknown: int) -> np.ndarray:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_core.contracts.abilities import ChecksRuntime, Mirrors, ability
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.splits import Split
 from nnunet_core.registry.components import TRAINING_KINDS
-from nnunet_core.registry.provenance import identity
+from nnunet_core.registry.provenance import component_record, identity
 from nnunet_core.registry.records import FILE as RUN_FILE
-from nnunet_core.registry.records import FoldRecord
+from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.method import Method
@@ -55,13 +56,19 @@ class Experiment:
         return self.fold_folder(fold) / VALIDATION / f"{name}{self.dataset.label_ending}"
 
     def is_finished(self, fold: str, split: Split) -> bool:
-        """Return whether a fold of these inputs is trained and validated."""
-        return is_finished(self.fold_folder(fold), self.inputs_digest(split))
+        """Return whether a fold of these inputs is trained, and validated with the predictor of the method."""
+        return is_finished(self.fold_folder(fold), self.inputs_digest(split), self.predictor())
 
-    def mirror_axes(self) -> tuple[int, ...] | None:
-        """Return the axes of the patch that training mirrors; None is all."""
-        mirrored = getattr(self.method.build("augmentation"), "mirrored_axes", None)
-        return None if mirrored is None else tuple(mirrored(self.configuration))
+    def predictor(self) -> ComponentRecord:
+        """Describe the predictor, which decides whether a trained fold has to be validated anew."""
+        return component_record(self.method.components["predictor"])
+
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Return the axes of the patch that training mirrors: all, unless the augmentation says otherwise."""
+        augmentation = ability(self.method.build("augmentation"), Mirrors)
+        if augmentation is None:
+            return tuple(range(self.configuration.dimensions))
+        return tuple(augmentation.mirrored_axes(self.configuration))
 
     def document(self) -> ModelDocument:
         """Describe the model that the folds make up."""
@@ -73,11 +80,12 @@ class Experiment:
             labels=self.dataset.labels,
             file_ending=self.dataset.ending,
             label_ending=self.dataset.label_ending,
-            image_format=self.dataset.document.get("image_format"),
-            label_format=self.dataset.document.get("label_format"),
+            image_format=self.dataset.format_names[0],
+            label_format=self.dataset.format_names[1],
             mirror_axes=self.mirror_axes(),
             configuration=self.configuration,
             components=self.method.records(self.configuration),
+            initial=self.method.initial,
         )
 
     def inputs_digest(self, split: Split) -> str:
@@ -85,6 +93,7 @@ class Experiment:
         records = self.method.records(self.configuration)
         chosen = {kind: records[kind] for kind in TRAINING_KINDS}
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
+        initial = self.method.initial
         return files.digest(
             [
                 self.dataset.digest,
@@ -94,27 +103,29 @@ class Experiment:
                 list(split.val),
                 self.seed,
                 self.previous_digest,
+                None if initial is None else initial.identity(),
             ]
         )
 
 
-def check_trainer(method: Method, runtime: Runtime) -> None:
-    """Let the trainer refuse its settings, the device or the precision before cases are prepared (contracts.Trainer).
+def check_runtime(method: Method, runtime: Runtime) -> None:
+    """Let trainer and predictor refuse their settings, the device or the precision before cases are prepared.
 
     Raises:
-        UsageError: It does.
+        UsageError: One of them does (contracts.Trainer, contracts.Predictor).
     """
-    check = getattr(method.build("trainer"), "check", None)
-    if check is not None:
-        check(runtime)
+    for kind in ("trainer", "predictor"):
+        component = ability(method.build(kind), ChecksRuntime)
+        if component is not None:
+            component.check(runtime)
 
 
 VALIDATION = "validation"
 
 
-def is_finished(folder: Path, inputs: str) -> bool:
-    """Return whether a fold of these inputs is trained and validated."""
+def is_finished(folder: Path, inputs: str, predictor: ComponentRecord) -> bool:
+    """Return whether a fold of these inputs is trained, and validated with this predictor."""
     if not (folder / RUN_FILE).is_file():
         return False
     record = FoldRecord.read(folder / RUN_FILE)
-    return record.status == "finished" and record.inputs_digest == inputs
+    return record.is_validated(predictor) and record.inputs_digest == inputs

@@ -8,22 +8,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_core.contracts.preprocessor import Preprocessor
-from nnunet_core.contracts.trainer import TrainedModel, Trainer, TrainingTask
+from nnunet_core.contracts.abilities import built
+from nnunet_core.contracts.trainer import Trainer, TrainingTask
 from nnunet_core.data.splits import Split
 from nnunet_core.errors import StorageError
 from nnunet_core.registry.provenance import library_versions
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import FoldRecord
-from nnunet_core.registry.settings import build
 from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.processes import distributed_rank, in_several_processes
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.stages.cascade import append_one_hot
+from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.stages.experiment import VALIDATION, Experiment, is_finished
-from nnunet_core.stages.predict import to_segmentation
-from nnunet_core.stages.prepare import on_device
 from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.models import WEIGHTS, ModelDocument
 
@@ -36,7 +33,8 @@ def train_fold(
 ) -> dict[str, Any]:
     """Train and validate one fold, as far as that is missing; return its summary.
 
-    A finished fold of equal inputs is left alone. One whose inputs changed is set aside, never overwritten. Of several
+    A finished fold of equal inputs is left alone; with another predictor it is validated anew, not trained. One whose
+    inputs changed is set aside, never overwritten. Of several
     processes that `torchrun` started, the first one validates and reports; the others return an empty summary.
 
     Args:
@@ -51,10 +49,10 @@ def train_fold(
     folder, report = experiment.fold_folder(fold), experiment.report
     if distributed_rank() > 0:
         # now: files of local components may change while they train
-        inputs = experiment.inputs_digest(split)
+        inputs, predictor = experiment.inputs_digest(split), experiment.predictor()
         experiment.method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
         # The first process validates; if it fails, torchrun ends this one.
-        while not is_finished(folder, inputs):
+        while not is_finished(folder, inputs, predictor):
             time.sleep(_LOOK_SECONDS)
         return {}
     with locks.held(
@@ -67,7 +65,7 @@ def train_fold(
 
 def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
     report = experiment.report
-    inputs = experiment.inputs_digest(split)
+    inputs, predictor = experiment.inputs_digest(split), experiment.predictor()
     record = _current_record(folder, inputs, report)
     if record is None:
         record = _new_record(experiment, fold, inputs)
@@ -77,15 +75,20 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
         _train(
             experiment, folder, split, record
         )  # the other processes wait to be told that there is nothing to do
-    if record.status == "finished" and (folder / VALIDATION / SUMMARY).is_file():
+    if record.is_validated(predictor) and (folder / VALIDATION / SUMMARY).is_file():
         report.message(f"fold {fold} is trained and validated already: {folder}")
         return dict(files.read_json(folder / VALIDATION / SUMMARY))
     files.remove_leftovers(folder)
+    known: Mapping[str, str] = {}
     if record.status == "running":
         record.write(folder / RUN_FILE)
         _warn(report, hooks.run_started(record, folder))
-        computed = _train(experiment, folder, split, record)
-        record = _advance(record, "trained", folder, computed)
+        known = _train(experiment, folder, split, record)
+    elif record.status == "finished":
+        report.message(f"fold {fold} is validated anew, with the predictor '{predictor.reference}'")
+    # before the first case: label maps of two predictors never count as one validation
+    components = {**record.components, "predictor": predictor}
+    record = _advance(record, "trained", folder, components=components, **known)
     summary = validate_fold(experiment, folder, split)
     _warn(report, hooks.fold_validated(record, folder, experiment.dataset, summary))
     record = _advance(record, "finished", folder)
@@ -96,7 +99,8 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
 
 def _train(
     experiment: Experiment, folder: Path, split: Split, record: FoldRecord
-) -> Mapping[str, str]:
+) -> dict[str, str]:
+    """Train a fold; return `device` and `precision` as the trainer resolved them."""
     method, report = experiment.method, experiment.report
 
     def epoch_finished(metrics: Mapping[str, object]) -> None:
@@ -108,7 +112,7 @@ def _train(
         raise StorageError(
             f"The trainer '{record.components['trainer'].reference}' ended without {folder / WEIGHTS}."
         )
-    return computed
+    return {name: computed[name] for name in ("device", "precision") if name in computed}
 
 
 def _task(
@@ -133,6 +137,7 @@ def _task(
         report=experiment.report,
         epoch_finished=epoch_finished,
         previous=experiment.previous,
+        initial=method.initial,
     )
 
 
@@ -142,30 +147,21 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
     Writes `validation/CASE.ext` and `validation/summary.json`.
     """
     dataset, method = experiment.dataset, experiment.method
-    trainer: Trainer = method.build("trainer")
-    preprocessor: Preprocessor = build(method.preprocessor(experiment.configuration))
-    preprocessor = on_device(preprocessor, experiment.runtime.device)
-    model = TrainedModel(
+    predict = CasePredictor.open(
+        document=experiment.document(),
         folds=(folder,),
-        configuration=experiment.configuration,
-        labels=dataset.labels,
         network=method.build("network"),
+        predictor=method.build("predictor"),
+        preprocessor=built(method.preprocessor(experiment.configuration)),
         runtime=experiment.runtime,
-        mirror_axes=experiment.mirror_axes(),
     )
-    predict = trainer.predictor(model)
     target = folder / VALIDATION
     results = []
     with experiment.report.track("validate", len(split.val)) as tracker:
         for name in split.val:
             stored = experiment.store.open(name)
-            images = stored.images[:]
-            if experiment.previous is not None:
-                images = append_one_hot(
-                    images, experiment.previous.open(name)[:], dataset.labels.foreground
-                )
-            probabilities = preprocessor.restore(predict(images), stored.geometry)
-            segmentation = to_segmentation(probabilities, dataset.labels)
+            previous = None if experiment.previous is None else experiment.previous.open(name)[:]
+            segmentation, _ = predict(stored.images[:], stored.geometry, previous)
             path = target / f"{name}{dataset.label_ending}"
             dataset.label_format.write(path, segmentation, stored.geometry.original)
             reference_path = dataset.case(name).label
@@ -216,6 +212,7 @@ def _new_record(experiment: Experiment, fold: str, inputs: str) -> FoldRecord:
         inputs_digest=inputs,
         model_digest=experiment.document().digest(),
         components=method.records(experiment.configuration),
+        initial=method.initial,
         libraries=library_versions(),
         device=experiment.runtime.device,
         precision=experiment.runtime.precision,
@@ -224,12 +221,7 @@ def _new_record(experiment: Experiment, fold: str, inputs: str) -> FoldRecord:
     )
 
 
-def _advance(
-    record: FoldRecord, status: str, folder: Path, computed: Mapping[str, str] | None = None
-) -> FoldRecord:
-    known = {
-        name: value for name, value in (computed or {}).items() if name in ("device", "precision")
-    }
+def _advance(record: FoldRecord, status: str, folder: Path, **known: object) -> FoldRecord:
     advanced = record.model_copy(update={"status": status, "finished": _now(), **known})
     advanced.write(folder / RUN_FILE)
     return advanced

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from nnunet_core.contracts.abilities import StartsFromWeights, ability, built
 from nnunet_core.data.plans import Configuration
-from nnunet_core.errors import SettingsError
+from nnunet_core.data.weights import InitialWeights
+from nnunet_core.errors import SettingsError, UsageError
 from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record, identity
 from nnunet_core.registry.records import ComponentRecord
-from nnunet_core.registry.settings import build
+from nnunet_core.runtime import files
 
 DEFAULT_VARIANT = "default"
 
@@ -28,6 +31,7 @@ class Method:
         components: {kind: resolved component}; `preprocessor` is absent while the plans decide it.
         preprocessor_settings: Settings for the preprocessor that the plans name.
         variant_components, variant_preprocessor_settings: Those of the variant without the user's changes, for naming.
+        initial: Weights that its trainings start from.
     """
 
     registry: Registry
@@ -36,10 +40,11 @@ class Method:
     preprocessor_settings: Mapping[str, Any]
     variant_components: Mapping[str, Resolved]
     variant_preprocessor_settings: Mapping[str, Any]
+    initial: InitialWeights | None = None
 
     def build(self, kind: str) -> Any:
-        """Import and construct the component of a kind; see `settings.build` for errors."""
-        return build(self.components[kind])
+        """Import and construct the component of a kind; see `abilities.built` for errors."""
+        return built(self.components[kind])
 
     def preprocessor(self, configuration: Configuration) -> Resolved:
         """Return the chosen preprocessor, or the one that the plans name."""
@@ -58,7 +63,9 @@ class Method:
     def name(self) -> str:
         """The results folder: the variant's name, with what was changed and a digest when anything was changed."""
         mine = _identity(self.components, self.preprocessor_settings)
-        if mine == _identity(self.variant_components, self.variant_preprocessor_settings):
+        if self.initial is not None:
+            mine = files.digest([mine, self.initial.identity()])
+        elif mine == _identity(self.variant_components, self.variant_preprocessor_settings):
             return self.variant
         changed = [
             resolved.name
@@ -121,6 +128,33 @@ def choose(
     )
 
 
+def starting_from(method: Method, path: Path | None, frozen: Sequence[str] = ()) -> Method:
+    """Return the method whose trainings start from the weights of another model.
+
+    Args:
+        method: With random initial weights.
+        path: What the trainer finds weights in; None leaves the method as it is.
+        frozen: Parts of the network that keep what is loaded.
+
+    Raises:
+        UsageError: There are no weights, the trainer cannot start from any, or random ones would be frozen.
+    """
+    if path is None:
+        if frozen:
+            raise UsageError(
+                f"--freeze {','.join(frozen)} would keep random weights: give a model to start from, too (--pretrained)."
+            )
+        return method
+    trainer = ability(method.build("trainer"), StartsFromWeights)
+    if trainer is None:
+        raise UsageError(
+            f"The trainer '{method.components['trainer'].reference}' starts from random weights; it takes no --pretrained."
+        )
+    file = trainer.find_weights(path)
+    initial = InitialWeights(path=str(file), digest=files.file_digest(file), frozen=tuple(frozen))
+    return replace(method, initial=initial)
+
+
 def _resolve(
     registry: Registry, chosen: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Resolved]:
@@ -140,14 +174,12 @@ def _check_kinds(settings: Mapping[str, object], source: str) -> None:
 
 
 def _identity(components: Mapping[str, Resolved], preprocessor_settings: Mapping[str, Any]) -> str:
-    from nnunet_core.runtime.files import digest
-
     records = {
         kind: component_record(resolved)
         for kind, resolved in components.items()
         if kind in TRAINING_KINDS
     }
-    return digest([identity(records), dict(preprocessor_settings)])
+    return files.digest([identity(records), dict(preprocessor_settings)])
 
 
 def _reference(resolved: Resolved | None) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.contracts.planner import Planner
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
 from nnunet_core.data.plans import Configuration, Plans
+from nnunet_core.errors import UsageError
 from nnunet_core.registry.provenance import code_identity, component_record
 from nnunet_core.runtime import locks
 from nnunet_core.runtime.files import digest
@@ -44,7 +46,11 @@ def make_fingerprint(
 def make_plans(
     dataset: Dataset, method: Method, workspace: Workspace, workers: Workers, report: Reporter
 ) -> tuple[Plans, Path]:
-    """Return the plans of the method and their file. An existing file is read as it is, so it may be edited by hand."""
+    """Return the plans of the method and their file. An existing file is read as it is, so it may be edited by hand.
+
+    Raises:
+        UsageError: A patch size is no multiple of the network's divisor.
+    """
     found = make_fingerprint(dataset, method, workspace, workers, report)
     resolved = method.components["planner"]
     identities = [
@@ -52,14 +58,32 @@ def make_plans(
     ]
     key = digest([found.digest, identities])
     path = workspace.preprocessed / dataset.name / "plans" / f"{resolved.name}-{key[:8]}.json"
+    network: NetworkBuilder = method.build("network")
     if path.is_file():
-        return Plans.read(path), path
-    plans = method.build("planner").plan(dataset, found, method.build("network"))
+        plans = Plans.read(path)
+        _check_patches(plans, network, path)
+        return plans, path
+    plans = method.build("planner").plan(dataset, found, network)
     plans = plans.model_copy(update={"planner": resolved.reference})
+    _check_patches(plans, network, path)
     for note in () if "normalization" in method.preprocessor_settings else plans.notes:
         report.message(note)
     plans.write(path)
     return plans, path
+
+
+def _check_patches(plans: Plans, network: NetworkBuilder, path: Path) -> None:
+    for name, configuration in plans.configurations.items():
+        divisor = network.divisor(configuration.network)
+        pairs = zip(configuration.patch_size, divisor, strict=True)
+        for axis, (size, step) in enumerate(pairs):
+            below = size // step * step
+            if below != size:
+                nearest_sizes = f"{below} or {below + step}" if below else f"{step}"
+                raise UsageError(
+                    f"Plans {path}: {name} has patch_size {configuration.patch_size}, but the network "
+                    f"{type(network).__name__} needs a multiple of {step} along axis {axis}: {nearest_sizes}."
+                )
 
 
 def describe(configuration: Configuration) -> dict[str, Any]:

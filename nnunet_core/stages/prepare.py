@@ -6,8 +6,8 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
+from nnunet_core.contracts.abilities import ComputesOnDevice, ability, built
 from nnunet_core.registry.provenance import component_record
-from nnunet_core.registry.settings import build
 from nnunet_core.runtime import files, locks
 from nnunet_core.store.prepared import PreparedStore
 
@@ -44,10 +44,7 @@ def case_keys(
         "preprocessor": dict(preprocessor_identity),
         "foreground": dataset.labels.foreground,
     }
-    parts = [
-        [path for path in (*case.images, case.label) if path is not None]
-        for case in dataset.training
-    ]
+    parts = [case.paths for case in dataset.training]
     digests = iter(dataset.file_digests([path for paths in parts for path in paths]))
     keys = {}
     for case, paths in zip(dataset.training, parts, strict=True):
@@ -97,9 +94,9 @@ def prepare_cases(
 
 
 def on_device(preprocessor: Preprocessor, device: str) -> Preprocessor:
-    """Return a preprocessor that computes on a device, if it can (contracts.Preprocessor)."""
-    move = getattr(preprocessor, "on", None)
-    return preprocessor if move is None else move(device)
+    """Return a preprocessor that computes on a device, if it can."""
+    able = ability(preprocessor, ComputesOnDevice)
+    return preprocessor if able is None else able.on(device)
 
 
 def _prepare(
@@ -149,7 +146,7 @@ def prepare(
             prepare_cases(
                 dataset,
                 configuration,
-                on_device(build(resolved), device),
+                on_device(built(resolved), device),
                 store,
                 todo,
                 workers,

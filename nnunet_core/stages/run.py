@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetMaker
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import Dataset
@@ -15,21 +18,21 @@ from nnunet_core.data.plans import Plans
 from nnunet_core.data.splits import Split, load_splits
 from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.settings import build
 from nnunet_core.runtime.processes import in_several_processes
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages import cascade
 from nnunet_core.stages import select as selection
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
-from nnunet_core.stages.experiment import Experiment, check_trainer
+from nnunet_core.stages.experiment import Experiment, check_runtime
 from nnunet_core.stages.folds import train_fold
-from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose
+from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose, starting_from
 from nnunet_core.stages.plan import make_plans
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.stages.prepare import prepare
 from nnunet_core.store.models import Model
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.store.prepared import PreparedStore
 from nnunet_core.store.workspace import Workspace
 
 
@@ -49,6 +52,7 @@ class Request:
             what is free).
         predict, output: A folder of images to predict with the best configuration, and where to.
         options: How to predict.
+        pretrained, freeze: A model to start from, and parts of its network that stay as they are.
     """
 
     dataset: str
@@ -64,6 +68,8 @@ class Request:
     predict: Path | None = None
     output: Path | None = None
     options: PredictionOptions = field(default_factory=PredictionOptions)
+    pretrained: Path | None = None
+    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,21 +106,123 @@ def made(request: Request, registry: Registry, workspace: Workspace, report: Rep
     """
     if request.dataset not in {resolved.name for resolved in registry.components("dataset")}:
         return request
-    maker: DatasetMaker = build(registry.resolve("dataset", request.dataset))
+    maker: DatasetMaker = built(registry.resolve("dataset", request.dataset))
     folder = maker.make(workspace.raw, report)
     usual = Request(dataset=request.dataset)
+    predict = folder / maker.predict if maker.predict else None
+    output = workspace.results / folder.name / "predictions" if maker.predict else None
     return replace(
         request,
         dataset=str(folder),
-        variant=maker.variant
-        if maker.variant and request.variant == usual.variant
+        variant=(maker.variant or usual.variant)
+        if request.variant == usual.variant
         else request.variant,
         folds=maker.folds if request.folds == usual.folds else request.folds,
-        predict=request.predict or (folder / maker.predict if maker.predict else None),
+        predict=request.predict or predict,
         options=request.options if request.output else replace(request.options, overwrite=True),
-        output=request.output
-        or (workspace.results / folder.name / "predictions" if maker.predict else None),
+        output=request.output or output,
     )
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One method on one dataset, step by step: each step first does what is missing of those before it.
+
+    Attributes:
+        request, workspace, report: As given to `opened`.
+        method, dataset: What the request names.
+        workers: Processes that read and prepare cases.
+    """
+
+    request: Request
+    workspace: Workspace
+    report: Reporter
+    method: Method
+    dataset: Dataset
+    workers: Workers
+
+    @functools.cached_property
+    def plans(self) -> tuple[Plans, Path]:
+        """The plans, and their file."""
+        return make_plans(self.dataset, self.method, self.workspace, self.workers, self.report)
+
+    def configurations(self) -> tuple[str, ...]:
+        """Return what is asked for, or `2d` for single-slice data and `3d_fullres` otherwise, or the only one that there is."""
+        found = self.plans[0].configurations
+        flat = any(c.median_shape[0] == 1 for c in found.values())
+        preferred = "2d" if flat else "3d_fullres"
+        usual = (preferred,) if preferred in found else tuple(found)[:1]
+        return self.request.configurations or usual
+
+    def prepared(self, name: str, device: str = "cpu", verify: bool = False) -> PreparedStore:
+        """Return the prepared cases of a configuration; see `prepare.prepare`."""
+        plans, space, report = self.plans[0], self.workspace, self.report
+        configuration = plans.configuration(name)
+        return prepare(
+            self.dataset, configuration, self.method, space, self.workers, report, device, verify
+        )
+
+    def splits(self) -> dict[str, Split]:
+        """Return the folds that are asked for, after a look whether they can be trained at all."""
+        self.report.message(f"method: {self.method.name}")  # also finds a wrong setting
+        check_runtime(self.method, self.request.runtime)
+        path = self.workspace.splits(self.dataset.name)
+        return load_splits(self.dataset.names, self.request.folds, path, self.report)
+
+    def train(
+        self, splits: Mapping[str, Split], restart: bool = False, train_previous: bool = False
+    ) -> Iterator[tuple[Experiment, Iterator[tuple[str, dict[str, Any]]]]]:
+        """Yield each configuration with its (fold, summary of the validation); a fold is trained when it is asked for.
+
+        Args:
+            splits: The folds.
+            restart: Train them anew.
+            train_previous: Train what is missing of the stage before a cascade; otherwise it must be trained.
+        """
+        for name in self.configurations():
+            experiment = self._experiment(name)
+            if experiment.configuration.previous is not None:
+                experiment = self._connected(experiment, train_previous)
+            yield experiment, self._folds(experiment, splits, restart)
+
+    def _experiment(self, name: str) -> Experiment:
+        """Return what the folds of a configuration share."""
+        folder = self.workspace.results / self.dataset.name / self.method.name / name
+        configuration, store = self.plans[0].configuration(name), self.prepared(name)
+        how = (self.request.runtime, self.request.seed, self.report)
+        return Experiment(self.dataset, self.method, name, configuration, store, folder, *how)
+
+    def _connected(self, experiment: Experiment, train_previous: bool) -> Experiment:
+        """Connect a cascade with the predictions of the stage before it."""
+        stage = self._experiment(str(experiment.configuration.previous))
+        path = self.workspace.splits(self.dataset.name)
+        splits = cascade.stage_splits(self.dataset.names, self.request.folds, path)
+        if train_previous:
+            selection.consolidate(stage, dict(self._folds(stage, splits)))
+        return cascade.connect(experiment, stage, splits)
+
+    def _folds(
+        self, experiment: Experiment, splits: Mapping[str, Split], restart: bool = False
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        self.workers.close()  # a training needs their memory
+        for fold, split in splits.items():
+            yield fold, train_fold(experiment, fold, split, restart)
+
+
+@contextlib.contextmanager
+def opened(
+    request: Request, registry: Registry, workspace: Workspace, report: Reporter
+) -> Iterator[Pipeline]:
+    """Resolve what a request names, and yield the steps of its run.
+
+    Raises:
+        UsageError: The request cannot be right.
+    """
+    with Workers(request.processes, request.memory, report) as workers:
+        chosen = choose(registry, request.variant, request.choices, request.settings)
+        method = starting_from(chosen, request.pretrained, request.freeze)
+        dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
+        yield Pipeline(request, workspace, report, method, dataset, workers)
 
 
 def run(
@@ -132,82 +240,15 @@ def run(
             "A run is one process; torchrun has started several. Train with 'torchrun ... -m nnunet_cli train' or "
             "'nnunet train --gpus N' first; 'nnunet run' with the same options then does what is missing."
         )
-    with Workers(request.processes, request.memory, report) as workers:
-        return _run(request, registry, workspace, workers, report)
-
-
-def _run(
-    request: Request, registry: Registry, workspace: Workspace, workers: Workers, report: Reporter
-) -> RunResult:
-    method = choose(registry, request.variant, request.choices, request.settings)
-    dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
-    report.message(f"method: {method.name}")  # also finds a wrong setting before any work is done
-    check_trainer(method, request.runtime)
-    splits = load_splits(dataset.names, request.folds, workspace.splits(dataset.name), report)
-    source = _image_folder(request, dataset)
-    plans, plans_path = make_plans(dataset, method, workspace, workers, report)
-    results = []
-    for name in request.configurations or default_configurations(plans):
-        experiment = prepare_experiment(
-            request, dataset, method, plans, name, workspace, workers, report
-        )
-        if experiment.configuration.previous is not None:
-            experiment = _with_previous(request, experiment, plans, workspace, workers)
-        summaries = {fold: train_fold(experiment, fold, split) for fold, split in splits.items()}
-        results.append(selection.consolidate(experiment, summaries))
+    with opened(request, registry, workspace, report) as steps:
+        splits, source = steps.splits(), _image_folder(request, steps.dataset)
+        trained = steps.train(splits, train_previous=True)
+        results = [selection.consolidate(experiment, dict(folds)) for experiment, folds in trained]
     best = selection.best(results)
-    result = RunResult(dataset, method, plans_path, tuple(results), best)
+    result = RunResult(steps.dataset, steps.method, steps.plans[1], tuple(results), best)
     if source is None or request.output is None:
         return result
     return _predict(request, result, source, request.output, registry, report)
-
-
-def prepare_experiment(
-    request: Request,
-    dataset: Dataset,
-    method: Method,
-    plans: Plans,
-    name: str,
-    workspace: Workspace,
-    workers: Workers,
-    report: Reporter,
-) -> Experiment:
-    """Prepare the cases of one configuration and return what its folds share."""
-    configuration = plans.configuration(name)
-    store = prepare(dataset, configuration, method, workspace, workers, report)
-    folder = workspace.results / dataset.name / method.name / name
-    return Experiment(
-        dataset, method, name, configuration, store, folder, request.runtime, request.seed, report
-    )
-
-
-def _with_previous(
-    request: Request, experiment: Experiment, plans: Plans, workspace: Workspace, workers: Workers
-) -> Experiment:
-    """Train the stage before a cascade, as far as that is missing, and connect the cascade with its predictions."""
-    stage, splits = previous_stage(request, experiment, plans, workspace, workers)
-    summaries = {fold: train_fold(stage, fold, split) for fold, split in splits.items()}
-    selection.consolidate(stage, summaries)
-    return cascade.connect(experiment, stage, splits)
-
-
-def previous_stage(
-    request: Request, experiment: Experiment, plans: Plans, workspace: Workspace, workers: Workers
-) -> tuple[Experiment, dict[str, Split]]:
-    """Return the stage before a cascade, and its folds that the asked ones need."""
-    dataset, name = experiment.dataset, str(experiment.configuration.previous)
-    stage = prepare_experiment(
-        request, dataset, experiment.method, plans, name, workspace, workers, experiment.report
-    )
-    return stage, cascade.stage_splits(dataset.names, request.folds, workspace.splits(dataset.name))
-
-
-def default_configurations(plans: Plans) -> tuple[str, ...]:
-    """Return `2d` for single-slice data and `3d_fullres` otherwise, or the only configuration that there is."""
-    names = tuple(plans.configurations)
-    flat = any(c.median_shape[0] == 1 for c in plans.configurations.values())
-    preferred = "2d" if flat else "3d_fullres"
-    return (preferred,) if preferred in names else names[:1]
 
 
 def _image_folder(request: Request, dataset: Dataset) -> Path | None:

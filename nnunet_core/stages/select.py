@@ -16,8 +16,8 @@ from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
 from nnunet_core.stages.evaluate import mean_foreground_dice, summarise
 from nnunet_core.stages.experiment import Experiment
-from nnunet_core.stages.predict import PostprocessingRecord, postprocessing_file
 from nnunet_core.store.models import weights_digests
+from nnunet_core.store.postprocessing import PostprocessingRecord, postprocessing_file
 
 CROSS_VALIDATION = "crossval_summary.json"
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration
+from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import PluginError, UsageError, nearest
 from nnunet_core.registry.components import TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
@@ -15,15 +17,10 @@ from nnunet_core.registry.provenance import identity
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
+from nnunet_core.runtime.reporting import Reporter
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
-_WEIGHTS_NAMES = (
-    WEIGHTS,
-    "checkpoint_final.pth",
-    "model_final_checkpoint.model",
-)  # here, of v2, of v1
-_WEIGHTS_ENDINGS = tuple(Path(name).suffix for name in _WEIGHTS_NAMES)
 
 
 class ModelDocument(files.Document):
@@ -36,11 +33,13 @@ class ModelDocument(files.Document):
         file_ending: Of the images that it was trained on.
         label_ending: Of the label files that it writes.
         image_format, label_format: Components that read and write these files, where dataset.json names them.
-        mirror_axes: Axes of the patch that training mirrored, and prediction averages over; null is all.
+        mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
+        initial: Weights that the trainings started from.
     """
 
+    schema_version: Literal[2] = 2
     dataset: str
     variant: str
     configuration_name: str
@@ -50,9 +49,10 @@ class ModelDocument(files.Document):
     label_ending: str
     image_format: str | None = None
     label_format: str | None = None
-    mirror_axes: tuple[int, ...] | None = None
+    mirror_axes: tuple[int, ...]
     configuration: Configuration
     components: dict[str, ComponentRecord]
+    initial: InitialWeights | None = None
 
     def digest(self) -> str:
         """Identify what the folds of one model have in common: configuration, labels, components of the training."""
@@ -60,8 +60,9 @@ class ModelDocument(files.Document):
         training = {
             kind: self.components[kind] for kind in TRAINING_KINDS if kind in self.components
         }
+        initial = None if self.initial is None else self.initial.identity()
         return files.digest(
-            [configuration, self.labels.model_dump(mode="json"), identity(training)]
+            [configuration, self.labels.model_dump(mode="json"), identity(training), initial]
         )
 
 
@@ -125,11 +126,8 @@ class Model:
             if record is not None
         }
 
-    def component(self, registry: Registry, kind: str) -> tuple[Resolved, str | None]:
-        """Resolve a component as the model was trained with it.
-
-        Returns:
-            The component, and a warning when another version is installed than it was trained with.
+    def component(self, registry: Registry, kind: str, report: Reporter) -> Resolved:
+        """Resolve a component as the model was trained with it; warn when another version is installed.
 
         Raises:
             PluginError: The package that provides it is not installed; the message says what to install.
@@ -149,11 +147,11 @@ class Model:
                 f"of {record.distribution or record.target} {record.version or ''}, which cannot be loaded: {error} {install}"
             ) from error
         if resolved.version != record.version:
-            return resolved, (
+            report.warning(
                 f"The {kind} '{record.reference}' is installed in version {resolved.version}; the model was trained "
                 f"with {record.version}. For equal numbers run: pip install '{record.distribution}=={record.version}'"
             )
-        return resolved, None
+        return resolved
 
 
 def weights_digests(folds: Iterable[Path]) -> dict[str, str]:
@@ -167,36 +165,6 @@ def _record(fold: Path) -> FoldRecord | None:
         return None
     record = FoldRecord.read(fold / RUN_FILE)
     return None if record.status == "running" else record
-
-
-def find_weights(path: Path) -> Path:
-    """Return the weights file that a path stands for: itself, that of a fold folder, or of a model's first trained fold.
-
-    Models of nnU-Net v1 and v2 are folders of folds, too, with checkpoints (`.model`, `.pth`) in them.
-
-    Raises:
-        UsageError: There are none, or the file is of another kind.
-    """
-    path = path.expanduser().absolute()
-    if path.is_file():
-        if path.suffix not in _WEIGHTS_ENDINGS:
-            raise UsageError(
-                f"{path} is no file of weights: those end with {', '.join(_WEIGHTS_ENDINGS)}. Unpack archives first."
-            )
-        return path
-    places = [
-        path,
-        *sorted(path.glob("fold_*")),
-        path / "all",
-    ]  # the last is v1's fold of all cases
-    candidates = [place / name for name in _WEIGHTS_NAMES for place in places]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
-        raise UsageError(
-            f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold folder, a {WEIGHTS} file, or a "
-            "checkpoint of nnU-Net v1 or v2; 'nnunet models list' shows the trained ones."
-        )
-    return found
 
 
 def find_model(results: Path, dataset: str, variant: str, configuration: str) -> Model:

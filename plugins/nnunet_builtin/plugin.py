@@ -247,6 +247,18 @@ def nnunet_trainers() -> list[Component]:
 
 
 @hookimpl
+def nnunet_predictors() -> list[Component]:
+    """Return the sliding window."""
+    return [
+        Component(
+            "sliding_window",
+            "nnunet_builtin.inference.sliding_window:SlidingWindow",
+            "overlapping windows with Gaussian weights, mirrored; the mean of the folds",
+        )
+    ]
+
+
+@hookimpl
 def nnunet_postprocessors() -> list[Component]:
     """Return the connected components, and nothing."""
     return [
@@ -275,6 +287,7 @@ def nnunet_variants() -> list[Variant]:
             loss="builtin/dice_ce",
             augmentation="builtin/v2",
             trainer="builtin/v2",
+            predictor="builtin/sliding_window",
             postprocessor="builtin/largest_component",
         ),
     ]

@@ -7,19 +7,25 @@ import socket
 from dataclasses import replace
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 
 from nnunet_builtin.augmentation.v2 import NoAugmentation
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.trainer import TrainerV2
+from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime, TrainingTask
 from nnunet_core.data.cases import PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
+from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import StoppedError
+from nnunet_core.runtime.files import file_digest
 from nnunet_core.runtime.reporting import Silence
+from nnunet_core.store.models import WEIGHTS
 from nnunet_core.store.prepared import LabelStore, PreparedStore
 
 SHAPE, PATCH = (10, 14, 12), (8, 8, 8)
@@ -62,7 +68,7 @@ SETTINGS = {
 
 
 def labels_of(declared):
-    return Labels.from_dataset_json({"labels": declared, "regions_class_order": [1, 2]}, "test")
+    return read_labels({"labels": declared, "regions_class_order": [1, 2]}, "test")
 
 
 def make_runtime():
@@ -100,6 +106,25 @@ def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: Non
     return replace(task, **changes)
 
 
+def make_model(folder, declared=None, configuration=CONFIGURATION, folds=2):
+    """Return a model whose folds have random weights."""
+    labels, builder = labels_of(declared or CLASSES), PlainUNet()
+    network = configuration.network.model_copy(update={"output_channels": labels.outputs})
+    folders = tuple(folder / f"fold_{fold}" for fold in range(folds))
+    for seed, fold in enumerate(folders):
+        torch.manual_seed(seed)
+        fold.mkdir()
+        save_file(builder.build(network).state_dict(), fold / WEIGHTS)
+    return TrainedModel(
+        folds=folders,
+        configuration=configuration.model_copy(update={"network": network}),
+        labels=labels,
+        network=builder,
+        runtime=make_runtime(),
+        mirror_axes=tuple(range(configuration.dimensions)),
+    )
+
+
 def prepare(folder, labels):
     """Return the stores of the cases and of their previous stage, written before if they are not there."""
     store, previous = (
@@ -115,6 +140,12 @@ def train(folder, settings=None, **changes):
     """Train; return the folder."""
     TrainerV2(**{**SETTINGS, **(settings or {})}).train(make_task(folder, **changes))
     return folder
+
+
+def frozen_encoder(folder):
+    """Start from the weights of a trained fold, and keep its encoder."""
+    path = folder / WEIGHTS
+    return InitialWeights(path=str(path), digest=file_digest(path), frozen=("encoder",))
 
 
 def free_port():

@@ -21,6 +21,14 @@ def test_explicit_choices_are_kept():
     assert resolve(Runtime("cpu", "float32")).dtype == torch.float32
 
 
+def test_threads_are_as_many_as_asked_then_as_the_environment_says(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert resolve(Runtime("cpu")).threads == 3
+    assert resolve(Runtime("cpu", threads=2)).threads == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert resolve(Runtime("cpu")).threads == devices.usable_cores()
+
+
 def test_the_order_of_features_can_be_chosen():
     usual = resolve(Runtime("cpu"))
     assert memory_format(usual, 3) == torch.channels_last_3d

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.checkpoint import CHECKPOINT
-from nnunet_builtin.training.finetuning import freeze, rest, transfer
+from nnunet_builtin.training.finetuning import freeze, hold_frozen_layers, transfer
 from nnunet_core.errors import TrainingError
 from nnunet_core.runtime.files import file_digest
 from nnunet_core.store.models import WEIGHTS
@@ -81,7 +81,7 @@ def test_layers_that_were_loaded_in_part_are_trained():
         {f"{norm}.running_mean", f"{norm}.running_var", f"{norm}.num_batches_tracked"},
     )
     assert {f"{norm}.weight", f"{norm}.bias"}.isdisjoint(frozen)
-    rest(target.train())
+    hold_frozen_layers(target.train())
     training = {
         name
         for name, layer in target.named_modules()
@@ -104,8 +104,8 @@ def test_parts_that_cannot_be_frozen_are_named():
 def test_new_channels_of_a_frozen_encoder_are_trained_also_after_a_resume(tmp_path):
     """The first convolution fits neither the channels nor anything else: frozen, it would stay random."""
     source = small.train(tmp_path / "a" / "fold_0")
-    settings, cascade = {"pretrained": str(source), "freeze": "encoder"}, {"cascade": True}
-    undisturbed = small.train(tmp_path / "b" / "fold_0", settings, **cascade)
+    started = {"cascade": True, "initial": small.frozen_encoder(source)}
+    undisturbed = small.train(tmp_path / "b" / "fold_0", **started)
 
     class InterruptedTrainingError(Exception):
         pass
@@ -116,10 +116,10 @@ def test_new_channels_of_a_frozen_encoder_are_trained_also_after_a_resume(tmp_pa
 
     folder = tmp_path / "c" / "fold_0"
     with pytest.raises(InterruptedTrainingError):
-        small.train(folder, settings, epoch_finished=epoch_finished, **cascade)
+        small.train(folder, epoch_finished=epoch_finished, **started)
     (source / WEIGHTS).rename(tmp_path / "moved")  # it is not needed any more
     first = torch.load(folder / CHECKPOINT, weights_only=True)["network"][FIRST]
-    small.train(folder, settings, **cascade)
+    small.train(folder, **started)
     before, found, expected = (
         load_file(tmp_path / "moved"),
         load_file(folder / WEIGHTS),

@@ -1,8 +1,6 @@
 """Cases that are unlike the others are planned, prepared, trained on and validated; ignored voxels teach nothing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -10,9 +8,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from commands import nnunet
 from safetensors.torch import load_file
 
 from nnunet_builtin.computing.devices import ResolvedRuntime
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
@@ -21,7 +21,6 @@ from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.sampling import PatchSampler
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.data.images import Geometry
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.data.splits import Splits
 
@@ -90,19 +89,11 @@ def keep(dataset, count):
 def train(dataset, folds="all"):
     """Train in 2D and in 3D by the command line; return the folders of the folds."""
     workspace = dataset.parents[1]
-    arguments = [
-        sys.executable,
-        "-m",
-        "nnunet_cli",
-        "train",
-        str(dataset),
-        "--workspace",
-        str(workspace),
-    ]
+    arguments = ["train", dataset, "--workspace", workspace]
     arguments += ["-c", "2d", "-c", "3d_fullres", "--folds", folds]
     arguments += ["--workers", "0", "--precision", "float32", "--processes", "1"]
     arguments += [part for setting in SETTINGS for part in ("--set", setting)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = nnunet(*arguments)
     assert done.returncode == 0, done.stderr
     found = sorted(workspace.glob("results/*/*/*/fold_*"))
     assert {fold.parent.name for fold in found} == {"2d", "3d_fullres"}
@@ -198,9 +189,7 @@ CLASSES = {"background": 0, "edge": 1, "core": 2, "ignore": 3}
 
 def loop_of(labels, dimensions):
     """Return the training of a small network before its first step, in float64."""
-    labels = Labels.from_dataset_json(
-        {"labels": dict(labels), "regions_class_order": [1, 2]}, "test"
-    )
+    labels = read_labels({"labels": dict(labels), "regions_class_order": [1, 2]}, "test")
     axes = (2,) * dimensions
     spec = NetworkSpec(
         dimensions=dimensions,

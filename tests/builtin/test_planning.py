@@ -1,18 +1,21 @@
 """Planning: v1's plans of 25 fingerprints, worked examples, and rules that hold for any dataset."""
 
 import json
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
+from described_datasets import described, stage_as_v1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_builtin.networks.estimate import unet_memory
+from nnunet_builtin.networks.estimate import BYTES_PER_VALUE, pooling_divisor, unet_memory
+from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.planning.architecture import topology
+from nnunet_builtin.planning.patches import rounded_up
 from nnunet_builtin.planning.planner import PlannerV21
-from nnunet_core.data.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
-from nnunet_core.data.labels import Labels
+from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.discovery import Registry
 
@@ -26,50 +29,18 @@ PLANNERS = {
 V1_SCHEMES = {"zscore": "nonCT", "none": "noNorm"}
 
 
-class Memory:
-    def memory(self, spec, patch_size):
-        return unet_memory(spec, patch_size)
-
-
-def plan(sizes, spacings, channels, classes, reductions=None, **settings):
-    cases = [
-        CaseFingerprint(name=f"case_{i:04d}", size=size, spacing=spacing, size_reduction=reduction)
-        for i, (size, spacing, reduction) in enumerate(
-            zip(sizes, spacings, reductions or [1.0] * len(sizes), strict=True)
-        )
-    ]
-    ct = any(name in ("CT", "ct") for name in channels)
-    statistics = IntensityStatistics(
-        mean=0, sd=1, median=0, minimum=-1, maximum=1, percentile_00_5=-1, percentile_99_5=1
-    )
-    foreground = tuple(range(1, classes + 1))
-    fingerprint = Fingerprint(
-        dataset_digest="x",
-        channels=tuple(channels),
-        foreground=foreground,
-        cases=tuple(cases),
-        intensities=(statistics,) * len(channels) if ct else (),
-    )
-    labels = Labels(names={value: str(value) for value in (0, *foreground)}, foreground=foreground)
-    dataset = SimpleNamespace(name="Dataset001_Test", channels=tuple(channels), labels=labels)
-    return PlannerV21(**settings).plan(dataset, fingerprint, Memory())
-
-
-def as_v1(configuration):
-    """Return a configuration in the words of v1's plans file."""
-    network = configuration.network
-    pools = [list(kernel) for kernel in network.pool_kernels]
-    return {
-        "batch_size": configuration.batch_size,
-        "num_pool_per_axis": [
-            sum(p[axis] > 1 for p in pools) for axis in range(network.dimensions)
-        ],
-        "patch_size": list(configuration.patch_size),
-        "median_patient_size_in_voxels": list(configuration.median_shape),
-        "do_dummy_2D_data_aug": configuration.dummy_2d_augmentation,
-        "pool_op_kernel_sizes": pools,
-        "conv_kernel_sizes": [list(kernel) for kernel in network.conv_kernels],
-    }
+def plan(
+    sizes,
+    spacings,
+    channels,
+    classes,
+    reductions=None,
+    planner=PlannerV21,
+    network=None,
+    **settings,
+):
+    dataset, fingerprint = described(sizes, spacings, channels, classes, reductions)
+    return planner(**settings).plan(dataset, fingerprint, network or PlainUNet())
 
 
 @pytest.mark.shared
@@ -96,7 +67,7 @@ def test_plans_are_those_of_v1(golden, planner):
                 plans.configurations[name],
                 expected["plans_per_stage"][str(stage)],
             )
-            ours = as_v1(configuration)
+            ours = stage_as_v1(configuration)
             assert ours == {key: reference[key] for key in ours}, (found["name"], name)
             np.testing.assert_allclose(
                 configuration.spacing, reference["current_spacing"], rtol=1e-6
@@ -167,19 +138,33 @@ def test_an_unknown_configuration_is_refused_with_the_nearest_name():
         plan([(36, 50, 35)], [(1, 1, 1)], ["MRI"], 2, configurations=("3d_fulres",))
 
 
+def spec_of(net, features=32, most=320):
+    return NetworkSpec(
+        dimensions=len(net.kernels[0]),
+        input_channels=1,
+        output_channels=3,
+        pool_kernels=net.pools,
+        conv_kernels=net.kernels,
+        base_features=features,
+        max_features=most,
+    )
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.floats(0.3, 8), min_size=3, max_size=3),
     st.lists(st.integers(8, 320), min_size=3, max_size=3),
 )
-def test_a_topology_pads_the_patch_to_its_divisor_and_keeps_four_voxels(spacing, patch):
+def test_a_patch_is_padded_to_the_divisor_of_its_network_and_keeps_four_voxels(spacing, patch):
     net = topology(spacing, patch)
-    for axis in range(3):
-        assert net.patch_size[axis] % net.divisor[axis] == 0
-        assert 0 <= net.patch_size[axis] - patch[axis] < net.divisor[axis]
-        assert net.patch_size[axis] // net.divisor[axis] >= 4
     assert net.kernels[-1] == (3, 3, 3)
     assert len(net.kernels) == len(net.pools) + 1
+    divisor = pooling_divisor(spec_of(net))
+    padded = rounded_up(patch, divisor)
+    for axis in range(3):
+        assert padded[axis] % divisor[axis] == 0
+        assert 0 <= padded[axis] - patch[axis] < divisor[axis]
+        assert padded[axis] // divisor[axis] >= 4
 
 
 @settings(max_examples=20, deadline=None)
@@ -206,7 +191,9 @@ def test_three_convolutions_per_stage_fit_into_the_same_memory():
     for name in ("3d_lowres", "3d_fullres", "3d_cascade_fullres"):
         assert plans.configurations[name].network.convs_per_stage == 3
     network = plans.configurations["3d_fullres"]
-    assert unet_memory(network.network, network.patch_size) <= 520_000_000 * 32 / 30
+    assert (
+        unet_memory(network.network, network.patch_size) <= BYTES_PER_VALUE * 520_000_000 * 32 / 30
+    )
     assert np.prod(network.patch_size) < np.prod(usual.configurations["3d_fullres"].patch_size)
     assert plans.configurations["2d"] == usual.configurations["2d"]
 
@@ -279,3 +266,60 @@ def test_axes_that_round_to_no_voxel_keep_one(size, spacing, settings):
         [size] * 5, [spacing] * 5, ["MRI"], 1, **settings
     ).configurations.values():
         assert min(configuration.median_shape) >= 1
+
+
+@dataclass
+class InBlocks(PlainUNet):
+    """A network whose patches are multiples of another number than that of its pooling, as a transformer's."""
+
+    step: int = 48
+
+    def divisor(self, spec):
+        return (self.step,) * spec.dimensions
+
+
+def test_patches_are_multiples_of_what_the_network_builder_says():
+    for arguments in (LIVER, COLON):
+        for name, configuration in plan(*arguments, network=InBlocks()).configurations.items():
+            assert {size % 48 for size in configuration.patch_size} == {0}, name
+            memory = unet_memory(configuration.network, configuration.patch_size)
+            assert memory <= PlannerV21().patch_budget(configuration.dimensions)
+
+
+def test_a_network_that_is_too_large_for_its_smallest_patch_is_refused():
+    with pytest.raises(UsageError, match=r"smallest patch \(256, 256, 256\).*gpu_memory_gb"):
+        plan(*LIVER, network=InBlocks(step=256), configurations=("3d_fullres",))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "patch"),
+    [((1, 1, 1), (32, 32, 32)), ((3.6, 0.6, 0.6), (8, 64, 64)), ((1, 1), (96, 96))],
+)
+def test_the_estimate_in_bytes_is_what_pytorch_keeps_for_the_gradients(spacing, patch):
+    spec = spec_of(topology(spacing, patch))
+    network = PlainUNet().build(spec)
+    kept = {}
+
+    def keep(tensor):
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()  # several tensors may share one
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(torch.randn(1, 1, *patch))
+    size = sum(storage.nbytes() for storage in kept.values())
+    assert size == pytest.approx(unet_memory(spec, patch), rel=0.02)
+
+
+class TwoSizes(PlannerV21):
+    def choose_configurations(self, planned):
+        half = planned["3d_fullres"].model_copy(update={"batch_size": 1})
+        return {**planned, "3d_single": half}
+
+
+def test_a_planner_may_have_configurations_of_its_own():
+    plans = plan(*COLON, planner=TwoSizes, configurations=("3d_fullres",))
+    assert list(plans.configurations) == ["3d_fullres", "3d_single"]
+    assert plans.configuration("3d_single").batch_size == 1
+    assert plans.planner.endswith(":TwoSizes")

@@ -6,8 +6,10 @@ import small_training as small
 import torch
 from torch.nn import functional
 
-from nnunet_builtin.networks.residual_unet import _PLAIN_UNITS, ResidualUNet
-from nnunet_core.contracts.trainer import TrainedModel
+from nnunet_builtin.inference.sliding_window import SlidingWindow
+from nnunet_builtin.networks.estimate import BYTES_PER_VALUE, PLAIN_VALUES
+from nnunet_builtin.networks.residual_unet import ResidualUNet
+from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
 
@@ -95,9 +97,8 @@ def test_blocks_that_add_nothing_at_first():
 def test_the_estimate_is_that_of_v1s_planner():
     """v1's own number for two samples of 96x160x160 voxels, two channels, three classes."""
     spec = spec_of(resolutions=6, conv_kernels=((3, 3, 3),) * 6, base_features=32)
-    assert ResidualUNet().memory(spec, (96, 160, 160)) / _PLAIN_UNITS[3] == pytest.approx(
-        1601836800.0, rel=1e-12
-    )
+    values = ResidualUNet().memory(spec, (96, 160, 160)) / (PLAIN_VALUES[3] * BYTES_PER_VALUE)
+    assert values == pytest.approx(1601836800.0, rel=1e-12)
 
 
 def test_to_begin_with_a_norm_needs_one():
@@ -116,6 +117,7 @@ def test_it_trains_and_predicts(tmp_path, norm):
         labels=task.labels,
         network=builder,
         runtime=task.runtime,
+        mirror_axes=(0, 1, 2),
     )
-    probabilities = small.TrainerV2().predictor(model)(np.zeros((1, *small.SHAPE), np.float32))
+    probabilities = SlidingWindow().load(model)(np.zeros((1, *small.SHAPE), np.float32))
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)

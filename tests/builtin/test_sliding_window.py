@@ -11,6 +11,7 @@ from test_network import load_golden_network
 
 from nnunet_builtin.computing.devices import resolve
 from nnunet_builtin.inference import sliding_window
+from nnunet_builtin.inference.networks import probabilities_of
 from nnunet_builtin.inference.sliding_window import (
     gaussian_map,
     predict,
@@ -59,7 +60,7 @@ def test_probabilities_are_those_of_v1(golden, monkeypatch, case, network, patch
         expected = arrays.get(f"{case}__softmax_{name}")
         if expected is not None:
             found = predict_ensemble(
-                [model.eval()],
+                [probabilities_of(model.eval(), FLOAT32)],
                 arrays[f"{case}__x"],
                 patch,
                 FLOAT32,
@@ -68,7 +69,11 @@ def test_probabilities_are_those_of_v1(golden, monkeypatch, case, network, patch
             np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.array_equal(
         predict_ensemble(
-            [model], arrays[f"{case}__x"], patch, FLOAT32, mirror_axes=range(len(patch))
+            [probabilities_of(model, FLOAT32)],
+            arrays[f"{case}__x"],
+            patch,
+            FLOAT32,
+            mirror_axes=range(len(patch)),
         ).argmax(0),
         arrays[f"{case}__seg_mirrored"],
     )
@@ -101,9 +106,8 @@ def test_folds_are_averaged():
         def forward(self, tiles):
             return torch.cat([tiles * 0, tiles * 0 + self.logit], 1)
 
-    found = predict_ensemble(
-        [Constant(0.0), Constant(100.0)], np.zeros((1, 4, 4, 4), np.float32), (4, 4, 4), FLOAT32
-    )
+    networks = [probabilities_of(Constant(logit), FLOAT32) for logit in (0.0, 100.0)]
+    found = predict_ensemble(networks, np.zeros((1, 4, 4, 4), np.float32), (4, 4, 4), FLOAT32)
     np.testing.assert_allclose(found[1], 0.75, atol=1e-6)
 
 

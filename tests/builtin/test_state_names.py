@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from small_training import isotropic
 
 from nnunet_builtin.computing.devices import ResolvedRuntime
+from nnunet_builtin.inference.networks import probabilities_of
 from nnunet_builtin.inference.sliding_window import predict, predict_ensemble
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.networks.state_names import from_v1, from_v2, to_v1, to_v2
@@ -74,11 +75,10 @@ def test_real_models_go_here_and_back_unchanged(models, tmp_path, model):
 @pytest.mark.shared
 def test_a_real_v1_model_predicts_what_v1_predicts(models, tmp_path):
     found = predict_ensemble(
-        networks(models, tmp_path, V1, "v1"),
+        [probabilities_of(n, RUNTIME) for n in networks(models, tmp_path, V1, "v1")],
         normalised(models),
         patch_size=PATCH,
         runtime=RUNTIME,
-        regions=False,
         mirror_axes=(0, 1, 2),
         step_size=0.5,
     )

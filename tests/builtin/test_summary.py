@@ -41,7 +41,7 @@ def task_of(folder, spec, patch, network=None):
 def test_the_table_has_every_layer_and_the_parameters_of_the_specification():
     net = topology((1, 1, 1), (40, 56, 40))
     network = PlainUNet().build(spec_of(net.pools, net.kernels))
-    text = network_table(network, (9, 1, *net.patch_size))
+    text = network_table(network, (9, 1, 40, 56, 40))
     assert (
         "parameters: 5,602,944, trained: 5,602,944" in text
     )  # spec: network, section 7, example A
@@ -75,7 +75,7 @@ def test_showing_changes_neither_network_nor_random_numbers(tmp_path):
     assert not any(module._forward_hooks for module in network.modules())
     assert warnings == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["network.png", "network.txt"]
-    assert "as planners count them" in (tmp_path / "network.txt").read_text()
+    assert "as planners count it" in (tmp_path / "network.txt").read_text()
 
 
 def test_without_deep_supervision_one_head_is_drawn():

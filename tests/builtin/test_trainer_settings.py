@@ -345,8 +345,8 @@ def test_batch_norm_goes_on_with_its_statistics(tmp_path):
 def test_a_frozen_encoder_stays_as_it_was(tmp_path, norm):
     builder = PlainUNet(norm=norm)
     source = small.train(tmp_path / "a" / "fold_0", network=builder)
-    settings = {"pretrained": str(source), "freeze": "encoder"}
-    tuned = weights(small.train(tmp_path / "b" / "fold_0", settings, network=builder))
+    initial = small.frozen_encoder(source)
+    tuned = weights(small.train(tmp_path / "b" / "fold_0", network=builder, initial=initial))
     changed = {
         name.split(".")[0]
         for name, tensor in weights(source).items()

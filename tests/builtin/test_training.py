@@ -13,6 +13,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from commands import nnunet
+from conftest import make_tiny
 from safetensors.torch import load_file
 
 from nnunet_builtin.networks.state_names import to_v1, to_v2
@@ -54,9 +56,7 @@ def command(dataset, step="train", *options, settings=SHORT, folds="0"):
 
 
 def train(dataset, *options, **more):
-    done = subprocess.run(
-        command(dataset, "train", *options, **more), capture_output=True, text=True, check=False
-    )
+    done = nnunet(*command(dataset, "train", *options, **more)[3:])
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -150,11 +150,23 @@ def killed_after(seconds, process):
     timer.cancel()
 
 
+LONG = ("epochs=2", "iterations_per_epoch=60", "validation_iterations=1")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The weights of a long training that nobody stopped."""
+    dataset = make_tiny(tmp_path_factory.mktemp("undisturbed") / "raw" / "Dataset001_Tiny")
+    train(dataset, settings=LONG)
+    return weights(*folds(dataset))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(tiny, number):
-    settings = ("epochs=2", "iterations_per_epoch=100", "validation_iterations=1")
-    process = subprocess.Popen(command(tiny, settings=settings), stderr=subprocess.PIPE, text=True)
+def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(
+    tiny, number, undisturbed
+):
+    process = subprocess.Popen(command(tiny, settings=LONG), stderr=subprocess.PIPE, text=True)
     with killed_after(100, process):
         before = list(
             itertools.takewhile(lambda line: not line.startswith("train fold_0"), process.stderr)
@@ -167,13 +179,10 @@ def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(tin
     assert "Run the same command again to go on" in err
     (fold,) = folds(tiny)
     content = torch.load(fold / "checkpoint.pt", weights_only=True)
-    done = content["epoch"] * 101 + json.loads(content["progress"])["position"]
-    assert 0 < done < 202
-    assert "going on after epoch" in train(tiny, settings=settings)
+    done = content["epoch"] * 61 + json.loads(content["progress"])["position"]
+    assert 0 < done < 122
+    assert "going on after epoch" in train(tiny, settings=LONG)
     stopped = weights(fold)
-    fold.rename(fold.with_name("kept"))
-    train(tiny, settings=settings)
-    undisturbed = weights(fold)
     assert all(torch.equal(stopped[name], undisturbed[name]) for name in stopped)
 
 
@@ -265,7 +274,6 @@ def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"freeze": "encoder"}, "--pretrained"),
         ({"early_stopping": 3, "validation_iterations": 0}, "validation_iterations"),
         ({"optimizer": "sgd"}, "Allowed: SGD, Adam, AMSGrad, AdamW, or package.module:Class"),
         ({"optimizer": "torch.optim:Ranger"}, "no attribute 'Ranger'"),
@@ -337,7 +345,11 @@ def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(tiny, tmp_path, fil
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"decoder", "heads", "upsampling"}
     record = json.loads((tuned / "run.json").read_text())
-    assert record["components"]["trainer"]["settings"]["pretrained_digest"] == digest
+    assert record["initial"]["digest"] == digest
+    assert record["initial"]["frozen"] == ["encoder"]
+    moved = model.rename(model.with_name("moved"))  # the content decides which training it is
+    again = train(tiny, "--pretrained", str(moved), "--freeze", "encoder")
+    assert "trained and validated already" in again
 
 
 @pytest.mark.slow

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.augmentation.v2 import AugmentationV2, AugmentationV2Torch
+from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import resolve
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training import loop as training_loop
 from nnunet_builtin.training.checkpoint import CHECKPOINT
-from nnunet_builtin.training.loop import BEST_WEIGHTS, METRICS, Loop, computing
+from nnunet_builtin.training.loop import BEST_WEIGHTS, METRICS, Loop
 from nnunet_builtin.training.optimization import learning_rate, momentum
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.errors import TrainingError

@@ -364,8 +364,10 @@ def test_predict_replaces_other_predictions_only_when_asked(trained, images, tmp
     assert times(output) == kept
     replaced = trained.predict(images, output, "--no-mirroring", "--overwrite")
     assert (replaced.code, replaced.out) == (0, f"2 cases in {output}\n")
-    assert json.loads((output / "predictions.json").read_text())["options"]["mirroring"] is False
+    predictor = json.loads((output / "predictions.json").read_text())["predictor"]
+    assert predictor["settings"] == {"step_size": 0.5, "mirroring": False}
     assert all(path.stat().st_mtime_ns > kept[path] for path in kept)
+    assert trained.predict(images, output, "--set", "predictor.mirroring=false").err == ""
 
 
 def test_predict_deletes_nothing_for_a_request_that_cannot_be_right(trained, images, tmp_path):
@@ -407,6 +409,8 @@ def test_predict_goes_on_after_a_case_that_cannot_be_read(trained, images, tmp_p
         (("", ""), ("--folds", "3"), 2, ["Fold 3 of", "Trained: 0.", "--folds 3"]),
         (("", ""), ("--folds", "0-4"), 2, ["--folds", "0-4"]),
         (("", ""), ("--step-size", 0), 2, ["step size is 0.0", "(0, 1]"]),
+        (("", ""), ("--set", "trainer.epochs=3"), 2, ["the trainer", "predictor.FIELD=VALUE"]),
+        (("", ""), ("--predictor", "sliding_windo"), 2, ["Did you mean 'sliding_window'"]),
     ],
 )
 def test_predict_with_wrong_words(trained, images, tmp_path, change, options, code, parts):
@@ -540,10 +544,9 @@ def test_models_list_of_an_empty_workspace(tmp_path):
 # ---------------------------------------------------------------------- nnunet dataset verify
 
 
-def test_dataset_verify_describes_a_dataset_that_can_be_used(tiny, tmp_path):
+def test_dataset_verify_describes_a_dataset_that_can_be_used(tiny):
     command = ("dataset", "verify", "Tiny", "--workspace", tiny.parents[1], *ALONE)
-    sheet = tmp_path / "sheet.png"
-    outcome = done(*command, "--sheet", sheet)
+    outcome = done(*command)
     assert outcome.out.startswith("Dataset001_Tiny: 6 readable training cases\n")
     assert ["shape (z, y, x)", "16 x 20 x 18", "16 x 20 x 18"] in outcome.rows
     assert outcome.out.splitlines()[-3:] == [
@@ -551,14 +554,20 @@ def test_dataset_verify_describes_a_dataset_that_can_be_used(tiny, tmp_path):
         f"label 1 (cube): {6 * CUBE} voxels in 6 cases",
         "the dataset can be used",
     ]
-    assert outcome.err.splitlines()[-2:] == ["verify: 6/6  done", f"contact sheet: {sheet}"]
-    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert outcome.err.splitlines()[-1] == "verify: 6/6  done"
     plain = done(*command, "--json")
     report = json.loads(plain.out)
     assert plain.err == ""
     assert (report["dataset"], report["errors"], report["warnings"]) == ("Dataset001_Tiny", [], [])
     assert [case["name"] for case in report["cases"]] == [f"case_{n}" for n in range(6)]
     assert report["cases"][0]["voxels"] == {"0": GRID - CUBE, "1": CUBE}
+
+
+def test_dataset_sheet_draws_every_case_in_one_picture(tiny, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    outcome = done("dataset", "sheet", "Tiny", sheet, "--workspace", tiny.parents[1])
+    assert outcome.err == f"contact sheet: {sheet}\n"
+    assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
 def test_dataset_verify_tells_every_error_and_exits_with_1(tiny):

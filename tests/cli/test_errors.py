@@ -13,6 +13,14 @@ GEOMETRY = Geometry((16, 20, 18), (1.5, 1.0, 1.0))
 FORMAT = SimpleItkFormat()
 
 
+class FromScratch:
+    """A trainer that starts from random weights."""
+
+    def train(self, task): ...
+
+    def predictor(self, model): ...
+
+
 def fails(capsys, arguments, code, *parts):
     """Run the command line; check exit code, that there is one message, and that it holds every part."""
     with pytest.raises(SystemExit) as stop:
@@ -59,7 +67,8 @@ def test_wrong_names_and_settings(tiny, capsys, options, parts):
     [
         (["--precision", "bflot16"], ["bflot16", "bfloat16"]),
         (["--device", "cuda:99"], ["cuda:99", "cpu"]),
-        (["--set", "trainer.freeze=encoder"], ["--pretrained"]),
+        (["--freeze", "encoder"], ["--pretrained"]),
+        (["--pretrained", ".", "--trainer", f"{__name__}:FromScratch"], ["FromScratch", "random"]),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_cases_are_prepared(

@@ -14,7 +14,7 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.errors import DatasetError, ImageError, StorageError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import open_dataset
 
 DIRECTION_4D = (-1.0, 0, 0, 0, 0, 0, 1.0, 0, 0, 1.0, 0, 0, 0, 0, 0, 1.0)
 REGISTRY = Registry.discover()
@@ -199,6 +199,20 @@ def test_other_dimensions_and_channel_counts_are_errors(
     with pytest.raises(ImageError, match=message):
         _convert(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_of_4d_images_that_names_their_format_is_read_as_it_is(source: Path) -> None:
+    document = json.loads((source / "dataset.json").read_text())
+    del document["training"]
+    (source / "dataset.json").write_text(json.dumps({**document, "image_format": "nifti_4d"}))
+    for name in "ab":
+        image = source / "imagesTr" / f"{name}.nii.gz"
+        image.rename(image.with_name(f"{name}_0000.nii.gz"))
+    dataset = open_dataset(str(source), source.parent, REGISTRY)
+    case = dataset.load(dataset.case("b"))
+    assert case.images.shape == (2, 3, 4, 5)
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(source / "imagesTr" / "b_0000.nii.gz")))
+    np.testing.assert_array_equal(case.images, expected)
 
 
 def test_what_does_not_fit_together_is_told_before_anything_is_written(source: Path) -> None:

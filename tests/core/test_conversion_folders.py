@@ -17,7 +17,7 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import DatasetError, ImageError, UsageError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import open_dataset
 
 REGISTRY = Registry.discover()
 GEOMETRY = Geometry((3, 4, 5), (3.0, 1.25, 0.5), (4.0, -5.0, 6.5))

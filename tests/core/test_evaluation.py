@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from nnunet_builtin.datasets.evaluation import evaluate_folders
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
@@ -18,7 +19,6 @@ from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.evaluate import (
     evaluate_case,
-    evaluate_folders,
     mean_foreground_dice,
     read_label_map,
     summarise,

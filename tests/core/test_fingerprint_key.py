@@ -10,9 +10,9 @@ from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.provenance import code_identity
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.method import choose
 from nnunet_core.stages.plan import make_fingerprint
-from nnunet_core.store.raw import open_dataset
 from nnunet_core.store.workspace import Workspace
 
 INHERITING = """

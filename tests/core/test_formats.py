@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_builtin.datasets.reading import find_label_ending
 from nnunet_builtin.datasets.verification import verify
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
@@ -14,9 +15,9 @@ from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages import prepare as stage
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.method import choose
 from nnunet_core.stages.plan import make_plans
-from nnunet_core.store.raw import find_label_ending, open_dataset
 from nnunet_core.store.workspace import Workspace
 
 VOLUMES = [

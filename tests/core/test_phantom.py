@@ -11,7 +11,7 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import StorageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import find_cases, open_dataset
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_it_is_a_dataset_without_errors_or_warnings(dataset: Dataset) -> None:
     report = verify(dataset)
     assert (report.errors, report.warnings) == ((), ())
     assert (len(report.cases), len(report.test_cases)) == (6, 2)
-    tests = dataset.find_cases(dataset.folder / "imagesTs")
+    tests = find_cases(dataset.folder / "imagesTs", dataset, Registry.discover())
     for case in tests:
         dataset.load_label(dataset.folder / "labelsTs" / f"{case.name}.nii.gz")
     assert dataset.folder.name == "Dataset999_Phantom"

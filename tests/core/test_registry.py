@@ -1,6 +1,7 @@
 """The registry: discovery through entry points, naming rules, clashes, blocking, broken plugins, observers."""
 
 import importlib
+import os
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from nnunet_core import Component, hookimpl
 from nnunet_core.errors import PluginError, UnknownComponentError, UsageError
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.runtime.reporting import Silence
+from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.run import Request, made
 from nnunet_core.store.workspace import Workspace
 
@@ -20,6 +22,14 @@ from nnunet_core import Component, Variant, hookimpl
 @hookimpl
 def nnunet_losses():
     return [Component("{name}", "nnunet_builtin.losses.dice_ce:DiceCE")]
+"""
+
+VARIANTS = """
+from nnunet_core import Variant, hookimpl
+
+@hookimpl
+def nnunet_variants():
+    return [Variant(name) for name in {names}]
 """
 
 
@@ -118,6 +128,8 @@ def test_two_distributions_with_one_plugin_name_are_both_left_out(install):
             "nnunet_typos",
         ),
         (LOSS.format(name="bad name"), "bad name"),
+        (VARIANTS.format(names=["bad name"]), "a variant with name 'bad name'; allowed"),
+        (VARIANTS.format(names=["one", "one"]), "two variants named 'one'"),
     ],
 )
 def test_a_broken_plugin_is_a_row_and_fails_only_what_asks_for_it(install, code, part):
@@ -132,17 +144,30 @@ def test_a_broken_plugin_is_a_row_and_fails_only_what_asks_for_it(install, code,
     assert error.value.__cause__ is info.cause
 
 
-def test_blocked_plugins_are_not_imported(install, monkeypatch):
+def test_blocked_plugins_are_not_imported(install):
     module = install("alpha", "alpha", LOSS.format(name="mine"))
-    monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "")
+    before = dict(os.environ)
     registry = Registry.discover(["alpha"])
     assert row(registry, "alpha").status == "blocked"
     assert module not in sys.modules
     with pytest.raises(UsageError, match="blocked"):
         registry.resolve("loss", "alpha/mine")
-    assert row(Registry.discover(), "alpha").status == "blocked", (
-        "the environment carries it to workers"
-    )
+    assert dict(os.environ) == before, "a library changes nothing of its caller"
+    assert row(Registry.discover(), "alpha").status == "active"
+
+
+def _status(plugin: str) -> str:
+    return row(Registry.discover(), plugin).status
+
+
+def test_a_plugin_blocked_on_the_command_line_is_blocked_in_every_worker(monkeypatch, capsys):
+    monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "demo")
+    with pytest.raises(SystemExit):
+        main(["plugins", "list", "--no-plugin", "dicom", "--no-plugin=pictures"])
+    assert capsys.readouterr().out.count(": blocked") == 3
+    with Workers(2) as workers:
+        found = list(workers.each(_status, ["dicom", "pictures", "demo", "formats"]))
+    assert found == ["blocked", "blocked", "blocked", "active"]
 
 
 def test_an_allow_list_keeps_the_builtin_plugin(install, monkeypatch):
@@ -172,8 +197,7 @@ def test_a_plugin_that_calls_itself_builtin_has_no_privilege(install):
     assert not resolved.is_own
 
 
-def test_one_of_our_plugins_is_blocked_alone(monkeypatch):
-    monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "")
+def test_one_of_our_plugins_is_blocked_alone():
     registry = Registry.discover(["dicom"])
     assert row(registry, "dicom").status == "blocked"
     formats = {resolved.name for resolved in registry.components("image_format")}

@@ -24,9 +24,11 @@ from nnunet_core.stages import predict as prediction
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.stages.run import Request, run
 from nnunet_core.store.models import Model, ModelDocument, weights_digests
+from nnunet_core.store.postprocessing import postprocessing_state
 from nnunet_core.store.workspace import Workspace
 
 RUNTIME = Runtime("cpu", "float32", 0, 1)
+NO_MIRRORING = {"mirroring": False}
 BRIEF = {
     "trainer": {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1},
     "planner": {"max_batch_size": 2},
@@ -166,7 +168,7 @@ def test_regions_and_an_ignore_label_train_and_predict(tiny, tmp_path):
 def test_predictions_of_another_model_are_not_replaced(tiny, tmp_path):
     result = run_tiny(tiny)
     model, registry = Model.open(result.best.folder), Registry.discover()
-    plain = PredictionOptions(runtime=RUNTIME, mirroring=False)
+    plain = PredictionOptions(runtime=RUNTIME, settings=NO_MIRRORING)
     predict_folder(model, tiny / "imagesTr", tmp_path / "out", registry, plain)
     before = written(tmp_path / "out", "*.nii.gz")
     mirrored = PredictionOptions(runtime=RUNTIME)
@@ -215,19 +217,17 @@ def test_postprocessing_is_that_of_the_folds_that_predict(tiny, tmp_path):
     model = Model.open(both)
 
     def marked(*folds):
-        state = prediction.postprocessing_state(model, weights_digests(model.folds(folds)))
+        state = postprocessing_state(model, weights_digests(model.folds(folds)))
         return None if state is None else state.get("mark")
 
     assert (marked("0"), marked("1", "0"), marked("all")) == ("both", "both", None)
-    assert (
-        prediction.postprocessing_state(model, weights_digests(model.folds(("all",)))) is not None
-    )
+    assert postprocessing_state(model, weights_digests(model.folds(("all",)))) is not None
     (both / "fold_1" / "weights.safetensors").write_bytes(
         (both / "fold_0" / "weights.safetensors").read_bytes()
     )
-    assert prediction.postprocessing_state(model, weights_digests(model.folds(("0", "1")))) is None
+    assert postprocessing_state(model, weights_digests(model.folds(("0", "1")))) is None
     listener = Listener()
-    options = PredictionOptions(runtime=RUNTIME, mirroring=False)
+    options = PredictionOptions(runtime=RUNTIME, settings=NO_MIRRORING)
     predict_folder(
         model, tiny / "imagesTr", tmp_path / "out", Registry.discover(), options, listener
     )
@@ -261,7 +261,7 @@ def test_outputs_of_another_model_are_never_taken_for_own(tiny, tmp_path):
         (tmp_path / name / f"{name}_0000.nii.gz").write_bytes(
             (tiny / "imagesTr" / f"{name}_0000.nii.gz").read_bytes()
         )
-    plain = PredictionOptions(runtime=RUNTIME, mirroring=False, save_probabilities=True)
+    plain = PredictionOptions(runtime=RUNTIME, settings=NO_MIRRORING, save_probabilities=True)
     predict_folder(model, tmp_path / "case_0", out, registry, plain)
     other = PredictionOptions(runtime=RUNTIME)
     with pytest.raises(UsageError, match=r"predictions of another model.*case_0\.nii\.gz"):

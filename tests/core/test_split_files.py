@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 
 from nnunet_builtin.datasets.plain_pickle import read_plain_pickle
 from nnunet_builtin.datasets.split_files import read_folds, read_groups
-from nnunet_core.data.splits import (
-    Split,
-    Splits,
-    equal_folds,
-    five_folds,
-    grouped_folds,
-    load_splits,
-)
+from nnunet_builtin.datasets.split_making import grouped_folds, remarks, shuffled_folds
+from nnunet_core.data.splits import Split, Splits, five_folds, load_splits
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.stages.cascade import stage_splits
 
@@ -146,12 +140,12 @@ def test_folds_that_cannot_be_trained_are_refused(tmp_path, folds, message):
 
 def test_unusual_folds_are_remarked():
     splits = Splits(folds=[Split(train=("a",), val=("b",)), Split(train=("a",), val=("b",))])
-    never, several, unused = splits.remarks("abc")
+    never, several, unused = remarks(splits, "abc")
     assert "2 cases are validated in no fold" in never
     assert never.endswith("a, c.")
     assert several.endswith("b.")
     assert unused.endswith("c.")
-    assert Splits(folds=five_folds(NAMES)).remarks(NAMES) == []
+    assert remarks(Splits(folds=five_folds(NAMES)), NAMES) == []
 
 
 def test_own_folds_are_sorted_and_all_of_them_are_loaded(tmp_path):
@@ -164,7 +158,7 @@ def test_own_folds_are_sorted_and_all_of_them_are_loaded(tmp_path):
 
 
 def test_a_cascade_needs_every_stored_fold_of_its_stage(tmp_path):
-    Splits(folds=equal_folds(NAMES, 3)).write(tmp_path / "s.json")
+    Splits(folds=shuffled_folds(NAMES, 3)).write(tmp_path / "s.json")
     needed = {
         asked: list(stage_splits(NAMES, asked, tmp_path / "s.json"))
         for asked in ((), ("1",), ("all",))
@@ -204,7 +198,7 @@ def test_groups_are_shuffled_and_the_largest_comes_first():
 @pytest.mark.parametrize("count", [1, 12])
 def test_a_number_of_folds_that_is_impossible(count):
     with pytest.raises(UsageError, match="allowed are 2 to 11"):
-        equal_folds(NAMES, count)
+        shuffled_folds(NAMES, count)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -18,7 +18,7 @@ from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import open_dataset
 
 SHAPE = (3, 4, 5)
 GRID = Geometry(SHAPE, (2.0, 1.0, 1.0), (1.0, 2.0, 3.0))
@@ -235,7 +235,10 @@ def test_a_defect_gives_its_one_error(folder: Path, defect: str) -> None:
 
 
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no dataset.json": (lambda f: (f / "dataset.json").unlink(), r"has no dataset\.json"),
+    "no dataset.json": (
+        lambda f: (f / "dataset.json").unlink(),
+        r"No dataset reader fits .*looks for dataset\.json",
+    ),
     "no imagesTr": (lambda f: shutil.rmtree(f / "imagesTr"), "imagesTr does not exist"),
     "no labelsTr": (
         lambda f: shutil.rmtree(f / "labelsTr"),

@@ -18,25 +18,27 @@ import pytest
 import torch
 import typer
 
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.app import commands
 from nnunet_core import errors
 from nnunet_core.data.images import Geometry
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.splits import Splits
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.registry.settings import build, full_settings, parse_assignments
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.store.models import ModelDocument
-from nnunet_core.store.raw import open_dataset
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["cli.md", "hooks.md", "components.md", "modules.md"])
+@pytest.mark.parametrize(
+    "page", ["cli.md", "hooks.md", "contracts.md", "components.md", "modules.md"]
+)
 def test_generated_pages_are_current(page):
     assert (ROOT / "docs/reference" / page).read_text() == generate.PAGES[page](), (
         "run: python docs/generate.py"
@@ -187,7 +189,7 @@ def test_every_field_of_a_record_is_documented(document, title):
 
 def test_every_metric_is_documented():
     label = np.ones((1, 2, 2), np.uint8)
-    labels = Labels.from_dataset_json({"labels": {"background": 0, "organ": 1}}, "test")
+    labels = read_labels({"labels": {"background": 0, "organ": 1}}, "test")
     metrics = summarise([evaluate_case(label, label, labels)])["results"]["mean"]["1"]
     assert [name for name in metrics if f"`{name}`" not in read("reference/files.md")] == []
 
@@ -199,10 +201,7 @@ def json_blocks(page):
 
 
 def test_the_labels_and_folds_of_the_pages_are_valid():
-    found = [
-        Labels.from_dataset_json(document, "page")
-        for document in json_blocks("reference/dataset-json.md")
-    ]
+    found = [read_labels(document, "page") for document in json_blocks("reference/dataset-json.md")]
     assert [(labels.outputs, labels.ignore) for labels in found] == [
         (3, None),
         (3, None),

@@ -21,14 +21,15 @@ from drawn_cases import configuration_of, labels_of
 from safetensors.torch import save_file
 from timed_parts import Parts
 
+from nnunet_builtin.inference.sliding_window import SlidingWindow
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.preprocessing.preprocessor import DefaultPreprocessor
-from nnunet_builtin.training.trainer import TrainerV2
-from nnunet_core.contracts.trainer import Runtime, TrainedModel
+from nnunet_core.contracts.predictor import TrainedModel
+from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import Case, PreparedGeometry
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.plans import Configuration
-from nnunet_core.stages.predict import to_segmentation
+from nnunet_core.stages.case import to_segmentation
 from nnunet_core.store.models import WEIGHTS
 
 Prepared = tuple[np.ndarray, PreparedGeometry]
@@ -40,7 +41,7 @@ def model_of(folder: Path, configuration: Configuration, device: str) -> Trained
     save_file(network.build(configuration.network).state_dict(), folder / WEIGHTS)
     labels = labels_of(configuration.network.output_channels)
     runtime = Runtime(device, threads=int(os.environ.get("OMP_NUM_THREADS", "0")))
-    return TrainedModel((folder,), configuration, labels, network, runtime)
+    return TrainedModel((folder,), configuration, labels, network, runtime, (0, 1, 2))
 
 
 def prepared(parts: Parts, sizes: dict[str, Any], configuration: Configuration) -> Prepared:
@@ -68,7 +69,7 @@ def main() -> None:
     configuration = configuration_of(*network)
     with tempfile.TemporaryDirectory() as folder:
         model = model_of(Path(folder), configuration, device)
-        predict = TrainerV2().predictor(model)
+        predict = SlidingWindow().load(model)
     images, geometry = prepared(parts, sizes, configuration)
     first = tuple(slice(0, size) for size in sizes["patch"])
     predict(images[(slice(None), *first)])  # cuDNN tries its algorithms

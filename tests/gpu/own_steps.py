@@ -13,13 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_builtin.augmentation.v2 import NoAugmentation
 from nnunet_builtin.computing.devices import PRECISIONS, ResolvedRuntime
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.loading import Step
 from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.contracts.trainer import Runtime, TrainingTask
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.runtime.reporting import Silence
 
@@ -231,7 +231,7 @@ def _task(size: Size, device: str, folder: Path, report: Silence) -> TrainingTas
     return TrainingTask(
         folder=folder,
         configuration=_configuration(size),
-        labels=Labels.from_dataset_json({"labels": LABELS}, "steps"),
+        labels=read_labels({"labels": LABELS}, "steps"),
         training=(),
         validation=(),
         store=no_store,

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nnunet_core.data.labels import Labels
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_core.data.splits import Splits, five_folds
 from nnunet_core.store.prepared import PreparedStore
 
@@ -37,7 +37,7 @@ def prepare_ours(source: Path, work: Path, target: Path) -> None:
     shutil.copy(plans, target / "plans.json")
     shutil.copytree(prepared, target / "prepared", ignore=shutil.ignore_patterns(".*"))
     document = json.loads((source / "dataset.json").read_text())
-    labels = Labels.from_dataset_json(document, source / "dataset.json")
+    labels = read_labels(document, source / "dataset.json")
     (target / "labels.json").write_text(labels.model_dump_json(indent=1))
     names = PreparedStore(target / "prepared").names()
     Splits(folds=five_folds(names)).write(target / "splits.json")

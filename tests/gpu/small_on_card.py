@@ -8,8 +8,9 @@ import numpy as np
 import small_training as small
 import torch
 
+from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime
-from nnunet_builtin.training.loop import METRICS, Loop, computing
+from nnunet_builtin.training.loop import METRICS, Loop
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.plans import NetworkSpec

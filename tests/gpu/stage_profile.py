@@ -18,7 +18,7 @@ from timing import milliseconds, warm_up
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from nnunet_builtin.training.loop import computing
+from nnunet_builtin.computing.computation import computing
 
 WARM_UP, STEPS = 5, 5
 #: Rows of a table of kernels or operations.

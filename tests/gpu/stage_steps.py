@@ -29,7 +29,7 @@ from timing import (
     warm_up_over,
 )
 
-from nnunet_builtin.training.loop import computing
+from nnunet_builtin.computing.computation import computing
 
 OURS, PINNED, PEER = "ours", "ours, pinned batch", "nnunetv2"
 MS, AGAIN = "ms per step", "ms again"

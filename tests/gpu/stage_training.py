@@ -23,17 +23,19 @@ from common import Asked, Results, Table, asked, find_peer, left_out, run_peer, 
 from drawn_cases import configuration_of, labels_of, write_cases
 
 from nnunet_builtin.augmentation.v2 import AugmentationV2
+from nnunet_builtin.inference.sliding_window import SlidingWindow
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.trainer import TrainerV2
-from nnunet_core.contracts.trainer import Runtime, TrainedModel, TrainingTask
+from nnunet_core.contracts.predictor import TrainedModel
+from nnunet_core.contracts.trainer import Runtime, TrainingTask
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.data.splits import Split, Splits, five_folds
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import usable_cores
+from nnunet_core.stages.case import to_segmentation
 from nnunet_core.stages.evaluate import dice, joint_counts
-from nnunet_core.stages.predict import to_segmentation
 from nnunet_core.store.prepared import PreparedStore
 
 HOW_TO_PREPARE = "see tests/gpu/prepare_hippocampus.py; name its folder by --prepared"
@@ -147,18 +149,17 @@ def train_ours(given: Asked, sizes: Sizes, material: Material, folder: Path) -> 
     started = time.perf_counter()
     trainer.train(task)
     trained = time.perf_counter()
-    outcome.dice = score_ours(trainer, task, material.split.val[: sizes.cases])
+    outcome.dice = score_ours(task, material.split.val[: sizes.cases])
     outcome.training, outcome.prediction = trained - started, time.perf_counter() - trained
     if given.device == "cuda":
         outcome.card = torch.cuda.max_memory_allocated() / 1e9
     return outcome
 
 
-def score_ours(trainer: TrainerV2, task: TrainingTask, names: Sequence[str]) -> list[Scores]:
+def score_ours(task: TrainingTask, names: Sequence[str]) -> list[Scores]:
     """Predict cases on their prepared grid; return the Dice of every label of each."""
     what = (task.configuration, task.labels, task.network, task.runtime)
-    model = TrainedModel((task.folder,), *what)
-    predict = trainer.predictor(model)
+    predict = SlidingWindow().load(TrainedModel((task.folder,), *what, mirror_axes=(0, 1, 2)))
     scores = []
     for name in names:
         case = task.store.open(name)

@@ -9,7 +9,7 @@ import torch
 from listening import Listener
 from small_on_card import CONFIGURATION, loop_of, losses_of, resolved_on, with_network
 
-from nnunet_builtin.training.loop import computing
+from nnunet_builtin.computing.computation import computing
 
 pytestmark = pytest.mark.gpu
 

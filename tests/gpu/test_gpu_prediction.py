@@ -5,15 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import small_training as small
-import torch
-from safetensors.torch import save_file
-from small_on_card import runtime_on, with_network
+from small_on_card import runtime_on
 
 from nnunet_builtin.inference import sliding_window
-from nnunet_builtin.networks.plain_unet import PlainUNet
-from nnunet_builtin.training.trainer import TrainerV2
-from nnunet_core.contracts.trainer import TrainedModel
-from nnunet_core.store.models import WEIGHTS
+from nnunet_builtin.inference.sliding_window import SlidingWindow
 
 pytestmark = pytest.mark.gpu
 
@@ -25,27 +20,15 @@ CONFIGURATIONS = {
 }
 
 
-def make_model(folder, configuration, declared, folds=2):
-    """Return a model of random weights on a CPU."""
-    labels = small.labels_of(declared)
-    configuration = with_network(configuration, output_channels=labels.outputs)
-    folders = tuple(folder / f"fold_{fold}" for fold in range(folds))
-    for seed, fold in enumerate(folders):
-        torch.manual_seed(seed)
-        fold.mkdir()
-        save_file(PlainUNet().build(configuration.network).state_dict(), fold / WEIGHTS)
-    return TrainedModel(folders, configuration, labels, PlainUNet(), small.make_runtime())
-
-
 def predicted(model, images, runtime):
-    return TrainerV2().predictor(replace(model, runtime=runtime))(images)
+    return SlidingWindow().load(replace(model, runtime=runtime))(images)
 
 
 @pytest.mark.parametrize("declared", [small.CLASSES, small.REGIONS], ids=["classes", "regions"])
 @pytest.mark.parametrize("kind", CONFIGURATIONS)
 @pytest.mark.usefixtures("exact")
 def test_two_networks_and_mirrors_give_the_probabilities_of_a_cpu(tmp_path, device, kind, declared):
-    model = make_model(tmp_path, CONFIGURATIONS[kind], declared)
+    model = small.make_model(tmp_path, declared, CONFIGURATIONS[kind])
     images = np.random.default_rng(0).normal(size=(1, 11, 19, 14)).astype(np.float32)
     expected = predicted(model, images, runtime_on("cpu"))
     found = predicted(model, images, runtime_on(device))
@@ -57,7 +40,7 @@ def test_two_networks_and_mirrors_give_the_probabilities_of_a_cpu(tmp_path, devi
 
 @pytest.mark.parametrize("kind", CONFIGURATIONS)
 def test_the_number_of_tiles_in_a_pass_changes_nothing(tmp_path, device, exact, monkeypatch, kind):
-    model = make_model(tmp_path, CONFIGURATIONS[kind], small.CLASSES, folds=1)
+    model = small.make_model(tmp_path, small.CLASSES, CONFIGURATIONS[kind], folds=1)
     images = np.random.default_rng(0).normal(size=(1, 9, 19, 14)).astype(np.float32)
     together = predicted(model, images, runtime_on(device))
     monkeypatch.setitem(sliding_window.VOXELS_PER_PASS, device.type, 1)
@@ -67,7 +50,7 @@ def test_the_number_of_tiles_in_a_pass_changes_nothing(tmp_path, device, exact, 
 
 def test_mixed_precision_gives_nearly_the_same_probabilities(tmp_path, device):
     """bfloat16 keeps 8 bits: logits of about 1 are off by some thousandths."""
-    model = make_model(tmp_path, small.CONFIGURATION, small.CLASSES)
+    model = small.make_model(tmp_path)
     images = np.random.default_rng(0).normal(size=(1, 11, 19, 14)).astype(np.float32)
     expected = predicted(model, images, runtime_on("cpu"))
     for precision in ("auto", "bfloat16"):

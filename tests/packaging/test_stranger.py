@@ -54,7 +54,7 @@ class Focal:
 """
 NETWORKS = """
 from torch import nn
-from nnunet_builtin.networks.estimate import unet_memory
+from nnunet_builtin.networks.estimate import pooling_divisor, unet_memory
 
 class Heads(nn.Module):
     def __init__(self, spec):
@@ -77,6 +77,9 @@ class Small:
 
     def memory(self, spec, patch_size):
         return unet_memory(spec, patch_size)
+
+    def divisor(self, spec):
+        return pooling_divisor(spec)
 """
 
 

@@ -19,17 +19,15 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from described_datasets import described, stage_as_v1
 from rich.console import Console
 from rich.table import Table
 
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.networks.residual_unet import ResidualUNet
-from nnunet_core.data.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import NnunetError
 from nnunet_core.registry.discovery import Registry
@@ -137,25 +135,13 @@ def _varied(
 def plan(content: dict[str, Any], planners: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Return our plans in the words of v1, or the error, for each class of v1."""
     registry = Registry.discover()
-    channels, foreground = tuple(content["modalities"]), tuple(range(1, content["num_classes"] + 1))
-    statistics = IntensityStatistics(
-        mean=0, sd=1, median=0, minimum=-1, maximum=1, percentile_00_5=-1, percentile_99_5=1
+    dataset, fingerprint = described(
+        content["sizes"],
+        content["spacings"],
+        content["modalities"],
+        content["num_classes"],
+        content["size_reductions"],
     )
-    rows = zip(content["sizes"], content["spacings"], content["size_reductions"], strict=True)
-    fingerprint = Fingerprint(
-        dataset_digest="x",
-        channels=channels,
-        foreground=foreground,
-        cases=tuple(
-            CaseFingerprint(
-                name=f"case_{i:04d}", size=size, spacing=spacing, size_reduction=reduction
-            )
-            for i, (size, spacing, reduction) in enumerate(rows)
-        ),
-        intensities=(statistics,) * len(channels) if {"CT", "ct"} & set(channels) else (),
-    )
-    labels = Labels(names={value: str(value) for value in (0, *foreground)}, foreground=foreground)
-    dataset: Any = SimpleNamespace(name="Dataset001_Random", channels=channels, labels=labels)
     result = {}
     for theirs, ours in planners.items():
         stages = ["2d"] if ours == "v21_2d" else ["3d_lowres", "3d_fullres"]
@@ -191,19 +177,10 @@ def as_v1(plans: Plans, stages: list[str]) -> dict[str, Any]:
 def _stage_as_v1(
     configuration: Configuration, original: tuple[float, float, float]
 ) -> dict[str, Any]:
-    pools = [list(kernel) for kernel in configuration.network.pool_kernels]
     return {
-        "batch_size": configuration.batch_size,
-        "num_pool_per_axis": [
-            sum(p[axis] > 1 for p in pools) for axis in range(configuration.network.dimensions)
-        ],
-        "patch_size": list(configuration.patch_size),
-        "median_patient_size_in_voxels": list(configuration.median_shape),
+        **stage_as_v1(configuration),
         "current_spacing": list(configuration.spacing),
         "original_spacing": list(original),
-        "do_dummy_2D_data_aug": configuration.dummy_2d_augmentation,
-        "pool_op_kernel_sizes": pools,
-        "conv_kernel_sizes": [list(kernel) for kernel in configuration.network.conv_kernels],
     }
 
 

@@ -21,15 +21,16 @@ from unittest import mock
 import numpy as np
 import torch
 
+from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime
+from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.networks.state_names import from_v1
 from nnunet_builtin.training.loading import Step
-from nnunet_builtin.training.loop import Loop, computing
+from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.optimization import learning_rate
 from nnunet_builtin.training.trainer import TrainerV2
-from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import NetworkSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -70,7 +71,7 @@ def our_loop(problem: dict[str, Any], shapes: dict[str, Any], kind: str, **setti
     task = SimpleNamespace(
         folder=Path("nowhere"),
         configuration=configuration,
-        labels=Labels.from_dataset_json(
+        labels=read_labels(
             {"labels": {name: value for value, name in enumerate(names)}}, "problem"
         ),
         network=PlainUNet(),

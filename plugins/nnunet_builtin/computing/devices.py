@@ -52,9 +52,10 @@ def resolve(runtime: Runtime) -> ResolvedRuntime:
     workers = (
         runtime.workers if runtime.workers is not None else max(1, min(_MOST_WORKERS, cores - 1))
     )
-    return ResolvedRuntime(
-        device, _dtype(runtime.precision, device), runtime.threads or cores, workers
-    )
+    # a batch system sets OMP_NUM_THREADS to the cores of a job where it does not bind processes to them
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    threads = runtime.threads or (int(allowed) if allowed.isdigit() else 0) or cores
+    return ResolvedRuntime(device, _dtype(runtime.precision, device), threads, workers)
 
 
 def with_exact_gradients(

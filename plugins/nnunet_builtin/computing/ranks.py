@@ -12,7 +12,6 @@ import datetime
 import functools
 import gc
 import importlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -22,12 +21,12 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_builtin.computing.trial import sum_of
+from nnunet_core.contracts.abilities import ChangesGraph, ability
 from nnunet_core.errors import StoppedError, TrainingError, UsageError
 from nnunet_core.runtime.processes import in_several_processes
 
 #: The first process also validates folds; the others wait for it.
 _PATIENCE = datetime.timedelta(days=2)
-_TRAININGS = itertools.count()
 _GLOO = "gloo/transport"  # in its errors, which have no type of their own
 _SENT: collections.deque[torch.Tensor] = collections.deque(
     maxlen=64
@@ -109,8 +108,9 @@ def joined(device: torch.device) -> Iterator[None]:
     # averaging needs it; imported within a group, it keeps that one for ever
     importlib.import_module("torch._dynamo")
     store, number, size = _meeting()
-    # the store keeps what the last training said
-    own = distributed.PrefixStore(f"training_{next(_TRAININGS)}", store)
+    # the store keeps what the last training said; it also counts them, for each process alike
+    training = store.add(f"trainings_of_{number}", 1)
+    own = distributed.PrefixStore(f"training_{training}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(
         backend, store=own, rank=number, world_size=size, timeout=_PATIENCE
@@ -175,10 +175,11 @@ def distributed_network(
         _take_strides(weight, gradient)
     for weight in idle:
         weight.requires_grad_(unused)  # PyTorch waits for weights that require a gradient now
+    changing = ability(network, ChangesGraph)
     averaging = DistributedDataParallel(
         network,
         device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=unused or getattr(network, "graph_changes", False),
+        find_unused_parameters=unused or (changing is not None and changing.graph_changes),
     )
     for weight in idle:
         weight.requires_grad_(True)

@@ -24,15 +24,12 @@ from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import fitting_readers, open_dataset
 
 
 def verify(
     context: typer.Context,
     dataset: o.DatasetArgument,
-    sheet: Annotated[
-        Path | None, typer.Option(help="Also draw every case with its labels to this PNG.")
-    ] = None,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
     memory_gb: o.MemoryOption = None,
@@ -47,8 +44,6 @@ def verify(
         typer.echo(result.model_dump_json(indent=1))
     else:
         _print(data, result)
-    if sheet is not None:
-        _draw(data, result, sheet)
     if not result.ok:
         raise typer.Exit(1)
 
@@ -142,11 +137,14 @@ def list_datasets(
 ) -> None:
     """List the datasets of the workspace's raw folder: channels, labels and number of training cases."""
     registry, raw, rows = o.registry_of(context), o.workspace_of(workspace).raw, []
-    for path in sorted(raw.glob("*/dataset.json")):
+    folders = sorted(path for path in raw.iterdir() if path.is_dir()) if raw.is_dir() else []
+    for folder in folders:
+        if not fitting_readers(folder, registry):
+            continue
         try:
-            rows.append(_facts(open_dataset(str(path.parent), raw, registry)))
+            rows.append(_facts(open_dataset(str(folder), raw, registry)))
         except NnunetError as error:
-            rows.append({"name": path.parent.name, "error": str(error)})
+            rows.append({"name": folder.name, "error": str(error)})
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -214,10 +212,3 @@ def _add_ranges(table: Table, result: Report) -> None:
         )
     for channel, (lowest, highest) in enumerate(zip(*result.intensity_range, strict=True)):
         table.add_row(f"intensity, channel {channel}", f"{lowest:g}", f"{highest:g}")
-
-
-def _draw(data: Dataset, result: Report, sheet: Path) -> None:
-    from nnunet_builtin.pictures.drawing import contact_sheet
-
-    contact_sheet((data.load(data.case(case.name)) for case in result.cases), sheet, data.labels)
-    typer.echo(f"contact sheet: {sheet}", err=True)

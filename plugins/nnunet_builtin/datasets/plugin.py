@@ -1,4 +1,4 @@
-"""The plugin `datasets`: commands that check, convert and list raw datasets, and make their folds."""
+"""The plugin `datasets`: the reader of nnU-Net's dataset folders; commands that check, convert, list and compare."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ _HERE = "nnunet_builtin.datasets"
 
 
 @hookimpl
+def nnunet_dataset_readers() -> list[Component]:
+    """Return the reader of the layouts of nnU-Net v1 and v2."""
+    target = f"{_HERE}.reading:NnunetReader"
+    return [Component("nnunet", target, "folders of nnU-Net v1 (Task*) and v2 (Dataset*)")]
+
+
+@hookimpl
 def nnunet_commands() -> list[Component]:
     """Return the commands."""
     return [
+        Component(
+            "evaluate",
+            f"{_HERE}.evaluation:evaluate",
+            "Compare predicted with reference label maps.",
+        ),
         Component(
             "splits", f"{_HERE}.split_commands:splits", "Show the folds of a dataset, or make them."
         ),

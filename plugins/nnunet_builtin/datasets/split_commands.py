@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from nnunet_builtin.datasets.split_files import read_folds, read_groups
+from nnunet_builtin.datasets.split_making import grouped_folds, remarks, shuffled_folds
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
-from nnunet_core.data.splits import FOLDS, Splits, equal_folds, five_folds, grouped_folds
+from nnunet_core.data.splits import FOLDS, Splits, five_folds
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.records import FILE as RUN_FILE
-from nnunet_core.store.raw import open_dataset
+from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.store.workspace import Workspace
 
 _SHOWN = 8
@@ -63,7 +64,7 @@ def splits(
         shown = made
         made.check(data.names, source or groups or "the new splits")
         state = _write(made, path, overwrite, _trained(space, data))
-    for remark in shown.remarks(data.names):
+    for remark in remarks(shown, data.names):
         report.warning(remark)
     if as_json:
         typer.echo(shown.model_dump_json(indent=1))
@@ -81,7 +82,7 @@ def _made(
         return read_folds(source)
     if groups is not None:
         return Splits(folds=grouped_folds(read_groups(groups, data.names), folds or FOLDS))
-    return None if folds is None else Splits(folds=equal_folds(data.names, folds))
+    return None if folds is None else Splits(folds=shuffled_folds(data.names, folds))
 
 
 def _write(made: Splits, path: Path, overwrite: bool, trained: list[Path]) -> str:

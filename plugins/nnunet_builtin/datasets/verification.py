@@ -8,9 +8,11 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
-from nnunet_core.data.images import orientation
+from nnunet_builtin.datasets.naming import entry_names, list_files
+from nnunet_builtin.datasets.reading import NnunetReader
 from nnunet_core.errors import DatasetError, listed
 from nnunet_core.runtime.files import Document
 from nnunet_core.runtime.reporting import Reporter, Silence
@@ -18,7 +20,6 @@ from nnunet_core.runtime.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from nnunet_core.data.dataset import CaseFiles, Dataset
 
@@ -152,7 +153,7 @@ def _inspect(dataset: Dataset, files: CaseFiles) -> CaseFacts | str:
         name=case.name,
         shape=case.geometry.shape,
         spacing=case.geometry.spacing,
-        orientation=orientation(case.geometry),
+        orientation=_orientation(case.geometry.direction),
         minimum=tuple(channels.min(axis=1).tolist()),
         mean=tuple(channels.mean(axis=1, dtype=np.float64).tolist()),
         maximum=tuple(channels.max(axis=1).tolist()),
@@ -166,12 +167,11 @@ def _inspect(dataset: Dataset, files: CaseFiles) -> CaseFacts | str:
 def _test_cases(dataset: Dataset) -> tuple[list[CaseFiles], list[str]]:
     """Return the cases of imagesTs and what is wrong with their list."""
     folder = dataset.folder / "imagesTs"
-    entries = dataset.document.get("test")
-    named = [_stem(entry, dataset.ending) for entry in entries] if isinstance(entries, list) else []
-    if not named and not _names(folder, dataset.ending):
+    named = entry_names(dataset.document.get("test"), dataset.ending)
+    if not named and not list_files(folder, dataset.ending):
         return [], []
     try:
-        found = list(dataset.find_cases(folder))
+        found = NnunetReader().cases(folder, dataset)
     except DatasetError as error:
         return [], [f"{error} Add what is missing, or remove the test cases."]
     names = {case.name for case in found}
@@ -197,7 +197,7 @@ def _extra_files(dataset: Dataset, tests: Sequence[CaseFiles]) -> Iterator[str]:
     for name, known in (("imagesTr", images), ("labelsTr", labels), ("imagesTs", test_images)):
         folder = dataset.folder / name
         ending = dataset.label_ending if name == "labelsTr" else dataset.ending
-        extra = sorted(_names(folder, ending) - {path.name for path in known if path is not None})
+        extra = sorted(p.name for p in list_files(folder, ending).values() if p not in known)
         if extra and known:
             yield (
                 f"{folder} holds {len(extra)} files that belong to no case: {listed(extra)}. Remove them, or complete "
@@ -252,19 +252,10 @@ def _doubtful_images(
             )
 
 
-def _names(folder: Path, ending: str) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    return {
-        path.name
-        for path in folder.iterdir()
-        if path.name.endswith(ending) and not path.name.startswith(".")
-    }
-
-
-def _stem(entry: object, ending: str) -> str:
-    image = entry.get("image", "") if isinstance(entry, dict) else entry
-    return str(image).replace("\\", "/").rpartition("/")[2].removesuffix(ending)
+@functools.lru_cache(maxsize=16)
+def _orientation(direction: tuple[float, ...]) -> str:
+    """Return the anatomical letters (`LPS` for the identity) of a direction matrix."""
+    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction))
 
 
 def _range(rows: Iterable[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

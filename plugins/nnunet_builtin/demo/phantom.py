@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import SimpleITK as sitk
 from scipy import ndimage
 
-from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.runtime import files
 
@@ -40,13 +40,12 @@ def make_phantom(folder: Path, cases: int = 12, seed: int = 0, test_cases: int =
     Raises:
         StorageError: The folder exists already or cannot be written.
     """
-    image_format = SimpleItkFormat()
     with files.atomic_folder(folder) as temporary:
         for number in range(cases + test_cases):
             image, label, geometry = make_case(np.random.default_rng([seed, number]))
             name, part = f"phantom_{number:03d}", "Tr" if number < cases else "Ts"
-            image_format.write(temporary / f"images{part}" / f"{name}_0000.nii.gz", image, geometry)
-            image_format.write(temporary / f"labels{part}" / f"{name}.nii.gz", label, geometry)
+            _write(temporary / f"images{part}" / f"{name}_0000.nii.gz", image, geometry)
+            _write(temporary / f"labels{part}" / f"{name}.nii.gz", label, geometry)
         files.write_json(temporary / "dataset.json", _document(cases, seed))
     return folder
 
@@ -165,3 +164,11 @@ def _document(cases: int, seed: int) -> dict[str, Any]:
         "numTraining": cases,
         "file_ending": ".nii.gz",
     }
+
+
+def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(geometry.spacing[::-1])
+    image.SetOrigin(geometry.origin)
+    path.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(image, str(path), useCompression=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunet_core.data.labels import label_type
 from nnunet_core.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +64,7 @@ def read_segmentation(
     source = _open(path)
     names = _names(source)
     values = {number: number for number in names} if values is None else values
-    label = np.zeros(
-        geometry.shape, np.uint8 if max(values.values(), default=0) < 256 else np.uint16
-    )
+    label = np.zeros(geometry.shape, label_type(max(values.values(), default=0)))
     owner = np.zeros(geometry.shape, np.uint16)
     for number, affine, mask in _frames(source, path):
         where = _voxels(mask, affine, geometry, path)

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_builtin.formats.simpleitk import quiet_itk
+from nnunet_builtin.computing.itk import quiet_itk
+from nnunet_builtin.dicom import folders
+from nnunet_builtin.dicom.folders import is_dicom
 from nnunet_core.data.images import Geometry, Header, Image
 from nnunet_core.errors import ImageError
 from nnunet_core.runtime.memory import check_fits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _UID, _MODALITY, _DESCRIPTION = "0020|000e", "0008|0060", "0008|103e"
+_CHANNEL_NAMES = {"CT": "CT", "MR": "MRI", "PT": "PET"}
 _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
 _BYTES_PER_VALUE = 4
 
@@ -81,6 +84,25 @@ class DicomSeriesFormat:
             ) from error
         return _to_image(image, path)
 
+    def find_series(self, folder: Path) -> dict[str, Path]:
+        """Return {name: series} of a folder: folders in it with DICOM files, or itself; see `folders.find_series`."""
+        return folders.find_series(folder)
+
+    def channel_name(self, path: Path) -> str:
+        """Return the modality of a series as a channel is called, or `unknown`. Raises ImageError, as `read`."""
+        modality = read_header(path).modality
+        return _CHANNEL_NAMES.get(modality, modality or "unknown")
+
+    def find_labels(
+        self, place: Path, images: Mapping[str, Path], values: Mapping[str, int]
+    ) -> tuple[dict[str, Path], dict[str, int], folders.SegmentationLabels] | None:
+        """Match series with DICOM SEG files, see `folders.find_segmentations`; None where there are no such files."""
+        segmentations = [place] if place.is_file() else folders.dicom_files(place)
+        if not segmentations:
+            return None
+        series = {name: read_header(path).uid for name, path in images.items()}
+        return folders.find_segmentations(series, segmentations, place, values)
+
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
         """Refuse: labels and predictions of DICOM images are written in another format.
 
@@ -135,12 +157,6 @@ def read_header(path: Path) -> SeriesHeader:
         ImageError: As `series_files`.
     """
     return _header(series_files(path)[0])
-
-
-def is_dicom(path: Path) -> bool:
-    """Return whether a file is a DICOM file: `DICM` after a preamble of 128 bytes."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def _check_complete(folder: Path, read: set[str]) -> None:

@@ -99,6 +99,8 @@ def _content(stream: IO[bytes] | igzip.GzipFile, path: Path) -> tuple[np.ndarray
 
 def _header(start: bytes, path: Path) -> _Header:
     """Read the sizes of a NIfTI-1 or NIfTI-2 header of either byte order."""
+    # Not nibabel: the check is about bytes, where the voxels begin and how many there must be, in the one pass that also
+    # inflates the stream; and some broken headers are mended by nibabel, which must be an error here.
     for order in "<>":
         size = struct.unpack_from(f"{order}i", start)[0] if len(start) >= 4 else 0
         if size in _HEADERS and len(start) >= _HEADERS[size]:

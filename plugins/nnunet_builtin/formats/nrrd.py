@@ -36,6 +36,7 @@ def check(path: Path) -> None:
     Raises:
         ImageError: The voxels are damaged, truncated, or more than the header declares.
     """
+    # Not pynrrd: three fields and the first byte of the voxels are all that is needed; ITK reads the header itself.
     with path.open("rb") as file:
         header, _, start = file.read(_LONGEST_HEADER).partition(b"\n\n")
         fields = dict(re.findall(rb"^([^:#\n]+): *(.*?)\r?$", header, re.MULTILINE))

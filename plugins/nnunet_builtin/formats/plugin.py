@@ -12,13 +12,16 @@ _FORMATS = {
     "picture": ([".png", ".bmp", ".jpg", ".jpeg"], "2D pictures, grey or RGB"),
     "tiff": ([".tif", ".tiff"], "TIFF, 2D or 3D"),
 }
+_TARGET = "nnunet_builtin.formats.simpleitk:SimpleItkFormat"
+_STACKED = "nnunet_builtin.formats.stacked:StackedFormat"
 
 
 @hookimpl
 def nnunet_image_formats() -> list[Component]:
     """Return the file formats that hold medical images or pictures."""
-    target = "nnunet_builtin.formats.simpleitk:SimpleItkFormat"
-    return [
-        Component(name, target, summary, {"endings": endings})
+    plain = [
+        Component(name, _TARGET, summary, {"endings": endings})
         for name, (endings, summary) in _FORMATS.items()
     ]
+    # Without `endings`, a format is used where it is named.
+    return [*plain, Component("nifti_4d", _STACKED, "NIfTI, channels as fourth dimension")]

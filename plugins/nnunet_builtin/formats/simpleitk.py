@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from isal import igzip
 
+from nnunet_builtin.computing.itk import quiet_itk
 from nnunet_builtin.formats import nifti, nrrd
 from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Header, Image
 from nnunet_core.errors import ImageError
@@ -18,7 +18,6 @@ from nnunet_core.runtime.files import atomic_path
 from nnunet_core.runtime.memory import check_fits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 _PICTURES = (".png", ".bmp")
@@ -180,17 +179,6 @@ def _writable(path: Path) -> bool:
             return file.write(b"\0" * 65536) == 65536
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def quiet_itk() -> Iterator[None]:
-    """Silence ITK's own warnings on stderr; errors arrive as exceptions."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
 def _reason(error: Exception) -> str:

@@ -1,22 +1,67 @@
-"""Sliding-window prediction with Gaussian weights and mirroring (spec: inference, sections 2 and 3)."""
+"""Sliding-window prediction with Gaussian weights and mirroring (spec: inference, sections 2 to 4)."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import nn
 
-from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format
+from nnunet_builtin.computing.computation import computing
+from nnunet_builtin.computing.devices import ResolvedRuntime, resolve
+from nnunet_builtin.inference.networks import Forward, load_networks
+from nnunet_core.contracts.predictor import TrainedModel
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.errors import UsageError
 
 #: Voxels that one forward pass may hold; tiles and mirrored versions are joined up to it.
 VOXELS_PER_PASS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**21}
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
+
+@dataclass
+class SlidingWindow:
+    """Averages windows with Gaussian weights, mirrored windows and folds, as nnU-Net v1 does (spec: inference).
+
+    Args:
+        step_size: Distance of windows as a fraction of the patch, in (0, 1].
+        mirroring: Average over inputs that are mirrored along every combination of the axes that training mirrored: 8 in
+            3D, and as many times slower.
+    """
+
+    step_size: float = 0.5
+    mirroring: bool = True
+
+    def check(self, runtime: Runtime) -> None:
+        """Raise UsageError where the step size is none, or the device or precision does not exist."""
+        resolve(runtime)
+        if not 0 < self.step_size <= 1:
+            raise UsageError(
+                f"The step size is {self.step_size}; it is a fraction of the patch in (0, 1]."
+            )
+
+    def load(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
+        """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial) (contracts.Predictor)."""
+        self.check(model.runtime)
+        runtime = resolve(model.runtime)
+        networks = load_networks(model, runtime)
+
+        def apply(images: np.ndarray) -> np.ndarray:
+            with computing(runtime):
+                return predict_ensemble(
+                    networks,
+                    images,
+                    patch_size=model.configuration.patch_size,
+                    runtime=runtime,
+                    mirror_axes=model.mirror_axes if self.mirroring else (),
+                    step_size=self.step_size,
+                )
+
+        return apply
 
 
 def window_starts(
@@ -54,7 +99,7 @@ def predict(
     """Predict an image of any size.
 
     Args:
-        forward: (B, C, *patch) -> probabilities (B, K, *patch).
+        forward: Tiles float32 (B, C, *patch) on the device -> probabilities (B, K, *patch).
         images: float32 (C, *spatial), three spatial axes.
         patch_size: Three entries, or two for networks of single slices along axis 0.
         runtime: Device and precision.
@@ -96,45 +141,31 @@ def predict(
 
 
 def predict_ensemble(
-    networks: Sequence[nn.Module],
+    networks: Sequence[Forward],
     images: np.ndarray,
     patch_size: Sequence[int],
     runtime: ResolvedRuntime,
-    *,
-    regions: bool = False,
     mirror_axes: Sequence[int] = (),
     step_size: float = 0.5,
 ) -> np.ndarray:
     """Return the mean of the networks' probabilities (K, *spatial), in their order (spec: inference, section 4).
 
     Args:
-        networks: In eval mode, on the device, returning full-resolution logits.
+        networks: Functions of tiles to probabilities, see `networks.load_networks`.
         images: float32 (C, *spatial).
         patch_size: See `predict`.
-        runtime: Device and precision.
-        regions: Sigmoid per output instead of softmax.
+        runtime: See `predict`.
         mirror_axes: See `predict`.
         step_size: See `predict`.
     """
     total: np.ndarray | None = None
     with torch.inference_mode():
         for network in networks:
-            forward = _probabilities(network, runtime, regions)
-            found = predict(forward, images, patch_size, runtime, mirror_axes, step_size)
+            found = predict(network, images, patch_size, runtime, mirror_axes, step_size)
             total = found if total is None else total + found
     if total is None:
         raise ValueError("predict_ensemble needs at least one network")
     return total / len(networks)
-
-
-def _probabilities(network: nn.Module, runtime: ResolvedRuntime, regions: bool) -> Forward:
-    def forward(tiles: torch.Tensor) -> torch.Tensor:
-        tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
-        with autocast(runtime):
-            logits = network(tiles)
-        return logits.float().sigmoid() if regions else logits.float().softmax(1)
-
-    return forward
 
 
 def _mirrored(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from nnunet_core.contracts.abilities import ChangesWithEpochs, ability
+
 
 def weights(heads: int) -> list[float]:
     """Return the weight of each head, full resolution first: halved at each step, the coarsest 0, normalised to 1."""
@@ -43,8 +45,9 @@ class DeepSupervisionLoss(nn.Module):
 
     def set_epoch(self, epoch: int) -> None:
         """Tell a loss that changes in the course of a training which epoch it is."""
-        if hasattr(self.loss, "set_epoch"):
-            self.loss.set_epoch(epoch)
+        changing = ability(self.loss, ChangesWithEpochs)
+        if changing is not None:
+            changing.set_epoch(epoch)
 
     def forward(
         self, heads: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]

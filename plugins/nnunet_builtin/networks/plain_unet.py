@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat
 
-from nnunet_builtin.networks.estimate import unet_memory
+from nnunet_builtin.networks.estimate import pooling_divisor, unet_memory
 from nnunet_builtin.networks.style import GROUPS
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
@@ -66,8 +66,12 @@ class PlainUNet:
         return network
 
     def memory(self, spec: NetworkSpec, patch_size: Sequence[int]) -> float:
-        """Return the planner's memory estimate (contracts.NetworkBuilder)."""
+        """Return the bytes of training on one patch (contracts.NetworkBuilder)."""
         return unet_memory(spec, patch_size)
+
+    def divisor(self, spec: NetworkSpec) -> tuple[int, ...]:
+        """Return what patch sizes are multiples of (contracts.NetworkBuilder)."""
+        return pooling_divisor(spec)
 
 
 def check_groups(norm: str, spec: NetworkSpec) -> None:

@@ -1,24 +1,20 @@
-"""The builder of the U-Net with a residual encoder, and its memory estimate (spec: network, section 9)."""
+"""The builder of the U-Net with a residual encoder (spec: network, section 9)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from nnunet_builtin.networks.estimate import pooling_divisor, residual_unet_memory
 from nnunet_builtin.networks.plain_unet import check_groups
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
 
 if TYPE_CHECKING:
     from nnunet_builtin.networks.residual import ResidualEncoderUNet
-
-#: What v1's planners allow the plain U-Net and this one, per dimensions: the estimate of one in units of the other.
-_PLAIN_UNITS = {2: 19_739_648 * 25 / 1_244_233_721, 3: 520_000_000 * 32 / 30 / 1_230_348_801}
-_ESTIMATED_BATCH = 2
 
 
 @dataclass
@@ -81,20 +77,12 @@ class ResidualUNet:
         return network
 
     def memory(self, spec: NetworkSpec, patch_size: Sequence[int]) -> float:
-        """Return the planner's memory estimate, in units of the plain U-Net's (contracts.NetworkBuilder)."""
-        sizes, volume, blocks = (
-            [float(n) for n in patch_size],
-            math.prod(patch_size),
-            self._blocks(spec),
-        )
-        total = float(2 * blocks[0] + 1 + 2) * volume * spec.base_features
-        total += (spec.input_channels + spec.output_channels) * volume
-        stages = len(spec.pool_kernels)
-        for stage, kernel in enumerate(spec.pool_kernels, start=1):
-            sizes = [size / step for size, step in zip(sizes, kernel, strict=True)]
-            decoder = 2 if stage < stages else 0
-            total += (2 * blocks[stage] + 1 + decoder) * math.prod(sizes) * spec.features(stage)
-        return total * _ESTIMATED_BATCH * _PLAIN_UNITS[spec.dimensions]
+        """Return the bytes of training on one patch (contracts.NetworkBuilder)."""
+        return residual_unet_memory(spec, patch_size, self._blocks(spec))
+
+    def divisor(self, spec: NetworkSpec) -> tuple[int, ...]:
+        """Return what patch sizes are multiples of (contracts.NetworkBuilder)."""
+        return pooling_divisor(spec)
 
     def _blocks(self, spec: NetworkSpec) -> tuple[int, ...]:
         resolutions = len(spec.conv_kernels)

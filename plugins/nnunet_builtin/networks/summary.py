@@ -48,10 +48,10 @@ def describe_network(network: nn.Module, task: TrainingTask, batch_size: int) ->
     try:
         with torch.random.fork_rng(devices=[]):
             text = network_table(network, (batch_size, spec.input_channels, *patch))
-        values = task.network.memory(spec, patch)
+        counted = task.network.memory(spec, patch) / 1e9
         write_text(
             task.folder / TABLE,
-            f"{text}\nfeature-map values per patch, as planners count them: {values:,.0f}\n",
+            f"{text}\nmemory of one patch, as planners count it: {counted:.2f} GB\n",
         )
         if type(network) is UNet:
             heads = len(spec.pool_kernels) if network.deep_supervision else 1

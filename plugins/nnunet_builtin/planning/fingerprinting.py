@@ -1,4 +1,4 @@
-"""Read every training case once and describe it for planning (spec: fingerprint)."""
+"""Read every training case once and describe it for planning (spec: fingerprint, sections 1 to 3)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from nnunet_core.runtime.workers import Workers
 #: Channels of these names, exactly, have intensities in Hounsfield units.
 CT_NAMES = frozenset({"CT", "ct"})
 _EVERY = 10
-_MOST_SAMPLES = (
-    20_000  # per case, where v1 takes no intensities: they serve schemes that a user sets
-)
+#: Per case, where v1 takes no intensities: they serve schemes that a user sets.
+_MOST_SAMPLES = 20_000
 
 
 def extract(
     dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None
 ) -> Fingerprint:
-    """Return the fingerprint of the training cases.
+    """Return the fingerprint of the training cases (spec: fingerprint, section 3).
 
     Args:
         dataset: Its cases are read, checked and cropped one by one.
@@ -44,21 +43,21 @@ def extract(
         samples.append(sample)
         if progress is not None:
             progress(case.name)
-    channels = range(len(dataset.channels))
+    intensities = []
+    for channel in range(len(dataset.channels)):
+        values = np.concatenate([sample[channel] for sample in samples])
+        intensities.append(statistics(values))
     return Fingerprint(
         dataset_digest=dataset.digest,
         channels=dataset.channels,
         foreground=dataset.labels.foreground,
         cases=tuple(cases),
-        intensities=tuple(
-            statistics(np.concatenate([sample[channel] for sample in samples]))
-            for channel in channels
-        ),
+        intensities=tuple(intensities),
     )
 
 
 def statistics(values: np.ndarray) -> IntensityStatistics:
-    """Describe the foreground intensities of one channel, float32 (n,); NaN throughout when there are none."""
+    """Describe the foreground intensities of one channel, float32 (n,); NaN throughout when there are none (section 3)."""
     if values.size == 0:
         names = IntensityStatistics.model_fields
         return IntensityStatistics(**dict.fromkeys(names, math.nan))
@@ -88,5 +87,7 @@ def _describe(
         size_reduction=math.prod(sizes) / math.prod(case.geometry.shape),
     )
     foreground = label > 0
-    step = _EVERY if most is None else max(_EVERY, math.ceil(np.count_nonzero(foreground) / most))
+    step = _EVERY
+    if most is not None:
+        step = max(step, math.ceil(np.count_nonzero(foreground) / most))
     return described, [image[foreground][::step] for image in images]

@@ -10,9 +10,43 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.training.foreign_checkpoint import read_foreign_weights
-from nnunet_builtin.training.settings import Part
-from nnunet_core.errors import TrainingError
+from nnunet_core.errors import TrainingError, UsageError
 from nnunet_core.runtime import files
+from nnunet_core.store.models import FILE, WEIGHTS
+
+#: Names of weights files: here, of nnU-Net v2, of v1.
+_NAMES = (WEIGHTS, "checkpoint_final.pth", "model_final_checkpoint.model")
+_ENDINGS = tuple(Path(name).suffix for name in _NAMES)
+
+
+def find_weights(path: Path) -> Path:
+    """Return the weights file that a path stands for: itself, that of a fold folder, or of a model's first trained fold.
+
+    Models of nnU-Net v1 and v2 are folders of folds, too, with checkpoints (`.model`, `.pth`) in them.
+
+    Raises:
+        UsageError: There are none, or the file is of another kind.
+    """
+    path = path.expanduser().absolute()
+    if path.is_file():
+        if path.suffix not in _ENDINGS:
+            raise UsageError(
+                f"{path} is no file of weights: those end with {', '.join(_ENDINGS)}. Unpack archives first."
+            )
+        return path
+    places = [
+        path,
+        *sorted(path.glob("fold_*")),
+        path / "all",
+    ]  # the last is v1's fold of all cases
+    candidates = [place / name for name in _NAMES for place in places]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise UsageError(
+            f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold folder, a {WEIGHTS} file, or a "
+            "checkpoint of nnU-Net v1 or v2; 'nnunet models list' shows the trained ones."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -79,7 +113,7 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
     return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))
 
 
-def freeze(network: torch.nn.Module, part: Part, initial: Collection[str]) -> tuple[str, ...]:
+def freeze(network: torch.nn.Module, part: str, initial: Collection[str]) -> tuple[str, ...]:
     """Keep what was loaded of a part of the network as it is.
 
     Args:
@@ -104,19 +138,19 @@ def freeze(network: torch.nn.Module, part: Part, initial: Collection[str]) -> tu
     frozen = tuple(name for name in own if _layer(name) not in new)
     if not frozen:
         raise TrainingError(
-            f"No tensor of the {part} was loaded, so there is nothing to freeze: leave out trainer.freeze."
+            f"No tensor of the {part} was loaded, so there is nothing to freeze: leave out --freeze."
         )
-    keep(network, frozen)
+    freeze_parameters(network, frozen)
     return frozen
 
 
-def keep(network: torch.nn.Module, names: Iterable[str]) -> None:
-    """Let the parameters of these names be as they are."""
+def freeze_parameters(network: torch.nn.Module, names: Iterable[str]) -> None:
+    """Train no parameter of these names."""
     for name in names:
         network.get_parameter(name).requires_grad_(False)
 
 
-def rest(network: torch.nn.Module) -> None:
+def hold_frozen_layers(network: torch.nn.Module) -> None:
     """Let the layers without a parameter that is trained be in evaluation: a frozen batch norm keeps its statistics."""
     for layer in network.modules():
         parameters = list(layer.parameters(recurse=False))

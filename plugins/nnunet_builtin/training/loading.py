@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import signal
 import threading
 import time
 import traceback
@@ -25,7 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from nnunet_builtin.augmentation.cascade import append_previous
 from nnunet_builtin.computing.allocation import keep_freed_memory
+from nnunet_core.contracts.abilities import AugmentsTensors, ability
 from nnunet_core.errors import NnunetError, TrainingError
+from nnunet_core.runtime.signals import leave_interrupts_to_parent
 
 if TYPE_CHECKING:
     from nnunet_builtin.training.sampling import PatchSampler
@@ -157,7 +158,7 @@ class BatchDataset(Dataset[Any]):
         batch = sampler.draw(
             rng, self.augmentation.generator_patch_size(configuration), self.positions
         )
-        if hasattr(self.augmentation, "augment_tensors"):
+        if ability(self.augmentation, AugmentsTensors) is not None:
             return batch
         arrays = {key: batch[key] for key in ("images", "label", "previous") if key in batch}
         samples = [
@@ -294,9 +295,7 @@ def _start_worker(number: int, training: int, started: Any) -> None:
     threadpool_limits(1)
     keep_freed_memory()
     threading.Thread(target=_end_with, args=[training], daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_LIVE))
+    leave_interrupts_to_parent(_SECONDS_TO_LIVE)
     if number == 0:  # it makes the first batch
         started.set()
 

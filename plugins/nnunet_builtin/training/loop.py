@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from nnunet_builtin.computing import ranks
-from nnunet_builtin.computing.allocation import freed_memory_kept
 from nnunet_builtin.computing.compilation import compile_in_place
 from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format, placed
 from nnunet_builtin.computing.trial import heads_on_zeros
@@ -32,14 +31,20 @@ from nnunet_builtin.training.checkpoint import (
     readable,
     write_checkpoint,
 )
-from nnunet_builtin.training.finetuning import freeze, keep, rest, transfer
-from nnunet_builtin.training.interruption import stop_requests
+from nnunet_builtin.training.finetuning import (
+    freeze,
+    freeze_parameters,
+    hold_frozen_layers,
+    transfer,
+)
 from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
+from nnunet_core.contracts.abilities import AugmentsTensors, ability
 from nnunet_core.errors import StoppedError, TrainingError
 from nnunet_core.runtime import files
-from nnunet_core.store.models import WEIGHTS, find_weights
+from nnunet_core.runtime.signals import stop_requests
+from nnunet_core.store.models import WEIGHTS
 
 if TYPE_CHECKING:
     from nnunet_builtin.training.seams import Seams
@@ -111,10 +116,10 @@ class Loop:
         path = task.folder / CHECKPOINT
         content = read_checkpoint(path) if path.is_file() else None
         if content is None:
-            self._start_from_pretrained(network)
+            self._start_from_weights(network)
         else:
             with readable(path):
-                keep(network, content["frozen"])
+                freeze_parameters(network, content["frozen"])
         network = placed(network, runtime, task.configuration.dimensions)
         optimizer = settings.make_optimizer(network.parameters())
         scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
@@ -134,18 +139,17 @@ class Loop:
             describe_network(network, task, self.batch_size)
         return state
 
-    def _start_from_pretrained(self, network: torch.nn.Module) -> None:
-        settings = self.settings
-        if settings.pretrained is None:
+    def _start_from_weights(self, network: torch.nn.Module) -> None:
+        """Take over what fits of the weights that the task names, and keep the parts that it names as they are."""
+        initial = self.task.initial
+        if initial is None:
             return
-        report = transfer(
-            network, find_weights(Path(settings.pretrained)), settings.pretrained_digest
-        )
+        report = transfer(network, Path(initial.path), initial.digest)
         lines = report.lines()
-        if settings.freeze is not None:
-            frozen = freeze(network, settings.freeze, report.skipped)
+        for part in initial.frozen:
+            frozen = freeze(network, part, report.skipped)
             count = sum(network.get_parameter(name).numel() for name in frozen)
-            lines.append(f"frozen: what was loaded of the {settings.freeze}, {count} parameters")
+            lines.append(f"frozen: what was loaded of the {part}, {count} parameters")
         if ranks.rank() == 0:
             files.write_text(self.task.folder / "pretrained.txt", "\n".join(lines) + "\n")
         for line in lines:
@@ -253,8 +257,8 @@ class Loop:
     def _training_step(self, step: Step, batch: dict[str, Any], updating: bool) -> float:
         state, settings = self.state, self.settings
         state.network.train()
-        if settings.freeze is not None:
-            rest(state.network)
+        if self.task.initial is not None and self.task.initial.frozen:
+            hold_frozen_layers(state.network)
         images, label = self._on_device(batch, training=True)
         if step.index % settings.accumulation == 0:
             state.optimizer.zero_grad(set_to_none=True)
@@ -333,16 +337,19 @@ class Loop:
             if k in batch
         }
         images, label = tensors["images"], tensors["label"]
-        augment = getattr(task.augmentation, "augment_tensors", None)
-        if training and augment is not None:
-            images, label = self._augmented(augment, tensors, batch)
+        augmentation = ability(task.augmentation, AugmentsTensors)
+        if training and augmentation is not None:
+            images, label = self._augmented(augmentation, tensors, batch)
         images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
         if task.labels.regions:
             label = region_maps(label, task.labels.regions, task.labels.ignore)
         return images, label
 
     def _augmented(
-        self, augment: Callable[..., Any], tensors: dict[str, torch.Tensor], batch: dict[str, Any]
+        self,
+        augmentation: AugmentsTensors,
+        tensors: dict[str, torch.Tensor],
+        batch: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images and label after an augmentation on tensors, sample by sample, each with its own seed."""
         previous = (
@@ -357,7 +364,7 @@ class Loop:
         )
         try:
             pairs = [
-                augment(image, label, self.task.configuration, seed, earlier)
+                augmentation.augment_tensors(image, label, self.task.configuration, seed, earlier)
                 for image, label, seed, earlier in samples
             ]
         except torch.OutOfMemoryError:
@@ -469,27 +476,6 @@ class Loop:
             f"{self.task.folder}. Run the same command again to go on.",
             number,
         )
-
-
-@contextlib.contextmanager
-def computing(runtime: ResolvedRuntime, deterministic: bool) -> Iterator[None]:
-    """Use the runtime's compute threads, keep freed memory, and reproducible GPU operations if asked, inside the block."""
-    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    torch.set_num_threads(runtime.threads)
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    try:
-        with freed_memory_kept() if runtime.device.type == "cpu" else contextlib.nullcontext():
-            yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"{runtime.device} has too little memory: {str(error).splitlines()[0]} End what else runs on it, use another GPU, "
-            "or train with smaller batches or patches: --set trainer.batch_size=..., --set planner.gpu_memory_gb=..."
-        ) from error
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.benchmark = benchmark
-        torch.use_deterministic_algorithms(False)
 
 
 def _start_over(task: TrainingTask, state: State) -> None:

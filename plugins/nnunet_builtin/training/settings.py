@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-#: Parts of a network that can be kept as they are; names of its children.
-Part = Literal["encoder"]
 ScheduleName = Literal["poly", "cosine", "constant", "plateau"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(gt=0, lt=1)]
@@ -48,6 +46,3 @@ class TrainerSettings:
     early_stopping: PositiveInt | None = None
     compile: bool = False
     deterministic: bool = False
-    pretrained: str | None = None
-    pretrained_digest: str | None = None
-    freeze: Part | None = None

@@ -1,26 +1,24 @@
-"""The V2 trainer: its settings, training a fold, and applying what was trained."""
+"""The V2 trainer: its settings, and training a fold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-from safetensors.torch import load_file
+from pathlib import Path
 
 from nnunet_builtin.computing import ranks
-from nnunet_builtin.computing.devices import placed, resolve, with_exact_gradients
-from nnunet_builtin.inference.sliding_window import predict_ensemble
+from nnunet_builtin.computing.computation import computing
+from nnunet_builtin.computing.devices import resolve, with_exact_gradients
+from nnunet_builtin.training import finetuning
 from nnunet_builtin.training.checkpoint import CHECKPOINT
-from nnunet_builtin.training.loop import Loop, computing
+from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.optimization import find_optimizer
 from nnunet_builtin.training.seams import Seams
-from nnunet_core.contracts.trainer import Runtime, TrainedModel, TrainingTask
+from nnunet_core.contracts.trainer import Runtime, TrainingTask
 from nnunet_core.errors import UsageError
 from nnunet_core.store.models import WEIGHTS
 
 
 class TrainerV2(Seams):
-    """Trains and applies networks as nnU-Net v1's V2 trainer does (spec: training, inference).
+    """Trains networks as nnU-Net v1's V2 trainer does (spec: training).
 
     Args:
         epochs, iterations_per_epoch, validation_iterations: Length of the training.
@@ -43,9 +41,6 @@ class TrainerV2(Seams):
         early_stopping: Epochs without a better moving average of the Dice after which the training ends; null never.
         compile: Compile the network with PyTorch; where that fails it is said, and it runs as it is.
         deterministic: Reproducible operations on GPUs, where they exist; CPUs always are.
-        pretrained: Weights file, or folder of a fold or model, to start from, also of nnU-Net v1 and v2;
-            pretrained_digest pins its content.
-        freeze: Part of the network that keeps its weights: `encoder`.
     """
 
     def train(self, task: TrainingTask) -> dict[str, str]:
@@ -91,37 +86,7 @@ class TrainerV2(Seams):
             raise UsageError(
                 "trainer.early_stopping needs the Dice of validation patches: trainer.validation_iterations is 0."
             )
-        if self.freeze is not None and self.pretrained is None:
-            raise UsageError(
-                f"trainer.freeze={self.freeze} would keep random weights: give a model to start from, too (--pretrained)."
-            )
 
-    def predictor(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
-        """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial) (contracts.Trainer)."""
-        runtime = resolve(model.runtime)
-        networks = []
-        for fold in model.folds:
-            network = model.network.build(model.configuration.network)
-            network.load_state_dict(load_file(fold / WEIGHTS))
-            network.deep_supervision = False  # type: ignore[assignment]
-            networks.append(placed(network, runtime, model.configuration.dimensions).eval())
-
-        axes = (
-            tuple(range(model.configuration.dimensions))
-            if model.mirror_axes is None
-            else model.mirror_axes
-        )
-
-        def predict(images: np.ndarray) -> np.ndarray:
-            with computing(runtime, deterministic=False):
-                return predict_ensemble(
-                    networks,
-                    images,
-                    patch_size=model.configuration.patch_size,
-                    runtime=runtime,
-                    regions=bool(model.labels.regions),
-                    mirror_axes=axes if model.mirroring else (),
-                    step_size=model.step_size,
-                )
-
-        return predict
+    def find_weights(self, path: Path) -> Path:
+        """Return the weights that a path stands for, also of nnU-Net v1 and v2 (abilities.StartsFromWeights)."""
+        return finetuning.find_weights(path)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from nnunet_builtin.datasets.conversion.folders import find_folders
 from nnunet_builtin.datasets.conversion.layouts import find_source
-from nnunet_builtin.datasets.conversion.source import Source, SourceCase
+from nnunet_builtin.datasets.conversion.source import Source
 from nnunet_builtin.datasets.conversion.values import parse_labels
 from nnunet_builtin.datasets.conversion.writing import LAYOUTS, convert, default_destination
 
 __all__ = [
     "LAYOUTS",
     "Source",
-    "SourceCase",
     "convert",
     "default_destination",
     "find_folders",

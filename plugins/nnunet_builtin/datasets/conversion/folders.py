@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunet_builtin.datasets.conversion.decathlon import StackedFormat
-from nnunet_builtin.datasets.conversion.dicom import find_dicom, holds_dicom
+from nnunet_builtin.datasets.conversion.decathlon import STACKED
 from nnunet_builtin.datasets.conversion.files import Listing, list_images
-from nnunet_builtin.datasets.conversion.source import FileLabels, Source, SourceCase
+from nnunet_builtin.datasets.conversion.series import find_series
+from nnunet_builtin.datasets.conversion.source import FileLabels, Source, writers_of
 from nnunet_builtin.datasets.conversion.values import found_values, name_values
-from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_builtin.datasets.naming import CHANNEL, by_channel
+from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, UsageError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.formats import find_format
+from nnunet_core.registry.settings import build
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.store.raw import find_format
 
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _PICTURE_CHANNELS = {1: ("grey",), 3: ("R", "G", "B")}
 PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
 
@@ -54,20 +54,20 @@ def find_folders(
         raise DatasetError(
             f"The folder {absent} does not exist. --images and --labels take existing folders."
         )
-    if holds_dicom(images):
-        return find_dicom(
-            images, labels, registry, channels, names or {}, renumber, workers or Workers()
-        )
+    pool = workers or Workers()
+    series = find_series(images, labels, registry, channels, names or {}, renumber, pool)
+    if series is not None:
+        return series
     pictures, masks = list_images(images, registry), list_images(labels, registry)
     cases = _cases(pictures, masks)
     image_format = _image_format(pictures.ending, len(cases[0].images), registry)
     label_format = find_format(masks.ending, registry)
     named = _channel_names(cases[0], image_format, pictures.ending, channels)
-    found = found_values(
-        label_format, [case.label for case in cases if case.label is not None], workers or Workers()
+    label_files = [case.label for case in cases if case.label is not None]
+    values, mapping = name_values(
+        found_values(label_format, label_files, pool), names or {}, renumber
     )
-    values, mapping = name_values(found, names or {}, renumber)
-    Labels.from_dataset_json({"labels": values}, "--label")
+    Labels.from_names(values, source="--label")
     return Source(
         kind="folders",
         inputs=(images, labels),
@@ -79,32 +79,31 @@ def find_folders(
         label_ending=masks.ending,
         image_format=image_format,
         label_reader=FileLabels(label_format, mapping),
+        writers=writers_of(registry, pictures.ending),
         further={"renumbered": {str(old): new for old, new in mapping.items()}} if mapping else {},
     )
 
 
 def _image_format(ending: str, files: int, registry: Registry) -> ImageFormat:
     """Return the reader of images; a single NIfTI file per case may be 4D."""
-    found: ImageFormat = find_format(ending, registry)
-    plain = isinstance(found, SimpleItkFormat) and files == 1 and ending in (".nii.gz", ".nii")
-    return StackedFormat((ending,)) if plain else found
+    if files == 1 and ending in (".nii.gz", ".nii"):
+        stacked: ImageFormat = build(registry.resolve("image_format", STACKED))
+        return stacked
+    return find_format(ending, registry)
 
 
-def _cases(images: Listing, labels: Listing) -> list[SourceCase]:
+def _cases(images: Listing, labels: Listing) -> list[CaseFiles]:
     """Match image files with label files, as one file per case or one per channel."""
-    grouped: dict[str, dict[int, Path]] = {}
-    for stem, path in images.files.items():
-        if match := _CHANNEL.fullmatch(stem):
-            grouped.setdefault(match["case"], {})[int(match["channel"])] = path
-    by_channel = sum(case in labels.files for case in grouped)
-    whole = sum(stem in labels.files for stem in images.files)
-    if by_channel and whole:
+    grouped = by_channel(images.files)
+    split = any(case in labels.files for case in grouped)
+    whole = any(stem in labels.files for stem in images.files)
+    if split and whole:
         raise DatasetError(
             f"{images.folder} could hold one file per case or one per channel (CASE_0000): {labels.folder} has labels "
             "for both. Rename or remove one kind."
         )
-    found = grouped if by_channel else {stem: {0: path} for stem, path in images.files.items()}
-    if by_channel and (plain := sorted(s for s in images.files if not _CHANNEL.fullmatch(s))):
+    found = grouped if split else {stem: {0: path} for stem, path in images.files.items()}
+    if split and (plain := sorted(s for s in images.files if not CHANNEL.fullmatch(s))):
         raise DatasetError(
             f"{images.folder} holds {plain[0]}{images.ending} without a channel number (CASE_0000)."
         )
@@ -116,7 +115,7 @@ def _cases(images: Listing, labels: Listing) -> list[SourceCase]:
             f"{sorted(found[uneven[0]])}; every case needs {numbers}."
         )
     return [
-        SourceCase(n, tuple(found[n][c] for c in numbers), labels.files[n]) for n in sorted(found)
+        CaseFiles(n, tuple(found[n][c] for c in numbers), labels.files[n]) for n in sorted(found)
     ]
 
 
@@ -133,7 +132,7 @@ def _check_matches(cases: set[str], images: Listing, labels: Listing) -> None:
 
 
 def _channel_names(
-    case: SourceCase, image_format: ImageFormat, ending: str, given: Sequence[str]
+    case: CaseFiles, image_format: ImageFormat, ending: str, given: Sequence[str]
 ) -> tuple[str, ...]:
     count = sum(image_format.header(path).channels for path in case.images)
     if not given and ending.lower() in PICTURES and count in _PICTURE_CHANNELS:

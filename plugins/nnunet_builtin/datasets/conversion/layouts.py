@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_builtin.datasets.conversion.decathlon import label_values, read_decathlon
-from nnunet_builtin.datasets.conversion.source import FileLabels, Source, SourceCase
-from nnunet_core.data.dataset import Dataset
-from nnunet_core.errors import DatasetError, StorageError
+from nnunet_builtin.datasets.conversion.decathlon import read_decathlon
+from nnunet_builtin.datasets.conversion.source import FileLabels, Source, by_name, writers_of
+from nnunet_builtin.datasets.naming import by_channel, list_files
+from nnunet_builtin.datasets.reading import (
+    FILE,
+    NnunetReader,
+    find_label_ending,
+    read_document,
+)
+from nnunet_core.data.dataset import CaseFiles, Dataset
+from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.runtime import files
-from nnunet_core.store.raw import find_label_ending, open_dataset
+from nnunet_core.stages.dataset import find_reader, open_dataset
 
-_CHANNEL = re.compile(r"(?P<case>.+)_\d{4}")
 _FOLDERS = "pass folders of images and labels with --images DIR --labels DIR"
+_RULE = f"A dataset folder has dataset.json, imagesTr and labelsTr; without them, {_FOLDERS}."
 
 
 def find_source(folder: Path, registry: Registry) -> Source:
-    """Describe a dataset folder: the layout of the decathlon, of v1 or of v2, told by its structure.
+    """Describe a dataset folder: the layout of the decathlon, of v1 or of v2, told by its structure; or of a plugin's reader.
 
     Args:
         folder: Holds dataset.json, imagesTr and labelsTr.
@@ -30,50 +36,49 @@ def find_source(folder: Path, registry: Registry) -> Source:
         DatasetError: The folder could be none or more than one of these, or breaks its own dataset.json.
         ImageError: An image that must be read for this cannot be read.
     """
-    document = _document(folder)
-    kind = _kind(folder, document, registry)
-    if kind == "decathlon":
-        return read_decathlon(folder, document)
-    return _read_layout(open_dataset(str(folder), folder, registry), kind)
-
-
-def _document(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise DatasetError(f"The folder {folder} does not exist.")
+    path = folder / FILE
+    if not path.is_file():
+        return _read_other(folder, registry)
     try:
-        document = files.read_json(folder / "dataset.json")
-    except StorageError as error:
-        raise DatasetError(
-            f"{error} A dataset folder has dataset.json, imagesTr and labelsTr; without them, {_FOLDERS}."
-        ) from error
-    if not isinstance(document, dict):
-        raise DatasetError(
-            f"{folder / 'dataset.json'} holds a {type(document).__name__}; it must hold an object."
-        )
-    return document
+        document = read_document(path)
+    except DatasetError as error:
+        raise DatasetError(f"{error} {_RULE}") from error
+    kind = _kind(folder, document, registry)
+    if kind == "decathlon":
+        return read_decathlon(folder, document, registry)
+    return _read_layout(open_dataset(str(folder), folder, registry), kind, registry)
+
+
+def _read_other(folder: Path, registry: Registry) -> Source:
+    """Describe a folder that another reader than ours reads."""
+    try:
+        dataset = open_dataset(str(folder), folder, registry)
+    except DatasetError as error:
+        raise DatasetError(f"{folder / FILE} does not exist. {error} {_RULE}") from error
+    return _read_layout(dataset, f"folder with {find_reader(folder, registry).looks_for}", registry)
 
 
 def _kind(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
     """Return the layout that file names and dataset.json show."""
     ending = str(document.get("file_ending", ".nii.gz"))
-    images = _stems(folder / "imagesTr", ending)
-    labels = _stems(folder / "labelsTr", find_label_ending(folder, document, registry))
+    images = list_files(folder / "imagesTr", ending)
+    labels = list_files(folder / "labelsTr", find_label_ending(folder, document, registry))
     if not images:
         raise DatasetError(
             f"{folder / 'imagesTr'} holds no image ending in '{ending}'. For other folders, {_FOLDERS}."
         )
     whole = any(name in labels for name in images)
-    by_channel = any(
-        (match := _CHANNEL.fullmatch(name)) and match["case"] in labels for name in images
-    )
+    split = any(case in labels for case in by_channel(images))
     v1, v2 = "modality" in document, "channel_names" in document
-    path = folder / "dataset.json"
-    if whole and by_channel:
+    path = folder / FILE
+    if whole and split:
         raise DatasetError(
             f"{folder} could be of the decathlon layout (image and label have one name) or have one file per channel "
             f"(CASE_0000): labelsTr has files for both. Rename or remove one kind, or {_FOLDERS}."
         )
-    if not whole and not by_channel:
+    if not whole and not split:
         raise DatasetError(
             f"{folder} is of no known layout: labelsTr holds no CASE of an image CASE_0000{ending} (v1, v2) or "
             f"CASE{ending} (decathlon). Images: {', '.join(sorted(images)[:3])}. Rename the labels, or {_FOLDERS}."
@@ -89,39 +94,29 @@ def _kind(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
     return "decathlon" if whole else "v1" if v1 else "v2"
 
 
-def _stems(folder: Path, ending: str) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    names = (path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return {name.removesuffix(ending) for name in names if name.endswith(ending)}
-
-
-def _read_layout(dataset: Dataset, kind: str) -> Source:
+def _read_layout(dataset: Dataset, kind: str, registry: Registry) -> Source:
+    order = dataset.labels.region_order
     return Source(
         kind=kind,
         inputs=(dataset.folder,),
         channels=dataset.channels,
-        labels=label_values(dataset.document, dataset.folder / "dataset.json"),
-        training=tuple(SourceCase(case.name, case.images, case.label) for case in dataset.training),
+        labels=by_name(dataset.labels),
+        training=dataset.training,
         test=_test_cases(dataset),
         image_ending=dataset.ending,
         label_ending=dataset.label_ending,
         image_format=dataset.image_format,
         label_reader=FileLabels(dataset.label_format),
-        further=dataset.document,
+        writers=writers_of(registry, dataset.ending),
+        further={**dataset.document, **({"regions_class_order": list(order)} if order else {})},
     )
 
 
-def _test_cases(dataset: Dataset) -> tuple[SourceCase, ...]:
-    folder, labels = dataset.folder / "imagesTs", dataset.folder / "labelsTs"
-    if not _stems(folder, dataset.ending):
+def _test_cases(dataset: Dataset) -> tuple[CaseFiles, ...]:
+    folder = dataset.folder / "imagesTs"
+    if not list_files(folder, dataset.ending):
         return ()
-    labelled = _stems(labels, dataset.label_ending)
+    labels = list_files(dataset.folder / "labelsTs", dataset.label_ending)
     return tuple(
-        SourceCase(
-            case.name,
-            case.images,
-            labels / f"{case.name}{dataset.label_ending}" if case.name in labelled else None,
-        )
-        for case in dataset.find_cases(folder)
+        replace(case, label=labels.get(case.name)) for case in NnunetReader().cases(folder, dataset)
     )

@@ -9,9 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nnunet_builtin.dicom.segmentation import read_segmentation, segment_names
+from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import Geometry, Image, ImageFormat
+from nnunet_core.data.labels import Labels, label_type
 from nnunet_core.errors import DatasetError, ImageError
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.formats import find_format
 
 #: What dataset.json may hold for a label: its value, or the values of a region.
 LabelValues = Mapping[str, "int | list[int]"]
@@ -29,29 +32,9 @@ KINDS = {
 class LabelReader(Protocol):
     """Reads the label file of a case."""
 
-    @property
-    def unchanged(self) -> bool:
-        """Whether the file holds the values of the result, so that it may be copied."""
-        ...
-
     def read(self, path: Path, geometry: Geometry | None) -> Image:
         """Read a label to integers (1, Z, Y, X); `geometry` is that of the image, None where nobody has read it."""
         ...
-
-
-@dataclass(frozen=True)
-class SourceCase:
-    """The files of one case.
-
-    Attributes:
-        name: Case name.
-        images: Files in channel order; or one file with every channel.
-        label: Label file; None for test cases without one.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +42,7 @@ class Source:
     """A dataset to convert.
 
     Attributes:
-        kind: A key of KINDS.
+        kind: A key of KINDS, or what the reader of the folder looks for.
         inputs: Folders and files that are read and never changed.
         channels: Channel names.
         labels: {name: value or values}, with the background.
@@ -67,6 +50,7 @@ class Source:
         image_ending, label_ending: With the leading dot; empty for folders of DICOM files.
         image_format: Reads images.
         label_reader: Reads labels.
+        writers: {ending: what writes files of it}, see `writers_of`.
         further: Other fields of dataset.json to keep.
     """
 
@@ -74,22 +58,38 @@ class Source:
     inputs: tuple[Path, ...]
     channels: tuple[str, ...]
     labels: LabelValues
-    training: tuple[SourceCase, ...]
-    test: tuple[SourceCase, ...]
+    training: tuple[CaseFiles, ...]
+    test: tuple[CaseFiles, ...]
     image_ending: str
     label_ending: str
     image_format: ImageFormat
     label_reader: LabelReader
+    writers: Mapping[str, ImageFormat]
     further: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Return one line for people."""
         test = f", {len(self.test)} test cases" if self.test else ""
         names = [name for name, value in self.labels.items() if value != 0]
+        kind = KINDS.get(self.kind, self.kind)
         return (
-            f"{KINDS[self.kind]}: {len(self.training)} training cases{test}; channels: {', '.join(self.channels)}; "
+            f"{kind}: {len(self.training)} training cases{test}; channels: {', '.join(self.channels)}; "
             f"labels: {', '.join(names) or 'none'}"
         )
+
+
+def by_name(labels: Labels) -> dict[str, int | list[int]]:
+    """Return `labels` of a dataset.json of v2: {name: value, or values of a region}, background first, ignore label last."""
+    regions = {n: list(v) for n, v in zip(labels.region_names, labels.regions, strict=True)}
+    single = {labels.names[value]: value for value in labels.foreground}
+    ignore = {} if labels.ignore is None else {"ignore": labels.ignore}
+    return {labels.names[0]: 0, **(regions or single), **ignore}
+
+
+def writers_of(registry: Registry, ending: str) -> dict[str, ImageFormat]:
+    """Return {ending: format} of what a conversion may write: NIfTI, lossless pictures, and the ending of the source."""
+    endings = {".nii.gz", ".png", ".tif", ending} - {""}
+    return {each: find_format(each, registry) for each in endings}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class FileLabels:
         del geometry
         image = self.image_format.read(path)
         values = whole_values(image, path)
-        array = image.array.astype(np.uint8 if values[-1] < 256 else np.uint16)
+        array = image.array.astype(label_type(int(values[-1])))
         if self.mapping:
             table = np.zeros(int(values[-1]) + 1, array.dtype)
             for value in values:
@@ -148,24 +148,3 @@ def whole_values(image: Image, path: Path) -> np.ndarray:
             f"The label {path} holds values from {values[0]} to {values[-1]}; labels are whole numbers from 0 to 65535."
         )
     return values.astype(np.int64)
-
-
-@dataclass(frozen=True)
-class SegmentationLabels:
-    """Reads DICOM SEG files.
-
-    Attributes:
-        values: {segment name: label value}.
-    """
-
-    values: Mapping[str, int]
-    unchanged: bool = False
-
-    def read(self, path: Path, geometry: Geometry | None) -> Image:
-        """Read a DICOM SEG file onto the grid of its image; see `dicom_seg.read_segmentation`."""
-        if geometry is None:
-            raise ImageError(
-                f"{path} is DICOM SEG, which is placed on the grid of its image; there is no image."
-            )
-        numbers = {number: self.values[name] for number, name in segment_names(path).items()}
-        return Image(read_segmentation(path, geometry, numbers)[None], geometry)

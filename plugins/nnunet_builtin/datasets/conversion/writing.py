@@ -6,18 +6,17 @@ import functools
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_builtin.datasets.conversion.decathlon import StackedFormat, dimensions
 from nnunet_builtin.datasets.conversion.folders import PICTURES
-from nnunet_builtin.datasets.conversion.source import Source, SourceCase
-from nnunet_builtin.formats.simpleitk import SimpleItkFormat
-from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image
+from nnunet_builtin.datasets.conversion.source import FileLabels, Source
+from nnunet_core.data.dataset import CaseFiles
+from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image, ImageFormat
 from nnunet_core.errors import DatasetError, ImageError, UsageError
 from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
@@ -34,6 +33,7 @@ _OWN_FIELDS = {
         "modality",
         "channel_names",
         "labels",
+        "channels",
         "training",
         "test",
         "numTraining",
@@ -125,7 +125,8 @@ def convert(
             (temporary / f"images{part}").mkdir(exist_ok=True)
             if case.label is not None:
                 (temporary / f"labels{part}").mkdir(exist_ok=True)
-        write = functools.partial(_write_case, source=reading, target=temporary, ending=ending)
+        target = _Target(temporary, ending, source.writers[ending])
+        write = functools.partial(_write_case, source=reading, target=target)
         for name in (workers or Workers()).each(
             write, cases, name=lambda job: f"case {job[1].name}"
         ):
@@ -176,22 +177,44 @@ def _target_ending(image: str, label: str) -> str:
     return NIFTI
 
 
-def _write_case(job: tuple[str, SourceCase], source: Source, target: Path, ending: str) -> str:
+@dataclass(frozen=True)
+class _Target:
+    """Where files go, the ending that they have, and what writes them."""
+
+    folder: Path
+    ending: str
+    writer: ImageFormat
+
+    def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
+        """Write one channel or a label; NIfTI files always have three dimensions, as v1 asks for."""
+        if self.ending == NIFTI and geometry.spacing[0] == SLICE_SPACING_2D:
+            # The next larger number is the same one in the header's 32 bits, but does not ask for a 2D file.
+            spacing = (float(np.nextafter(SLICE_SPACING_2D, np.inf)), *geometry.spacing[1:])
+            geometry = replace(geometry, spacing=spacing)
+        self.writer.write(path, array, geometry)
+
+
+def _write_case(job: tuple[str, CaseFiles], source: Source, target: _Target) -> str:
     """Write the files of one case; return its name."""
     part, case = job
-    geometry = _write_images(case, source, target / f"images{part}", ending)
-    if case.label is not None:
-        path = target / f"labels{part}" / f"{case.name}{ending}"
-        if source.label_reader.unchanged and source.label_ending == ending:
-            shutil.copyfile(case.label, path)
-        else:
-            label = source.label_reader.read(case.label, geometry)
-            _write(path, label.array[0], label.geometry)
+    geometry = _write_images(case, source, target, target.folder / f"images{part}")
+    if case.label is None:
+        return case.name
+    path = target.folder / f"labels{part}" / f"{case.name}{target.ending}"
+    reader = source.label_reader
+    if source.label_ending == target.ending and isinstance(reader, FileLabels) and reader.unchanged:
+        shutil.copyfile(case.label, path)
+    else:
+        label = reader.read(case.label, geometry)
+        target.write(path, label.array[0], label.geometry)
     return case.name
 
 
-def _write_images(case: SourceCase, source: Source, folder: Path, ending: str) -> Geometry | None:
+def _write_images(
+    case: CaseFiles, source: Source, target: _Target, folder: Path
+) -> Geometry | None:
     """Write the channel files of one case; return the geometry of its image, None where it was not read."""
+    ending = target.ending
     paths = [
         folder / f"{case.name}_{channel:04d}{ending}" for channel in range(len(source.channels))
     ]
@@ -207,7 +230,7 @@ def _write_images(case: SourceCase, source: Source, folder: Path, ending: str) -
             f"The image {case.images[0]} has {found} channels, {len(paths)} are declared: {', '.join(source.channels)}. "
             "Correct the file, or the names of the channels."
         )
-    if source.image_ending == ending and _stays(case, source, ending):
+    if source.image_ending == ending and _stays(case, source, target):
         for origin, path in zip(case.images, paths, strict=False):
             shutil.copyfile(origin, path)
     elif ending in (".png", ".tif") and len(images) == 1 and found > 1:
@@ -215,25 +238,18 @@ def _write_images(case: SourceCase, source: Source, folder: Path, ending: str) -
     else:
         pairs = [(channel, image.geometry) for image in images for channel in image.array]
         for path, (array, geometry) in zip(paths, pairs, strict=True):
-            _write(path, array, geometry)
+            target.write(path, array, geometry)
     return images[0].geometry
 
 
-def _stays(case: SourceCase, source: Source, ending: str) -> bool:
+def _stays(case: CaseFiles, source: Source, target: _Target) -> bool:
     """Return whether a case's files may be copied: one per channel, or a colour picture with all channels."""
-    if isinstance(source.image_format, StackedFormat) and dimensions(case.images[0]) == 4:
+    try:
+        target.writer.header(case.images[0])
+    except ImageError:  # of four dimensions: only the format of the source reads it
         return False
-    return len(case.images) == len(source.channels) or ending.lower() in (*PICTURES, *_TIFF)
-
-
-def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Write one channel or a label; NIfTI files always have three dimensions, as v1 asks for."""
-    if path.name.endswith(NIFTI) and geometry.spacing[0] == SLICE_SPACING_2D:
-        # The next larger number is the same one in the header's 32 bits, but does not ask for a 2D file.
-        spacing = (float(np.nextafter(SLICE_SPACING_2D, np.inf)), *geometry.spacing[1:])
-        geometry = replace(geometry, spacing=spacing)
-    ending = next(e for e in (NIFTI, path.suffix) if path.name.endswith(e))
-    SimpleItkFormat((ending,)).write(path, array, geometry)
+    picture = target.ending.lower() in (*PICTURES, *_TIFF)
+    return picture or len(case.images) == len(source.channels)
 
 
 def _write_colours(path: Path, image: Image) -> None:

@@ -1,0 +1,187 @@
+"""What a component may be able to do beyond its contract: declared protocols, looked up here and nowhere else.
+
+A component has an ability when its class has the methods of the protocol. `built` refuses a class whose public name is nearly,
+but not quite, one of its kind: `prepare_lable` would otherwise be a method that nobody calls.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+from nnunet_core.contracts.augmentation import Augmentation
+from nnunet_core.contracts.dataset import DatasetMaker, DatasetReader
+from nnunet_core.contracts.loss import LossBuilder
+from nnunet_core.contracts.network import NetworkBuilder
+from nnunet_core.contracts.planner import Planner
+from nnunet_core.contracts.postprocessor import Postprocessor
+from nnunet_core.contracts.predictor import Predictor
+from nnunet_core.contracts.preprocessor import Preprocessor
+from nnunet_core.contracts.trainer import Runtime, Trainer
+from nnunet_core.errors import PluginError
+from nnunet_core.registry import settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+
+    from nnunet_core.data.cases import PreparedGeometry
+    from nnunet_core.data.plans import Configuration
+    from nnunet_core.registry.discovery import Resolved
+
+_Ability = TypeVar("_Ability")
+_NEARLY = 0.85  # of `difflib`: one letter more, less or other in a word of seven
+
+
+@runtime_checkable
+class ComputesOnDevice(Protocol):
+    """A preprocessor that computes on a GPU if it is asked to."""
+
+    def on(self, device: str) -> Preprocessor:
+        """Return a copy that computes on `device` (`cpu`, `cuda`, `auto`, ...)."""
+        ...
+
+
+@runtime_checkable
+class PreparesLabels(Protocol):
+    """A preprocessor that can be used in a cascade."""
+
+    def prepare_label(self, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+        """Return an integer label map (Z, Y, X) of the file's grid on that of a prepared case, (*prepared_shape)."""
+        ...
+
+
+@runtime_checkable
+class Mirrors(Protocol):
+    """An augmentation that does not mirror every axis; without it prediction may average over all of them."""
+
+    def mirrored_axes(self, configuration: Configuration) -> tuple[int, ...]:
+        """Return the axes of the patch that training mirrors."""
+        ...
+
+
+@runtime_checkable
+class AugmentsTensors(Protocol):
+    """An augmentation that works on tensors, in the training process and on its device; `augment` is not called then."""
+
+    def augment_tensors(
+        self,
+        images: torch.Tensor,
+        label: torch.Tensor,
+        configuration: Configuration,
+        seed: int,
+        previous: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images and label of the network's patch; what goes in and comes out is that of `Augmentation.augment`."""
+        ...
+
+
+@runtime_checkable
+class ChecksRuntime(Protocol):
+    """A trainer or predictor that can refuse before any case is prepared."""
+
+    def check(self, runtime: Runtime) -> None:
+        """Raise UsageError where settings contradict each other, or the device or precision does not exist."""
+        ...
+
+
+@runtime_checkable
+class StartsFromWeights(Protocol):
+    """A trainer that can start from the weights of another model (`TrainingTask.initial`)."""
+
+    def find_weights(self, path: Path) -> Path:
+        """Return the weights file that a path of the user stands for: a file, or the folder of a fold or model.
+
+        Raises:
+            UsageError: There are none, or the file is of another kind.
+        """
+        ...
+
+
+@runtime_checkable
+class ChangesWithEpochs(Protocol):
+    """A built loss that is another one late in a training than early."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hear of each epoch, counted from 0, before it begins."""
+        ...
+
+
+@runtime_checkable
+class ChangesGraph(Protocol):
+    """A built network that uses other weights from batch to batch.
+
+    Attributes:
+        graph_changes: Whether several processes that train together look in every batch for the weights that were used.
+    """
+
+    graph_changes: bool
+
+
+#: {kind: its contract, and the abilities that a component of it may have}.
+CONTRACTS: dict[str, tuple[type, ...]] = {
+    "planner": (Planner,),
+    "preprocessor": (Preprocessor, ComputesOnDevice, PreparesLabels),
+    "network": (NetworkBuilder,),
+    "loss": (LossBuilder,),
+    "augmentation": (Augmentation, Mirrors, AugmentsTensors),
+    "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
+    "predictor": (Predictor, ChecksRuntime),
+    "postprocessor": (Postprocessor,),
+    "dataset_reader": (DatasetReader,),
+    "dataset": (DatasetMaker,),
+}
+
+
+def ability(component: object, protocol: type[_Ability]) -> _Ability | None:
+    """Return the component, if it has an ability, as something that has it; else None.
+
+    Raises:
+        PluginError: It has something of nearly that name.
+    """
+    if isinstance(component, protocol):
+        return component
+    _refuse_nearly(type(component), _public(protocol), f"{type(component).__qualname__}")
+    return None
+
+
+def built(resolved: Resolved) -> Any:
+    """Import and construct a component (see `settings.build`), and check that it is one of its kind.
+
+    Raises:
+        PluginError: It lacks a method of its contract, or has one whose name is nearly that of an ability.
+        SettingsError: A setting that does not exist, or a value of the wrong type.
+    """
+    component = settings.build(resolved)
+    contract, *abilities = CONTRACTS[resolved.kind]
+    who = f"The {resolved.kind} '{resolved.reference}'"
+    if lacking := [name for name in _public(contract) if not hasattr(component, name)]:
+        raise PluginError(
+            f"{who} lacks {', '.join(lacking)}; a {resolved.kind} has {', '.join(_public(contract))} "
+            f"(see {contract.__module__}.{contract.__name__})."
+        )
+    known = [name for protocol in (contract, *abilities) for name in _public(protocol)]
+    _refuse_nearly(type(component), known, who)
+    return component
+
+
+def _refuse_nearly(cls: type, known: list[str], who: str) -> None:
+    """Raise PluginError where a class has a public name, no setting, that nearly is a known one."""
+    for name in dir(cls):
+        if name.startswith("_") or name in known:
+            continue
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY)
+        if meant and name not in inspect.signature(cls).parameters:
+            raise PluginError(
+                f"{who} has '{name}', which nobody calls. Did you mean '{meant[0]}'? Otherwise give it a name that differs "
+                "more, or that starts with '_'."
+            )
+
+
+def _public(protocol: type) -> list[str]:
+    """Return the methods and attributes that a protocol names."""
+    names = {**vars(protocol), **vars(protocol).get("__annotations__", {})}
+    return sorted(name for name in names if not name.startswith("_"))

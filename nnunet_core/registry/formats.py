@@ -1,0 +1,38 @@
+"""Image formats by the ending of a file, or by their name."""
+
+from __future__ import annotations
+
+from nnunet_core.data.images import ImageFormat
+from nnunet_core.errors import DatasetError
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.settings import build
+
+
+def find_format(ending: str, registry: Registry, reference: str | None = None) -> ImageFormat:
+    """Return the image format of a file ending, or the one that is named.
+
+    Raises:
+        DatasetError: No installed format reads the ending, or several plugins claim it and none is built in.
+    """
+    if reference is not None:
+        return build(registry.resolve("image_format", reference))
+    formats = registry.components("image_format")
+    hits = [f for f in formats if ending.lower() in f.component.settings.get("endings", ())]
+    own = [f for f in hits if f.is_own]
+    if not hits:
+        known = ", ".join(sorted(known_endings(registry)))
+        raise DatasetError(
+            f"No image format reads files ending in '{ending}'. Known endings: {known}."
+        )
+    if len(hits) > 1 and not own:
+        names = ", ".join(f.reference for f in hits)
+        raise DatasetError(
+            f"Several image formats read '{ending}': {names}. Name one as 'image_format' in dataset.json."
+        )
+    return build((own or hits)[0])
+
+
+def known_endings(registry: Registry) -> set[str]:
+    """Return the endings of files that an image format reads, with the leading dot."""
+    formats = registry.components("image_format")
+    return {str(e) for f in formats for e in f.component.settings.get("endings", ())}

@@ -1,0 +1,99 @@
+"""Predict one prepared case: its probabilities and its label map on the grid of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_core.contracts.network import NetworkBuilder
+from nnunet_core.contracts.predictor import Predictor, TrainedModel
+from nnunet_core.contracts.preprocessor import Preprocessor
+from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.cases import PreparedGeometry
+from nnunet_core.data.labels import Labels, label_type
+from nnunet_core.errors import PluginError
+from nnunet_core.stages.cascade import append_one_hot
+from nnunet_core.stages.prepare import on_device
+from nnunet_core.store.models import ModelDocument
+
+
+@dataclass(frozen=True)
+class CasePredictor:
+    """Networks in memory, and the way back to the image; validation and prediction have no other.
+
+    Attributes:
+        apply: Images float32 (C, *spatial) -> probabilities float32 (K, *spatial), see `contracts.Predictor.load`.
+        preprocessor: Takes raw cases to the networks' grid, and probabilities back.
+        labels: What the probabilities are of.
+    """
+
+    apply: Callable[[np.ndarray], np.ndarray]
+    preprocessor: Preprocessor
+    labels: Labels
+
+    @classmethod
+    def open(
+        cls,
+        document: ModelDocument,
+        folds: tuple[Path, ...],
+        network: NetworkBuilder,
+        predictor: Predictor,
+        preprocessor: Preprocessor,
+        runtime: Runtime,
+    ) -> CasePredictor:
+        """Load the weights of folds (their folders) of a model."""
+        model = TrainedModel(
+            folds=folds,
+            configuration=document.configuration,
+            labels=document.labels,
+            network=network,
+            runtime=runtime,
+            mirror_axes=document.mirror_axes,
+        )
+        return cls(predictor.load(model), on_device(preprocessor, runtime.device), document.labels)
+
+    def __call__(
+        self, images: np.ndarray, geometry: PreparedGeometry, previous: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predict one case.
+
+        Args:
+            images: float32 (C, *spatial), prepared.
+            geometry: The way back.
+            previous: In a cascade, the label map of the stage before on the prepared grid, (*spatial).
+
+        Returns:
+            Label map uint8 or uint16 (Z, Y, X), probabilities float32 (K, Z, Y, X).
+
+        Raises:
+            PluginError: The predictor returned another shape than its contract says.
+        """
+        if previous is not None:
+            images = append_one_hot(images, previous, self.labels.foreground)
+        found = self.apply(images)
+        expected = (self.labels.outputs, *images.shape[1:])
+        if found.shape != expected:
+            raise PluginError(
+                f"The predictor returned probabilities of shape {found.shape} for images of shape {images.shape}; it must "
+                f"return {expected}: {self.labels.outputs} classes or regions on the grid of the images."
+            )
+        probabilities = self.preprocessor.restore(found, geometry)
+        return to_segmentation(probabilities, self.labels), probabilities
+
+
+def to_segmentation(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
+    """Turn probabilities (K, Z, Y, X) to a label map (Z, Y, X) of type uint8 (uint16 above 255).
+
+    Classes: the first maximum wins. Regions: values above 0.5, later regions over earlier ones (spec: inference,
+    section 2, step 6).
+    """
+    dtype = label_type(max(labels.foreground, default=0))
+    if not labels.regions:
+        return probabilities.argmax(axis=0).astype(dtype)
+    segmentation = np.zeros(probabilities.shape[1:], dtype)
+    for channel, value in zip(probabilities, labels.region_order, strict=True):
+        segmentation[channel > 0.5] = value
+    return segmentation

@@ -1,0 +1,128 @@
+"""Datasets by path, id or name: find the folder, ask the readers of plugins what is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nnunet_core.contracts.abilities import built
+from nnunet_core.contracts.dataset import DatasetReader
+from nnunet_core.data.dataset import CaseFiles, Dataset
+from nnunet_core.errors import DatasetError, UsageError, nearest
+from nnunet_core.registry.discovery import Registry, Resolved
+from nnunet_core.registry.formats import find_format
+from nnunet_core.runtime import files
+
+_FOLDER_NAME = re.compile(r"(?:Task|Dataset)(\d+)_(.+)")
+
+
+def open_dataset(
+    reference: str, raw: Path, registry: Registry, preprocessed: Path | None = None
+) -> Dataset:
+    """Open a dataset by path, by id (`4`, `004`) or by name (`Task004_Hippocampus`, `Hippocampus`) in the raw folder.
+
+    Args:
+        reference: Path, id or name.
+        raw: Where ids and names are looked up.
+        registry: Provides dataset readers and image formats.
+        preprocessed: Of the workspace, to remember content digests in; None reads every file again.
+
+    Raises:
+        UsageError: There is no such dataset, or more than one.
+        DatasetError: No reader fits the folder; it breaks its own description, is empty, or files of cases are missing.
+    """
+    folder = find_dataset(reference, raw, registry)
+    found = find_reader(folder, registry).read(folder, registry)
+    if not found.training:
+        raise DatasetError(f"{folder} holds no training case; at least one is needed.")
+    label_ending = found.label_ending or found.ending
+    stored = None if preprocessed is None else preprocessed / folder.name / "digests.json"
+    described = {"channels": found.channels, "labels": found.labels.model_dump(mode="json")}
+    return Dataset(
+        folder=folder,
+        name=folder.name,
+        channels=found.channels,
+        labels=found.labels,
+        ending=found.ending,
+        image_format=find_format(found.ending, registry, found.image_format),
+        label_ending=label_ending,
+        label_format=find_format(label_ending, registry, found.label_format),
+        training=tuple(sorted(found.training, key=lambda case: case.name)),
+        document=found.document or described,
+        digests=files.Digests(stored),
+        format_names=(found.image_format, found.label_format),
+    )
+
+
+def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:
+    """Return the folder of a dataset; see `open_dataset`."""
+    path = Path(reference).expanduser()
+    if path.is_dir() and fitting_readers(path, registry):
+        return path.absolute()
+    known = sorted(p for p in raw.iterdir() if p.is_dir()) if raw.is_dir() else []
+    hits = [folder for folder in known if _matches(folder.name, reference)]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise UsageError(
+            f"'{reference}' names more than one dataset in {raw}: {', '.join(h.name for h in hits)}."
+        )
+    if path.is_dir():
+        return path.absolute()
+    names = [folder.name for folder in known]
+    raise UsageError(
+        f"There is no dataset '{reference}': no such folder, and no such id or name in {raw}.{nearest(reference, names)} "
+        f"Datasets there: {', '.join(names) or 'none'}."
+    )
+
+
+def _matches(folder_name: str, reference: str) -> bool:
+    match = _FOLDER_NAME.fullmatch(folder_name)
+    by_id = bool(match and reference.isdigit() and int(match[1]) == int(reference))
+    return reference == folder_name or by_id or bool(match and match[2] == reference)
+
+
+def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
+    """List the cases of a folder of images, complete with every channel of a dataset, sorted by name.
+
+    Raises:
+        DatasetError: No folder, no reader that fits it, no case in it, or missing channels (all of them are listed).
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"The image folder {folder} does not exist.")
+    found = find_reader(folder, registry).cases(folder, dataset)
+    return tuple(sorted(found, key=lambda case: case.name))
+
+
+def find_reader(folder: Path, registry: Registry) -> DatasetReader:
+    """Return the reader of a folder (contracts.DatasetReader): one of ours, else the only one that fits.
+
+    Raises:
+        DatasetError: None fits, or several plugins' do.
+    """
+    fitting = fitting_readers(folder, registry)
+    if len(fitting) == 1:
+        return fitting[0][1]
+    if fitting:
+        names = ", ".join(resolved.reference for resolved, _ in fitting)
+        raise DatasetError(
+            f"Several dataset readers fit {folder}: {names}. Block the plugins of all but one with --no-plugin."
+        )
+    readers = registry.components("dataset_reader")
+    shown = "; ".join(f"{r.reference} looks for {built(r).looks_for}" for r in readers)
+    blocked = ", ".join(p.name for p in registry.plugins() if p.status != "active")
+    hint = f" Plugins that are blocked or broken: {blocked}." if blocked else ""
+    raise DatasetError(
+        f"No dataset reader fits {folder}. Readers: {shown or 'none is active'}.{hint} See 'Use your own dataset' in the "
+        "documentation."
+    )
+
+
+def fitting_readers(folder: Path, registry: Registry) -> list[tuple[Resolved, DatasetReader]]:
+    """Return the readers that fit a folder; one of ours alone, so that nobody can take its folders."""
+    readers = registry.components("dataset_reader")
+    for own in (True, False):
+        asked = [(resolved, built(resolved)) for resolved in readers if resolved.is_own == own]
+        if fitting := [(resolved, reader) for resolved, reader in asked if reader.fits(folder)]:
+            return fitting[:1] if own else fitting
+    return []

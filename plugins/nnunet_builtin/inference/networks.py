@@ -1,0 +1,52 @@
+"""The networks of a trained model, as functions from tiles to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format, placed
+from nnunet_core.contracts.predictor import TrainedModel
+from nnunet_core.store.models import WEIGHTS
+
+#: Tiles float32 (B, C, *patch) on the device -> probabilities float32 (B, K, *patch).
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+def load_networks(model: TrainedModel, runtime: ResolvedRuntime) -> list[Forward]:
+    """Load the weights of every fold to the device; return a function per fold, see `probabilities_of`."""
+    regions = bool(model.labels.regions)
+    networks = []
+    for fold in model.folds:
+        network = model.network.build(model.configuration.network)
+        network.load_state_dict(load_file(fold / WEIGHTS))
+        network.deep_supervision = False  # type: ignore[assignment]
+        network = placed(network, runtime, model.configuration.dimensions).eval()
+        networks.append(probabilities_of(network, runtime, regions))
+    return networks
+
+
+def probabilities_of(
+    network: nn.Module, runtime: ResolvedRuntime, regions: bool = False
+) -> Forward:
+    """Return a function of tiles float32 (B, C, *patch) on the device to probabilities float32 (B, K, *patch).
+
+    It computes in the precision of the runtime and keeps no gradients.
+
+    Args:
+        network: In eval mode, on the device, returning full-resolution logits.
+        runtime: Device and precision.
+        regions: Sigmoid per output instead of softmax.
+    """
+
+    @torch.inference_mode()
+    def forward(tiles: torch.Tensor) -> torch.Tensor:
+        tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
+        with autocast(runtime):
+            logits = network(tiles)
+        return logits.float().sigmoid() if regions else logits.float().softmax(1)
+
+    return forward

@@ -1,0 +1,106 @@
+"""A dataset at its target spacing, and the network that is planned for a spacing (spec: planning, sections 3 and 8)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunet_builtin.planning.patches import Candidate, Grid
+from nnunet_builtin.planning.spacings import coarser
+
+if TYPE_CHECKING:
+    from nnunet_core.data.fingerprint import Fingerprint
+
+_LOWRES_SHARE = 4
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the rules need of a dataset.
+
+    Attributes:
+        dimensions: Of the network's patches, 2 or 3.
+        spacing: Target spacing in mm, axes as in the file.
+        median: Median shape at the target spacing, not rounded, axes as in the file.
+        transpose: Axis permutation of the network.
+        cases, inputs, outputs: Training cases, image channels, network outputs.
+        note: How the target spacing was found.
+    """
+
+    dimensions: int
+    spacing: np.ndarray
+    median: np.ndarray
+    transpose: tuple[int, int, int]
+    cases: int
+    inputs: int
+    outputs: int
+    note: str
+
+    def shape_at(self, spacing: np.ndarray) -> np.ndarray:
+        """Return the voxels (3,) of the median case at a spacing in mm; both in the axis order of the network."""
+        order = list(self.transpose)
+        shape = np.round(self.spacing[order] / spacing * self.median[order])
+        return shape.astype(int).clip(min=1)
+
+    def grid(self, spacing: np.ndarray) -> Grid:
+        """Return what a patch covers at a spacing in mm, in the axis order of the network."""
+        shape, axes = self.shape_at(spacing), slice(-self.dimensions, None)
+        voxels = math.prod(map(int, shape)) * self.cases
+        return Grid(spacing[axes], shape[axes], voxels)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network; axes in its order.
+
+    Attributes:
+        spacing, shape: mm and voxels of the median case, three axes.
+        found: Pooling, kernels, patch size.
+        batch_size: Patches per iteration.
+        notes: Which limits decided.
+    """
+
+    spacing: np.ndarray
+    shape: np.ndarray
+    found: Candidate
+    batch_size: int
+    notes: tuple[str, ...]
+
+
+def median_shape(fingerprint: Fingerprint, spacing: np.ndarray) -> np.ndarray:
+    """Return the median shape of the cases at a spacing in mm, (3,), not rounded (section 3)."""
+    shapes = [np.array(case.spacing) / spacing * np.array(case.size) for case in fingerprint.cases]
+    return np.median(shapes, axis=0)
+
+
+def coarsest_first(spacing: np.ndarray) -> tuple[int, int, int]:
+    """Return the permutation that makes the axis of the lowest resolution the first (section 3)."""
+    coarsest = int(np.argmax(spacing))
+    first, second = (axis for axis in range(3) if axis != coarsest)
+    return coarsest, first, second
+
+
+def low_resolution(
+    target: Target, full: Stage, stage_at: Callable[[np.ndarray], Stage]
+) -> tuple[Stage | None, str]:
+    """Return the low-resolution network, or why there is none (section 8).
+
+    The spacing grows until a patch covers a quarter of the median case.
+    """
+    patch, voxels = full.found.voxels, float(np.prod(target.median))
+    if voxels / patch <= _LOWRES_SHARE:
+        covered = f"{patch / voxels:.0%} of the median case (limit 25 %)"
+        return None, f"a patch of 3d_fullres covers {covered}"
+    spacing, low = target.spacing, full
+    while voxels > _LOWRES_SHARE * patch:
+        spacing = coarser(spacing)
+        voxels = float(np.prod(target.spacing / spacing * target.median))
+        low = stage_at(spacing)
+        patch = low.found.voxels
+    if 2 * low.shape.prod() < full.shape.prod():
+        return low, ""
+    return None, "it would hold more than half the voxels of 3d_fullres"

@@ -1,0 +1,104 @@
+"""Optional abilities: declared, found in one place, and refused where they are misspelt."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from nnunet_core.contracts.abilities import (
+    CONTRACTS,
+    ChangesGraph,
+    ChangesWithEpochs,
+    Mirrors,
+    PreparesLabels,
+    ability,
+    built,
+)
+from nnunet_core.errors import PluginError
+from nnunet_core.registry.components import Component
+from nnunet_core.registry.discovery import Registry, Resolved
+
+
+class Plain:
+    def prepare(self, case, configuration, foreground=()): ...
+
+    def restore(self, probabilities, geometry): ...
+
+
+class Able(Plain):
+    def prepare_label(self, label, geometry): ...
+
+
+class Misspelt(Plain):
+    def prepare_labels(self, label, geometry): ...
+
+
+class Heir(Misspelt):
+    """Inherits the slip."""
+
+
+class Incomplete:
+    def prepare(self, case, configuration, foreground=()): ...
+
+
+@dataclass
+class SettingsLikeAbilities:
+    """`mirror_axes` is a setting of this augmentation, no misspelt `mirrored_axes`."""
+
+    mirror_axes: tuple[int, ...] = (0,)
+
+    def generator_patch_size(self, configuration): ...
+
+    def augment(self, batch, configuration, seed): ...
+
+
+class Loss:
+    def set_epochs(self, epoch): ...
+
+
+class Network:
+    graph_changes = True
+
+
+def resolved(kind, name):
+    target = f"{__name__}:{name}"
+    return Resolved(kind, target, Component(name, target))
+
+
+def test_an_ability_is_found():
+    able = built(resolved("preprocessor", "Able"))
+    assert ability(able, PreparesLabels) is able
+
+
+def test_what_is_not_there_is_not_found():
+    assert ability(built(resolved("preprocessor", "Plain")), PreparesLabels) is None
+
+
+@pytest.mark.parametrize("name", ["Misspelt", "Heir"])
+def test_a_misspelt_ability_is_an_error_that_says_what_was_meant(name):
+    with pytest.raises(PluginError, match=r"prepare_labels.*mean 'prepare_label'\?"):
+        built(resolved("preprocessor", name))
+
+
+def test_a_component_without_a_method_of_its_contract_is_refused():
+    with pytest.raises(PluginError, match=r"lacks restore; a preprocessor has prepare, restore"):
+        built(resolved("preprocessor", "Incomplete"))
+
+
+def test_a_setting_may_be_called_nearly_like_an_ability():
+    augmentation = built(resolved("augmentation", "SettingsLikeAbilities"))
+    assert ability(augmentation, Mirrors) is None
+
+
+def test_what_a_component_builds_is_checked_too():
+    assert ability(Network(), ChangesGraph).graph_changes
+    with pytest.raises(PluginError, match=r"Loss has 'set_epochs'.*'set_epoch'"):
+        ability(Loss(), ChangesWithEpochs)
+
+
+@pytest.mark.parametrize("kind", CONTRACTS)
+def test_every_built_in_component_keeps_its_contract(kind):
+    components = Registry.discover().components(kind)
+    assert components
+    for component in components:
+        if not component.component.requires:
+            built(component)

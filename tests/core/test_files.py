@@ -1,0 +1,65 @@
+"""Files and folders that are whole or absent: permissions, leftovers, and digests that are remembered."""
+
+import os
+import stat
+
+import pytest
+
+from nnunet_core.errors import StorageError
+from nnunet_core.runtime import files
+
+
+@pytest.fixture
+def private(monkeypatch):
+    """New files are for the owner and the group to read; nobody may change that while threads write."""
+    before = os.umask(0o027)
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask is of every thread"))
+    yield
+    monkeypatch.undo()
+    os.umask(before)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_new_files_and_folders_have_the_usual_permissions(tmp_path, private):
+    files.write_text(tmp_path / "a" / "file.txt", "text")
+    with files.atomic_folder(tmp_path / "folder") as folder:
+        (folder / "file.txt").write_text("text")
+    assert (mode(tmp_path / "a" / "file.txt"), mode(tmp_path / "folder")) == (0o640, 0o750)
+
+
+def test_what_fails_leaves_nothing_behind(tmp_path):
+    files.write_text(tmp_path / "file.txt", "old")
+    with pytest.raises(ZeroDivisionError):
+        files.write_with(tmp_path / "file.txt", lambda file: 1 / file.write(b""))
+    with pytest.raises(RuntimeError), files.atomic_folder(tmp_path / "folder"):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+    assert (tmp_path / "file.txt").read_text() == "old"
+
+
+def test_a_folder_is_replaced_only_when_asked(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with (
+        pytest.raises(StorageError, match="exists already"),
+        files.atomic_folder(tmp_path / "folder"),
+    ):
+        pass
+    with files.atomic_folder(tmp_path / "folder", overwrite=True) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
+
+
+def test_digests_are_remembered_while_a_file_stays_the_same(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        path.write_text(path.name)
+    (first, second) = files.Digests(tmp_path / "digests.json").of(paths)
+    assert first == files.file_digest(paths[0]) != second
+    paths[1].write_text("changed")
+    seen = []
+    monkeypatch.setattr(files, "file_digest", lambda path: seen.append(path) or "new")
+    assert files.Digests(tmp_path / "digests.json").of(paths) == [first, "new"]
+    assert seen == [paths[1]]
