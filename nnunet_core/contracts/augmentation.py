@@ -84,13 +84,16 @@ class Sample:
             label: Moves (K, *old) of label maps; None moves them as images.
         """
         move_label = label or image
-        moves = {"image": image, "label": move_label}
+        arrays = {}
+        for name, array in self.arrays.items():
+            move = image if self.like[name] == "image" else move_label
+            arrays[name] = move(array)
         return replace(
             self,
             images=image(self.images),
             label=move_label(self.label),
             previous=None if self.previous is None else move_label(self.previous),
-            arrays={name: moves[self.like[name]](array) for name, array in self.arrays.items()},
+            arrays=arrays,
         )
 
 
