@@ -1,18 +1,4 @@
-"""What transforms training patches: an augmentation, and the steps that it is made of.
-
-A step is one class: its fields are settings, `draw` decides, `apply` does it. A gamma for all channels is
-
-    @dataclass(frozen=True)
-    class Gamma(Step):
-        probability: float = 0.3
-
-        def draw(self, rng, sample):
-            return rng.uniform(0.7, 1.5) if rng.random() < self.probability else None
-
-        def apply(self, sample, decision):
-            low = sample.images.min()
-            return replace(sample, images=(sample.images - low) ** decision + low)
-"""
+"""What transforms training patches: an augmentation, and the steps that it is made of."""
 
 from __future__ import annotations
 
@@ -98,7 +84,21 @@ class Sample:
 
 
 class Step(ABC):
-    """One random transform. Subclasses are dataclasses whose fields are their settings (JSON values with defaults)."""
+    """One random transform. Subclasses are dataclasses whose fields are their settings (JSON values with defaults).
+
+    A gamma for all channels is
+
+        @dataclass(frozen=True)
+        class Gamma(Step):
+            probability: float = 0.3
+
+            def draw(self, rng, sample):
+                return rng.uniform(0.7, 1.5) if rng.random() < self.probability else None
+
+            def apply(self, sample, decision):
+                low = sample.images.min()
+                return replace(sample, images=(sample.images - low) ** decision + low)
+    """
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, sample: Sample) -> Any:
