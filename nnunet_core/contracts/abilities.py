@@ -23,10 +23,10 @@ from nnunet_core.errors import PluginError
 from nnunet_core.registry import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
-    import torch
 
     from nnunet_core.data.cases import PreparedGeometry
     from nnunet_core.data.plans import Configuration
@@ -68,14 +68,9 @@ class AugmentsTensors(Protocol):
     """An augmentation that works on tensors, in the training process and on its device; `augment` is not called then."""
 
     def augment_tensors(
-        self,
-        images: torch.Tensor,
-        label: torch.Tensor,
-        configuration: Configuration,
-        seed: int,
-        previous: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images and label of the network's patch; what goes in and comes out is that of `Augmentation.augment`."""
+        self, batch: Mapping[str, Any], configuration: Configuration, seed: int
+    ) -> Mapping[str, Any]:
+        """Return what `Augmentation.augment` does, with tensors on the device of the batch in the place of arrays."""
         ...
 
 

@@ -193,7 +193,7 @@ def nnunet_augmentations() -> list[Component]:
         Component("v2", v2, "rotation, scaling, noise, blur, contrast, gamma, mirroring"),
         Component(
             "v2_torch",
-            "nnunet_builtin.augmentation.v2_torch:AugmentationV2Torch",
+            "nnunet_builtin.augmentation.v2:AugmentationV2Torch",
             "the same as v2, on the device of the patches",
         ),
         Component(
@@ -224,6 +224,11 @@ def nnunet_augmentations() -> list[Component]:
             "da5",
             "nnunet_builtin.augmentation.da5:DA5",
             "v1's DA5: quarter turns, median filter, rectangles, local brightness and gamma, sharpening",
+        ),
+        Component(
+            "batchgenerators",
+            "nnunet_builtin.augmentation.v1:Batchgenerators",
+            "v2 made of the transforms of batchgenerators, as in v1: slower, to compare with",
         ),
         Component("none", "nnunet_builtin.augmentation.v2:NoAugmentation", "patches as they are"),
     ]

@@ -1,9 +1,11 @@
 """Augmentation: batchgenerators' own numbers for fixed draws, v1's label rules, frequencies, seeds."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from batchgenerators.augmentations import color_augmentations as color
 from batchgenerators.augmentations.noise_augmentations import augment_gaussian_blur
 from batchgenerators.augmentations.resample_augmentations import augment_linear_downsampling_scipy
@@ -19,8 +21,9 @@ from batchgenerators.augmentations.utils import (
 )
 from scipy import ndimage
 
-from nnunet_builtin.augmentation.decisions import Elastic
-from nnunet_builtin.augmentation.v2 import AugmentationV2, Draw, NoAugmentation, apply
+from nnunet_builtin.augmentation.spatial import Elastic, Motion
+from nnunet_builtin.augmentation.v2 import AugmentationV2, NoAugmentation
+from nnunet_core.contracts.augmentation import Sample
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import SettingsError, UsageError
 from nnunet_core.registry.components import Component
@@ -71,6 +74,40 @@ def patches(config, seed=0, samples=2) -> dict[str, np.ndarray]:
 def sample(config, seed=0) -> tuple[np.ndarray, np.ndarray]:
     batch = patches(config, seed)
     return batch["images"][0], batch["label"][0]
+
+
+def whole(config, images, label, previous=None):
+    """Return a sample of arrays."""
+    tensors = [
+        None if array is None else torch.from_numpy(array) for array in (images, label, previous)
+    ]
+    return Sample(tensors[0], tensors[1], config, tensors[2])
+
+
+def applied(images, label, config, previous=None, augmentation=None, **decisions):
+    """Return images and label after the crop and steps that are decided, by name."""
+    decided = {"spatial": Motion(), **decisions}
+    done = (augmentation or AugmentationV2()).replay(
+        whole(config, images, label, previous), {**decided, **masked(config)}
+    )
+    return done.images.numpy(), done.label.numpy()
+
+
+def masked(config):
+    """Return the decision of the mask, in which nothing is random."""
+    channels = [c for c, scheme in enumerate(config.normalization) if scheme.use_mask]
+    return {"mask": tuple(channels)} if channels else {}
+
+
+def drawn(augmentation, rng, config, channels, times):
+    """Return the decisions about so many samples of zeros, as {name: decision}; nothing is applied but the crop."""
+    size = config.patch_size
+    sample = Sample(torch.zeros(channels, *size), torch.zeros(1, *size, dtype=torch.int16), config)
+    if config.network.input_channels > channels:
+        sample = replace(sample, previous=sample.label)
+    return [
+        {name: step.draw(rng, sample) for name, step in augmentation.ordered} for _ in range(times)
+    ]
 
 
 def folded(array, kind):
@@ -135,7 +172,7 @@ def test_spatial_transform_is_that_of_batchgenerators(kind, rotated, scale, lowe
     config = configuration(*KINDS[kind])
     images, label = sample(config)
     angles = ANGLES[kind] if rotated else None
-    found, found_label = apply(Draw(angles=angles, scale=scale), images, label, config)
+    found, found_label = applied(images, label, config, spatial=Motion(angles, scale))
     axes = 2 if kind != "volume" else 3
     limits = {
         f"angle_{axis}": (angle, 4.0) for axis, angle in zip("xyz", angles or (), strict=False)
@@ -166,14 +203,14 @@ def test_spatial_transform_is_that_of_batchgenerators(kind, rotated, scale, lowe
 def test_larger_label_wins_a_tie():
     config = configuration((5, 5), use_mask=(False,))
     label = np.array([[0, 2, 1, 3, 3, -1]] * 6, np.int16)[None]
-    _, found = apply(Draw(scale=1.0), np.zeros((1, 6, 6), np.float32), label, config)
+    _, found = applied(np.zeros((1, 6, 6), np.float32), label, config, spatial=Motion(scale=1.0))
     np.testing.assert_array_equal(found[0], [[2, 2, 3, 3, 3]] * 5)
 
 
 def test_no_label_has_half_of_the_weights():
     config = configuration((1, 1), use_mask=(False,))
     label = np.array([[[1, 2], [3, 4]]], np.int16)
-    _, found = apply(Draw(scale=1.0), np.zeros((1, 2, 2), np.float32), label, config)
+    _, found = applied(np.zeros((1, 2, 2), np.float32), label, config, spatial=Motion(scale=1.0))
     assert found.item() == 0
 
 
@@ -184,7 +221,7 @@ def test_what_is_rotated_in_is_background_and_not_outside():
     images, label = np.full((1, *size), 7, np.float32), np.full((1, *size), 3, np.int16)
     label[:, 15:30, 15:30] = -1
     noise = np.full((1, *PLANE), 0.25, np.float32)
-    found, found_label = apply(Draw(scale=1.4, noise=noise), images, label, config)
+    found, found_label = applied(images, label, config, spatial=Motion(scale=1.4), noise=noise)
     assert found[0, 0, 0] == 0.25
     assert found_label[0, 0, 0] == 0
     assert found[0, 20, 16] == 0
@@ -201,13 +238,13 @@ def test_without_rotation_and_scaling_the_centre_is_cut(kind):
         (old - new) // 2 for old, new in zip(images.shape[1:], config.patch_size, strict=True)
     ]
     window = (..., *(slice(s, s + n) for s, n in zip(starts, config.patch_size, strict=True)))
-    found, found_label = apply(Draw(), images, label, config)
+    found, found_label = applied(images, label, config)
     np.testing.assert_array_equal(found, images[window])
     np.testing.assert_array_equal(found_label, np.maximum(label[window], 0))
 
 
 def centre(config) -> np.ndarray:
-    return apply(Draw(), *sample(config), config)[0]
+    return applied(*sample(config), config)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -221,7 +258,7 @@ def test_low_resolution_is_that_of_batchgenerators(kind, zoom):
         order_upsample=3,
         ignore_axes=(0,) if kind == "dummy 2D" else None,
     )
-    found, _ = apply(Draw(zoom={0: zoom, 1: zoom}), *sample(config), config)
+    found, _ = applied(*sample(config), config, low_resolution={0: zoom, 1: zoom})
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -241,9 +278,9 @@ def test_intensity_steps_are_those_of_batchgenerators(factor, lowest):
         "blur": lambda x: augment_gaussian_blur(x, (factor, factor)),
     }
     for name, step in steps.items():
-        found, _ = apply(Draw(**{name: {0: factor, 1: factor}}), *sample(config), config)
+        found, _ = applied(*sample(config), config, **{name: {0: factor, 1: factor}})
         np.testing.assert_allclose(found, step(centre(config)), atol=1e-4, err_msg=name)
-        one, _ = apply(Draw(**{name: {1: factor}}), *sample(config), config)
+        one, _ = applied(*sample(config), config, **{name: {1: factor}})
         np.testing.assert_array_equal(one, [centre(config)[0], found[1]], err_msg=name)
 
 
@@ -251,7 +288,8 @@ def test_steps_follow_each_other_in_v1s_order(lowest):
     config = configuration(*KINDS["dummy 2D"])
     every = {0: 0.8, 1: 0.8}
     noise = np.random.default_rng(0).normal(size=(2, *THICK)).astype(np.float32)
-    draw = Draw(None, None, noise, every, every, every, every, every, every, (0, 2))
+    channelwise = ("blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
+    steps = {"noise": noise, **dict.fromkeys(channelwise, every), "mirror": (0, 2)}
     expected = augment_gaussian_blur(centre(config) + noise, (0.8, 0.8))
     expected = color.augment_contrast(
         color.augment_brightness_multiplicative(expected, (0.8, 2)), (0.8, 2)
@@ -264,9 +302,9 @@ def test_steps_follow_each_other_in_v1s_order(lowest):
             expected, (0.8, 2), inverted, per_channel=True, retain_stats=True
         )
     expected, expected_label = augment_mirroring(
-        expected, apply(Draw(), *sample(config), config)[1], axes=(0, 2)
+        expected, applied(*sample(config), config)[1], axes=(0, 2)
     )
-    found, found_label = apply(draw, *sample(config), config)
+    found, found_label = applied(*sample(config), config, **steps)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     np.testing.assert_array_equal(found_label, expected_label)
 
@@ -274,10 +312,10 @@ def test_steps_follow_each_other_in_v1s_order(lowest):
 def test_masked_channels_are_zero_outside_after_all_steps():
     config = configuration(use_mask=(True, False))
     images, label = sample(config)
-    draw = Draw(
-        noise=np.full((2, *VOLUME), 3, np.float32), brightness={0: 2.0, 1: 2.0}, mirrored=(1,)
+    noise = np.full((2, *VOLUME), 3, np.float32)
+    found, found_label = applied(
+        images, label, config, noise=noise, brightness={0: 2.0, 1: 2.0}, mirror=(1,)
     )
-    found, found_label = apply(draw, images, label, config)
     window = (
         ...,
         *(
@@ -316,10 +354,8 @@ def test_equal_seeds_give_equal_batches_and_touch_nothing_else(kind):
 
 def test_draws_have_v1s_frequencies_and_ranges():
     rng, augmentation, config = np.random.default_rng(0), AugmentationV2(), configuration((4, 4, 4))
-    draws = [augmentation.draw(rng, config, 2) for _ in range(4000)]
+    draws = drawn(augmentation, rng, config, 2, 4000)
     shares = {
-        "angles": 0.2,
-        "scale": 0.2,
         "noise": 0.1,
         "brightness": 0.15,
         "contrast": 0.15,
@@ -327,24 +363,18 @@ def test_draws_have_v1s_frequencies_and_ranges():
         "gamma": 0.3,
     }
     for name, share in shares.items():
-        happened = [
-            getattr(draw, name) not in (None, {}) if name != "noise" else draw.noise is not None
-            for draw in draws
-        ]
-        assert abs(np.mean(happened) - share) < 0.03, name
-    for name, share in {"blur": 0.2 * 0.5, "zoom": 0.25 * 0.5}.items():
-        assert abs(np.mean([0 in getattr(draw, name) for draw in draws]) - share) < 0.02, name
-        assert abs(np.mean([getattr(draw, name) != {} for draw in draws]) - 1.5 * share) < 0.02, (
-            name
-        )
+        assert abs(np.mean([draw[name] is not None for draw in draws]) - share) < 0.03, name
+    for name in ("angles", "scale"):
+        happened = [getattr(draw["spatial"], name) is not None for draw in draws]
+        assert abs(np.mean(happened) - 0.2) < 0.03, name
+    for name, share in {"blur": 0.2 * 0.5, "low_resolution": 0.25 * 0.5}.items():
+        values = [draw[name] or {} for draw in draws]
+        assert abs(np.mean([0 in value for value in values]) - share) < 0.02, name
+        assert abs(np.mean([value != {} for value in values]) - 1.5 * share) < 0.02, name
     for axis in range(3):
-        assert abs(np.mean([axis in draw.mirrored for draw in draws]) - 0.5) < 0.03
-    assert (
-        {len(d.gamma) for d in draws}
-        == {len(d.contrast) for d in draws}
-        == {len(d.brightness) for d in draws}
-        == {0, 2}
-    )
+        assert abs(np.mean([axis in (draw["mirror"] or ()) for draw in draws]) - 0.5) < 0.03
+    for name in ("gamma", "contrast", "brightness"):
+        assert {len(draw[name] or {}) for draw in draws} == {0, 2}
 
 
 @pytest.mark.parametrize(
@@ -353,7 +383,7 @@ def test_draws_have_v1s_frequencies_and_ranges():
         ("blur", 0.5, 1, False),
         ("brightness", 0.75, 1.25, False),
         ("contrast", 0.75, 1.25, True),
-        ("zoom", 0.5, 1, False),
+        ("low_resolution", 0.5, 1, False),
         ("inverted_gamma", 0.7, 1.5, True),
         ("gamma", 0.7, 1.5, True),
     ],
@@ -368,8 +398,8 @@ def test_ranges_of_channel_values(name, low, high, two_sided):
         inverted_gamma_probability=1,
         gamma_probability=1,
     )
-    values = [getattr(augmentation.draw(rng, config, 2), name) for _ in range(2000)]
-    values = np.array([value for channels in values for value in channels.values()])
+    draws = drawn(augmentation, rng, config, 2, 2000)
+    values = np.array([value for draw in draws for value in (draw[name] or {}).values()])
     assert low <= values.min() < low + 0.01
     assert high - 0.01 < values.max() <= high
     below = np.mean(values < 1) if two_sided else np.mean(values < (low + high) / 2)
@@ -384,16 +414,16 @@ def test_ranges_of_sample_values():
         ((9, 9), False, 180),
         ((16, 9), False, 15),
     ]:
-        draws = [augmentation.draw(rng, configuration(patch, dummy_2d), 1) for _ in range(500)]
-        angles = np.degrees([draw.angles for draw in draws])
+        draws = drawn(augmentation, rng, configuration(patch, dummy_2d), 1, 500)
+        angles = np.degrees([draw["spatial"].angles for draw in draws])
         assert angles.shape[1] == (1 if dummy_2d or len(patch) == 2 else 3)
         assert degrees * 0.97 < angles.max() <= degrees
         assert -degrees <= angles.min() < -degrees * 0.97
-    scales = np.array([draw.scale for draw in draws])
+    scales = np.array([draw["spatial"].scale for draw in draws])
     assert 0.7 <= scales.min() < 0.71
     assert 1.39 < scales.max() <= 1.4
     assert abs(np.mean(scales < 1) - 0.5) < 0.07
-    deviations = np.array([draw.noise.std() for draw in draws])
+    deviations = np.array([draw["noise"].std() for draw in draws])
     assert 0.09 < deviations.max() < 0.12
     assert abs(np.mean(deviations) - 0.05) < 0.005
 
@@ -493,12 +523,8 @@ def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(
     if elastic != "voxels":
         mesh -= mesh.mean(axis=tuple(range(1, mesh.ndim)), keepdims=True)
     mesh += (np.array(images.shape[-axes:]) / 2 - 0.5).reshape(-1, *(1,) * axes)
-    found, found_label = apply(
-        Draw(angles=ANGLES[kind] if angles else None, scale=scale, elastic=deformation),
-        images,
-        label,
-        config,
-    )
+    motion = Motion(ANGLES[kind] if angles else None, scale, deformation)
+    found, found_label = applied(images, label, config, spatial=motion)
     for new, old in zip(folded(found, kind)[0], folded(images, kind)[0], strict=True):
         np.testing.assert_allclose(new, interpolate_img(old, mesh, 3, "constant", 0), atol=1e-3)
     for new, old in zip(folded(found_label, kind)[0], folded(label, kind)[0], strict=True):
@@ -508,9 +534,10 @@ def test_deformation_and_scales_per_axis_are_those_of_batchgenerators(
 def test_additive_brightness_may_come_before_or_after_the_steps_around_it():
     """v1 has it before the contrast, its stronger variants have it between the gamma steps."""
     config, both = configuration(), {0: 0.8, 1: 0.7}
-    steps = {"contrast": both, "zoom": both, "inverted_gamma": both}
-    shifted, _ = apply(Draw(shift={0: 0.4, 1: -0.2}, **steps), *sample(config), config)
-    plain, _ = apply(Draw(**steps), *sample(config), config)
+    steps = {"contrast": both, "low_resolution": both, "inverted_gamma": both}
+    shift = {0: 0.4, 1: -0.2}
+    shifted, _ = applied(*sample(config), config, additive_brightness=shift, **steps)
+    plain, _ = applied(*sample(config), config, **steps)
     np.testing.assert_allclose(
         shifted, plain + np.array([0.4, -0.2]).reshape(2, 1, 1, 1), atol=1e-4
     )
@@ -519,7 +546,8 @@ def test_additive_brightness_may_come_before_or_after_the_steps_around_it():
 def test_draws_of_a_deformation_in_voxels():
     settings = {"elastic_probability": 0.2, "elastic_alpha": (0, 900), "elastic_sigma": (9, 13)}
     rng, config = np.random.default_rng(0), configuration((8, 12, 16))
-    fields = [AugmentationV2(**settings).draw(rng, config, 2).elastic for _ in range(2000)]
+    draws = drawn(AugmentationV2(**settings), rng, config, 2, 2000)
+    fields = [draw["spatial"].elastic for draw in draws]
     assert np.mean([field is not None for field in fields]) == pytest.approx(0.2, abs=0.03)
     factors = np.array([field.factor for field in fields if field])
     sigmas = np.array([field.deviations for field in fields if field])
@@ -538,7 +566,8 @@ def test_draws_of_the_steps_that_are_off_by_default():
     }
     rng, config = np.random.default_rng(0), configuration((8, 12, 16))
     shifts = {"additive_brightness_probability": 0.4, "additive_brightness_deviation": 0.2}
-    draws = [AugmentationV2(1, None, 1, **on, **shifts).draw(rng, config, 2) for _ in range(2000)]
+    everything = drawn(AugmentationV2(1, None, 1, **on, **shifts), rng, config, 2, 2000)
+    draws = [draw["spatial"] for draw in everything]
     assert np.mean([np.count_nonzero(d.angles) / 3 for d in draws]) == pytest.approx(0.5, abs=0.03)
     factors = [d.scale for d in draws if isinstance(d.scale, tuple)]
     assert len(factors) / 2000 == pytest.approx(0.3, abs=0.03)
@@ -551,23 +580,9 @@ def test_draws_of_the_steps_that_are_off_by_default():
     share = np.array([f.magnitudes for f in fields]) / np.array([f.deviations for f in fields])
     assert share.min() == pytest.approx(1 / 8, abs=0.01)
     assert share.max() == pytest.approx(1 / 2, abs=0.01)
-    values = np.array([value for d in draws for value in d.shift.values()])
+    values = np.array([v for d in everything for v in (d["additive_brightness"] or {}).values()])
     assert len(values) / 4000 == pytest.approx(0.4 * 0.5, abs=0.02)
     assert (values.mean(), values.std()) == (
         pytest.approx(0, abs=0.02),
         pytest.approx(0.2, abs=0.02),
     )
-
-
-def test_steps_that_are_off_leave_the_other_decisions_as_they_were():
-    config = configuration(VOLUME)
-    for seed in range(20):
-        plain, more = (
-            a.draw(np.random.default_rng(seed), config, 2)
-            for a in (
-                AugmentationV2(),
-                AugmentationV2(elastic_probability=1, additive_brightness_probability=1),
-            )
-        )
-        for name in ("angles", "scale", "blur", "contrast", "zoom", "gamma", "mirrored"):
-            assert getattr(plain, name) == getattr(more, name), name

@@ -2,14 +2,20 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 from skimage.morphology import ball
-from test_augmentation import KINDS, VOLUME, configuration, patches, sample
+from test_augmentation import KINDS, VOLUME, applied, configuration, drawn, patches, sample
 
-from nnunet_builtin.augmentation.cascade import ball_size, operate
-from nnunet_builtin.augmentation.decisions import Draw, Operator, Removal
-from nnunet_builtin.augmentation.draw import OPERATIONS
-from nnunet_builtin.augmentation.v2 import AugmentationV2, NoAugmentation, append_previous, apply
+from nnunet_builtin.augmentation.cascade import (
+    OPERATIONS,
+    Operator,
+    Removal,
+    append_previous,
+    ball_size,
+    operate,
+)
+from nnunet_builtin.augmentation.v2 import AugmentationV2, NoAugmentation
 from nnunet_core.errors import UsageError
 
 CLASSES = 3
@@ -53,11 +59,10 @@ def test_operations_are_those_of_scipy_with_v1s_ball(operation, radius):
     for seed, shape in enumerate([(20, 17, 24), (5, 24, 24), (30, 3, 9)]):
         for share in (0.02, 0.3, 0.95):
             mask = blobs(shape, seed, share)
-            np.testing.assert_array_equal(
-                operate(mask, operation, radius), by_scipy(mask, operation, radius)
-            )
-    assert not operate(np.zeros((4, 4, 4), bool), operation, radius).any()
-    assert operate(np.ones((4, 4, 4), bool), operation, radius).all()
+            found = operate(torch.from_numpy(mask), operation, radius).numpy()
+            np.testing.assert_array_equal(found, by_scipy(mask, operation, radius))
+    assert not operate(torch.zeros((4, 4, 4), dtype=torch.bool), operation, radius).any()
+    assert operate(torch.ones((4, 4, 4), dtype=torch.bool), operation, radius).all()
 
 
 @pytest.mark.parametrize("radius", [1, 1.2, 1.5, 1.99, 2.5, 3.3, 7.6, 8])
@@ -93,9 +98,8 @@ def test_channels_that_are_0_outside_keep_the_previous_stage():
     ]
     images, label = sample(config)
     previous = np.full_like(label, 2)
-    found, found_label = apply(
-        Draw(), images, label, config.model_copy(update={"normalization": masked}), previous
-    )
+    config = config.model_copy(update={"normalization": masked})
+    found, found_label = applied(images, label, config, previous)
     assert (found[:2] == 0).any()
     assert (found[3] == 1).all()
     assert found_label.shape == (1, *VOLUME)
@@ -109,12 +113,13 @@ def test_operators_follow_each_other_and_take_voxels_from_other_classes():
         Operator(2, "closing", 1.5),
         Operator(0, "erosion", 1.0),
     )
-    expected = one_hot(apply(Draw(), images, label, config)[1]).astype(bool)
+    expected = one_hot(applied(images, label, config)[1]).astype(bool)
     for operator in operators:
         before, channel = expected[operator.channel].copy(), operator.channel
         expected[channel] = by_scipy(before, operator.operation, operator.radius)
         expected[np.arange(CLASSES) != channel] &= ~(expected[channel] & ~before)
-    found, _ = apply(Draw(operators=operators), images, label, config, np.maximum(label, 0))
+    previous = np.maximum(label, 0)
+    found, _ = applied(images, label, config, previous, cascade_operator=operators)
     np.testing.assert_array_equal(found[2:], expected)
     assert found[2:].sum(axis=0).max() == 1
 
@@ -126,31 +131,24 @@ def test_removal_takes_one_small_component(fill):
     previous[0, 1:4, 1:4, 1:4] = previous[0, 4, 4, 4] = 1
     previous[0, 10:12, 10:12, 10:12] = 1
     previous[0, :, 15:] = 1
-    found, _ = apply(
-        Draw(removals=(Removal(0, 0.99, 0.15, fill),)),
+    images, augmentation = (
         np.zeros((2, *VOLUME), np.float32),
-        previous,
-        config,
-        previous,
+        AugmentationV2(cascade_removal_size=0.15),
     )
+    given = (images, previous, config, previous, augmentation)
+    found, _ = applied(*given, cascade_removal=(Removal(0, 0.99, fill),))
     gone = (previous[0] == 1) & (found[2] == 0)
     assert gone.sum() == 2**3
     assert gone[10:12, 10:12, 10:12].all()
     assert (found[4] == 1).sum() == (0 if fill is None else 2**3)
-    first, _ = apply(
-        Draw(removals=(Removal(0, 0.0, 0.15, fill),)),
-        np.zeros((2, *VOLUME), np.float32),
-        previous,
-        config,
-        previous,
-    )
+    first, _ = applied(*given, cascade_removal=(Removal(0, 0.0, fill),))
     assert ((previous[0] == 1) & (first[2] == 0)).sum() == 3**3 + 1
 
 
 def test_draws_have_v1s_frequencies():
     rng, config = np.random.default_rng(0), cascade()
-    draws = [AugmentationV2().draw(rng, config, 2) for _ in range(2000)]
-    operators = [d.operators for d in draws if d.operators]
+    draws = drawn(AugmentationV2(), rng, config, 2, 2000)
+    operators = [d["cascade_operator"] for d in draws if d["cascade_operator"]]
     assert len(operators) / 2000 == pytest.approx(0.4, abs=0.03)
     assert {tuple(sorted(o.channel for o in several)) for several in operators} == {(0, 1, 2)}
     assert len({tuple(o.channel for o in several) for several in operators}) == 6
@@ -160,18 +158,20 @@ def test_draws_have_v1s_frequencies():
     radii = np.array([o.radius for o in every])
     assert 1 <= radii.min() < 1.05
     assert 7.95 < radii.max() <= 8
-    assert not any(d.removals for d in draws)
+    assert not any(d["cascade_removal"] for d in draws)
 
 
 def test_a_setting_makes_the_removal_work_as_intended():
     rng, config = np.random.default_rng(0), cascade()
     settings = {"cascade_removal_size": 0.15, "cascade_removal_fill_probability": 0.25}
-    draws = [AugmentationV2(**settings).draw(rng, config, 2).removals for _ in range(2000)]
-    drawn = [removal for removals in draws for removal in removals]
+    everything = drawn(AugmentationV2(**settings), rng, config, 2, 2000)
+    draws = [draw["cascade_removal"] or () for draw in everything]
+    every = [removal for removals in draws for removal in removals]
     assert np.mean([len(removals) == CLASSES for removals in draws]) == pytest.approx(0.2, abs=0.03)
-    assert np.mean([removal.fill is not None for removal in drawn]) == pytest.approx(0.25, abs=0.04)
-    assert all(removal.fill != removal.channel and removal.size == 0.15 for removal in drawn)
-    assert not any(AugmentationV2().draw(rng, configuration(), 2).operators for _ in range(100))
+    assert np.mean([removal.fill is not None for removal in every]) == pytest.approx(0.25, abs=0.04)
+    assert all(removal.fill != removal.channel for removal in every)
+    plain = drawn(AugmentationV2(), rng, configuration(), 2, 100)
+    assert not any(draw["cascade_operator"] for draw in plain)
 
 
 def test_equal_seeds_give_equal_cascades_and_change_nothing():

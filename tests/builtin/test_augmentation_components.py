@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_augmentation import KINDS, configuration
+from test_augmentation import KINDS, configuration, drawn
 
 from nnunet_builtin.plugin import nnunet_augmentations
 from nnunet_core.registry.discovery import Resolved
@@ -48,21 +48,24 @@ def test_mirroring_alone_moves_values_and_changes_none():
 
 def test_light_leaves_out_what_blurs_and_disturbs():
     rng, augmentation, config = np.random.default_rng(0), built("light"), configuration()
-    draws = [augmentation.draw(rng, config, 2) for _ in range(500)]
-    assert not any(d.noise is not None or d.blur or d.zoom or d.elastic for d in draws)
-    assert max(abs(np.degrees(d.angles)).max() for d in draws if d.angles) <= 10
-    assert {bool(d.mirrored) for d in draws} == {True, False}
+    draws = drawn(augmentation, rng, config, 2, 500)
+    off = ("noise", "blur", "low_resolution")
+    assert not any(draw[name] is not None for draw in draws for name in off)
+    motions = [draw["spatial"] for draw in draws]
+    assert not any(motion.elastic for motion in motions)
+    assert max(abs(np.degrees(motion.angles)).max() for motion in motions if motion.angles) <= 10
+    assert {bool(draw["mirror"]) for draw in draws} == {True, False}
 
 
 def test_insane_has_the_numbers_of_v1s_da3():
     """Its three decimals are those of v1's trainer; the steps that it shares with `v2` are tested there."""
     rng, augmentation, config = np.random.default_rng(0), built("insane"), configuration((24, 12))
-    draws = [augmentation.draw(rng, config, 2) for _ in range(3000)]
-    shares = {"angles": 0.3, "scale": 0.3, "elastic": 0.3, "noise": 0.15}
-    for name, share in shares.items():
-        assert np.mean([getattr(d, name) is not None for d in draws]) == pytest.approx(
-            share, abs=0.03
-        ), name
+    draws = drawn(augmentation, rng, config, 2, 3000)
+    motions = [draw["spatial"] for draw in draws]
+    for name in ("angles", "scale", "elastic"):
+        share = np.mean([getattr(motion, name) is not None for motion in motions])
+        assert share == pytest.approx(0.3, abs=0.03), name
+    assert np.mean([draw["noise"] is not None for draw in draws]) == pytest.approx(0.15, abs=0.03)
     ranges = {
         "contrast": (0.65, 1.5),
         "brightness": (0.7, 1.3),
@@ -70,15 +73,12 @@ def test_insane_has_the_numbers_of_v1s_da3():
         "inverted_gamma": (0.5, 1.6),
         "blur": (0.5, 1.5),
     }
-    for name, (low, high) in ranges.items():
-        values = [value for d in draws for value in getattr(d, name).values()]
-        assert (min(values), max(values)) == (
-            pytest.approx(low, abs=0.02),
-            pytest.approx(high, abs=0.02),
-        ), name
-    assert np.mean([isinstance(d.scale, tuple) for d in draws if d.scale]) == pytest.approx(
-        0.3, abs=0.05
-    )
-    assert max(abs(d.angles[0]) for d in draws if d.angles) > np.radians(170)
-    assert np.mean([len(d.shift) for d in draws]) == pytest.approx(0.6, abs=0.05)
+    for name, limits in ranges.items():
+        values = [value for draw in draws for value in (draw[name] or {}).values()]
+        assert (min(values), max(values)) == pytest.approx(limits, abs=0.02), name
+    scales = [motion.scale for motion in motions if motion.scale]
+    assert np.mean([isinstance(s, tuple) for s in scales]) == pytest.approx(0.3, abs=0.05)
+    assert max(abs(m.angles[0]) for m in motions if m.angles) > np.radians(170)
+    shifts = [len(draw["additive_brightness"] or {}) for draw in draws]
+    assert np.mean(shifts) == pytest.approx(0.6, abs=0.05)
     assert augmentation.generator_patch_size(configuration((128, 128, 128))) == (249, 249, 249)

@@ -12,8 +12,7 @@ import small_training as small
 import torch
 from safetensors.torch import load_file
 
-from nnunet_builtin.augmentation.v2 import AugmentationV2
-from nnunet_builtin.augmentation.v2_torch import AugmentationV2Torch
+from nnunet_builtin.augmentation.v2 import AugmentationV2, AugmentationV2Torch
 from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import resolve
 from nnunet_builtin.losses.dice_ce import DiceCE

@@ -20,8 +20,7 @@ import torch
 from common import Asked, Results, Table, asked, left_out, seconds_left
 from drawn_cases import configuration_of, task_of, write_cases
 
-from nnunet_builtin.augmentation.v2 import AugmentationV2
-from nnunet_builtin.augmentation.v2_torch import AugmentationV2Torch
+from nnunet_builtin.augmentation.v2 import AugmentationV2, AugmentationV2Torch
 from nnunet_builtin.training import loop as training_loop
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.contracts.trainer import Runtime

@@ -6,7 +6,7 @@ import small_training as small
 import torch
 from scipy import ndimage
 
-from nnunet_builtin.augmentation.v2_torch import AugmentationV2Torch
+from nnunet_builtin.augmentation.v2 import AugmentationV2Torch
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 
 pytestmark = pytest.mark.gpu
@@ -55,10 +55,11 @@ def patches(config, seed):
 
 
 def augmented(settings, config, seed, device, previous=None):
-    images, label = (tensor.to(device) for tensor in patches(config, seed))
-    earlier = None if previous is None else previous.to(device)
-    augmentation = AugmentationV2Torch(**settings)
-    results = augmentation.augment_tensors(images, label, config, seed, earlier)
+    images, label = patches(config, seed)
+    batch = {"images": images, "label": label, "previous": previous}
+    moved = {key: tensor.to(device) for key, tensor in batch.items() if tensor is not None}
+    result = AugmentationV2Torch(**settings).augment_tensors(moved, config, seed)
+    results = result["images"], result["label"]
     assert all(tensor.device == torch.device(device) for tensor in results)
     return [tensor.cpu() for tensor in results]
 
@@ -108,8 +109,10 @@ def test_many_draws_have_the_moments_of_a_cpu_for_other_seeds(device):
     augmentation, numbers = AugmentationV2Torch(**OFTEN), []
     for where, seeds in ((device, range(draws)), ("cpu", range(1000, 1000 + draws))):
         tensors = images.to(where), label.to(where)
-        results = [augmentation.augment_tensors(*tensors, config, seed) for seed in seeds]
-        numbers.append(torch.stack([statistics(*map(torch.Tensor.cpu, pair)) for pair in results]))
+        batch = dict(zip(("images", "label"), tensors, strict=True))
+        results = [augmentation.augment_tensors(batch, config, seed) for seed in seeds]
+        pairs = [(result["images"].cpu(), result["label"].cpu()) for result in results]
+        numbers.append(torch.stack([statistics(*pair) for pair in pairs]))
     found, expected = numbers
     error = ((found.var(0) + expected.var(0)) / draws).sqrt()
     assert ((found.mean(0) - expected.mean(0)).abs() < 4 * error).all()

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from small_on_card import lines_of, relative_error, runtime_on
 
-from nnunet_builtin.augmentation.v2_torch import AugmentationV2Torch
+from nnunet_builtin.augmentation.v2 import AugmentationV2Torch
 from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_core.store.models import WEIGHTS
 

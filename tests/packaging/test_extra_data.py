@@ -64,7 +64,7 @@ def stores(workspace):
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_a_boundary_loss_trains_with_a_distance_map_per_case(run, configuration):
     workspace = run(
-        *("--configuration", configuration, "--augmentation", "none"),
+        *("--configuration", configuration),
         *("--preprocessor", "boundary:WithDistance", "--loss", "boundary:BoundaryLoss"),
         *("--planner", "boundary:Telling", "--trainer", "boundary:NearBoundary"),
     )

@@ -1,1 +1,1 @@
-"""Random transforms of training patches, on arrays and on tensors."""
+"""Steps of augmentation, a file for each, and the augmentations that are made of them."""

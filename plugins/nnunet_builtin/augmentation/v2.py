@@ -1,34 +1,42 @@
-"""Random transforms of training patches on NumPy arrays: the V2 trainer's, and none (spec: training, sections 4 to 6).
-
-What happens to a sample is drawn first, as a `Draw`; `apply` then does it, and has no randomness of its own.
-"""
+"""The augmentation of the V2 trainer, in loader processes or on the device of the training; and none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import PositiveFloat
 
-from nnunet_builtin.augmentation.cascade import (
-    append_previous,
-    change_previous,
-    foreground_classes,
-    one_hot,
+from nnunet_builtin.augmentation.blur import Blur
+from nnunet_builtin.augmentation.cascade import CascadeOperators, CascadeRemoval, append_previous
+from nnunet_builtin.augmentation.chance import (
+    Axis,
+    Degrees,
+    NotNegative,
+    RadiusRange,
+    Range,
+    Share,
+    ZeroRange,
 )
-from nnunet_builtin.augmentation.decisions import Draw
-from nnunet_builtin.augmentation.draw import AugmentationSettings
-from nnunet_builtin.augmentation.geometry import spatial_axes
-from nnunet_builtin.augmentation.intensity import change_intensities, mask_outside
-from nnunet_builtin.augmentation.spatial import move
+from nnunet_builtin.augmentation.gamma import Gamma
+from nnunet_builtin.augmentation.intensity import AdditiveBrightness, Brightness, Contrast
+from nnunet_builtin.augmentation.low_resolution import LowResolution
+from nnunet_builtin.augmentation.mask import MaskOutside
+from nnunet_builtin.augmentation.mirror import Mirror
+from nnunet_builtin.augmentation.noise import Noise
+from nnunet_builtin.augmentation.pipeline import Pipeline
+from nnunet_builtin.augmentation.spatial import Spatial
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nnunet_core.contracts.augmentation import Step
     from nnunet_core.data.plans import Configuration
 
-AnyDraw = TypeVar("AnyDraw", bound=Draw)
 
-
-class AugmentationV2(AugmentationSettings):
+@dataclass(frozen=True)
+class AugmentationV2(Pipeline):
     """The augmentation of nnU-Net v1's V2 trainer, and by its settings of the variants of that trainer.
 
     Every step has a probability per sample; some have a second one per channel. A range around 1 is drawn from below
@@ -62,20 +70,103 @@ class AugmentationV2(AugmentationSettings):
         cascade_removal_probability, cascade_removal_size, cascade_removal_fill_probability: Per sample: removal of one
             component of each class of the previous stage, if smaller than this share of the patch; filled with another
             class by the last. In v1 none is ever small enough; 0.15 is what it meant.
+        steps: Their order, by short name or as `package.module:Class`, with settings `{"package.module:Class": {...}}`;
+            null is the default order.
+        extra_steps: Further steps after a step of that name, or at the `start`: `{"noise": ["package.module:Class"]}`.
     """
 
-    def augment(
-        self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int
-    ) -> dict[str, np.ndarray]:
-        """Return the augmented batch of the network's patch size (contracts.Augmentation); `batch` is not changed.
+    rotation_probability: Share = Spatial.rotation_probability
+    rotation_degrees: Degrees | None = Spatial.rotation_degrees
+    scaling_probability: Share = Spatial.scaling_probability
+    scale_range: Range = Spatial.scale_range
+    generator_scale: PositiveFloat = Spatial.generator_scale
+    noise_probability: Share = Noise.probability
+    noise_range: ZeroRange = Noise.range
+    blur_probability: Share = Blur.probability
+    blur_channel_probability: Share = Blur.channel_probability
+    blur_range: Range = Blur.range
+    brightness_probability: Share = Brightness.probability
+    brightness_range: Range = Brightness.range
+    contrast_probability: Share = Contrast.probability
+    contrast_range: Range = Contrast.range
+    low_resolution_probability: Share = LowResolution.probability
+    low_resolution_channel_probability: Share = LowResolution.channel_probability
+    low_resolution_range: Range = LowResolution.range
+    inverted_gamma_probability: Share = 0.1
+    gamma_probability: Share = Gamma.probability
+    gamma_range: Range = Gamma.range
+    mirror_probability: Share = Mirror.probability
+    mirror_axes: tuple[Axis, ...] | None = Mirror.axes
+    rotation_axis_probability: Share = Spatial.rotation_axis_probability
+    elongated_degrees: Degrees = Spatial.elongated_degrees
+    independent_scale_probability: Share = Spatial.independent_scale_probability
+    elastic_probability: Share = Spatial.elastic_probability
+    elastic_range: ZeroRange = Spatial.elastic_range
+    elastic_alpha: ZeroRange | None = Spatial.elastic_alpha
+    elastic_sigma: Range = Spatial.elastic_sigma
+    additive_brightness_probability: Share = AdditiveBrightness.probability
+    additive_brightness_channel_probability: Share = AdditiveBrightness.channel_probability
+    additive_brightness_deviation: NotNegative = AdditiveBrightness.deviation
+    contrast_channel_probability: Share = Contrast.channel_probability
+    cascade_operator_probability: Share = CascadeOperators.probability
+    cascade_operator_label_probability: Share = CascadeOperators.label_probability
+    cascade_operator_radius: RadiusRange = CascadeOperators.radius
+    cascade_removal_probability: Share = CascadeRemoval.probability
+    cascade_removal_size: Share = CascadeRemoval.size
+    cascade_removal_fill_probability: Share = CascadeRemoval.fill_probability
 
-        In a cascade `batch` holds `previous`, which becomes further channels of `images`.
+    def default_steps(self) -> dict[str, Step]:
+        """Return the steps with the settings, in v1's order.
 
-        Raises:
-            UsageError: `mirror_axes` names an axis that the patch does not have, or the network has no channels for the
-                previous stage.
+        Additive brightness comes after the factor, as in v1. v1's stronger variants have it before the last gamma step,
+        which is the same: every step between moves with the mean.
         """
-        return augmented(batch, configuration, seed, self.draw, apply)
+        return {
+            "spatial": self.step(Spatial, ""),
+            "noise": self.step(Noise, "noise_"),
+            "blur": self.step(Blur, "blur_"),
+            "brightness": self.step(Brightness, "brightness_"),
+            "additive_brightness": self.step(AdditiveBrightness, "additive_brightness_"),
+            "contrast": self.step(Contrast, "contrast_"),
+            "low_resolution": self.step(LowResolution, "low_resolution_"),
+            "inverted_gamma": self.inverted_gamma(),
+            "gamma": self.step(Gamma, "gamma_"),
+            "mirror": self.step(Mirror, "mirror_"),
+            **self.last_steps(),
+        }
+
+    def step(self, kind: type[Any], prefix: str) -> Step:
+        """Return a step whose fields have the values of the settings of these names with a prefix, where there are any."""
+        settings = vars(self)
+        names = [field.name for field in fields(kind) if prefix + field.name in settings]
+        step: Step = kind(**{name: settings[prefix + name] for name in names})
+        return step
+
+    def inverted_gamma(self) -> Gamma:
+        """Return the step of that name; it shares its range with the other gamma."""
+        return Gamma(self.inverted_gamma_probability, range=self.gamma_range, inverted=True)
+
+    def last_steps(self) -> dict[str, Step]:
+        """Return the mask, and the steps that change the previous stage of a cascade."""
+        return {
+            "mask": MaskOutside(),
+            "cascade_operator": self.step(CascadeOperators, "cascade_operator_"),
+            "cascade_removal": self.step(CascadeRemoval, "cascade_removal_"),
+        }
+
+
+@dataclass(frozen=True)
+class AugmentationV2Torch(AugmentationV2):
+    """The augmentation `v2`, with its settings, in the training process on the device where the patches are.
+
+    Patches are what `v2` makes with the same seed, up to rounding; everything random is drawn on the CPU.
+    """
+
+    def augment_tensors(
+        self, batch: Mapping[str, Any], configuration: Configuration, seed: int
+    ) -> dict[str, Any]:
+        """Return the augmented batch on its device (abilities.AugmentsTensors). Raises UsageError, see `augment`."""
+        return self.transform(batch, configuration, seed)
 
 
 class NoAugmentation:
@@ -97,96 +188,3 @@ class NoAugmentation:
     ) -> dict[str, np.ndarray]:
         """Return the batch with label -1, outside the non-zero region, as background; append the previous stage."""
         return append_previous({**batch, "label": np.maximum(batch["label"], 0)}, configuration)
-
-
-def augmented(
-    batch: dict[str, np.ndarray],
-    configuration: Configuration,
-    seed: int,
-    draw: Callable[[np.random.Generator, Configuration, int], AnyDraw],
-    transform: Callable[
-        [AnyDraw, np.ndarray, np.ndarray, Configuration, np.ndarray | None],
-        tuple[np.ndarray, np.ndarray],
-    ],
-) -> dict[str, np.ndarray]:
-    """Return the batch with every sample drawn for and transformed, one after the other.
-
-    Args:
-        batch: See `contracts.Augmentation.augment`.
-        configuration: Of the network.
-        seed: Of everything random.
-        draw: What happens to a sample of so many image channels.
-        transform: Does it, see `apply`.
-    """
-    rng = np.random.default_rng(seed)
-    rest = {key: value for key, value in batch.items() if key not in ("previous", "arrays")}
-    images, label = batch["images"], batch["label"]
-    previous = batch.get("previous", [None] * len(images))
-    results = [
-        transform(
-            draw(rng, configuration, len(sample)),
-            sample,
-            sample_label,
-            configuration,
-            sample_previous,
-        )
-        for sample, sample_label, sample_previous in zip(images, label, previous, strict=True)
-    ]
-    new_images, new_label = zip(*results, strict=True)
-    return {**rest, "images": np.stack(new_images), "label": np.stack(new_label)}
-
-
-def apply(
-    draw: Draw,
-    images: np.ndarray,
-    label: np.ndarray,
-    configuration: Configuration,
-    previous: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Do to one sample what was drawn.
-
-    Args:
-        draw: Of as many channels as there are images.
-        images: float32 (C, *generator patch).
-        label: Integer (1, *generator patch), -1 outside the non-zero region.
-        configuration: Patch size, axes, and which channels are 0 outside the non-zero region.
-        previous: Integer (1, *generator patch), label map of the previous stage in a cascade.
-
-    Returns:
-        New arrays, float32 (C, *patch) and (1, *patch) of the label's type, 0 where it was -1. In a cascade the images
-        have one more channel for each foreground class.
-
-    Raises:
-        UsageError: The network has no channels for the previous stage.
-    """
-    maps = label if previous is None else np.concatenate([label, previous])
-    images, maps = move(
-        draw, images, maps, configuration.patch_size[-spatial_axes(configuration) :]
-    )
-    change_intensities(draw, images, configuration.dummy_2d_augmentation)
-    mirrored = tuple(axis + 1 for axis in draw.mirrored)
-    images, maps = finish(draw, np.flip(images, mirrored), np.flip(maps, mirrored), configuration)
-    return images, maps.astype(label.dtype, copy=False)
-
-
-def finish(
-    draw: Draw, images: np.ndarray, maps: np.ndarray, configuration: Configuration
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mask outside the non-zero region, make -1 background, and append the previous stage after its random changes.
-
-    Args:
-        draw: What was drawn.
-        images: float32 (C, *patch); changed in place.
-        maps: Integer (1, *patch), the label, or (2, *patch) with the previous stage.
-        configuration: Of the network.
-
-    Returns:
-        Images (C, *patch), or with the foreground classes of the previous stage, and label (1, *patch).
-    """
-    mask_outside(images, maps, configuration)
-    maps = np.maximum(maps, 0)
-    if len(maps) == 1:
-        return images, maps
-    channels = one_hot(maps[1], foreground_classes(len(images), configuration))
-    change_previous(draw, channels)
-    return np.concatenate([images, channels]), maps[:1]

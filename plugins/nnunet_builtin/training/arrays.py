@@ -5,7 +5,7 @@ Both keys are there only if the prepared cases have extra arrays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,15 +72,24 @@ def one_sample(batch: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def joined(
-    samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any], augmentation: object
+    samples: Sequence[Mapping[str, Any]],
+    batch: Mapping[str, Any],
+    augmentation: object,
+    concatenate: Callable[[list[Any]], Any] = np.concatenate,
 ) -> dict[str, Any]:
     """Return the batch that augmented samples make up.
+
+    Args:
+        samples: With a batch axis of 1.
+        batch: What they were before.
+        augmentation: For messages.
+        concatenate: Of arrays, or of tensors.
 
     Raises:
         TrainingError: The batch had extra arrays, and the augmentation left them out or as they were.
     """
     result: dict[str, Any] = {
-        key: np.concatenate([sample[key] for sample in samples]) for key in ("images", "label")
+        key: concatenate([sample[key] for sample in samples]) for key in ("images", "label")
     }
     if "arrays" in batch:
         patch = result["images"].shape[2:]
@@ -89,7 +98,7 @@ def joined(
             if any(name not in moved or moved[name].shape[2:] != patch for name in batch["arrays"]):
                 raise cannot_move(augmentation, batch)
         result["arrays"] = {
-            name: np.concatenate([sample["arrays"][name] for sample in samples])
+            name: concatenate([sample["arrays"][name] for sample in samples])
             for name in batch["arrays"]
         }
         result["like"] = batch["like"]

@@ -24,7 +24,7 @@ from nnunet_builtin.losses.dice_ce import region_maps
 from nnunet_builtin.losses.resolutions import at_resolutions
 from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.networks.summary import describe_network
-from nnunet_builtin.training.arrays import cannot_move
+from nnunet_builtin.training.arrays import joined, one_sample
 from nnunet_builtin.training.checkpoint import (
     CHECKPOINT,
     Progress,
@@ -362,46 +362,30 @@ class Loop:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch); keep the arrays."""
         task, device = self.task, self.runtime.device
-        arrays = batch.get("arrays", {})
-        self.arrays = {k: v.to(device, non_blocking=True) for k, v in arrays.items()}
-        self.like = batch.get("like", {})
-        tensors: dict[str, torch.Tensor] = {
-            k: batch[k].to(device, non_blocking=True)
-            for k in ("images", "label", "previous")
-            if k in batch
+        moved: dict[str, Any] = {
+            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
         }
-        images, label = tensors["images"], tensors["label"]
+        arrays = batch.get("arrays", {})
+        if arrays:
+            moved["arrays"] = {k: v.to(device, non_blocking=True) for k, v in arrays.items()}
         augmentation = ability(task.augmentation, AugmentsTensors)
         if training and augmentation is not None:
-            if self.arrays:
-                raise cannot_move(task.augmentation, batch)
-            images, label = self._augmented(augmentation, tensors, batch)
-        images = images.to(memory_format=memory_format(self.runtime, task.configuration.dimensions))
+            moved = self._augmented(augmentation, moved)
+        self.arrays, self.like = moved.get("arrays", {}), moved.get("like", {})
+        order = memory_format(self.runtime, task.configuration.dimensions)
+        images, label = moved["images"].to(memory_format=order), moved["label"]
         if task.labels.regions:
             label = region_maps(label, task.labels.regions, task.labels.ignore)
         return images, label
 
-    def _augmented(
-        self,
-        augmentation: AugmentsTensors,
-        tensors: dict[str, torch.Tensor],
-        batch: dict[str, Any],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images and label after an augmentation on tensors, sample by sample, each with its own seed."""
-        previous = (
-            tensors["previous"].split(1) if "previous" in tensors else [None] * len(batch["seeds"])
-        )
-        samples = zip(
-            tensors["images"].split(1),
-            tensors["label"].split(1),
-            batch["seeds"],
-            previous,
-            strict=True,
-        )
+    def _augmented(self, augmentation: AugmentsTensors, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch after an augmentation on tensors, sample by sample, each with its own seed."""
+        configuration = self.task.configuration
         try:
-            pairs = [
-                augmentation.augment_tensors(image, label, self.task.configuration, seed, earlier)
-                for image, label, seed, earlier in samples
+            samples = [
+                augmentation.augment_tensors(one_sample(batch, index), configuration, seed)
+                for index, seed in enumerate(batch["seeds"])
             ]
         except torch.OutOfMemoryError:
             raise
@@ -409,8 +393,7 @@ class Loop:
             raise TrainingError(
                 f"A batch of the cases {', '.join(batch['names'])} cannot be augmented: {type(error).__name__}: {error}"
             ) from error
-        images, label = (torch.cat(part) for part in zip(*pairs, strict=True))
-        return images, label
+        return joined(samples, batch, augmentation, torch.cat)
 
     def _finish_epoch(self, tracker: Tracker) -> None:
         """Update averages; write metrics, picture, best weights and checkpoint beside the next epoch."""
