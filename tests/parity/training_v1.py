@@ -3,7 +3,7 @@
 Usage: python tests/parity/training_v1.py --v1-python /path/to/nnunet/venv/bin/python [--store]
 
 Prints the largest differences; exit code 1 when one is above what rounding explains. `--store` replaces the figures of v1
-in training_v1.json, which tests/builtin/test_v1_steps.py compares with on every run of the tests.
+in training_v1.json, which tests/builtin/training/test_v1_steps.py compares with on every run of the tests.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from torch import distributed, nn
 from nnunet_builtin.computing import ranks
 from nnunet_core.errors import TrainingError
 
-HERE = Path(__file__).parent
+BUILDERS = Path(__file__).parents[2] / "builders"
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "nnunet_cli"]
 SETTINGS = (
     *("planner.max_batch_size=2", "planner.base_features=4"),
@@ -162,7 +162,7 @@ def command(dataset, *options, epochs=2):
 
 
 def environment():
-    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(BUILDERS), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
