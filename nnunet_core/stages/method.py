@@ -75,17 +75,6 @@ class Method:
         ]
         return f"{'_'.join([self.variant, *changed])}-{mine[:8]}"
 
-    def describe(self) -> list[tuple[str, str, str]]:
-        """Return (kind, reference, "distribution version") rows for the header of a run."""
-        return [
-            (
-                kind,
-                resolved.reference,
-                f"{resolved.distribution} {resolved.version}" if resolved.distribution else "local",
-            )
-            for kind, resolved in self.components.items()
-        ]
-
 
 def choose(
     registry: Registry,

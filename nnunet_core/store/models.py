@@ -10,7 +10,7 @@ from typing import Literal
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.weights import InitialWeights
-from nnunet_core.errors import PluginError, UsageError, nearest
+from nnunet_core.errors import PluginError, UsageError
 from nnunet_core.registry.components import TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import identity
@@ -165,21 +165,3 @@ def _record(fold: Path) -> FoldRecord | None:
         return None
     record = FoldRecord.read(fold / RUN_FILE)
     return None if record.status == "running" else record
-
-
-def find_model(results: Path, dataset: str, variant: str, configuration: str) -> Model:
-    """Open `results/<dataset>/<variant>/<configuration>`.
-
-    Raises:
-        UsageError: It does not exist; the message lists what does.
-    """
-    folder = results / dataset / variant / configuration
-    if not (folder / FILE).is_file():
-        known = sorted(
-            str(path.parent.relative_to(results)) for path in results.glob(f"*/*/*/{FILE}")
-        )
-        wanted = f"{dataset}/{variant}/{configuration}"
-        raise UsageError(
-            f"There is no trained model {wanted} in {results}.{nearest(wanted, known)} Models: {', '.join(known) or 'none'}."
-        )
-    return Model.open(folder)
