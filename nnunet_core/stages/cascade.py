@@ -105,19 +105,12 @@ def connect(
     keys = {
         name: files.digest([digests[name], experiment.store.record(name).key]) for name in sources
     }
-    if _missing(store, keys):
-        with locks.held(
-            store.folder / locks.NAME,
-            f"the inputs of {experiment.configuration_name}",
-            experiment.report,
-        ):
-            todo = _missing(store, keys)  # another run may have prepared them while this one waited
-            _prepare(experiment, store, {name: (sources[name], keys[name]) for name in todo})
+    if store.missing(keys):
+        purpose = f"the inputs of {experiment.configuration_name}"
+        with locks.held(store.folder / locks.NAME, purpose, experiment.report):
+            todo = store.missing(keys)  # another run may have prepared them while this one waited
+            _prepare(experiment, store, {name: (sources[name], key) for name, key in todo.items()})
     return dataclasses.replace(experiment, previous=store, previous_digest=files.digest(keys))
-
-
-def _missing(store: LabelStore, keys: Mapping[str, str]) -> list[str]:
-    return [name for name, key in keys.items() if not store.is_current(name, key)]
 
 
 def _prepare(

@@ -123,6 +123,10 @@ class _Store:
             return False
         return record.key == key and not self._problems(name, record, verify)
 
+    def missing(self, keys: Mapping[str, str], verify: bool = False) -> dict[str, str]:
+        """Return those of {name: key} whose entries are not current."""
+        return {name: key for name, key in keys.items() if not self.is_current(name, key, verify)}
+
     def remove(self, name: str) -> None:
         """Delete an entry and what interrupted writers left of it; nothing happens if there is none."""
         if not self.folder.is_dir():
