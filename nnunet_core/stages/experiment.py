@@ -11,7 +11,7 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.splits import Split
 from nnunet_core.registry.components import TRAINING_KINDS
-from nnunet_core.registry.provenance import component_record, identity
+from nnunet_core.registry.provenance import component_record, components_digest
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
@@ -98,7 +98,7 @@ class Experiment:
             [
                 self.dataset.digest,
                 configuration,
-                identity(chosen),
+                components_digest(chosen),
                 list(split.train),
                 list(split.val),
                 self.seed,

@@ -14,7 +14,7 @@ from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import SettingsError, UsageError
 from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.provenance import component_record, identity
+from nnunet_core.registry.provenance import component_record, components_digest
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files
 
@@ -80,7 +80,7 @@ class Method:
             for kind, resolved in self.components.items()
             if kind in TRAINING_KINDS
         }
-        return files.digest([identity(records), dict(self.preprocessor_settings)])
+        return files.digest([components_digest(records), dict(self.preprocessor_settings)])
 
 
 def choose(

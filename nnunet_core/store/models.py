@@ -13,7 +13,7 @@ from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import PluginError, UsageError
 from nnunet_core.registry.components import TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.provenance import identity
+from nnunet_core.registry.provenance import components_digest
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
@@ -62,7 +62,12 @@ class ModelDocument(files.Document):
         }
         initial = None if self.initial is None else self.initial.identity()
         return files.digest(
-            [configuration, self.labels.model_dump(mode="json"), identity(training), initial]
+            [
+                configuration,
+                self.labels.model_dump(mode="json"),
+                components_digest(training),
+                initial,
+            ]
         )
 
 
