@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from types import ModuleType
 from typing import Any
 
 from nnunet_core.errors import NnunetError, PluginError, UnknownComponentError, UsageError, nearest
@@ -344,9 +343,3 @@ def _check_requirements(resolved: Resolved) -> None:
             raise PluginError(
                 f"{subject} needs '{text}'; {version} is installed. Run: pip install '{text}'"
             )
-
-
-def source_file(target: str) -> str | None:
-    """Return the file that holds an imported target's module, for provenance; None for modules without a file."""
-    module: ModuleType = importlib.import_module(target.partition(":")[0])
-    return getattr(module, "__file__", None)

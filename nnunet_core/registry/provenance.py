@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nnunet_core.registry.discovery import Resolved, owner, source_file
+from nnunet_core.registry.discovery import Resolved, owner
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.registry.settings import full_settings
 from nnunet_core.runtime import files
@@ -18,14 +19,14 @@ _LIBRARIES = ("nnunet-core", "torch", "numpy", "scipy", "SimpleITK", "blosc2", "
 
 def component_record(resolved: Resolved) -> ComponentRecord:
     """Describe a resolved component."""
-    source = source_file(resolved.component.target) if resolved.distribution is None else None
+    local = resolved.distribution is None
     return ComponentRecord(
         reference=resolved.reference,
         target=resolved.component.target,
         distribution=resolved.distribution,
         version=resolved.version,
         settings=full_settings(resolved),
-        source_digest=files.file_digest(Path(source)) if source else None,
+        source_digest=_source_digest(resolved.component.target) if local else None,
     )
 
 
@@ -36,9 +37,14 @@ def code_identity(function: Callable[..., Any]) -> list[str | None]:
         Its full name, the version of the distribution that it belongs to, and the digest of the file that defines it.
     """
     plain = inspect.unwrap(function)
-    source = source_file(plain.__module__)
-    digest = files.file_digest(Path(source)) if source else None
-    return [f"{plain.__module__}.{plain.__qualname__}", owner(plain.__module__)[1], digest]
+    module = plain.__module__
+    return [f"{module}.{plain.__qualname__}", owner(module)[1], _source_digest(module)]
+
+
+def _source_digest(target: str) -> str | None:
+    """Return the digest of the file that holds a target's module; None for modules without a file."""
+    source = getattr(importlib.import_module(target.partition(":")[0]), "__file__", None)
+    return files.file_digest(Path(source)) if source else None
 
 
 def library_versions() -> dict[str, str]:

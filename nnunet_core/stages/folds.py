@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_core.contracts.abilities import built
+from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Trainer, TrainingTask
 from nnunet_core.data.splits import Split
 from nnunet_core.errors import StorageError
@@ -66,9 +67,7 @@ def train_fold(
 def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
     report = experiment.report
     inputs, predictor = experiment.inputs_digest(split), experiment.predictor()
-    record = _current_record(folder, inputs, report)
-    if record is None:
-        record = _new_record(experiment, fold, inputs)
+    record = _current_record(folder, inputs, report) or _new_record(experiment, fold, inputs)
     _write_model_document(experiment)
     hooks = experiment.method.registry.hooks
     if record.status != "running" and in_several_processes():
@@ -147,14 +146,16 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
     Writes `validation/CASE.ext` and `validation/summary.json`.
     """
     dataset, method = experiment.dataset, experiment.method
-    predict = CasePredictor.open(
-        document=experiment.document(),
+    model = TrainedModel(
         folds=(folder,),
+        configuration=experiment.configuration,
+        labels=dataset.labels,
         network=method.build("network"),
-        predictor=method.build("predictor"),
-        preprocessor=built(method.preprocessor(experiment.configuration)),
         runtime=experiment.runtime,
+        mirror_axes=experiment.mirror_axes(),
     )
+    preprocessor = built(method.preprocessor(experiment.configuration))
+    predict = CasePredictor.open(model, method.build("predictor"), preprocessor)
     target = folder / VALIDATION
     results = []
     with experiment.report.track("validate", len(split.val)) as tracker:

@@ -124,12 +124,13 @@ class Model:
 
     def trained(self) -> dict[str, tuple[Path, FoldRecord]]:
         """Return {name of a trained fold: its folder and record}."""
-        found = ((path, _record(path)) for path in sorted(self.folder.glob("fold_*")))
-        return {
-            path.name.removeprefix("fold_"): (path, record)
-            for path, record in found
-            if record is not None
-        }
+        found = {}
+        for folder in sorted(self.folder.glob("fold_*")):
+            if (folder / WEIGHTS).is_file() and (folder / RUN_FILE).is_file():
+                record = FoldRecord.read(folder / RUN_FILE)
+                if record.status != "running":
+                    found[folder.name.removeprefix("fold_")] = folder, record
+        return found
 
     def component(self, registry: Registry, kind: str, report: Reporter) -> Resolved:
         """Resolve a component as the model was trained with it; warn when another version is installed.
@@ -162,11 +163,3 @@ class Model:
 def weights_digests(folds: Iterable[Path]) -> dict[str, str]:
     """Return {name of a fold: digest of its weights file}; every file is read whole."""
     return {fold.name.removeprefix("fold_"): files.file_digest(fold / WEIGHTS) for fold in folds}
-
-
-def _record(fold: Path) -> FoldRecord | None:
-    """Return the record of a fold that is trained, else None."""
-    if not (fold / WEIGHTS).is_file() or not (fold / RUN_FILE).is_file():
-        return None
-    record = FoldRecord.read(fold / RUN_FILE)
-    return None if record.status == "running" else record
