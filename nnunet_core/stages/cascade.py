@@ -98,19 +98,18 @@ def connect(
             f"trained, or were validated with another predictor. Run: nnunet train {dataset.name} -c "
             f"{previous.configuration_name} --folds {folds}, with the same options, or let 'nnunet run' do it."
         )
-    store = LabelStore(
-        experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage")
-    )
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {
         name: files.digest([digests[name], experiment.store.record(name).key]) for name in sources
     }
-    if store.missing(keys):
+    name = "previous_stage_all" if ALL in splits else "previous_stage"
+    store = LabelStore(experiment.folder / name, keys)
+    if store.missing():
         purpose = f"the inputs of {experiment.configuration_name}"
         with locks.held(store.folder / locks.NAME, purpose, experiment.report):
-            todo = store.missing(keys)  # another run may have prepared them while this one waited
+            todo = store.missing()  # another run may have prepared them while this one waited
             _prepare(experiment, store, {name: (sources[name], key) for name, key in todo.items()})
-    return dataclasses.replace(experiment, previous=store, previous_digest=files.digest(keys))
+    return dataclasses.replace(experiment, previous=store)
 
 
 def _prepare(

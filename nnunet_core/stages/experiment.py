@@ -32,7 +32,7 @@ class Experiment:
         folder: `results/<dataset>/<variant>/<configuration>`.
         runtime, seed: How to compute.
         report: Where progress goes.
-        previous, previous_digest: Label maps of the previous stage, in a cascade, and what they were made from.
+        previous: Label maps of the previous stage, in a cascade.
     """
 
     dataset: Dataset
@@ -45,7 +45,6 @@ class Experiment:
     seed: int
     report: Reporter
     previous: LabelStore | None = None
-    previous_digest: str = ""
 
     def fold_folder(self, fold: str) -> Path:
         """Return the folder of a fold."""
@@ -93,7 +92,7 @@ class Experiment:
         records = self.method.records(self.configuration)
         chosen = {kind: records[kind] for kind in TRAINING_KINDS}
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
-        initial = self.method.initial
+        initial, previous = self.method.initial, self.previous
         return files.digest(
             [
                 self.dataset.digest,
@@ -102,7 +101,7 @@ class Experiment:
                 list(split.train),
                 list(split.val),
                 self.seed,
-                self.previous_digest,
+                "" if previous is None else files.digest(previous.keys),
                 None if initial is None else initial.identity(),
             ]
         )

@@ -75,8 +75,9 @@ def prepare_cases(
         NnunetError: The first error of loading, preparing or storing a case, or a process that died. Cases that were
             stored before stay.
     """
+    slim = PreparedStore(store.folder)  # without keys: cheap to send to another process
     return workers.each(
-        functools.partial(_prepare, dataset.slim(), configuration, preprocessor, store),
+        functools.partial(_prepare, dataset.slim(), configuration, preprocessor, slim),
         [(dataset.case(name), key) for name, key in keys.items()],
         cost=lambda job: dataset.memory(job[0], configuration.spacing),
         name=lambda job: f"case {job[0].name}",
@@ -134,13 +135,12 @@ def prepare(
     resolved = method.preprocessor(configuration)
     identity = component_record(resolved).identity()
     key = files.digest([configuration.preprocessing_inputs(), identity])
-    store = PreparedStore(
-        workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}"
-    )
+    folder = workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}"
     keys = case_keys(dataset, configuration, identity)
-    if store.missing(keys, verify):
-        with locks.held(store.folder / locks.NAME, f"preprocessing {dataset.name}", report):
-            todo = store.missing(keys, verify)  # another run may have prepared some meanwhile
+    store = PreparedStore(folder, keys)
+    if store.missing(verify):
+        with locks.held(folder / locks.NAME, f"preprocessing {dataset.name}", report):
+            todo = store.missing(verify)  # another run may have prepared some meanwhile
             preprocessor = on_device(built(resolved), device)
             with report.track(
                 f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)
@@ -149,4 +149,4 @@ def prepare(
                     dataset, configuration, preprocessor, store, todo, workers
                 ):
                     tracker.advance(1, name)
-    return dataclasses.replace(store, keys=keys)
+    return store

@@ -100,7 +100,8 @@ def store(tmp_path) -> PreparedStore:
 
 
 def prepare(dataset, store, preprocessor=None, workers=1) -> list[str]:
-    todo = store.missing(case_keys(dataset, CONFIGURATION, IDENTITY))
+    keys = case_keys(dataset, CONFIGURATION, IDENTITY)
+    todo = PreparedStore(store.folder, keys).missing()
     plain = preprocessor or Plain()
     with Workers(workers) as processes:
         return list(prepare_cases(dataset, CONFIGURATION, plain, store, todo, processes))
