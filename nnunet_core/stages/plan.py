@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from nnunet_core.contracts.network import NetworkBuilder
@@ -29,17 +30,13 @@ def make_fingerprint(
     planner: Planner = method.build("planner")
     key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
     path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
-    if path.is_file():
-        return Fingerprint.read(path)
-    with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
-        if path.is_file():
-            return Fingerprint.read(path)
-        with report.track("fingerprint", len(dataset.training)) as tracker:
-            result = planner.fingerprint(
-                dataset, workers, progress=lambda name: tracker.advance(1, name)
-            )
-        result.write(path)
-        return result
+    if not path.is_file():
+        with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
+            if not path.is_file():  # another run may have written it while this one waited
+                with report.track("fingerprint", len(dataset.training)) as tracker:
+                    advance = functools.partial(tracker.advance, 1)
+                    planner.fingerprint(dataset, workers, progress=advance).write(path)
+    return Fingerprint.read(path)
 
 
 def make_plans(
