@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from importlib.machinery import PathFinder
 from typing import Any
 
 from nnunet_core.errors import NnunetError, PluginError, UnknownComponentError, UsageError, nearest
@@ -23,7 +25,7 @@ ALLOW_VARIABLE = "NNUNET_PLUGINS"
 _VARIANT = "variant"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _COMMAND = re.compile(rf"{_NAME.pattern}( {_NAME.pattern})?")
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,7 @@ def _checked(kind: str, found: Iterable[object], info: PluginInfo) -> list[Compo
         if not isinstance(record, wanted):
             raise PluginError(f"{subject} {record!r}; it must return {wanted.__name__}s.")
         target = f" and target {record.target!r}" if isinstance(record, Component) else ""
-        lazy = isinstance(record, Variant) or _TARGET.fullmatch(record.target)
+        lazy = isinstance(record, Variant) or TARGET.fullmatch(record.target)
         if not allowed.fullmatch(record.name) or not lazy:
             raise PluginError(
                 f"{subject} a {word} with name {record.name!r}{target}; allowed are names of letters, digits, '_', '-', '.' and "
@@ -295,7 +297,7 @@ def _checked(kind: str, found: Iterable[object], info: PluginInfo) -> list[Compo
 
 def _unregistered(kind: str, reference: str) -> Resolved:
     """Resolve `package.module:Attribute`, code that no plugin registers."""
-    if not _TARGET.fullmatch(reference):
+    if not TARGET.fullmatch(reference):
         raise UnknownComponentError(
             f"'{reference}' is not a reference to a {kind}. Allowed: name, plugin/name or package.module:Attribute."
         )
@@ -309,7 +311,7 @@ def _unregistered(kind: str, reference: str) -> Resolved:
 
 def owner(module: str) -> tuple[str | None, str | None]:
     """Return distribution and version of the package that holds a module; None when no package does."""
-    owners = metadata.packages_distributions().get(module.partition(".")[0], [])
+    owners = metadata.packages_distributions().get(re.split("[.:]", module)[0], [])
     if not owners:
         return None, None
     return owners[0], metadata.version(owners[0])
@@ -341,3 +343,18 @@ def _check_requirements(resolved: Resolved) -> None:
             raise PluginError(
                 f"{subject} needs '{text}'; {version} is installed. Run: pip install '{text}'"
             )
+
+
+def source_file(target: str) -> str | None:
+    """Return the file of a target's module, for provenance, without importing it; None for modules without a file."""
+    module = target.partition(":")[0]
+    if module in sys.modules:
+        return getattr(sys.modules[module], "__file__", None)
+    name, places, found = "", None, None
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        found = PathFinder.find_spec(name, places)
+        if found is None:
+            return None
+        places = found.submodule_search_locations
+    return found.origin if found and found.has_location else None

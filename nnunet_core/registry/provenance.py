@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nnunet_core.registry.discovery import Resolved, owner
+from nnunet_core.registry.discovery import TARGET, Resolved, owner, source_file
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.registry.settings import full_settings
 from nnunet_core.runtime import files
@@ -19,15 +18,35 @@ _LIBRARIES = ("nnunet-core", "torch", "numpy", "scipy", "SimpleITK", "blosc2", "
 
 def component_record(resolved: Resolved) -> ComponentRecord:
     """Describe a resolved component."""
-    local = resolved.distribution is None
+    settings = full_settings(resolved)
     return ComponentRecord(
         reference=resolved.reference,
         target=resolved.component.target,
         distribution=resolved.distribution,
         version=resolved.version,
-        settings=full_settings(resolved),
-        source_digest=_source_digest(resolved.component.target) if local else None,
+        settings=settings,
+        source_digest=_source_digest(resolved, settings),
     )
+
+
+def _source_digest(resolved: Resolved, settings: Mapping[str, Any]) -> str | None:
+    """Return the digest of the files outside any package that a component is made of: its own, and those that settings name."""
+    targets = [] if resolved.distribution else [resolved.component.target]
+    targets += [text for text in _references(settings) if owner(text)[0] is None]
+    sources = sorted({file for target in targets if (file := source_file(target))})
+    digests = [files.file_digest(Path(source)) for source in sources]
+    return digests[0] if len(digests) == 1 else files.digest(digests) if digests else None
+
+
+def _references(value: Any) -> list[str]:
+    """Return every `package.module:Attribute` in a JSON value, keys of objects included."""
+    if isinstance(value, str):
+        return [value] if TARGET.fullmatch(value) else []
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for part in pair for text in _references(part)]
+    if isinstance(value, list):
+        return [text for part in value for text in _references(part)]
+    return []
 
 
 def code_identity(function: Callable[..., Any]) -> list[str | None]:
@@ -37,14 +56,9 @@ def code_identity(function: Callable[..., Any]) -> list[str | None]:
         Its full name, the version of the distribution that it belongs to, and the digest of the file that defines it.
     """
     plain = inspect.unwrap(function)
-    module = plain.__module__
-    return [f"{module}.{plain.__qualname__}", owner(module)[1], _source_digest(module)]
-
-
-def _source_digest(target: str) -> str | None:
-    """Return the digest of the file that holds a target's module; None for modules without a file."""
-    source = getattr(importlib.import_module(target.partition(":")[0]), "__file__", None)
-    return files.file_digest(Path(source)) if source else None
+    source = source_file(plain.__module__)
+    digest = files.file_digest(Path(source)) if source else None
+    return [f"{plain.__module__}.{plain.__qualname__}", owner(plain.__module__)[1], digest]
 
 
 def library_versions() -> dict[str, str]:

@@ -201,7 +201,7 @@ def own_step(size: Size, choice: Choice, device: str, folder: Path) -> OwnStep:
     settings = TrainerV2(compile=choice.compiled)
     task, runtime = _task(size, device, folder, warnings), own_runtime(choice, device)
     with mock.patch("nnunet_builtin.training.loop.describe_network"):
-        loop = Loop(settings, task, runtime)
+        loop = Loop(settings, task, runtime).open()
     failed = [text for text in warnings.kept if "cannot be compiled" in text]
     if failed:
         raise RuntimeError(failed[0])

@@ -30,7 +30,7 @@ def resolved_on(device, dtype=torch.float32):
 
 def loop_of(folder, runtime, settings=None, **changes):
     task = small.make_task(folder, **changes)
-    return Loop(TrainerV2(**{**small.SETTINGS, **(settings or {})}), task, runtime)
+    return Loop(TrainerV2(**{**small.SETTINGS, **(settings or {})}), task, runtime).open()
 
 
 def losses_of(loop, steps):

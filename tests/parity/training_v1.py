@@ -82,7 +82,7 @@ def our_loop(problem: dict[str, Any], shapes: dict[str, Any], kind: str, **setti
     trainer = TrainerV2(**{"epochs": EPOCHS, "iterations_per_epoch": STEPS // EPOCHS, **settings})
     runtime = ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0)
     with mock.patch("nnunet_builtin.training.loop.describe_network", create=True):
-        loop = Loop(trainer, task, runtime)  # type: ignore[arg-type]
+        loop = Loop(trainer, task, runtime).open()  # type: ignore[arg-type]
     drawn = {name: torch.from_numpy(array) for name, array in draw_weights(problem, shapes).items()}
     loop.state.network.load_state_dict(from_v1(drawn))
     loop.state.network.to(getattr(torch, kind))

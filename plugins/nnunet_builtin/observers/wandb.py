@@ -17,23 +17,34 @@ PROJECT = "nnunet"
 
 
 class WandbLog:
-    """One run; a training that goes on goes on in the same run.
+    """One run.
 
     Args:
-        library: `wandb`.
-        record: What is trained.
-        folder: Of the fold; local files go into its folder `wandb`.
+        run: What `wandb.init` returned.
     """
 
-    def __init__(self, library: Any, record: FoldRecord, folder: Path) -> None:
-        self._run = library.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            group=f"{record.dataset} {record.variant} {record.configuration}",
-            name=title(record),
-            id=run_id(record),
-            resume="allow",
-            dir=str(folder),
-            config=facts(record),
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    @classmethod
+    def open(cls, library: Any, record: FoldRecord, folder: Path) -> WandbLog:
+        """Start the run of a fold, or go on with it: a training that goes on goes on in the same run.
+
+        Args:
+            library: `wandb`.
+            record: What is trained.
+            folder: Of the fold; local files go into its folder `wandb`.
+        """
+        return cls(
+            library.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                group=f"{record.dataset} {record.variant} {record.configuration}",
+                name=title(record),
+                id=run_id(record),
+                resume="allow",
+                dir=str(folder),
+                config=facts(record),
+            )
         )
 
     def write(self, values: Mapping[str, float], epoch: int) -> None:
@@ -46,4 +57,4 @@ class WandbLog:
         self._run.finish()
 
 
-plugin = Observer("wandb", "wandb", WandbLog)
+plugin = Observer("wandb", "wandb", WandbLog.open)

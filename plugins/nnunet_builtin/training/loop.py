@@ -75,18 +75,26 @@ class Loop:
         self.runtime = runtime
         self.batch_size = settings.batch_size or task.configuration.batch_size
         self.classes = len(task.labels.regions) or len(task.labels.foreground)
-        self.writer = Writer()
+        self.precision = functools.partial(autocast, runtime)
         self.drawn = -math.inf
         self.arrays: dict[str, torch.Tensor] = {}
         self.like: dict[str, str] = {}
-        self.precision = functools.partial(autocast, runtime)
         self.heads_built, self.has_deep_supervision = 0, False
+
+    def open(self) -> Loop:
+        """Build network, optimiser and loss, or restore them from the last checkpoint; return the loop.
+
+        Raises:
+            TrainingError: The network, the weights to start from or the checkpoint do not fit.
+        """
+        self.writer = Writer()
         self.state = self._initial_state()
         self.loss = self._loss()
         self.forward = self._forward()
+        return self
 
     def run(self) -> None:
-        """Train to the end.
+        """Train to the end, once it is open.
 
         Raises:
             StoppedError: Ctrl-C or SIGTERM; everything is saved.

@@ -95,17 +95,8 @@ class PatchSampler:
         chosen = range(self.batch_size) if positions is None else positions
         names = [drawn[position] for position in chosen]
         first_forced = round(self.batch_size * (1 - self.foreground_share))
-        first = self._case(names[0])
-        channels = first.images.shape[0]
-        batch: dict[str, Any] = {
-            "images": np.zeros((len(names), channels, *patch_size), np.float32),
-            "label": np.full((len(names), 1, *patch_size), OUTSIDE, np.int16),
-            "names": names,
-            "seeds": [int(seeds[position, 1]) for position in chosen],
-            **empty_arrays(first, len(names), patch_size),
-        }
-        if self.previous is not None:
-            batch["previous"] = np.zeros((len(names), 1, *patch_size), np.int16)
+        batch = self._empty(names, patch_size)
+        batch["seeds"] = [int(seeds[position, 1]) for position in chosen]
         for index, (position, name) in enumerate(zip(chosen, names, strict=True)):
             self._read(
                 name,
@@ -114,6 +105,19 @@ class PatchSampler:
                 position >= first_forced,
                 np.random.default_rng(seeds[position, 0]),
             )
+        return batch
+
+    def _empty(self, names: list[str], patch_size: Sequence[int]) -> dict[str, Any]:
+        """Return the batch of these cases before anything is read."""
+        first = self._case(names[0])
+        batch: dict[str, Any] = {
+            "images": np.zeros((len(names), first.images.shape[0], *patch_size), np.float32),
+            "label": np.full((len(names), 1, *patch_size), OUTSIDE, np.int16),
+            "names": names,
+            **empty_arrays(first, len(names), patch_size),
+        }
+        if self.previous is not None:
+            batch["previous"] = np.zeros((len(names), 1, *patch_size), np.int16)
         return batch
 
     def _read(

@@ -70,7 +70,7 @@ class TrainerV2(Seams):
                     missing_ok=True
                 )  # left if the training was killed as it ended
                 return {}
-            Loop(self, task, runtime).run()
+            Loop(self, task, runtime).open().run()
         return {
             "device": str(runtime.device),
             "precision": str(runtime.dtype).removeprefix("torch."),

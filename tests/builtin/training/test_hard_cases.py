@@ -216,7 +216,9 @@ def loop_of(labels, dimensions):
         seed=0,
     )
     with mock.patch("nnunet_builtin.training.loop.describe_network", create=True):
-        loop = Loop(TrainerV2(), task, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0))
+        loop = Loop(
+            TrainerV2(), task, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0)
+        ).open()
     loop.state.network.double()
     return loop
 

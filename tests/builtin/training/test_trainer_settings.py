@@ -61,7 +61,7 @@ def assert_near(found, expected):
 
 def loop_of(folder, **settings):
     task = small.make_task(folder)
-    return Loop(TrainerV2(**{**small.SETTINGS, **settings}), task, resolve(task.runtime))
+    return Loop(TrainerV2(**{**small.SETTINGS, **settings}), task, resolve(task.runtime)).open()
 
 
 def steps_of(folder, settings):
@@ -178,7 +178,7 @@ def test_the_share_of_a_batch_that_is_centred_on_foreground(tmp_path, share, exp
     label[20, 20, 20] = 1
     for name in small.NAMES:
         small.write_case(task.store, name, label, np.random.default_rng(0))
-    loop = Loop(TrainerV2(epochs=5, foreground_share=share), task, resolve(task.runtime))
+    loop = Loop(TrainerV2(epochs=5, foreground_share=share), task, resolve(task.runtime)).open()
     with contextlib.closing(loop._stream()) as stream:
         batches = [batch for _, batch in itertools.islice(stream, 40)]
     hits = [[bool((one == 1).any()) for one in batch["label"]] for batch in batches]
@@ -357,7 +357,7 @@ def test_a_frozen_encoder_stays_as_it_was(tmp_path, norm):
 
 def test_initialising_anew_forgets_every_convolution(tmp_path):
     task = small.make_task(tmp_path / "fold_0", network=PlainUNet(norm="batch", head_bias=True))
-    loop = Loop(TrainerV2(), task, resolve(task.runtime))
+    loop = Loop(TrainerV2(), task, resolve(task.runtime)).open()
     network = loop.state.network
     for tensor in network.state_dict().values():
         tensor.fill_(7)
@@ -371,7 +371,7 @@ def test_initialising_anew_forgets_every_convolution(tmp_path):
 def test_compiling_leaves_the_statistics_of_batch_norm_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     task = small.make_task(tmp_path / "fold_0", network=PlainUNet(norm="batch"))
-    loop = Loop(TrainerV2(compile=True), task, resolve(task.runtime))
+    loop = Loop(TrainerV2(compile=True), task, resolve(task.runtime)).open()
     assert all(
         (buffer == (1 if "var" in name else 0)).all()
         for name, buffer in loop.state.network.named_buffers()

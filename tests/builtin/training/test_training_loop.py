@@ -48,7 +48,9 @@ class Answering(torch.nn.Module):
 
 def loop_of(folder, settings=None, **changes):
     task = small.make_task(folder, **changes)
-    return Loop(TrainerV2(**{**small.SETTINGS, **(settings or {})}), task, resolve(task.runtime))
+    return Loop(
+        TrainerV2(**{**small.SETTINGS, **(settings or {})}), task, resolve(task.runtime)
+    ).open()
 
 
 def lines_of(folder):

@@ -1,0 +1,67 @@
+"""The identity of a component changes with the code that it is made of, wherever that lies."""
+
+import sys
+
+import pytest
+
+from nnunet_core.registry.discovery import Registry, source_file
+from nnunet_core.registry.provenance import component_record
+
+STEP = """
+from dataclasses import dataclass
+
+from nnunet_core.contracts.augmentation import Step
+
+
+@dataclass(frozen=True)
+class Flow(Step):
+    strength: float = {strength}
+"""
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch):
+    """Write a module of one's own, outside any package; return what changes its source."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(strength):
+        (tmp_path / "own_steps.py").write_text(STEP.format(strength=strength))
+
+    write(1)
+    yield write
+    sys.modules.pop("own_steps", None)
+
+
+def record(**settings):
+    resolved = Registry.discover().resolve("augmentation", "v2").with_settings(settings)
+    return component_record(resolved)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"extra_steps": {"noise": ["own_steps:Flow"]}},
+        {"extra_steps": {"noise": [{"own_steps:Flow": {"strength": 2}}]}},
+        {"steps": ["spatial", "own_steps:Flow", "mirror"]},
+    ],
+)
+def test_code_that_a_setting_names_is_part_of_the_identity(local, settings):
+    before = record(**settings)
+    assert before.source_digest is not None
+    assert record(**settings).identity() == before.identity()
+    local(3)
+    assert record(**settings).identity() != before.identity()
+
+
+def test_code_of_packages_is_known_by_their_version():
+    named = {"noise": ["batchgenerators.transforms.noise_transforms:RicianNoiseTransform"]}
+    assert record(extra_steps=named).source_digest is None
+    assert record().source_digest is None
+
+
+def test_the_file_of_a_module_is_found_without_running_it(local):
+    assert source_file("own_steps:Flow").endswith("own_steps.py")
+    assert "own_steps" not in sys.modules
+    assert source_file("nnunet_core.registry.records:FoldRecord").endswith("records.py")
+    assert source_file("no_such_module:Anything") is None
+    assert source_file("sys:path") is None
