@@ -243,17 +243,12 @@ class Registry:
 
     def _unknown(self, kind: str, reference: str, names: list[str]) -> str:
         broken = [info.name for info in self._plugins.values() if info.status == "broken"]
-        hint = (
-            f" These plugins are broken and register nothing: {', '.join(broken)}."
-            if broken
-            else ""
-        )
-        code = (
-            "" if kind == "variant" else " Code of your own is named as 'package.module:Attribute'."
-        )
+        hint = f" These plugins are broken and register nothing: {', '.join(broken)}."
+        code = " Code of your own is named as 'package.module:Attribute'."
         return (
             f"There is no {kind} named '{reference}'.{nearest(reference, names)} "
-            f"Available: {', '.join(sorted(names)) or 'none'}.{code}{hint}"
+            f"Available: {', '.join(sorted(names)) or 'none'}."
+            f"{'' if kind == _VARIANT else code}{hint if broken else ''}"
         )
 
 

@@ -56,9 +56,8 @@ def train_fold(
         while not is_finished(folder, inputs, predictor):
             time.sleep(_LOOK_SECONDS)
         return {}
-    with locks.held(
-        experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False
-    ):
+    lock = experiment.folder / f".fold_{fold}{locks.NAME}"
+    with locks.held(lock, f"fold {fold}", report, wait=False):
         if restart and folder.exists():
             _set_aside(folder, report, "as asked")
         return _train_fold(experiment, fold, split, folder)
@@ -71,9 +70,8 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     _write_model_document(experiment)
     hooks = experiment.method.registry.hooks
     if record.status != "running" and in_several_processes():
-        _train(
-            experiment, folder, split, record
-        )  # the other processes wait to be told that there is nothing to do
+        # the other processes wait to be told that there is nothing to do
+        _train(experiment, folder, split, record)
     if record.is_validated(predictor) and (folder / VALIDATION / SUMMARY).is_file():
         report.message(f"fold {fold} is trained and validated already: {folder}")
         return dict(files.read_json(folder / VALIDATION / SUMMARY))
@@ -91,8 +89,7 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     summary = validate_fold(experiment, folder, split)
     _warn(report, hooks.fold_validated(record, folder, experiment.dataset, summary))
     record = _advance(record, "finished", folder)
-    mean = summary["results"]["mean"]
-    _warn(report, hooks.run_finished(record, folder, mean))
+    _warn(report, hooks.run_finished(record, folder, summary["results"]["mean"]))
     return summary
 
 

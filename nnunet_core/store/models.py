@@ -143,11 +143,8 @@ class Model:
             resolved = registry.resolve(kind, record.reference).with_settings(record.settings)
             resolved.load()
         except (PluginError, UsageError) as error:
-            install = (
-                f"Run: pip install '{record.distribution}=={record.version}'"
-                if record.distribution
-                else ""
-            )
+            package = f"'{record.distribution}=={record.version}'"
+            install = f"Run: pip install {package}" if record.distribution else ""
             raise PluginError(
                 f"The model {self.folder} needs the {kind} '{record.reference}' "
                 f"of {record.distribution or record.target} {record.version or ''}, which cannot be loaded: {error} {install}"
