@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +12,9 @@ import typer
 
 from nnunet_cli.groups import Group
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import SettingsError, UsageError, nearest
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.settings import parse_assignments
 from nnunet_core.runtime.memory import GB
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers, usable_cores
@@ -143,6 +144,33 @@ Pool = Annotated[dict[str, Any], Group(_pool)]
 Start = Annotated[dict[str, Any], Group(_start)]
 
 
+def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parse `KIND.FIELD=VALUE` arguments of `--set` to {kind: {field: value}}.
+
+    VALUE is read as JSON, and as plain text when it is not JSON. `KIND.FIELD.KEY=VALUE` sets one entry of a mapping.
+
+    Raises:
+        SettingsError: No `=`, no field, or a kind that does not exist.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        path, equals, value = text.partition("=")
+        kind, *fields = path.strip().split(".")
+        if not equals or not fields or not all(fields):
+            raise SettingsError(
+                f"--set got '{text}'; it takes KIND.FIELD=VALUE, for example trainer.epochs=50."
+            )
+        if kind not in RUN_KINDS:
+            raise SettingsError(
+                f"--set got '{text}': there is no kind '{kind}'.{nearest(kind, RUN_KINDS)} Kinds: {', '.join(RUN_KINDS)}."
+            )
+        target = settings.setdefault(kind, {})
+        for part in fields[:-1]:
+            target = target.setdefault(part, {})
+        target[fields[-1]] = _json_or_text(value)
+    return settings
+
+
 def registry_of(context: typer.Context) -> Registry:
     """Return the registry that the entry point discovered."""
     found = context.find_root().obj
@@ -185,3 +213,10 @@ def memory_of(gigabytes: float | None) -> int | None:
 def workers_of(processes: int | None, memory_gb: float | None, report: Reporter) -> Workers:
     """Return the processes that read and prepare cases; use them in a `with` block."""
     return Workers(processes_of(processes), memory_of(memory_gb), report)
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value

@@ -10,10 +10,9 @@ import typer
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.errors import UsageError
-from nnunet_core.registry.settings import parse_assignments
+from nnunet_core.errors import UsageError, nearest
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
-from nnunet_core.store.models import Model, find_model
+from nnunet_core.store.models import FILE, Model
 
 
 def predict(
@@ -99,12 +98,21 @@ def _find(reference: str, workspace: Path | None) -> Model:
         raise UsageError(
             f"'{reference}' is no folder, and not of the form DATASET/VARIANT/CONFIGURATION."
         )
-    return find_model(o.workspace_of(workspace).results, *parts)
+    results = o.workspace_of(workspace).results
+    if not results.joinpath(*parts, FILE).is_file():
+        known = sorted(
+            str(path.parent.relative_to(results)) for path in results.glob(f"*/*/*/{FILE}")
+        )
+        raise UsageError(
+            f"There is no trained model {'/'.join(parts)} in {results}.{nearest('/'.join(parts), known)} "
+            f"Models: {', '.join(known) or 'none'}."
+        )
+    return Model.open(results.joinpath(*parts))
 
 
 def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:
     """Return {field: value} of `--set predictor.FIELD=VALUE` and of the short forms that were given."""
-    parsed = parse_assignments(assignments)
+    parsed = o.parse_assignments(assignments)
     others = sorted(set(parsed) - {"predictor"})
     if others:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -12,9 +12,8 @@ from nnunet_cli import options as o
 from nnunet_cli.groups import grouped
 from nnunet_cli.launch import launch
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.data.plans import Plans
+from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.runtime.processes import distributed_rank
-from nnunet_core.stages.plan import describe
 from nnunet_core.stages.run import Request, opened
 from nnunet_core.stages.select import dice_by_name
 
@@ -134,7 +133,7 @@ def train(
 def _print_plans(plans: Plans) -> None:
     table = Table(title=f"Plans of {plans.dataset} by {plans.planner}", title_justify="left")
     table.add_column("")
-    facts = {name: describe(configuration) for name, configuration in plans.configurations.items()}
+    facts = {name: _describe(configuration) for name, configuration in plans.configurations.items()}
     for name in facts:
         table.add_column(name, overflow="fold")
     for row in next(iter(facts.values()), {}):
@@ -146,3 +145,26 @@ def _print_plans(plans: Plans) -> None:
             console.print(f"{name}: {note}", soft_wrap=True)
     for name, reason in plans.skipped.items():
         console.print(f"no {name}: {reason}", soft_wrap=True)
+
+
+def _describe(configuration: Configuration) -> dict[str, Any]:
+    """Return the plain facts of a configuration for tables."""
+    network = configuration.network
+    return {
+        "spacing (mm)": " x ".join(f"{v:.4g}" for v in configuration.spacing),
+        "median shape": " x ".join(map(str, configuration.median_shape)),
+        "patch size": " x ".join(map(str, configuration.patch_size)),
+        "batch size": str(configuration.batch_size),
+        "pooling per axis": " x ".join(
+            str(sum(kernel[axis] > 1 for kernel in network.pool_kernels))
+            for axis in range(network.dimensions)
+        ),
+        "features": ", ".join(
+            str(network.features(stage)) for stage in range(len(network.conv_kernels))
+        ),
+        "axis order": str(configuration.transpose_forward),
+        "normalisation": ", ".join(
+            n.scheme + (" (mask)" if n.use_mask else "") for n in configuration.normalization
+        ),
+        "preprocessor": configuration.preprocessor,
+    }

@@ -171,14 +171,10 @@ class Dataset:
             header = self.image_format.header(case.images[0])
         except ImageError:
             return 0
-        growth = (
-            1.0 if spacing is None else 1 + max(1.0, math.prod(header.spacing) / math.prod(spacing))
-        )
-        return int(
-            growth
-            * math.prod(header.shape)
-            * (_BYTES_PER_VALUE * len(self.channels) + _BYTES_PER_VOXEL)
-        )
+        voxels = float(math.prod(header.shape))
+        if spacing is not None:
+            voxels *= 1 + max(1.0, math.prod(header.spacing) / math.prod(spacing))
+        return int(voxels * (_BYTES_PER_VALUE * len(self.channels) + _BYTES_PER_VOXEL))
 
     @functools.cached_property
     def digest(self) -> str:

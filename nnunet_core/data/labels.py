@@ -100,11 +100,8 @@ def _value(value: Any, source: object) -> int:
 
 
 def _values(value: Any, source: object) -> tuple[int, ...]:
-    return (
-        tuple(_value(v, source) for v in value)
-        if isinstance(value, list | tuple)
-        else (_value(value, source),)
-    )
+    several = value if isinstance(value, list | tuple) else (value,)
+    return tuple(_value(each, source) for each in several)
 
 
 def label_type(highest: int) -> type[np.uint8 | np.uint16]:

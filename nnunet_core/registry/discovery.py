@@ -127,35 +127,31 @@ class Registry:
         registry = cls()
         denied = _names_in(DENY_VARIABLE) | set(deny)
         allowed = _names_in(ALLOW_VARIABLE)
-        claims: dict[str, dict[tuple[str, str], metadata.EntryPoint]] = {}
+        claims: dict[str, dict[PluginInfo, metadata.EntryPoint]] = {}
         for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
-            owner = (entry.dist.name if entry.dist else "?", entry.value)
-            claims.setdefault(entry.name, {})[owner] = entry
-        for name in sorted(claims, key=lambda n: (not _own(claims[n].values()), n)):
-            own = _own(claims[name].values())
+            dist = entry.dist
+            distribution, version = (dist.name, dist.version) if dist else (None, None)
+            info = PluginInfo(entry.name, entry.value, distribution, version, status="active")
+            claims.setdefault(entry.name, {})[info] = entry
+        for name in sorted(claims, key=lambda n: (not _own(claims[n]), n)):
+            own = _own(claims[name])
             blocked = name in denied or bool(allowed and name not in allowed and not own)
             # nobody can take the name of a plugin of ours, or stop it by claiming that name
-            registry._admit(own or list(claims[name].values()), blocked)
+            registry._admit(own or claims[name], blocked)
         return registry
 
-    def _admit(self, entries: list[metadata.EntryPoint], blocked: bool) -> None:
+    def _admit(self, claims: Mapping[PluginInfo, metadata.EntryPoint], blocked: bool) -> None:
         """Load the plugin that these entries claim to be, or record why not."""
-        first = entries[0]
-        distribution, version = (
-            (first.dist.name, first.dist.version) if first.dist else (None, None)
-        )
-        info = PluginInfo(first.name, first.value, distribution, version, status="active")
-        if len(entries) > 1:
-            owners = " and ".join(
-                f"{e.dist.name} {e.dist.version}" if e.dist else "?" for e in entries
-            )
+        info, entry = next(iter(claims.items()))
+        if len(claims) > 1:
+            owners = " and ".join(f"{i.distribution} {i.version}" for i in claims)
             error = f"{owners} both register a plugin named '{info.name}'; neither is loaded. Uninstall one of them."
             info = replace(info, status="broken", error=error, distribution=None, version=None)
         elif blocked:
             info = replace(info, status="blocked")
         else:
             try:
-                self.register(first.load(), info)
+                self.register(entry.load(), info)
             except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it becomes a row
                 kind = "" if isinstance(error, NnunetError) else f"{type(error).__name__}: "
                 info = replace(info, status="broken", error=f"{kind}{error}", cause=error)
@@ -247,23 +243,20 @@ class Registry:
 
     def _unknown(self, kind: str, reference: str, names: list[str]) -> str:
         broken = [info.name for info in self._plugins.values() if info.status == "broken"]
-        hint = (
-            f" These plugins are broken and register nothing: {', '.join(broken)}."
-            if broken
-            else ""
-        )
-        code = (
-            "" if kind == "variant" else " Code of your own is named as 'package.module:Attribute'."
-        )
+        hint = f" These plugins are broken and register nothing: {', '.join(broken)}."
+        code = " Code of your own is named as 'package.module:Attribute'."
         return (
             f"There is no {kind} named '{reference}'.{nearest(reference, names)} "
-            f"Available: {', '.join(sorted(names)) or 'none'}.{code}{hint}"
+            f"Available: {', '.join(sorted(names)) or 'none'}."
+            f"{'' if kind == _VARIANT else code}{hint if broken else ''}"
         )
 
 
-def _own(entries: Iterable[metadata.EntryPoint]) -> list[metadata.EntryPoint]:
-    """Return the entries that our own distribution declares."""
-    return [entry for entry in entries if entry.dist is not None and entry.dist.name == OWN]
+def _own(
+    claims: Mapping[PluginInfo, metadata.EntryPoint],
+) -> dict[PluginInfo, metadata.EntryPoint]:
+    """Return those that our own distribution declares."""
+    return {info: entry for info, entry in claims.items() if info.distribution == OWN}
 
 
 def _names_in(variable: str) -> set[str]:

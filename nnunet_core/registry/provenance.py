@@ -67,6 +67,6 @@ def library_versions() -> dict[str, str]:
     return {name: installed[name.lower()] for name in _LIBRARIES if name.lower() in installed}
 
 
-def identity(components: Mapping[str, ComponentRecord]) -> str:
+def components_digest(components: Mapping[str, ComponentRecord]) -> str:
     """Return 16 hexadecimal digits that identify a choice of components with all their settings."""
     return files.digest({kind: record.identity() for kind, record in components.items()})

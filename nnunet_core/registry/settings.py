@@ -6,42 +6,13 @@ import dataclasses
 import inspect
 import json
 import typing
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
 from nnunet_core.errors import PluginError, SettingsError, nearest
-from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.registry.discovery import Resolved
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Parse `KIND.FIELD=VALUE` arguments of `--set` to {kind: {field: value}}.
-
-    VALUE is read as JSON, and as plain text when it is not JSON. `KIND.FIELD.KEY=VALUE` sets one entry of a mapping.
-
-    Raises:
-        SettingsError: No `=`, no field, or a kind that does not exist.
-    """
-    settings: dict[str, dict[str, Any]] = {}
-    for text in assignments:
-        path, equals, value = text.partition("=")
-        kind, *fields = path.strip().split(".")
-        if not equals or not fields or not all(fields):
-            raise SettingsError(
-                f"--set got '{text}'; it takes KIND.FIELD=VALUE, for example trainer.epochs=50."
-            )
-        if kind not in RUN_KINDS:
-            raise SettingsError(
-                f"--set got '{text}': there is no kind '{kind}'.{nearest(kind, RUN_KINDS)} Kinds: {', '.join(RUN_KINDS)}."
-            )
-        target = settings.setdefault(kind, {})
-        for part in fields[:-1]:
-            target = target.setdefault(part, {})
-        target[fields[-1]] = _json_or_text(value)
-    return settings
 
 
 def build(resolved: Resolved) -> Any:
@@ -129,10 +100,3 @@ def _hints(target: Any) -> dict[str, Any]:
         if not dataclasses.is_dataclass(target):
             raise
         return typing.get_type_hints(target, include_extras=True)
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value

@@ -218,7 +218,8 @@ class Digests:
 
     @staticmethod
     def _row(path: Path, known: Any) -> list[Any]:
-        parts = content_files(path)
+        # a folder counts as one image
+        parts = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
         stats = [part.stat() for part in parts]
         state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]
         match known:
@@ -226,11 +227,6 @@ class Digests:
                 return known
         digests = [file_digest(part) for part in parts]
         return [state, digests[0] if path.is_file() else digest([[p.name for p in parts], digests])]
-
-
-def content_files(path: Path) -> list[Path]:
-    """Return the file itself, or the files of a folder that counts as one image, sorted."""
-    return sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
 
 
 @contextlib.contextmanager

@@ -98,26 +98,18 @@ def connect(
             f"trained, or were validated with another predictor. Run: nnunet train {dataset.name} -c "
             f"{previous.configuration_name} --folds {folds}, with the same options, or let 'nnunet run' do it."
         )
-    store = LabelStore(
-        experiment.folder / ("previous_stage_all" if ALL in splits else "previous_stage")
-    )
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {
         name: files.digest([digests[name], experiment.store.record(name).key]) for name in sources
     }
-    if _missing(store, keys):
-        with locks.held(
-            store.folder / locks.NAME,
-            f"the inputs of {experiment.configuration_name}",
-            experiment.report,
-        ):
-            todo = _missing(store, keys)  # another run may have prepared them while this one waited
-            _prepare(experiment, store, {name: (sources[name], keys[name]) for name in todo})
-    return dataclasses.replace(experiment, previous=store, previous_digest=files.digest(keys))
-
-
-def _missing(store: LabelStore, keys: Mapping[str, str]) -> list[str]:
-    return [name for name, key in keys.items() if not store.is_current(name, key)]
+    name = "previous_stage_all" if ALL in splits else "previous_stage"
+    store = LabelStore(experiment.folder / name, keys)
+    if store.missing():
+        purpose = f"the inputs of {experiment.configuration_name}"
+        with locks.held(store.folder / locks.NAME, purpose, experiment.report):
+            todo = store.missing()  # another run may have prepared them while this one waited
+            _prepare(experiment, store, {name: (sources[name], key) for name, key in todo.items()})
+    return dataclasses.replace(experiment, previous=store)
 
 
 def _prepare(

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.contracts.predictor import Predictor, TrainedModel
 from nnunet_core.contracts.preprocessor import Preprocessor
-from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import PreparedGeometry
 from nnunet_core.data.labels import Labels, label_type
 from nnunet_core.errors import PluginError
 from nnunet_core.stages.cascade import append_one_hot
 from nnunet_core.stages.prepare import on_device
-from nnunet_core.store.models import ModelDocument
 
 
 @dataclass(frozen=True)
@@ -37,23 +33,13 @@ class CasePredictor:
     @classmethod
     def open(
         cls,
-        document: ModelDocument,
-        folds: tuple[Path, ...],
-        network: NetworkBuilder,
+        model: TrainedModel,
         predictor: Predictor,
         preprocessor: Preprocessor,
-        runtime: Runtime,
     ) -> CasePredictor:
-        """Load the weights of folds (their folders) of a model."""
-        model = TrainedModel(
-            folds=folds,
-            configuration=document.configuration,
-            labels=document.labels,
-            network=network,
-            runtime=runtime,
-            mirror_axes=document.mirror_axes,
-        )
-        return cls(predictor.load(model), on_device(preprocessor, runtime.device), document.labels)
+        """Load the networks."""
+        device = model.runtime.device
+        return cls(predictor.load(model), on_device(preprocessor, device), model.labels)
 
     def __call__(
         self, images: np.ndarray, geometry: PreparedGeometry, previous: np.ndarray | None = None

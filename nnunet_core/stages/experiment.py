@@ -11,7 +11,7 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.splits import Split
 from nnunet_core.registry.components import TRAINING_KINDS
-from nnunet_core.registry.provenance import component_record, identity
+from nnunet_core.registry.provenance import component_record, components_digest
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
@@ -32,7 +32,7 @@ class Experiment:
         folder: `results/<dataset>/<variant>/<configuration>`.
         runtime, seed: How to compute.
         report: Where progress goes.
-        previous, previous_digest: Label maps of the previous stage, in a cascade, and what they were made from.
+        previous: Label maps of the previous stage, in a cascade.
     """
 
     dataset: Dataset
@@ -45,7 +45,6 @@ class Experiment:
     seed: int
     report: Reporter
     previous: LabelStore | None = None
-    previous_digest: str = ""
 
     def fold_folder(self, fold: str) -> Path:
         """Return the folder of a fold."""
@@ -93,16 +92,16 @@ class Experiment:
         records = self.method.records(self.configuration)
         chosen = {kind: records[kind] for kind in TRAINING_KINDS}
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
-        initial = self.method.initial
+        initial, previous = self.method.initial, self.previous
         return files.digest(
             [
                 self.dataset.digest,
                 configuration,
-                identity(chosen),
+                components_digest(chosen),
                 list(split.train),
                 list(split.val),
                 self.seed,
-                self.previous_digest,
+                "" if previous is None else files.digest(previous.keys),
                 None if initial is None else initial.identity(),
             ]
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_core.contracts.abilities import built
+from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Trainer, TrainingTask
 from nnunet_core.data.splits import Split
 from nnunet_core.errors import StorageError
@@ -55,9 +56,8 @@ def train_fold(
         while not is_finished(folder, inputs, predictor):
             time.sleep(_LOOK_SECONDS)
         return {}
-    with locks.held(
-        experiment.folder / f".fold_{fold}{locks.NAME}", f"fold {fold}", report, wait=False
-    ):
+    lock = experiment.folder / f".fold_{fold}{locks.NAME}"
+    with locks.held(lock, f"fold {fold}", report, wait=False):
         if restart and folder.exists():
             _set_aside(folder, report, "as asked")
         return _train_fold(experiment, fold, split, folder)
@@ -66,15 +66,12 @@ def train_fold(
 def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
     report = experiment.report
     inputs, predictor = experiment.inputs_digest(split), experiment.predictor()
-    record = _current_record(folder, inputs, report)
-    if record is None:
-        record = _new_record(experiment, fold, inputs)
+    record = _current_record(folder, inputs, report) or _new_record(experiment, fold, inputs)
     _write_model_document(experiment)
     hooks = experiment.method.registry.hooks
     if record.status != "running" and in_several_processes():
-        _train(
-            experiment, folder, split, record
-        )  # the other processes wait to be told that there is nothing to do
+        # the other processes wait to be told that there is nothing to do
+        _train(experiment, folder, split, record)
     if record.is_validated(predictor) and (folder / VALIDATION / SUMMARY).is_file():
         report.message(f"fold {fold} is trained and validated already: {folder}")
         return dict(files.read_json(folder / VALIDATION / SUMMARY))
@@ -92,8 +89,7 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     summary = validate_fold(experiment, folder, split)
     _warn(report, hooks.fold_validated(record, folder, experiment.dataset, summary))
     record = _advance(record, "finished", folder)
-    mean = summary["results"]["mean"]
-    _warn(report, hooks.run_finished(record, folder, mean))
+    _warn(report, hooks.run_finished(record, folder, summary["results"]["mean"]))
     return summary
 
 
@@ -147,14 +143,16 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
     Writes `validation/CASE.ext` and `validation/summary.json`.
     """
     dataset, method = experiment.dataset, experiment.method
-    predict = CasePredictor.open(
-        document=experiment.document(),
+    model = TrainedModel(
         folds=(folder,),
+        configuration=experiment.configuration,
+        labels=dataset.labels,
         network=method.build("network"),
-        predictor=method.build("predictor"),
-        preprocessor=built(method.preprocessor(experiment.configuration)),
         runtime=experiment.runtime,
+        mirror_axes=experiment.mirror_axes(),
     )
+    preprocessor = built(method.preprocessor(experiment.configuration))
+    predict = CasePredictor.open(model, method.build("predictor"), preprocessor)
     target = folder / VALIDATION
     results = []
     with experiment.report.track("validate", len(split.val)) as tracker:

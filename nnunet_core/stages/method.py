@@ -14,7 +14,7 @@ from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import SettingsError, UsageError
 from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.provenance import component_record, identity
+from nnunet_core.registry.provenance import component_record, components_digest
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files
 
@@ -30,7 +30,7 @@ class Method:
         variant: Name of the variant that it started from.
         components: {kind: resolved component}; `preprocessor` is absent while the plans decide it.
         preprocessor_settings: Settings for the preprocessor that the plans name.
-        variant_components, variant_preprocessor_settings: Those of the variant without the user's changes, for naming.
+        unchanged: The variant without the user's changes, for naming; None is this method itself.
         initial: Weights that its trainings start from.
     """
 
@@ -38,8 +38,7 @@ class Method:
     variant: str
     components: Mapping[str, Resolved]
     preprocessor_settings: Mapping[str, Any]
-    variant_components: Mapping[str, Resolved]
-    variant_preprocessor_settings: Mapping[str, Any]
+    unchanged: Method | None = None
     initial: InitialWeights | None = None
 
     def build(self, kind: str) -> Any:
@@ -62,29 +61,26 @@ class Method:
     @functools.cached_property
     def name(self) -> str:
         """The results folder: the variant's name, with what was changed and a digest when anything was changed."""
-        mine = _identity(self.components, self.preprocessor_settings)
+        mine, plain = self._digest(), self.unchanged or self
         if self.initial is not None:
             mine = files.digest([mine, self.initial.identity()])
-        elif mine == _identity(self.variant_components, self.variant_preprocessor_settings):
+        elif mine == plain._digest():
             return self.variant
+        references = {kind: resolved.reference for kind, resolved in plain.components.items()}
         changed = [
             resolved.name
             for kind, resolved in self.components.items()
-            if kind in TRAINING_KINDS
-            and resolved.reference != _reference(self.variant_components.get(kind))
+            if kind in TRAINING_KINDS and resolved.reference != references.get(kind)
         ]
         return f"{'_'.join([self.variant, *changed])}-{mine[:8]}"
 
-    def describe(self) -> list[tuple[str, str, str]]:
-        """Return (kind, reference, "distribution version") rows for the header of a run."""
-        return [
-            (
-                kind,
-                resolved.reference,
-                f"{resolved.distribution} {resolved.version}" if resolved.distribution else "local",
-            )
+    def _digest(self) -> str:
+        records = {
+            kind: component_record(resolved)
             for kind, resolved in self.components.items()
-        ]
+            if kind in TRAINING_KINDS
+        }
+        return files.digest([components_digest(records), dict(self.preprocessor_settings)])
 
 
 def choose(
@@ -110,7 +106,6 @@ def choose(
     chosen = {**base.choices(), **named.choices()}
     variant_settings = {kind: dict(values) for kind, values in named.settings.items()}
     _check_kinds(variant_settings, f"variant '{variant}'")
-    plain = _resolve(registry, chosen, variant_settings)
     own = {kind: reference for kind, reference in (choices or {}).items() if reference}
     kept = {kind: values for kind, values in variant_settings.items() if kind not in own}
     merged = {
@@ -118,14 +113,23 @@ def choose(
         for kind in {*kept, *(settings or {})}
     }
     _check_kinds(merged, "--set")
-    return Method(
-        registry=registry,
-        variant=named.name,
-        components=_resolve(registry, {**chosen, **own}, merged),
-        preprocessor_settings=merged.get("preprocessor", {}),
-        variant_components=plain,
-        variant_preprocessor_settings=variant_settings.get("preprocessor", {}),
-    )
+    plain = _resolve(registry, named.name, chosen, variant_settings)
+    mine = _resolve(registry, named.name, {**chosen, **own}, merged)
+    return replace(mine, unchanged=plain)
+
+
+def _resolve(
+    registry: Registry,
+    variant: str,
+    references: Mapping[str, str],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> Method:
+    components = {
+        kind: registry.resolve(kind, references[kind]).with_settings(settings.get(kind, {}))
+        for kind in RUN_KINDS
+        if kind in references
+    }
+    return Method(registry, variant, components, settings.get("preprocessor", {}))
 
 
 def starting_from(method: Method, path: Path | None, frozen: Sequence[str] = ()) -> Method:
@@ -155,32 +159,9 @@ def starting_from(method: Method, path: Path | None, frozen: Sequence[str] = ())
     return replace(method, initial=initial)
 
 
-def _resolve(
-    registry: Registry, chosen: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Resolved]:
-    return {
-        kind: registry.resolve(kind, chosen[kind]).with_settings(settings.get(kind, {}))
-        for kind in RUN_KINDS
-        if kind in chosen
-    }
-
-
 def _check_kinds(settings: Mapping[str, object], source: str) -> None:
     unknown = [kind for kind in settings if kind not in RUN_KINDS]
     if unknown:
         raise SettingsError(
             f"{source} sets fields of '{unknown[0]}', which is no kind. Kinds: {', '.join(RUN_KINDS)}."
         )
-
-
-def _identity(components: Mapping[str, Resolved], preprocessor_settings: Mapping[str, Any]) -> str:
-    records = {
-        kind: component_record(resolved)
-        for kind, resolved in components.items()
-        if kind in TRAINING_KINDS
-    }
-    return files.digest([identity(records), dict(preprocessor_settings)])
-
-
-def _reference(resolved: Resolved | None) -> str | None:
-    return resolved.reference if resolved else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any
 
 from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.contracts.planner import Planner
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
-from nnunet_core.data.plans import Configuration, Plans
+from nnunet_core.data.plans import Plans
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.provenance import code_identity, component_record
 from nnunet_core.runtime import locks
@@ -30,17 +30,13 @@ def make_fingerprint(
     planner: Planner = method.build("planner")
     key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
     path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
-    if path.is_file():
-        return Fingerprint.read(path)
-    with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
-        if path.is_file():
-            return Fingerprint.read(path)
-        with report.track("fingerprint", len(dataset.training)) as tracker:
-            result = planner.fingerprint(
-                dataset, workers, progress=lambda name: tracker.advance(1, name)
-            )
-        result.write(path)
-        return result
+    if not path.is_file():
+        with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
+            if not path.is_file():  # another run may have written it while this one waited
+                with report.track("fingerprint", len(dataset.training)) as tracker:
+                    advance = functools.partial(tracker.advance, 1)
+                    planner.fingerprint(dataset, workers, progress=advance).write(path)
+    return Fingerprint.read(path)
 
 
 def make_plans(
@@ -84,26 +80,3 @@ def _check_patches(plans: Plans, network: NetworkBuilder, path: Path) -> None:
                     f"Plans {path}: {name} has patch_size {configuration.patch_size}, but the network "
                     f"{type(network).__name__} needs a multiple of {step} along axis {axis}: {nearest_sizes}."
                 )
-
-
-def describe(configuration: Configuration) -> dict[str, Any]:
-    """Return the plain facts of a configuration for tables."""
-    network = configuration.network
-    return {
-        "spacing (mm)": " x ".join(f"{v:.4g}" for v in configuration.spacing),
-        "median shape": " x ".join(map(str, configuration.median_shape)),
-        "patch size": " x ".join(map(str, configuration.patch_size)),
-        "batch size": str(configuration.batch_size),
-        "pooling per axis": " x ".join(
-            str(sum(kernel[axis] > 1 for kernel in network.pool_kernels))
-            for axis in range(network.dimensions)
-        ),
-        "features": ", ".join(
-            str(network.features(stage)) for stage in range(len(network.conv_kernels))
-        ),
-        "axis order": str(configuration.transpose_forward),
-        "normalisation": ", ".join(
-            n.scheme + (" (mask)" if n.use_mask else "") for n in configuration.normalization
-        ),
-        "preprocessor": configuration.preprocessor,
-    }

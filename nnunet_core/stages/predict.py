@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.postprocessor import Postprocessor
+from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry
@@ -78,15 +79,19 @@ class ModelPredictor:
             PluginError: A package that the model needs is missing; the message says what to install.
         """
         folds = model.folds(options.folds)
-        case = CasePredictor.open(
-            document=model.document,
+        document = model.document
+        networks = TrainedModel(
             folds=folds,
+            configuration=document.configuration,
+            labels=document.labels,
             network=built(model.component(registry, "network", report)),
-            predictor=built(_predictor(model, registry, options, report)),
-            preprocessor=built(model.component(registry, "preprocessor", report)),
             runtime=options.runtime,
+            mirror_axes=document.mirror_axes,
         )
-        state = _postprocessing(model, options, weights_digests(folds))
+        predictor = built(_predictor(model, registry, options, report))
+        preprocessor = built(model.component(registry, "preprocessor", report))
+        case = CasePredictor.open(networks, predictor, preprocessor)
+        state = postprocessing_state(model, weights_digests(folds)) if options.postprocess else None
         if options.postprocess and state is None:
             report.warning(
                 f"No postprocessing: none was fitted on the validation cases of {', '.join(fold.name for fold in folds)} of "
@@ -194,13 +199,6 @@ def _previous(model: Model, options: PredictionOptions) -> tuple[Model, Predicti
     )
 
 
-def _postprocessing(
-    model: Model, options: PredictionOptions, weights: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """Return what the postprocessor decided for the folds that predict; None where it is not asked for, or never did."""
-    return postprocessing_state(model, weights) if options.postprocess else None
-
-
 def _record(model: Model, registry: Registry, options: PredictionOptions) -> PredictionRecord:
     """Identify everything that a prediction depends on, the stage before a cascade included."""
     folds = model.folds(options.folds)
@@ -212,7 +210,7 @@ def _record(model: Model, registry: Registry, options: PredictionOptions) -> Pre
         predictor.identity(),
         list(weights.values()),
         options.postprocess,
-        _postprocessing(model, options, weights),
+        postprocessing_state(model, weights) if options.postprocess else None,
         None if before is None else _record(before[0], registry, before[1]).identity,
     ]
     return PredictionRecord(

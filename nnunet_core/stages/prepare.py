@@ -12,7 +12,7 @@ from nnunet_core.runtime import files, locks
 from nnunet_core.store.prepared import PreparedStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from nnunet_core.contracts.preprocessor import Preprocessor
     from nnunet_core.data.cases import Case, PreparedCase
@@ -46,21 +46,19 @@ def case_keys(
         "preprocessor": dict(preprocessor_identity),
         "foreground": dataset.labels.foreground,
     }
-    parts = [case.paths for case in dataset.training]
-    digests = iter(dataset.file_digests([path for paths in parts for path in paths]))
-    keys = {}
-    for case, paths in zip(dataset.training, parts, strict=True):
-        mine = [next(digests) for _ in paths]
-        images, label = mine[: len(case.images)], mine[len(case.images) :]
-        keys[case.name] = files.digest(
+    paths = [path for case in dataset.training for path in case.paths]
+    digests = dict(zip(paths, dataset.file_digests(paths), strict=True))
+    return {
+        case.name: files.digest(
             {
                 **common,
-                "images": images,
-                "label": label[0] if label else None,
+                "images": [digests[path] for path in case.images],
+                "label": digests[case.label] if case.label else None,
                 "metadata": dict(case.metadata),
             }
         )
-    return keys
+        for case in dataset.training
+    }
 
 
 def prepare_cases(
@@ -70,34 +68,20 @@ def prepare_cases(
     store: PreparedStore,
     keys: Mapping[str, str],
     workers: Workers,
-    progress: Callable[[str], None] | None = None,
-) -> None:
-    """Load, prepare and store cases.
-
-    Args:
-        dataset: Where the cases are.
-        configuration: What to prepare for.
-        preprocessor: Built component; it is pickled when there are several processes.
-        store: Where prepared cases go.
-        keys: {name: key} of what to prepare, from `case_keys`.
-        workers: Processes to work in.
-        progress: Called with the name of each case when it is stored.
+) -> Iterator[str]:
+    """Load, prepare and store the cases of {name: key} (see `case_keys`); yield the name of each when it is stored.
 
     Raises:
         NnunetError: The first error of loading, preparing or storing a case, or a process that died. Cases that were
             stored before stay.
     """
-    jobs = [(dataset.case(name), key) for name, key in keys.items()]
-    work = functools.partial(_prepare, dataset.slim(), configuration, preprocessor, store)
-    results = workers.each(
-        work,
-        jobs,
+    slim = PreparedStore(store.folder)  # without keys: cheap to send to another process
+    return workers.each(
+        functools.partial(_prepare, dataset.slim(), configuration, preprocessor, slim),
+        [(dataset.case(name), key) for name, key in keys.items()],
         cost=lambda job: dataset.memory(job[0], configuration.spacing),
         name=lambda job: f"case {job[0].name}",
     )
-    for name in results:
-        if progress is not None:
-            progress(name)
 
 
 def prepare_case(
@@ -151,31 +135,18 @@ def prepare(
     resolved = method.preprocessor(configuration)
     identity = component_record(resolved).identity()
     key = files.digest([configuration.preprocessing_inputs(), identity])
-    store = PreparedStore(
-        workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}"
-    )
+    folder = workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}"
     keys = case_keys(dataset, configuration, identity)
-    if not _missing(store, keys, verify):
-        return dataclasses.replace(store, keys=keys)
-    with locks.held(store.folder / locks.NAME, f"preprocessing {dataset.name}", report):
-        todo = _missing(
-            store, keys, verify
-        )  # another run may have prepared them while this one waited
-        with report.track(
-            f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)
-        ) as tracker:
-            advance = lambda name: tracker.advance(1, name)  # noqa: E731
-            prepare_cases(
-                dataset,
-                configuration,
-                on_device(built(resolved), device),
-                store,
-                todo,
-                workers,
-                advance,
-            )
-    return dataclasses.replace(store, keys=keys)
-
-
-def _missing(store: PreparedStore, keys: Mapping[str, str], verify: bool) -> dict[str, str]:
-    return {name: key for name, key in keys.items() if not store.is_current(name, key, verify)}
+    store = PreparedStore(folder, keys)
+    if store.missing(verify):
+        with locks.held(folder / locks.NAME, f"preprocessing {dataset.name}", report):
+            todo = store.missing(verify)  # another run may have prepared some meanwhile
+            preprocessor = on_device(built(resolved), device)
+            with report.track(
+                f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)
+            ) as tracker:
+                for name in prepare_cases(
+                    dataset, configuration, preprocessor, store, todo, workers
+                ):
+                    tracker.advance(1, name)
+    return store

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_core.contracts.abilities import built
-from nnunet_core.contracts.dataset import DatasetMaker
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Plans
@@ -93,35 +91,6 @@ class RunResult:
     predictions: tuple[Path, ...] = ()
     prediction_dice: Mapping[str, float] = field(default_factory=dict)
     prediction_mean_dice: float = math.nan
-
-
-def made(request: Request, registry: Registry, workspace: Workspace, report: Reporter) -> Request:
-    """Return the request with the folder of its dataset, which a plugin makes if it is known by that name.
-
-    What the user chose stays as it is; the rest is what the maker of the dataset says (contracts.DatasetMaker). Predictions
-    in the dataset's own output folder are replaced by those of the last run.
-
-    Raises:
-        NnunetError: The dataset cannot be made.
-    """
-    if request.dataset not in {resolved.name for resolved in registry.components("dataset")}:
-        return request
-    maker: DatasetMaker = built(registry.resolve("dataset", request.dataset))
-    folder = maker.make(workspace.raw, report)
-    usual = Request(dataset=request.dataset)
-    predict = folder / maker.predict if maker.predict else None
-    output = workspace.results / folder.name / "predictions" if maker.predict else None
-    return replace(
-        request,
-        dataset=str(folder),
-        variant=(maker.variant or usual.variant)
-        if request.variant == usual.variant
-        else request.variant,
-        folds=maker.folds if request.folds == usual.folds else request.folds,
-        predict=request.predict or predict,
-        options=request.options if request.output else replace(request.options, overwrite=True),
-        output=request.output or output,
-    )
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def dice_by_name(summary: Mapping[str, Any], dataset: Dataset) -> dict[str, floa
     mean, labels = summary["results"]["mean"], dataset.labels
     keys = labels.region_names or tuple(str(value) for value in labels.foreground)
     shown = {key: key if labels.regions else labels.names[int(key)] for key in keys}
-    return {shown[key]: _number(mean[key]["Dice"]) for key in keys}
+    values = {shown[key]: mean[key]["Dice"] for key in keys}
+    return {name: float("nan" if value is None else value) for name, value in values.items()}
 
 
 def best(results: Sequence[ConfigurationResult]) -> ConfigurationResult:
@@ -130,7 +131,3 @@ def _fit_postprocessing(
         component=component, folds=tuple(folds), weights=weights, inputs=inputs, state=dict(state)
     ).write(path)
     return state
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

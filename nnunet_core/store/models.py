@@ -10,10 +10,10 @@ from typing import Literal
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.weights import InitialWeights
-from nnunet_core.errors import PluginError, UsageError, nearest
+from nnunet_core.errors import PluginError, UsageError
 from nnunet_core.registry.components import TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.provenance import identity
+from nnunet_core.registry.provenance import components_digest
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
@@ -62,7 +62,12 @@ class ModelDocument(files.Document):
         }
         initial = None if self.initial is None else self.initial.identity()
         return files.digest(
-            [configuration, self.labels.model_dump(mode="json"), identity(training), initial]
+            [
+                configuration,
+                self.labels.model_dump(mode="json"),
+                components_digest(training),
+                initial,
+            ]
         )
 
 
@@ -119,12 +124,13 @@ class Model:
 
     def trained(self) -> dict[str, tuple[Path, FoldRecord]]:
         """Return {name of a trained fold: its folder and record}."""
-        found = ((path, _record(path)) for path in sorted(self.folder.glob("fold_*")))
-        return {
-            path.name.removeprefix("fold_"): (path, record)
-            for path, record in found
-            if record is not None
-        }
+        found = {}
+        for folder in sorted(self.folder.glob("fold_*")):
+            if (folder / WEIGHTS).is_file() and (folder / RUN_FILE).is_file():
+                record = FoldRecord.read(folder / RUN_FILE)
+                if record.status != "running":
+                    found[folder.name.removeprefix("fold_")] = folder, record
+        return found
 
     def component(self, registry: Registry, kind: str, report: Reporter) -> Resolved:
         """Resolve a component as the model was trained with it; warn when another version is installed.
@@ -137,11 +143,8 @@ class Model:
             resolved = registry.resolve(kind, record.reference).with_settings(record.settings)
             resolved.load()
         except (PluginError, UsageError) as error:
-            install = (
-                f"Run: pip install '{record.distribution}=={record.version}'"
-                if record.distribution
-                else ""
-            )
+            package = f"'{record.distribution}=={record.version}'"
+            install = f"Run: pip install {package}" if record.distribution else ""
             raise PluginError(
                 f"The model {self.folder} needs the {kind} '{record.reference}' "
                 f"of {record.distribution or record.target} {record.version or ''}, which cannot be loaded: {error} {install}"
@@ -157,29 +160,3 @@ class Model:
 def weights_digests(folds: Iterable[Path]) -> dict[str, str]:
     """Return {name of a fold: digest of its weights file}; every file is read whole."""
     return {fold.name.removeprefix("fold_"): files.file_digest(fold / WEIGHTS) for fold in folds}
-
-
-def _record(fold: Path) -> FoldRecord | None:
-    """Return the record of a fold that is trained, else None."""
-    if not (fold / WEIGHTS).is_file() or not (fold / RUN_FILE).is_file():
-        return None
-    record = FoldRecord.read(fold / RUN_FILE)
-    return None if record.status == "running" else record
-
-
-def find_model(results: Path, dataset: str, variant: str, configuration: str) -> Model:
-    """Open `results/<dataset>/<variant>/<configuration>`.
-
-    Raises:
-        UsageError: It does not exist; the message lists what does.
-    """
-    folder = results / dataset / variant / configuration
-    if not (folder / FILE).is_file():
-        known = sorted(
-            str(path.parent.relative_to(results)) for path in results.glob(f"*/*/*/{FILE}")
-        )
-        wanted = f"{dataset}/{variant}/{configuration}"
-        raise UsageError(
-            f"There is no trained model {wanted} in {results}.{nearest(wanted, known)} Models: {', '.join(known) or 'none'}."
-        )
-    return Model.open(folder)

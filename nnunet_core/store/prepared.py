@@ -110,9 +110,11 @@ class _Store:
 
     Attributes:
         folder: Created by the first write.
+        keys: {name: digest of everything that the entry was computed from}.
     """
 
     folder: Path
+    keys: Mapping[str, str] = field(default_factory=dict)
     _record: ClassVar[type[EntryRecord]] = EntryRecord
 
     def is_current(self, name: str, key: str, verify: bool = False) -> bool:
@@ -122,6 +124,12 @@ class _Store:
         except StorageError:
             return False
         return record.key == key and not self._problems(name, record, verify)
+
+    def missing(self, verify: bool = False) -> dict[str, str]:
+        """Return the part of `keys` whose entries are not current."""
+        return {
+            name: key for name, key in self.keys.items() if not self.is_current(name, key, verify)
+        }
 
     def remove(self, name: str) -> None:
         """Delete an entry and what interrupted writers left of it; nothing happens if there is none."""
@@ -172,7 +180,6 @@ class PreparedStore(_Store):
         keys: {name: digest of everything that the case was computed from}; a case of another one is not opened.
     """
 
-    keys: Mapping[str, str] = field(default_factory=dict)
     _record: ClassVar[type[EntryRecord]] = CaseRecord
 
     def names(self) -> tuple[str, ...]:
@@ -250,6 +257,7 @@ class LabelStore(_Store):
 
     Attributes:
         folder: Created by the first write.
+        keys: {name: digest of everything that the label map was computed from}.
     """
 
     def write(self, name: str, label: np.ndarray, key: str, patch_size: Sequence[int]) -> None:

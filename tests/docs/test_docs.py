@@ -22,12 +22,13 @@ from nnunet_builtin.datasets.metadata import training_metadata
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.app import commands
+from nnunet_cli.options import parse_assignments
 from nnunet_core import errors
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.splits import Splits
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
-from nnunet_core.registry.settings import build, full_settings, parse_assignments
+from nnunet_core.registry.settings import build, full_settings
 from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.store.models import ModelDocument

@@ -10,9 +10,10 @@ import test_losses
 import typer
 
 from nnunet_cli.app import commands
+from nnunet_cli.options import parse_assignments
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.settings import full_settings, parse_assignments
+from nnunet_core.registry.settings import full_settings
 from nnunet_core.stages.method import choose
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,7 +16,7 @@ from nnunet_builtin.computing.devices import PRECISIONS, ResolvedRuntime
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
-from nnunet_builtin.training.loading import Step
+from nnunet_builtin.training.loading import Iteration
 from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.contracts.trainer import Runtime, TrainingTask
@@ -177,7 +177,7 @@ class OwnStep:
 
     def __call__(self) -> float:
         """Return the loss."""
-        return self.loop._training_step(Step(0, 0, training=True), self.batch, updating=True)
+        return self.loop._training_step(Iteration(0, 0, training=True), self.batch, updating=True)
 
     def pinned(self) -> OwnStep:
         """Return the same step on a batch in pinned memory, where nnunetv2's loaders put theirs."""

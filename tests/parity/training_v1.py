@@ -27,7 +27,7 @@ from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.networks.state_names import from_v1
-from nnunet_builtin.training.loading import Step
+from nnunet_builtin.training.loading import Iteration
 from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.optimization import learning_rate
 from nnunet_builtin.training.trainer import TrainerV2
@@ -100,7 +100,7 @@ def our_steps(name: str, shapes: dict[str, Any], kind: str, **settings: Any) -> 
         images, label = (torch.from_numpy(array) for array in draw_batch(problem, step))
         batch = {"images": images.to(getattr(torch, kind)), "label": label, "names": ["drawn"]}
         with computing(loop.runtime, deterministic=False):
-            losses.append(loop._training_step(Step(epoch, index, True), batch, True))
+            losses.append(loop._training_step(Iteration(epoch, index, True), batch, True))
     weights = loop.state.network.state_dict()
     return {
         "losses": losses,

@@ -46,7 +46,7 @@ _USE_FEWER = "Use fewer loader processes (--workers; 0 loads in the training pro
 
 
 @dataclass(frozen=True)
-class Step:
+class Iteration:
     """The place of a batch in the training.
 
     Attributes:
@@ -74,7 +74,7 @@ class Failure:
 
 def steps_of(
     epochs: range, training_iterations: int, validation_iterations: int, position: int = 0
-) -> list[Step]:
+) -> list[Iteration]:
     """Return the batches in the order of their use: of every epoch, training first.
 
     Args:
@@ -85,7 +85,7 @@ def steps_of(
     """
     iterations = ((True, training_iterations), (False, validation_iterations))
     steps = [
-        Step(epoch, index, kind)
+        Iteration(epoch, index, kind)
         for epoch in epochs
         for kind, count in iterations
         for index in range(count)
@@ -120,7 +120,7 @@ class BatchDataset(Dataset[Any]):
         self.seed = seed
         self.positions = positions
 
-    def __getitem__(self, step: Step) -> dict[str, Any] | Failure:
+    def __getitem__(self, step: Iteration) -> dict[str, Any] | Failure:
         """Return `images` float32 (B, C, *patch), `label` int16 (B, 1, *patch) without -1, `names`; or a failure.
 
         For augmentations on tensors, training patches have the generator's size, labels are -1 outside, and `previous` is
@@ -145,17 +145,17 @@ class BatchDataset(Dataset[Any]):
             }
         return {**batch, **tensors}
 
-    def names(self, step: Step) -> list[str]:
+    def names(self, step: Iteration) -> list[str]:
         """Return the cases of a batch without making it."""
         return self._sampler(step).draw_names(self._random(step))
 
-    def _sampler(self, step: Step) -> PatchSampler:
+    def _sampler(self, step: Iteration) -> PatchSampler:
         return self.training if step.training else self.validation
 
-    def _random(self, step: Step) -> np.random.Generator:
+    def _random(self, step: Iteration) -> np.random.Generator:
         return np.random.default_rng([self.seed, step.epoch, step.index, step.training])
 
-    def _batch(self, step: Step) -> dict[str, Any]:
+    def _batch(self, step: Iteration) -> dict[str, Any]:
         rng, sampler, configuration = self._random(step), self._sampler(step), self.configuration
         if not step.training:
             batch = sampler.draw(rng, configuration.patch_size, self.positions)
@@ -175,11 +175,11 @@ class BatchDataset(Dataset[Any]):
 
 def batches(
     dataset: BatchDataset,
-    steps: Sequence[Step],
+    steps: Sequence[Iteration],
     workers: int,
     report: Reporter,
     patience: float = PATIENCE,
-) -> Generator[tuple[Step, dict[str, Any]], None, None]:
+) -> Generator[tuple[Iteration, dict[str, Any]], None, None]:
     """Yield the batches of a training in the order of their use.
 
     Workers that die or get stuck are named and replaced; nothing is lost, since a batch depends on its step alone.
@@ -225,8 +225,8 @@ class _WorkerError(Exception):
 
 
 def _stream(
-    dataset: BatchDataset, steps: Sequence[Step], workers: int, patience: float
-) -> Generator[tuple[Step, dict[str, Any]], None, None]:
+    dataset: BatchDataset, steps: Sequence[Iteration], workers: int, patience: float
+) -> Generator[tuple[Iteration, dict[str, Any]], None, None]:
     started = _process_context().Event() if workers else None
     iterator = iter(_loader(dataset, steps, workers, started))
     threads = ThreadpoolController()
@@ -259,7 +259,7 @@ def _end_workers(iterator: Any) -> None:
 
 
 def _loader(
-    dataset: BatchDataset, steps: Sequence[Step], workers: int, started: Any
+    dataset: BatchDataset, steps: Sequence[Iteration], workers: int, started: Any
 ) -> DataLoader[Any]:
     if workers == 0:
         return DataLoader(dataset, batch_size=None, sampler=steps, generator=torch.Generator())

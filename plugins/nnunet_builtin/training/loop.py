@@ -42,7 +42,7 @@ from nnunet_builtin.training.finetuning import (
     transfer,
 )
 from nnunet_builtin.training.first_batch import count_heads
-from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
+from nnunet_builtin.training.loading import BatchDataset, Iteration, batches, steps_of
 from nnunet_builtin.training.optimization import momentum
 from nnunet_builtin.training.progress import progress_picture
 from nnunet_core.contracts.abilities import AugmentsTensors, UsesArrays, ability
@@ -244,7 +244,10 @@ class Loop:
         return batches(dataset, steps, self.runtime.workers, task.report)
 
     def _epoch(
-        self, stream: Iterator[tuple[Step, dict]], tracker: Tracker, stopping: Callable[[], bool]
+        self,
+        stream: Iterator[tuple[Iteration, dict]],
+        tracker: Tracker,
+        stopping: Callable[[], bool],
     ) -> None:
         """Run an epoch to its end, or until somebody asks to stop."""
         progress, settings = self.state.progress, self.settings
@@ -283,7 +286,7 @@ class Loop:
                     group["momentum"], falling
                 )  # it may be lower, see _start_over
 
-    def _training_step(self, step: Step, batch: dict[str, Any], updating: bool) -> float:
+    def _training_step(self, step: Iteration, batch: dict[str, Any], updating: bool) -> float:
         state, settings = self.state, self.settings
         state.network.train()
         if self.task.initial is not None and self.task.initial.frozen:
@@ -310,7 +313,7 @@ class Loop:
             settings.updated(self)
         return float(value.detach())
 
-    def _accumulated(self, step: Step) -> int:
+    def _accumulated(self, step: Iteration) -> int:
         """Return the number of batches whose gradients make up the update that a step belongs to."""
         first = step.index - step.index % self.settings.accumulation
         return min(self.settings.accumulation, self.settings.iterations_per_epoch - first)

@@ -16,7 +16,7 @@ from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
-from nnunet_builtin.training.loading import BatchDataset, Step
+from nnunet_builtin.training.loading import BatchDataset, Iteration
 from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.sampling import PatchSampler
 from nnunet_builtin.training.trainer import TrainerV2
@@ -120,8 +120,11 @@ def check(dataset, fold, cases):
 def test_the_odd_case_is_trained_on_with_and_without_foreground_forced():
     sampler = PatchSampler(None, ALL, None, batch_size=2)
     batches = BatchDataset(sampler, sampler, None, None, seed=12345)
-    assert [batches.names(Step(0, index, True)).index(ALL[ODD]) for index in range(2)] == [0, 1]
-    assert ALL[ODD] in batches.names(Step(0, 1, False))
+    assert [batches.names(Iteration(0, index, True)).index(ALL[ODD]) for index in range(2)] == [
+        0,
+        1,
+    ]
+    assert ALL[ODD] in batches.names(Iteration(0, 1, False))
 
 
 CHANGES = [
@@ -235,7 +238,7 @@ def gradients_of_heads(loop, label):
         label.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
     value = loop._training_step(
-        Step(0, 0, True), {"images": images, "label": label, "names": ["drawn"]}, True
+        Iteration(0, 0, True), {"images": images, "label": label, "names": ["drawn"]}, True
     )
     assert np.isfinite(value)
     return [head.grad for head in heads]

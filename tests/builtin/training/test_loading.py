@@ -18,7 +18,7 @@ from listening import Listener
 
 from nnunet_builtin.augmentation.v2 import AugmentationV2, NoAugmentation
 from nnunet_builtin.training import loading
-from nnunet_builtin.training.loading import BatchDataset, Step, batches, steps_of
+from nnunet_builtin.training.loading import BatchDataset, Iteration, batches, steps_of
 from nnunet_builtin.training.sampling import PatchSampler
 from nnunet_core.data.cases import PreparedCase, PreparedGeometry
 from nnunet_core.data.images import Geometry
@@ -102,7 +102,7 @@ def assert_equal(found, expected):
 def test_order_types_and_shapes(store):
     found = list(stream(store))
     order = [(True, i) for i in range(4)] + [(False, i) for i in range(2)]
-    assert [step for step, _ in found] == [Step(e, i, t) for e in range(2) for t, i in order]
+    assert [step for step, _ in found] == [Iteration(e, i, t) for e in range(2) for t, i in order]
     for step, batch in found:
         assert batch["images"].shape == batch["label"].shape == (2, 1, *PATCH)
         assert batch["images"].dtype == torch.float32

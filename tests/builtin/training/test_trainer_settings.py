@@ -18,7 +18,7 @@ from nnunet_builtin.computing.devices import resolve, with_exact_gradients
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training import loop as training_loop
 from nnunet_builtin.training.checkpoint import CHECKPOINT
-from nnunet_builtin.training.loading import Step
+from nnunet_builtin.training.loading import Iteration
 from nnunet_builtin.training.loop import BEST_WEIGHTS, Loop
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.errors import UsageError
@@ -126,10 +126,10 @@ def test_accumulated_batches_are_one_larger_batch(tmp_path, clip):
         loop.loss.loss.batch_dice = False
     first, second, third = (batch(2) for _ in range(3))
     for index, (part, updating) in enumerate([(first, False), (second, True), (third, True)]):
-        several._training_step(Step(0, index, True), part, updating)
+        several._training_step(Iteration(0, index, True), part, updating)
     joined = {key: torch.cat([first[key], second[key]]) for key in ("images", "label")}
-    one._training_step(Step(0, 0, True), {**joined, "names": ["drawn"]}, True)
-    one._training_step(Step(0, 1, True), third, True)
+    one._training_step(Iteration(0, 0, True), {**joined, "names": ["drawn"]}, True)
+    one._training_step(Iteration(0, 1, True), third, True)
     assert_close(
         several.state.network.state_dict(), one.state.network.state_dict(), rtol=1e-4, atol=1e-6
     )

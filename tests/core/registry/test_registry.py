@@ -8,12 +8,13 @@ import pytest
 
 from nnunet_cli.app import commands
 from nnunet_cli.main import main
+from nnunet_cli.run import made
 from nnunet_core import Component, hookimpl
 from nnunet_core.errors import PluginError, UnknownComponentError, UsageError
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.stages.run import Request, made
+from nnunet_core.stages.run import Request
 from nnunet_core.store.workspace import Workspace
 
 LOSS = """

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_builtin.training.settings import TrainerSettings
+from nnunet_cli.options import parse_assignments
 from nnunet_core import Component
 from nnunet_core.errors import PluginError, SettingsError
 from nnunet_core.registry.discovery import Resolved
-from nnunet_core.registry.settings import build, full_settings, parse_assignments
+from nnunet_core.registry.settings import build, full_settings
 
 
 class Example:

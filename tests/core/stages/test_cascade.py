@@ -42,7 +42,7 @@ def test_cases_that_no_fold_validates_are_named():
 
 def test_inputs_that_another_run_prepared_meanwhile_are_not_prepared_again(tmp_path, monkeypatch):
     current, prepared = set(), []
-    monkeypatch.setattr(cascade.LabelStore, "is_current", lambda _, name, __: name in current)
+    monkeypatch.setattr(cascade.LabelStore, "is_current", lambda _, name, *__: name in current)
     monkeypatch.setattr(cascade, "_prepare", lambda _, __, todo: prepared.extend(todo))
 
     @contextlib.contextmanager

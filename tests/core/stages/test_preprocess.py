@@ -100,14 +100,11 @@ def store(tmp_path) -> PreparedStore:
 
 
 def prepare(dataset, store, preprocessor=None, workers=1) -> list[str]:
-    done: list[str] = []
     keys = case_keys(dataset, CONFIGURATION, IDENTITY)
-    todo = {name: key for name, key in keys.items() if not store.is_current(name, key)}
+    todo = PreparedStore(store.folder, keys).missing()
+    plain = preprocessor or Plain()
     with Workers(workers) as processes:
-        prepare_cases(
-            dataset, CONFIGURATION, preprocessor or Plain(), store, todo, processes, done.append
-        )
-    return done
+        return list(prepare_cases(dataset, CONFIGURATION, plain, store, todo, processes))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunet_builtin.datasets.conversion.decathlon import STACKED
-from nnunet_builtin.datasets.conversion.files import Listing, list_images
+from nnunet_builtin.datasets.conversion.listing import Listing, list_images
 from nnunet_builtin.datasets.conversion.series import find_series
 from nnunet_builtin.datasets.conversion.source import FileLabels, Source, writers_of
 from nnunet_builtin.datasets.conversion.values import found_values, name_values

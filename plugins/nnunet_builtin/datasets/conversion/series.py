@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from nnunet_builtin.datasets.conversion.files import list_images
+from nnunet_builtin.datasets.conversion.listing import list_images
 from nnunet_builtin.datasets.conversion.source import FileLabels, LabelReader, Source, writers_of
 from nnunet_builtin.datasets.conversion.values import found_values, name_values
 from nnunet_builtin.datasets.naming import by_channel
