@@ -19,11 +19,12 @@ from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.contracts.predictor import Predictor
 from nnunet_core.contracts.preprocessor import Preprocessor
 from nnunet_core.contracts.trainer import Runtime, Trainer
+from nnunet_core.data.images import ImageFormat
 from nnunet_core.errors import PluginError
 from nnunet_core.registry import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -143,6 +144,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader,),
     "dataset": (DatasetMaker,),
+    "image_format": (ImageFormat,),
 }
 
 
@@ -174,17 +176,47 @@ def built(resolved: Resolved) -> Any:
             f"(see {contract.__module__}.{contract.__name__})."
         )
     known = [name for protocol in (contract, *abilities) for name in _public(protocol)]
-    _refuse_nearly(component, known, who)
+    _refuse_nearly(component, known, who, _inherited(component))
+    for protocol in (contract, *abilities):
+        _check_arguments(component, protocol, who)
     return component
 
 
-def _refuse_nearly(component: object, known: list[str], who: str) -> None:
-    """Raise PluginError where a component has a public name, no setting, that nearly is a known one."""
+def _check_arguments(component: object, protocol: type, who: str) -> None:
+    """Raise PluginError where a method cannot be called as its protocol is: before the work that leads to the call."""
+    for name in _public(protocol):
+        method, wanted = getattr(component, name, None), getattr(protocol, name, None)
+        if not inspect.ismethod(method) or not callable(wanted):
+            continue
+        parameters = list(inspect.signature(wanted).parameters.values())[1:]  # without self
+        named = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+        try:
+            inspect.signature(method).bind(*[None] * (len(parameters) - len(named)), **named)
+        except TypeError as error:
+            arguments = ", ".join(p.name for p in parameters)
+            raise PluginError(
+                f"{who} has {name}{inspect.signature(method)}; it is called as {name}({arguments}): {error}."
+            ) from error
+
+
+def _inherited(component: object) -> list[str]:
+    """Return the methods that a component's class may override: the steps of a planner, the seams of a trainer."""
+    bases = type(component).__mro__[1:-1]
+    names = {name for base in bases for name, value in vars(base).items() if callable(value)}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _refuse_nearly(
+    component: object, known: Sequence[str], who: str, inherited: Sequence[str] = ()
+) -> None:
+    """Raise PluginError where a component has a public name, no setting, that nearly is a known or inherited one."""
+    cls = type(component)
     for name in dir(component):
         if name.startswith("_") or name in known:
             continue
-        meant = difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY)
-        if meant and name not in inspect.signature(type(component)).parameters:
+        candidates = known if name in inherited else [*known, *inherited]
+        meant = difflib.get_close_matches(name, candidates, n=1, cutoff=_NEARLY)
+        if meant and name not in inspect.signature(cls).parameters:
             raise PluginError(
                 f"{who} has '{name}', which nobody calls. Did you mean '{meant[0]}'? Otherwise give it a name that differs "
                 "more, or that starts with '_'."

@@ -44,7 +44,7 @@ class DatasetReader(Protocol):
         ...
 
     def read(self, folder: Path, registry: Registry) -> DatasetContent:
-        """Read a dataset folder that fits; `registry` finds image formats (`registry.formats.find_format`).
+        """Read a dataset folder that fits; `registry` finds image formats (`stages.formats.find_format`).
 
         Raises:
             DatasetError: The folder breaks its own description, or files of cases are missing; all of them are named.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from nnunet_core.errors import PluginError
+
 if TYPE_CHECKING:
     import torch
 
@@ -44,3 +46,19 @@ class DeepSupervision(Protocol):
     """
 
     deep_supervision: bool
+
+
+def divisor_of(network: NetworkBuilder, spec: NetworkSpec) -> tuple[int, ...]:
+    """Return what the sizes of a patch must be multiples of, one number per axis.
+
+    Raises:
+        PluginError: The builder says something else.
+    """
+    divisor = network.divisor(spec)
+    numbers = isinstance(divisor, Sequence) and all(isinstance(n, int) and n > 0 for n in divisor)
+    if not numbers or len(divisor) != spec.dimensions:
+        raise PluginError(
+            f"The divisor of the network {type(network).__name__} is {divisor!r}; it must be a tuple of "
+            f"{spec.dimensions} positive whole numbers, one for each axis of the patch."
+        )
+    return tuple(divisor)

@@ -28,6 +28,8 @@ class NetworkSpec(BaseModel):
         base_features: Features at full resolution; doubled at each downsampling up to `max_features`.
         convs_per_stage: Convolutions per resolution in the encoder and in the decoder.
         extra: What a planner of one's own tells its network builder, JSON values.
+        patch_size: Voxels, as in the configuration: for networks that are built for one size. Empty while a planner still looks
+            for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +43,9 @@ class NetworkSpec(BaseModel):
     max_features: PositiveInt = 320
     convs_per_stage: PositiveInt = 2
     extra: JsonMapping = Field(default_factory=dict)
+    patch_size: tuple[PositiveInt, ...] = Field(
+        default=(), exclude=True
+    )  # stands in the configuration
 
     @model_validator(mode="after")
     def _consistent(self) -> NetworkSpec:
@@ -121,6 +126,9 @@ class Configuration(BaseModel):
             raise ValueError(
                 f"patch_size {self.patch_size} needs {self.network.dimensions} entries"
             )
+        # the one place where a network hears of its patch; the model is frozen for everybody else
+        network = self.network.model_copy(update={"patch_size": self.patch_size})
+        object.__setattr__(self, "network", network)
         return self
 
     @property

@@ -10,8 +10,8 @@ from nnunet_core.contracts.dataset import DatasetReader
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.errors import DatasetError, UsageError, nearest
 from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.formats import find_format
 from nnunet_core.runtime import files
+from nnunet_core.stages.formats import find_format
 
 _FOLDER_NAME = re.compile(r"(?:Task|Dataset)(\d+)_(.+)")
 

@@ -108,15 +108,16 @@ class Experiment:
 
 
 def check_runtime(method: Method, runtime: Runtime) -> None:
-    """Let trainer and predictor refuse their settings, the device or the precision before cases are prepared.
+    """Build every component, and let it refuse its settings, the device or the precision, before cases are prepared.
 
     Raises:
-        UsageError: One of them does (contracts.Trainer, contracts.Predictor).
+        UsageError: One of them does (abilities.ChecksRuntime).
+        PluginError: One is none of its kind, see `abilities.built`.
     """
-    for kind in ("trainer", "predictor"):
-        component = ability(method.build(kind), ChecksRuntime)
-        if component is not None:
-            component.check(runtime)
+    for kind in method.components:
+        component = method.build(kind)
+        if kind in ("trainer", "predictor") and (able := ability(component, ChecksRuntime)):
+            able.check(runtime)
 
 
 VALIDATION = "validation"

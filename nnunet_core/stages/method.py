@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Method:
         preprocessor_settings: Settings for the preprocessor that the plans name.
         unchanged: The variant without the user's changes, for naming; None is this method itself.
         initial: Weights that its trainings start from.
+        lost_settings: Of the variant, {kind: {field: value}}, for components that the user replaced.
     """
 
     registry: Registry
@@ -40,6 +41,7 @@ class Method:
     preprocessor_settings: Mapping[str, Any]
     unchanged: Method | None = None
     initial: InitialWeights | None = None
+    lost_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def build(self, kind: str) -> Any:
         """Import and construct the component of a kind; see `abilities.built` for errors."""
@@ -115,7 +117,8 @@ def choose(
     _check_kinds(merged, "--set")
     plain = _resolve(registry, named.name, chosen, variant_settings)
     mine = _resolve(registry, named.name, {**chosen, **own}, merged)
-    return replace(mine, unchanged=plain)
+    lost = {kind: values for kind, values in variant_settings.items() if kind in own and values}
+    return replace(mine, unchanged=plain, lost_settings=lost)
 
 
 def _resolve(

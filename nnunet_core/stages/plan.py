@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from nnunet_core.contracts.network import NetworkBuilder
+from nnunet_core.contracts.network import NetworkBuilder, divisor_of
 from nnunet_core.contracts.planner import Planner
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
@@ -70,7 +70,7 @@ def make_plans(
 
 def _check_patches(plans: Plans, network: NetworkBuilder, path: Path) -> None:
     for name, configuration in plans.configurations.items():
-        divisor = network.divisor(configuration.network)
+        divisor = divisor_of(network, configuration.network)
         pairs = zip(configuration.patch_size, divisor, strict=True)
         for axis, (size, step) in enumerate(pairs):
             below = size // step * step

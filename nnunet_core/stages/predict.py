@@ -17,13 +17,13 @@ from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import NnunetError, PluginError, StorageError
 from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.formats import find_format
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
 from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.dataset import find_cases
+from nnunet_core.stages.formats import find_format
 from nnunet_core.stages.prepare import prepare_case
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.postprocessing import postprocessing_state

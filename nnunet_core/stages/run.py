@@ -189,6 +189,12 @@ def opened(
     """
     with Workers(request.processes, request.memory, report) as workers:
         chosen = choose(registry, request.variant, request.choices, request.settings)
+        for kind, values in chosen.lost_settings.items():
+            settings = ", ".join(f"{kind}.{name}={value}" for name, value in values.items())
+            report.warning(
+                f"the variant '{chosen.variant}' sets {settings} for the {kind} that --{kind} replaces; these do not count. "
+                "Repeat with --set what is wanted."
+            )
         method = starting_from(chosen, request.pretrained, request.freeze)
         dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
         yield Pipeline(request, workspace, report, method, dataset, workers)

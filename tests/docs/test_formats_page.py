@@ -10,7 +10,7 @@ import pytest
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import ImageError
 from nnunet_core.registry.discovery import PluginInfo, Registry
-from nnunet_core.registry.formats import find_format
+from nnunet_core.stages.formats import find_format
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/formats.md"
 

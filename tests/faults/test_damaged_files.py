@@ -13,7 +13,7 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import ImageError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.formats import find_format
+from nnunet_core.stages.formats import find_format
 
 FILES = [
     "Task004_Hippocampus/imagesTr/hippocampus_004_0000.nii.gz",

@@ -17,11 +17,11 @@ from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, listed
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.formats import find_format
 from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import find_dataset, find_reader
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
+from nnunet_core.stages.formats import find_format
 
 
 def evaluate(

@@ -14,8 +14,8 @@ from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, StorageError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.formats import find_format, known_endings
 from nnunet_core.runtime import files
+from nnunet_core.stages.formats import find_format, known_endings
 
 FILE = "dataset.json"
 _ENDING = ".nii.gz"

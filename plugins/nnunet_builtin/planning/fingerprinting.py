@@ -20,40 +20,43 @@ _EVERY = 10
 _MOST_SAMPLES = 20_000
 
 
-def extract(
-    dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None
-) -> Fingerprint:
-    """Return the fingerprint of the training cases (spec: fingerprint, section 3).
+class Fingerprinting:
+    """The first half of a planner. It stands in this file because a fingerprint is made anew when its file changes."""
 
-    Args:
-        dataset: Its cases are read, checked and cropped one by one.
-        workers: Processes to read cases in.
-        progress: Called with the name of each case when it is described.
+    def fingerprint(
+        self, dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None
+    ) -> Fingerprint:
+        """Read every training case once and describe it (contracts.Planner; spec: fingerprint, section 3).
 
-    Raises:
-        NnunetError: A case cannot be used, or a process died.
-    """
-    most = None if any(name in CT_NAMES for name in dataset.channels) else _MOST_SAMPLES
-    work = functools.partial(_describe, dataset, most)
-    cases, samples = [], []
-    for case, sample in workers.each(
-        work, dataset.training, dataset.memory, name=lambda files: f"case {files.name}"
-    ):
-        cases.append(case)
-        samples.append(sample)
-        if progress is not None:
-            progress(case.name)
-    intensities = []
-    for channel in range(len(dataset.channels)):
-        values = np.concatenate([sample[channel] for sample in samples])
-        intensities.append(statistics(values))
-    return Fingerprint(
-        dataset_digest=dataset.digest,
-        channels=dataset.channels,
-        foreground=dataset.labels.foreground,
-        cases=tuple(cases),
-        intensities=tuple(intensities),
-    )
+        Args:
+            dataset: Its cases are read, checked and cropped one by one.
+            workers: Processes to read cases in.
+            progress: Called with the name of each case when it is described.
+
+        Raises:
+            NnunetError: A case cannot be used, or a process died.
+        """
+        most = None if any(name in CT_NAMES for name in dataset.channels) else _MOST_SAMPLES
+        work = functools.partial(_describe, dataset, most)
+        cases, samples = [], []
+        for case, sample in workers.each(
+            work, dataset.training, dataset.memory, name=lambda files: f"case {files.name}"
+        ):
+            cases.append(case)
+            samples.append(sample)
+            if progress is not None:
+                progress(case.name)
+        intensities = []
+        for channel in range(len(dataset.channels)):
+            values = np.concatenate([sample[channel] for sample in samples])
+            intensities.append(statistics(values))
+        return Fingerprint(
+            dataset_digest=dataset.digest,
+            channels=dataset.channels,
+            foreground=dataset.labels.foreground,
+            cases=tuple(cases),
+            intensities=tuple(intensities),
+        )
 
 
 def statistics(values: np.ndarray) -> IntensityStatistics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +16,15 @@ from nnunet_builtin.planning.assembly import (
     configuration_of,
     network_spec,
 )
-from nnunet_builtin.planning.fingerprinting import extract
+from nnunet_builtin.planning.fingerprinting import Fingerprinting
 from nnunet_builtin.planning.patches import Candidate, Grid, rounded_up
 from nnunet_builtin.planning.steps import PlanningSteps
 from nnunet_builtin.planning.target import Stage, Target, median_shape
-from nnunet_core.contracts.network import NetworkBuilder
+from nnunet_core.contracts.network import NetworkBuilder, divisor_of
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
 from nnunet_core.data.plans import Configuration, NetworkSpec, Plans
 from nnunet_core.errors import UsageError, nearest
-from nnunet_core.runtime.workers import Workers
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 _CONVS_2D = 2
@@ -35,7 +34,7 @@ _COUNTED_MOST_2D = 512
 
 
 @dataclass
-class PlannerV21(PlanningSteps):
+class PlannerV21(Fingerprinting, PlanningSteps):
     """Plans configurations as nnU-Net v2.1 (spec: planning).
 
     Args:
@@ -53,12 +52,6 @@ class PlannerV21(PlanningSteps):
         schemes: {channel name: normalisation}; z-score for other names.
         preprocessor: Of 3D configurations.
     """
-
-    def fingerprint(
-        self, dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None
-    ) -> Fingerprint:
-        """Read every training case once and describe it (contracts.Planner)."""
-        return extract(dataset, workers, progress)
 
     def plan(self, dataset: Dataset, fingerprint: Fingerprint, network: NetworkBuilder) -> Plans:
         """Return the plans (contracts.Planner).
@@ -158,7 +151,7 @@ class PlannerV21(PlanningSteps):
         wished = [round(float(size)) for size in patch]
         topology = self.choose_topology(grid.spacing, wished)
         spec = self._counted_spec(target, topology, whole=wished == grid.shape.tolist())
-        divisor = tuple(network.divisor(spec))
+        divisor = divisor_of(network, spec)
         size = rounded_up(wished, divisor)
         return Candidate(size, divisor, topology, network.memory(spec, size))
 

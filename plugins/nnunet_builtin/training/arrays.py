@@ -27,6 +27,11 @@ def check_arrays(task: TrainingTask) -> None:
     loss = ability(task.loss, UsesArrays)
     if loss is None:
         return
+    if isinstance(loss.arrays, str):
+        raise UsageError(
+            f"The loss {type(task.loss).__name__} has arrays = {loss.arrays!r}; it must be a tuple of names: "
+            f"({loss.arrays!r},)."
+        )
     for case in (*task.training, *task.validation):
         there = task.store.record(case).like
         for name in loss.arrays:

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 BEST_WEIGHTS = "weights_best.safetensors"
 METRICS = "metrics.jsonl"
 PROGRESS = "progress.png"
+#: Where an optimiser's group keeps the rate that it was made with, as PyTorch's schedulers do.
+INITIAL_RATE = "initial_lr"
 _DICE_MEMORY = 0.9
 _HOPELESS_EPOCHS = 101
 _PICTURE_SECONDS = (
@@ -80,6 +82,8 @@ class Loop:
         self.arrays: dict[str, torch.Tensor] = {}
         self.like: dict[str, str] = {}
         self.heads_built, self.has_deep_supervision = 0, False
+        self.names: list[str] = []
+        self.share, self.updating = 1, True
 
     def open(self) -> Loop:
         """Build network, optimiser and loss, or restore them from the last checkpoint; return the loop.
@@ -143,6 +147,8 @@ class Loop:
         )
         self.has_deep_supervision = set_deep_supervision(network, settings.deep_supervision)
         optimizer = settings.make_optimizer(network.parameters())
+        for group in optimizer.param_groups:
+            group.setdefault(INITIAL_RATE, group["lr"])
         scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
         average = None if settings.ema is None else averaged_weights(network, settings.ema)
         modules = settings.modules(network)
@@ -275,19 +281,17 @@ class Loop:
         state = self.state
         self.loss.set_epoch(state.epoch)
         losses = [line["train_loss"] for line in state.metrics]
-        rate, falling = (
-            self.settings.rate(state.epoch, losses),
-            momentum(self.settings, state.epoch),
-        )
+        rate = self.settings.rate(state.epoch, losses)
+        falling = momentum(self.settings, state.epoch)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group[INITIAL_RATE] / self.settings.learning_rate
             if falling is not None and "momentum" in group:
-                group["momentum"] = min(
-                    group["momentum"], falling
-                )  # it may be lower, see _start_over
+                # it may be lower, see _start_over
+                group["momentum"] = min(group["momentum"], falling)
 
     def _training_step(self, step: Iteration, batch: dict[str, Any], updating: bool) -> float:
         state, settings = self.state, self.settings
+        self.names, self.share, self.updating = batch["names"], self._accumulated(step), updating
         state.network.train()
         if self.task.initial is not None and self.task.initial.frozen:
             hold_frozen_layers(state.network)
@@ -295,23 +299,31 @@ class Loop:
         if step.index % settings.accumulation == 0:
             state.optimizer.zero_grad(set_to_none=True)
         with ranks.gradients_at(self.forward, updating):
-            value = settings.training_loss(self, images, label)
-            if not torch.isfinite(value):
-                raise TrainingError(
-                    f"The loss of epoch {state.epoch} became {value.item()} (cases {', '.join(batch['names'])}). Check these "
-                    "cases with 'nnunet dataset verify', lower trainer.learning_rate, or train with --precision float32."
-                )
-            state.scaler.scale(value / self._accumulated(step)).backward()
-        if updating:
-            state.scaler.unscale_(state.optimizer)
-            if settings.gradient_clip is not None:
-                torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.gradient_clip)
-            state.scaler.step(state.optimizer)
-            state.scaler.update()
-            if state.average is not None:
-                state.average.update_parameters(state.network)
-            settings.updated(self)
+            value = settings.training_step(self, images, label)
         return float(value.detach())
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a batch's loss (seams.Training)."""
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The loss of epoch {self.state.epoch} became {loss.item()} (cases {', '.join(self.names)}). Check these "
+                "cases with 'nnunet dataset verify', lower trainer.learning_rate, or train with --precision float32."
+            )
+        self.state.scaler.scale(loss / self.share).backward()
+
+    def update(self) -> None:
+        """Change the weights, if this batch is the last of an update (seams.Training)."""
+        state, settings = self.state, self.settings
+        if not self.updating:
+            return
+        state.scaler.unscale_(state.optimizer)
+        if settings.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.gradient_clip)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.average is not None:
+            state.average.update_parameters(state.network)
+        settings.updated(self)
 
     def _accumulated(self, step: Iteration) -> int:
         """Return the number of batches whose gradients make up the update that a step belongs to."""
@@ -322,6 +334,11 @@ class Loop:
     def network(self) -> torch.nn.Module:
         """The network that is trained (seams.Training)."""
         return self.state.network
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What `Seams.make_optimizer` returned (seams.Training)."""
+        return self.state.optimizer
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:

@@ -20,6 +20,7 @@ class Training(Protocol):
 
     Attributes:
         network: What is trained, on its device.
+        optimizer: What `Seams.make_optimizer` returned.
         modules: What `Seams.modules` returned.
         epoch: The current one, from 0.
         arrays: Extra arrays of the current batch on the device, {name: (B, K, *patch)}, augmented as the image is; empty if
@@ -28,6 +29,8 @@ class Training(Protocol):
 
     @property
     def network(self) -> torch.nn.Module: ...  # noqa: D102
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...  # noqa: D102
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]: ...  # noqa: D102
     @property
@@ -54,12 +57,26 @@ class Training(Protocol):
         """
         ...
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a loss, a scalar, to those of the network: scaled in float16, averaged over accumulated batches.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        ...
+
+    def update(self) -> None:
+        """Clip the gradients and let the optimiser change the weights; nothing while batches are accumulated."""
+        ...
+
 
 class Seams(TrainerSettings):
     """The methods of the V2 trainer that a subclass overrides to change one thing (docs: how-to/change-training)."""
 
     def rate(self, epoch: int, losses: Sequence[float]) -> float:
         """Return the learning rate of an epoch; it is constant within one.
+
+        Groups of the optimiser that were made with another rate than `trainer.learning_rate` keep their proportion to it.
 
         Args:
             epoch: From 0.
@@ -103,6 +120,18 @@ class Seams(TrainerSettings):
             label: Integers (B, 1, *patch), or for regions bool maps (contracts.LossBuilder).
         """
         return training.compare(training.heads(images), label)
+
+    def training_step(
+        self, training: Training, images: torch.Tensor, label: torch.Tensor
+    ) -> torch.Tensor:
+        """Learn from one batch, and return its loss, a scalar; arguments as of `training_loss`.
+
+        Override it for more than one loss and one update: two backward passes, clipping of one's own.
+        """
+        loss = self.training_loss(training, images, label)
+        training.backward(loss)
+        training.update()
+        return loss
 
     def updated(self, training: Training) -> None:
         """Do something after each update of the weights."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from nnunet_builtin.planning.planner import PlannerV21
+from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.contracts.abilities import (
     CONTRACTS,
     ChangesGraph,
@@ -87,6 +89,48 @@ def test_a_component_without_a_method_of_its_contract_is_refused():
 def test_a_setting_may_be_called_nearly_like_an_ability():
     augmentation = built(resolved("augmentation", "SettingsLikeAbilities"))
     assert ability(augmentation, Mirrors) is None
+
+
+class Rates(TrainerV2):
+    def rates(self, epoch, losses): ...
+
+
+class Patches(PlannerV21):
+    def choose_patches(self, stage): ...
+
+
+class Own(TrainerV2):
+    """A method of one's own beside an overridden one."""
+
+    def rate(self, epoch, losses):
+        return self.halved(epoch)
+
+    def halved(self, epoch): ...
+
+
+class Swapped(Plain):
+    def restore(self, probabilities): ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "meant"),
+    [("trainer", "Rates", "rate"), ("planner", "Patches", "choose_patch")],
+)
+def test_a_misspelt_seam_is_an_error(kind, name, meant):
+    with pytest.raises(PluginError, match=rf"mean '{meant}'\?"):
+        built(resolved(kind, name))
+
+
+def test_methods_of_ones_own_are_no_error():
+    built(resolved("trainer", "Own"))
+
+
+def test_a_method_with_other_arguments_is_refused_before_it_is_called():
+    with pytest.raises(
+        PluginError,
+        match=r"restore\(probabilities\); it is called as restore\(probabilities, geometry\)",
+    ):
+        built(resolved("preprocessor", "Swapped"))
 
 
 def test_what_a_component_builds_is_checked_too():

@@ -12,8 +12,8 @@ from nnunet_builtin.datasets.reading import read_labels
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.formats import find_format
 from nnunet_core.registry.settings import build
+from nnunet_core.stages.formats import find_format
 
 ENDING = ".nii.gz"
 #: The format of images: NIfTI of three dimensions, or of four with the channel as the last one.

@@ -16,9 +16,9 @@ from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, UsageError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.formats import find_format
 from nnunet_core.registry.settings import build
 from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.formats import find_format
 
 _PICTURE_CHANNELS = {1: ("grey",), 3: ("R", "G", "B")}
 PICTURES = (".png", ".bmp", ".jpg", ".jpeg")

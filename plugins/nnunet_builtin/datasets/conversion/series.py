@@ -14,9 +14,9 @@ from nnunet_builtin.datasets.naming import by_channel
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.errors import DatasetError, PluginError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.formats import find_format
 from nnunet_core.registry.settings import build
 from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.formats import find_format
 
 
 @runtime_checkable

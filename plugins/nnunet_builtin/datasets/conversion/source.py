@@ -14,7 +14,7 @@ from nnunet_core.data.images import Geometry, Image, ImageFormat
 from nnunet_core.data.labels import Labels, label_type
 from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.formats import find_format
+from nnunet_core.stages.formats import find_format
 
 #: What dataset.json may hold for a label: its value, or the values of a region.
 LabelValues = Mapping[str, "int | list[int]"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from nnunet_core.contracts.abilities import built
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.settings import build
 
 
 def find_format(ending: str, registry: Registry, reference: str | None = None) -> ImageFormat:
@@ -15,7 +15,7 @@ def find_format(ending: str, registry: Registry, reference: str | None = None) -
         DatasetError: No installed format reads the ending, or several plugins claim it and none is built in.
     """
     if reference is not None:
-        return build(registry.resolve("image_format", reference))
+        return built(registry.resolve("image_format", reference))
     formats = registry.components("image_format")
     hits = [f for f in formats if ending.lower() in f.component.settings.get("endings", ())]
     own = [f for f in hits if f.is_own]
@@ -29,7 +29,7 @@ def find_format(ending: str, registry: Registry, reference: str | None = None) -
         raise DatasetError(
             f"Several image formats read '{ending}': {names}. Name one as 'image_format' in dataset.json."
         )
-    return build((own or hits)[0])
+    return built((own or hits)[0])
 
 
 def known_endings(registry: Registry) -> set[str]:
