@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from commands import nnunet
-from conftest import make_tiny
 from safetensors.torch import load_file
+from tiny_dataset import make_tiny
 
 from nnunet_builtin.networks.state_names import to_v1, to_v2
 from nnunet_builtin.training.checkpoint import (
