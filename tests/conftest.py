@@ -1,13 +1,10 @@
 """Fixtures of all tests: golden numbers, real data, models; skipped with a reason where a folder is absent."""
 
-import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from nnunet_core.data.images import Geometry
+from tiny_dataset import make_tiny
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -47,26 +44,3 @@ def tiny(tmp_path):
 def many(tmp_path):
     """A dataset like `tiny` of forty cases: work that can be interrupted."""
     return make_tiny(tmp_path / "ws" / "raw" / "Dataset001_Tiny", cases=40)
-
-
-def make_tiny(folder: Path, cases: int = 6) -> Path:
-    """Write a dataset whose label is where the image is bright; return its folder."""
-    from nnunet_builtin.formats.simpleitk import SimpleItkFormat  # it may be missing beside a card
-
-    rng = np.random.default_rng(0)
-    geometry = Geometry((16, 20, 18), (1.5, 1.0, 1.0))
-    image_format = SimpleItkFormat()
-    for index in range(cases):
-        label = np.zeros(geometry.shape, np.uint8)
-        z, y, x = rng.integers(2, 6, 3)
-        label[z : z + 6, y : y + 7, x : x + 7] = 1
-        image = (100 + 80 * label + rng.normal(0, 10, label.shape)).astype(np.float32)
-        image_format.write(folder / "imagesTr" / f"case_{index}_0000.nii.gz", image, geometry)
-        image_format.write(folder / "labelsTr" / f"case_{index}.nii.gz", label, geometry)
-    document = {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, "cube": 1},
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(document))
-    return folder

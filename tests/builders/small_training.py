@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from nnunet_builtin.augmentation.v2 import NoAugmentation
+from nnunet_builtin.computing.devices import ResolvedRuntime
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
 from nnunet_builtin.networks.plain_unet import PlainUNet
@@ -86,24 +87,44 @@ def make_task(folder, declared=None, cascade=False, epoch_finished=lambda _: Non
     configuration = CONFIGURATION.model_copy(
         update={"network": NetworkSpec(**network), "previous": "3d_lowres" if cascade else None}
     )
+    task = task_without_cases(
+        folder,
+        configuration,
+        labels,
+        training=NAMES[:3],
+        validation=NAMES[3:],
+        store=store,
+        epoch_finished=epoch_finished,
+        previous=previous if cascade else None,
+    )
+    return replace(task, **changes)
+
+
+def task_without_cases(folder, configuration, labels, **changes):
+    """Return a task for what draws its own batches; its store is empty."""
     folder.mkdir(parents=True, exist_ok=True)
     task = TrainingTask(
         folder=folder,
         configuration=configuration,
         labels=labels,
-        training=NAMES[:3],
-        validation=NAMES[3:],
-        store=store,
+        training=(),
+        validation=(),
+        store=PreparedStore(folder.parent / "prepared"),
         network=PlainUNet(),
         loss=DiceCE(labels="any"),
         augmentation=NoAugmentation(),
         runtime=make_runtime(),
         seed=3,
         report=Silence(),
-        epoch_finished=epoch_finished,
-        previous=previous if cascade else None,
+        epoch_finished=lambda _: None,
     )
     return replace(task, **changes)
+
+
+def make_loop(task, settings=None):
+    """Return the training of a task before its first step, on the CPU in float32."""
+    runtime = ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0)
+    return Loop(settings or TrainerV2(**SETTINGS), task, runtime).open()
 
 
 def make_model(folder, declared=None, configuration=CONFIGURATION, folds=2):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_tiny
+from tiny_dataset import make_tiny
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.main import main

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-import test_losses
 import typer
+from v1_losses import V1
 
 from nnunet_cli.app import commands
 from nnunet_cli.options import parse_assignments
@@ -63,7 +63,7 @@ def test_every_row_has_options_that_work_or_says_that_there_are_none(names):
 def test_the_losses_of_the_page_are_those_that_are_compared_with_v1():
     page = {re.findall("`(.+?)`", names)[0]: words for names, (words, _) in rows().items()}
     registry = Registry.discover()
-    for trainer, component, changes, *_ in test_losses.V1:
+    for trainer, component, changes, *_ in V1:
         name = (
             trainer
             if trainer == "V2"

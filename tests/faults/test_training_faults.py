@@ -1,6 +1,7 @@
 """Trainings that are killed, run out of disk, or find a damaged checkpoint."""
 
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -8,32 +9,35 @@ import time
 import kill_training
 import pytest
 import torch
+from commands import nnunet
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def stopped(tiny):
-    """A training that was stopped after an epoch or more: its dataset and its fold's folder, with a checkpoint."""
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    """The workspace of a training that was stopped after an epoch or more."""
+    dataset = kill_training.make_dataset(tmp_path_factory.mktemp("stopped"))
     process = subprocess.Popen(
-        kill_training.command(tiny, 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        kill_training.command(dataset, 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while process.poll() is None and not list(tiny.parents[1].rglob("checkpoint.pt")):
+    while process.poll() is None and not list(dataset.parents[1].rglob("checkpoint.pt")):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     process.wait()
-    (checkpoint,) = tiny.parents[1].glob("results/*/*/*/fold_0/checkpoint.pt")
-    return tiny, checkpoint.parent
+    return dataset.parents[1]
 
 
-def train(dataset, *options, **more):
-    return subprocess.run(
-        kill_training.command(dataset, 0, *options),
-        capture_output=True,
-        text=True,
-        check=False,
-        **more,
-    )
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A copy of the stopped training: its dataset and its fold's folder, with a checkpoint."""
+    workspace = shutil.copytree(stopped_once, tmp_path / "ws")
+    (checkpoint,) = workspace.glob("results/*/*/*/fold_0/checkpoint.pt")
+    return next(workspace.glob("raw/*")), checkpoint.parent
+
+
+def train(dataset):
+    return nnunet(*kill_training.command(dataset, 0)[3:])
 
 
 def one_message(done):
@@ -72,7 +76,11 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_written_leaves_the_last_one(st
         limit = len(before) // 2
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    message = one_message(train(dataset, preexec_fn=little_space))
+    command = kill_training.command(dataset, 0)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, preexec_fn=little_space
+    )
+    message = one_message(done)
     assert "No space left" in message
     assert "checkpoint.pt" in message
     assert (fold / "checkpoint.pt").read_bytes() == before

@@ -1,7 +1,8 @@
 """Fixtures of the tests on a card.
 
-`make gpu` runs them; without a card they are skipped. With NNUNET_GPU_TESTS=cpu a CPU takes the
-place of the card: that shows that a test works, and nothing about cards.
+`make gpu` runs them; without a card they are skipped. NNUNET_GPU_TESTS=any, of `make test`, lets the
+CPU take the place of a card that is not there, and NNUNET_GPU_TESTS=cpu that of any card: this shows
+that a test works, and nothing about cards.
 """
 
 import importlib.util
@@ -27,11 +28,12 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def device():
     """The card, or what takes its place."""
-    if os.environ.get(VARIABLE) == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+    wanted = os.environ.get(VARIABLE, "card")
+    if wanted != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda:0")
+    if wanted == "card":
         pytest.skip("no CUDA device")
-    return torch.device("cuda:0")
+    return torch.device("cpu")
 
 
 @pytest.fixture

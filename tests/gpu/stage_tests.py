@@ -11,6 +11,8 @@ from common import HERE, REPOSITORY, Results, Table, asked
 
 #: Environment variable that lets a CPU take the place of the card.
 PLACE = "NNUNET_GPU_TESTS"
+#: Files that show, with --tiny, that the stage works; `make test` runs all of them.
+TINY = ("test_gpu_devices.py", "test_gpu_losses.py")
 
 
 class Recorder:
@@ -68,7 +70,8 @@ def main() -> int:
     recorder = Recorder(results)
     settings = [f"--rootdir={REPOSITORY}", "-o", "addopts=", "-p", "no:cacheprovider"]
     shown = ["-q", "--tb=short", "--show-capture=no"]
-    code = pytest.main([str(HERE), "-m", "gpu", *settings, *shown], plugins=[recorder])
+    files = [str(HERE / name) for name in TINY] if given.tiny else [str(HERE)]
+    code = pytest.main([*files, "-m", "gpu", *settings, *shown], plugins=[recorder])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         results.note("There are no tests here.")
     results.finish()

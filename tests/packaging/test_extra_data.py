@@ -1,14 +1,12 @@
 """The page on extra data: its code, written down as a user would, trains and predicts with `nnunet run`."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import strangers
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.store.prepared import PreparedStore
@@ -31,14 +29,9 @@ def nnunet(tmp_path):
     for name in {name for name, _ in blocks}:
         code = "\n\n".join(code for module, code in blocks if module == name)
         (modules / name).write_text(code)
-    path = os.pathsep.join([str(modules), os.environ.get("PYTHONPATH", "")])
 
-    def run(*arguments, fails=False):
-        command = [sys.executable, "-m", "nnunet_cli", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": path}
-        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-        assert bool(done.returncode) == fails, done.stderr
-        return done.stderr
+    def run(*arguments, code=0):
+        return strangers.nnunet(modules, *arguments, code=code).stderr
 
     return run
 
@@ -113,7 +106,7 @@ def test_restore_uses_what_the_dataset_says_of_a_case(nnunet, run, tiny, tmp_pat
 
 def test_a_loss_without_its_array_does_not_start(nnunet, tiny):
     workspace = ("--workspace", tiny.parent.parent, "--configuration", "3d_fullres")
-    said = nnunet("run", tiny, *workspace, "--loss", "boundary:BoundaryLoss", fails=True)
+    said = nnunet("run", tiny, *workspace, "--loss", "boundary:BoundaryLoss", code=2)
     message = " ".join(said.split())
     assert "needs the extra array 'distance'" in message
     assert "It has: none" in message

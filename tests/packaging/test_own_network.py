@@ -2,10 +2,7 @@
 
 import importlib
 import importlib.util
-import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import small_training as small
 from safetensors.torch import load_file
+from strangers import short_run
 
 from nnunet_builtin.inference.sliding_window import SlidingWindow
 from nnunet_core.contracts.predictor import TrainedModel
@@ -97,28 +95,7 @@ def test_deep_supervision_trains_other_heads(tmp_path, builder_of):
 
 
 def test_a_run_trains_it_by_reference(tmp_path, builder_of, tiny):
-    workspace = tiny.parent.parent
-    settings = {
-        "trainer.epochs": 1,
-        "trainer.iterations_per_epoch": 2,
-        "trainer.validation_iterations": 1,
-        "planner.max_batch_size": 2,
-        "planner.base_features": 4,
-    }
-    command = [sys.executable, "-m", "nnunet_cli", "run", tiny, "--workspace", workspace]
-    command += ["--network", "my_networks:Dynamic", "--folds", "0", "--workers", "0"]
-    for name, value in settings.items():
-        command += ["--set", f"{name}={value}"]
-    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    result = subprocess.run(
-        list(map(str, command)),
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    (record,) = workspace.glob("results/**/run.json")
-    content = json.loads(record.read_text())
+    options = ("--network", "my_networks:Dynamic", "--set", "planner.base_features=4")
+    content = short_run(tmp_path, tiny, *options)
     assert content["status"] == "finished"
     assert content["components"]["network"]["reference"] == "my_networks:Dynamic"

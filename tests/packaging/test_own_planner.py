@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from described_datasets import described
-from test_stranger import nnunet
+from strangers import nnunet
 
 from nnunet_builtin.planning.steps import PlanningSteps
 from nnunet_core.registry.discovery import Registry
@@ -87,7 +87,8 @@ def test_a_planner_of_the_page_plans_and_trains_by_command(code, tiny):
     chosen = ("--planner", "my_planners:FixedPatch")
     settings = ["planner.patch=[8,16,16]", "planner.max_batch_size=2"]
     pairs = [part for setting in settings for part in ("--set", setting)]
-    assert "the patch is planner.patch" in nnunet(code, "plan", tiny, *workspace, *chosen, *pairs)
+    said = nnunet(code, "plan", tiny, *workspace, *chosen, *pairs).stdout
+    assert "the patch is planner.patch" in said
 
     brief = [part for setting in TRAINER for part in ("--set", f"trainer.{setting}")]
     where = ("--configuration", "3d_fullres", "--folds", "0", "--workers", "0")

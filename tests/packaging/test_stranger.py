@@ -4,25 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 
 import pytest
+from strangers import install, short_run
 
 pytestmark = pytest.mark.slow
 
-PROJECT = """
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "{name}"
-version = "{version}"
-
-[tool.setuptools]
-packages = ["{name}"]
-"""
-ENTRY = '\n[project.entry-points.nnunet_plugins]\n{name} = "{name}.plugin"\n'
 PLUGIN = """
 from nnunet_core import Component, hookimpl
 
@@ -83,76 +70,21 @@ class Small:
 """
 
 
-def install(folder, name, version, *, registered):
-    """Write a package and install it with pip into a folder of its own; return that folder."""
-    source, target = folder / f"{name}_source", folder / f"{name}_installed"
-    (source / name).mkdir(parents=True)
-    text = PROJECT.format(name=name, version=version) + (
-        ENTRY.format(name=name) if registered else ""
-    )
-    (source / "pyproject.toml").write_text(text)
-    for module, code in (
-        ("__init__", ""),
-        ("plugin", PLUGIN),
-        ("losses", LOSSES),
-        ("networks", NETWORKS),
-    ):
-        (source / name / f"{module}.py").write_text(textwrap.dedent(code))
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-        str(target),
-        str(source),
-    ]
-    subprocess.run(command, check=True)
-    return target
+CODE = {"__init__": "", "plugin": PLUGIN, "losses": LOSSES, "networks": NETWORKS}
 
 
-def nnunet(path, *arguments):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, "-m", "nnunet_cli", *map(str, arguments)]
+def in_new_process(path, *arguments):
+    """Return what a command prints that finds the package by PYTHONPATH alone."""
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    command = [sys.executable, "-m", "nnunet_cli", *arguments]
     return subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True
     ).stdout
 
 
-def short_run(path, tiny, *options):
-    """Train two iterations of one fold; return its run.json."""
-    workspace = tiny.parent.parent
-    brief = ("epochs=1", "iterations_per_epoch=2", "validation_iterations=1")
-    settings = [part for setting in brief for part in ("--set", f"trainer.{setting}")]
-    before = set(workspace.glob("results/**/run.json"))
-    nnunet(
-        path,
-        "run",
-        tiny,
-        "--workspace",
-        workspace,
-        "--folds",
-        "0",
-        "--workers",
-        "0",
-        *settings,
-        "--set",
-        "planner.max_batch_size=2",
-        *options,
-    )
-    (record,) = set(workspace.glob("results/**/run.json")) - before
-    return json.loads(record.read_text())
-
-
 def test_registered_components_run_by_name(tmp_path, tiny):
-    path = install(tmp_path, "mypkg", "1.2.3", registered=True)
-    rows = json.loads(nnunet(path, "plugins", "list", "--json"))["components"]
+    path = install(tmp_path, "mypkg", "1.2.3", CODE, "mypkg.plugin")
+    rows = json.loads(in_new_process(path, "plugins", "list", "--json"))["components"]
     theirs = {
         (r["kind"], r["name"], r["distribution"], r["version"])
         for r in rows
@@ -176,7 +108,7 @@ def test_registered_components_run_by_name(tmp_path, tiny):
 
 
 def test_code_that_nobody_registered_runs_by_module_and_class(tmp_path, tiny):
-    path = install(tmp_path, "mypkg", "0.9", registered=False)
+    path = install(tmp_path, "mypkg", "0.9", CODE, None)
     record = short_run(path, tiny, "--loss", "mypkg.losses:Focal", "--set", "loss.gamma=1.5")
     component = record["components"]["loss"]
     assert (component["reference"], component["distribution"], component["version"]) == (

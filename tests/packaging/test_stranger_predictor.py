@@ -1,14 +1,11 @@
 """A stranger's package with the predictors of the documentation validates and predicts; without it, models say so."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from test_stranger import ENTRY, PROJECT
+from strangers import install, nnunet
 
 pytestmark = pytest.mark.slow
 
@@ -35,26 +32,8 @@ BRIEF = [
 @pytest.fixture
 def path(tmp_path):
     """The folder that pip installed the package into."""
-    source, target = tmp_path / "source", tmp_path / "installed"
-    (source / "medpkg").mkdir(parents=True)
-    project = PROJECT.format(name="medpkg", version="0.3") + ENTRY.format(name="medpkg")
-    (source / "pyproject.toml").write_text(project)
     modules = {"__init__": "", "plugin": PLUGIN, "my_predictors": "\n\n".join(CODE)}
-    for module, code in modules.items():
-        (source / "medpkg" / f"{module}.py").write_text(code)
-    options = ("--quiet", "--no-deps", "--no-build-isolation", "--target", target, source)
-    subprocess.run([sys.executable, "-m", "pip", "install", *map(str, options)], check=True)
-    return target
-
-
-def nnunet(path, *arguments, code=0):
-    """Run a command with a folder of installed packages; return what it wrote to stderr."""
-    folders = [str(path) if path else "", os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
-    command = [sys.executable, "-m", "nnunet_cli", *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return done.stderr
+    return install(tmp_path, "medpkg", "0.3", modules, "medpkg.plugin")
 
 
 def test_a_predictor_by_name_validates_trained_folds_and_predicts(path, tiny, tmp_path):
@@ -64,7 +43,10 @@ def test_a_predictor_by_name_validates_trained_folds_and_predicts(path, tiny, tm
     (weights,) = workspace.rglob("weights.safetensors")
     trained = weights.stat().st_mtime_ns
     one = ("--predictor", "mirrored_once", "--set", "predictor.axis=1")
-    assert "validated anew, with the predictor 'medpkg/mirrored_once'" in nnunet(path, *run, *one)
+    assert (
+        "validated anew, with the predictor 'medpkg/mirrored_once'"
+        in nnunet(path, *run, *one).stderr
+    )
     assert list(workspace.rglob("weights.safetensors")) == [weights]
     assert weights.stat().st_mtime_ns == trained
     component = json.loads((weights.parent / "run.json").read_text())["components"]["predictor"]
@@ -77,7 +59,7 @@ def test_a_predictor_by_name_validates_trained_folds_and_predicts(path, tiny, tm
     assert record["predictor"]["reference"] == "medpkg/mirrored_once"
     nnunet(path, *predict, "--predictor", "median", "--overwrite")
 
-    missing = nnunet(None, *predict, code=1)
+    missing = nnunet(None, *predict, code=1).stderr
     assert "pip install 'medpkg==0.3'" in missing
     assert "--predictor" in missing
     nnunet(None, *predict, "--predictor", "sliding_window", "--overwrite")

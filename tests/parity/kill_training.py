@@ -8,13 +8,15 @@ Trains on a small dataset in a temporary folder. Exit code 1 when a weight diffe
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "builders"))
+from tiny_dataset import make_tiny
 
 SETTINGS = (
     *("planner.max_batch_size=2", "planner.base_features=4"),
@@ -129,15 +131,7 @@ def _where(fold: Path) -> str:
 
 def make_dataset(folder: Path) -> Path:
     """Write the dataset of the tests' fixture `tiny`; return its folder."""
-    spec = importlib.util.spec_from_file_location(
-        "conftest", Path(__file__).parents[1] / "conftest.py"
-    )
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError("tests/conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    dataset: Path = module.make_tiny(folder / "ws" / "raw" / "Dataset001_Tiny")
-    return dataset
+    return make_tiny(folder / "ws" / "raw" / "Dataset001_Tiny")
 
 
 def main() -> int:

@@ -14,18 +14,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 
 from nnunet_builtin.computing.computation import computing
-from nnunet_builtin.computing.devices import ResolvedRuntime
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.losses.dice_ce import DiceCE
-from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.networks.state_names import from_v1
 from nnunet_builtin.training.loading import Iteration
 from nnunet_builtin.training.loop import Loop
@@ -34,6 +30,8 @@ from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.data.plans import NetworkSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "builders"))
+import small_training as small
 from training_problems import EPOCHS, PROBLEMS, STEPS, draw_batch, draw_weights
 
 HERE = Path(__file__).parent
@@ -61,28 +59,21 @@ def our_loop(problem: dict[str, Any], shapes: dict[str, Any], kind: str, **setti
         max_features=320,
     )
     names = ["background", *(f"class {value}" for value in range(1, problem["classes"]))]
-    configuration = SimpleNamespace(
-        network=spec,
-        dimensions=spec.dimensions,
-        patch_size=tuple(problem["patch_size"]),
-        batch_size=problem["batch_size"],
-        batch_dice=problem["batch_dice"],
+    configuration = small.CONFIGURATION.model_copy(
+        update={
+            "network": spec,
+            "patch_size": tuple(problem["patch_size"]),
+            "batch_size": problem["batch_size"],
+            "batch_dice": problem["batch_dice"],
+        }
     )
-    task = SimpleNamespace(
-        folder=Path("nowhere"),
-        configuration=configuration,
-        labels=read_labels(
-            {"labels": {name: value for value, name in enumerate(names)}}, "problem"
-        ),
-        network=PlainUNet(),
-        loss=DiceCE(),
-        augmentation=None,
-        seed=0,
-    )
+    labels = read_labels({"labels": {name: value for value, name in enumerate(names)}}, "problem")
     trainer = TrainerV2(**{"epochs": EPOCHS, "iterations_per_epoch": STEPS // EPOCHS, **settings})
-    runtime = ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0)
-    with mock.patch("nnunet_builtin.training.loop.describe_network", create=True):
-        loop = Loop(trainer, task, runtime).open()  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        task = small.task_without_cases(
+            Path(folder, "fold_0"), configuration, labels, loss=DiceCE(), seed=0
+        )
+        loop = small.make_loop(task, trainer)
     drawn = {name: torch.from_numpy(array) for name, array in draw_weights(problem, shapes).items()}
     loop.state.network.load_state_dict(from_v1(drawn))
     loop.state.network.to(getattr(torch, kind))

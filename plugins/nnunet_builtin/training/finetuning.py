@@ -129,9 +129,9 @@ def freeze(network: torch.nn.Module, part: str, initial: Collection[str]) -> tup
     """
     child = getattr(network, part, None)
     if not isinstance(child, torch.nn.Module):
-        names = ", ".join(name for name, _ in network.named_children())
+        names = [name for name, child in network.named_children() if list(child.parameters())]
         raise TrainingError(
-            f"This network has no part '{part}' that can be frozen. Its parts: {names}."
+            f"This network has no part '{part}' that can be frozen. Its parts: {', '.join(names)}."
         )
     own = [name for name, _ in network.named_parameters() if name.startswith(f"{part}.")]
     new = {_layer(name) for name in initial}

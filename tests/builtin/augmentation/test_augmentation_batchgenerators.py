@@ -5,8 +5,15 @@ import random
 
 import numpy as np
 import pytest
-from test_augmentation import KINDS, configuration, patches, sample, whole
-from test_augmentation_cascade import cascade, with_previous
+from augmentation_samples import (
+    KINDS,
+    cascade,
+    configuration,
+    patches,
+    sample,
+    whole,
+    with_previous,
+)
 
 from nnunet_builtin.augmentation.v1 import Batchgenerators
 from nnunet_builtin.augmentation.v2 import AugmentationV2

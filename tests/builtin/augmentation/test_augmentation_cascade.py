@@ -3,9 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from augmentation_samples import (
+    CLASSES,
+    KINDS,
+    VOLUME,
+    applied,
+    cascade,
+    configuration,
+    drawn,
+    patches,
+    sample,
+    with_previous,
+)
 from scipy import ndimage
 from skimage.morphology import ball
-from test_augmentation import KINDS, VOLUME, applied, configuration, drawn, patches, sample
 
 from nnunet_builtin.augmentation.cascade import (
     OPERATIONS,
@@ -18,23 +29,11 @@ from nnunet_builtin.augmentation.cascade import (
 from nnunet_builtin.augmentation.v2 import AugmentationV2, NoAugmentation
 from nnunet_core.errors import UsageError
 
-CLASSES = 3
 CALM = {"cascade_operator_probability": 0.0}
-
-
-def cascade(kind="volume", classes=CLASSES):
-    config = configuration(*KINDS[kind])
-    network = config.network.model_copy(update={"input_channels": 2 + classes})
-    return config.model_copy(update={"network": network})
 
 
 def one_hot(label):
     return np.concatenate([label == value for value in range(1, CLASSES + 1)]).astype(np.float32)
-
-
-def with_previous(config, seed=0):
-    batch = patches(config, seed)
-    return {**batch, "previous": np.maximum(batch["label"], 0)}
 
 
 def by_scipy(mask, operation, radius):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_augmentation import KINDS, configuration, drawn
+from augmentation_samples import KINDS, configuration, drawn
 
 from nnunet_builtin.plugin import nnunet_augmentations
 from nnunet_core.registry.discovery import Resolved

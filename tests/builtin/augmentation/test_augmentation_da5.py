@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from augmentation_samples import KINDS, applied, configuration, drawn, patches, sample
 from batchgenerators.augmentations import color_augmentations as color
 from batchgenerators.augmentations.resample_augmentations import augment_linear_downsampling_scipy
 from batchgenerators.augmentations.spatial_transformations import (
@@ -15,7 +16,6 @@ from batchgenerators.transforms.local_transforms import (
 )
 from batchgenerators.transforms.noise_transforms import BlankRectangleTransform, SharpeningTransform
 from scipy import ndimage
-from test_augmentation import KINDS, applied, configuration, drawn, patches, sample
 
 from nnunet_builtin.augmentation.da5 import DA5
 from nnunet_builtin.augmentation.local import (

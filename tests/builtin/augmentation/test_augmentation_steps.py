@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pytest
 import torch
-from test_augmentation import KINDS, configuration, patches, sample, whole
+from augmentation_samples import KINDS, configuration, patches, sample, whole
 
 from nnunet_builtin.augmentation.da5 import DA5
 from nnunet_builtin.augmentation.v2 import AugmentationV2

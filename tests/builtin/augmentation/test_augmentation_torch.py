@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_augmentation import KINDS, configuration, patches
-from test_augmentation_cascade import cascade, with_previous
+from augmentation_samples import KINDS, cascade, configuration, patches, with_previous
 
 from nnunet_builtin.augmentation.v2 import AugmentationV2, AugmentationV2Torch
 

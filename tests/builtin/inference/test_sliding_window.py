@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from golden_networks import load_golden_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_network import load_golden_network
 
 from nnunet_builtin.computing.devices import resolve
 from nnunet_builtin.inference import sliding_window

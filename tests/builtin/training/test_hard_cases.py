@@ -2,24 +2,18 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
+import small_training as small
 import torch
 from commands import nnunet
 from safetensors.torch import load_file
 
-from nnunet_builtin.computing.devices import ResolvedRuntime
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
-from nnunet_builtin.losses.dice_ce import DiceCE
-from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.loading import BatchDataset, Iteration
-from nnunet_builtin.training.loop import Loop
 from nnunet_builtin.training.sampling import PatchSampler
-from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.data.splits import Splits
@@ -190,9 +184,10 @@ REGIONS = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
 CLASSES = {"background": 0, "edge": 1, "core": 2, "ignore": 3}
 
 
-def loop_of(labels, dimensions):
+def loop_of(folder, labels, size):
     """Return the training of a small network before its first step, in float64."""
     labels = read_labels({"labels": dict(labels), "regions_class_order": [1, 2]}, "test")
+    dimensions = len(size)
     axes = (2,) * dimensions
     spec = NetworkSpec(
         dimensions=dimensions,
@@ -203,22 +198,8 @@ def loop_of(labels, dimensions):
         base_features=4,
         max_features=16,
     )
-    configuration = SimpleNamespace(
-        network=spec, dimensions=dimensions, batch_size=2, batch_dice=True
-    )
-    task = SimpleNamespace(
-        folder=Path("nowhere"),
-        configuration=configuration,
-        labels=labels,
-        network=PlainUNet(),
-        loss=DiceCE(labels="any"),
-        augmentation=None,
-        seed=0,
-    )
-    with mock.patch("nnunet_builtin.training.loop.describe_network", create=True):
-        loop = Loop(
-            TrainerV2(), task, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0)
-        ).open()
+    configuration = small.CONFIGURATION.model_copy(update={"network": spec, "patch_size": size})
+    loop = small.make_loop(small.task_without_cases(folder, configuration, labels, seed=0))
     loop.state.network.double()
     return loop
 
@@ -246,12 +227,12 @@ def gradients_of_heads(loop, label):
 
 @pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
 @pytest.mark.parametrize("size", [(16, 16), (8, 16, 16)], ids=["2d", "3d"])
-def test_ignored_voxels_have_no_gradient_at_any_resolution(labels, size):
+def test_ignored_voxels_have_no_gradient_at_any_resolution(tmp_path, labels, size):
     label = torch.randint(
         0, 4, (2, 1, *size), generator=torch.Generator().manual_seed(0), dtype=torch.int16
     )
     label[:, :, : size[0] // 2][label[:, :, : size[0] // 2] == 0] = 3
-    loop = loop_of(labels, len(size))
+    loop = loop_of(tmp_path, labels, size)
     full, half, coarsest = gradients_of_heads(loop, label)
     for gradient, steps in ((full, (1, 1, 1)), (half, (1, 2, 2))):
         axes = [np.arange(step // 2, n, step) for step, n in zip(steps, size, strict=False)]
@@ -263,8 +244,8 @@ def test_ignored_voxels_have_no_gradient_at_any_resolution(labels, size):
 
 
 @pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
-def test_a_batch_of_ignored_voxels_changes_weights_by_their_decay_alone(labels):
-    loop = loop_of(labels, 2)
+def test_a_batch_of_ignored_voxels_changes_weights_by_their_decay_alone(tmp_path, labels):
+    loop = loop_of(tmp_path, labels, (16, 16))
     before = {name: tensor.clone() for name, tensor in loop.state.network.state_dict().items()}
     gradients = gradients_of_heads(loop, torch.full((2, 1, 16, 16), 3, dtype=torch.int16))
     assert not any(gradient.any() for gradient in gradients[:2])

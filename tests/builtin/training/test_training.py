@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from commands import nnunet
-from conftest import make_tiny
 from safetensors.torch import load_file
+from tiny_dataset import make_tiny
 
 from nnunet_builtin.networks.state_names import to_v1, to_v2
 from nnunet_builtin.training.checkpoint import (
@@ -150,6 +151,21 @@ def killed_after(seconds, process):
     timer.cancel()
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A dataset like `tiny`, and a training of fold 0 beside it."""
+    dataset = make_tiny(tmp_path_factory.mktemp("trained") / "ws" / "raw" / "Dataset001_Tiny")
+    train(dataset)
+    return dataset
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """A copy of the trained dataset and its workspace, to go on from."""
+    shutil.copytree(trained_once.parents[1], tmp_path / "ws")
+    return tmp_path / "ws" / "raw" / trained_once.name
+
+
 LONG = ("epochs=2", "iterations_per_epoch=60", "validation_iterations=1")
 
 
@@ -187,13 +203,12 @@ def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_the_same_batches(tiny):
-    train(tiny)
-    (fold,) = folds(tiny)
+def test_two_processes_train_as_one_with_the_same_batches(trained):
+    (fold,) = folds(trained)
     alone, curve = weights(fold), lines(fold)
     fold.rename(fold.with_name("alone"))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    both = command(tiny, "train", "--device", "cpu")
+    both = command(trained, "train", "--device", "cpu")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [both[0], *launcher, *both[2:]],
@@ -214,17 +229,7 @@ def test_two_processes_train_as_one_with_the_same_batches(tiny):
 
 @pytest.mark.slow
 def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_path):
-    plan = [
-        sys.executable,
-        "-m",
-        "nnunet_cli",
-        "plan",
-        str(tiny),
-        "--workspace",
-        str(tiny.parents[1]),
-        *SMALL,
-    ]
-    subprocess.run(plan, check=True, capture_output=True)
+    assert not nnunet("plan", tiny, "--workspace", tiny.parents[1], *SMALL).returncode
     (path,) = tiny.parents[1].glob("preprocessed/*/plans/*.json")
     plans = json.loads(path.read_text())
     full = plans["configurations"]["3d_fullres"]
@@ -240,20 +245,13 @@ def test_a_cascade_trains_the_stage_before_it_and_predicts_through_it(tiny, tmp_
     path.write_text(json.dumps(plans))
 
     options = ("-c", "3d_cascade_fullres")
-    failed = subprocess.run(
-        command(tiny, "train", *options), capture_output=True, text=True, check=False
-    )
+    failed = nnunet(*command(tiny, "train", *options)[3:])
     assert failed.returncode == 2
     assert "nnunet train Dataset001_Tiny -c 3d_lowres --folds 0,1,2,3,4" in failed.stderr
 
     settings = ("epochs=1", "iterations_per_epoch=2", "validation_iterations=1")
     predict = ["--predict", str(tiny / "imagesTr"), "--output", str(tmp_path / "out")]
-    done = subprocess.run(
-        command(tiny, "run", *options, *predict, settings=settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = nnunet(*command(tiny, "run", *options, *predict, settings=settings)[3:])
     assert done.returncode == 0, done.stderr
     (model,) = tiny.parents[1].glob("results/*/*/3d_cascade_fullres")
     assert len(list(model.glob("previous_stage/case_*.json"))) == 6
@@ -327,20 +325,21 @@ def test_without_any_class_there_is_no_dice():
     ],
     ids=["own", "v1", "v2"],
 )
-def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(tiny, tmp_path, file, key, translate):
-    train(tiny)
-    (source,) = folds(tiny)
+def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(
+    trained, tmp_path, file, key, translate
+):
+    (source,) = folds(trained)
     model = source.parent
     if translate is not None:
         model = tmp_path / "foreign"
         (model / source.name).mkdir(parents=True)
         torch.save({key: translate(weights(source))}, model / source.name / file)
     digest = file_digest(model / source.name / file)
-    err = train(tiny, "--pretrained", str(model), "--freeze", "encoder")
+    err = train(trained, "--pretrained", str(model), "--freeze", "encoder")
     total = len(weights(source))
     assert f"{total} of {total} tensors loaded" in err
     assert "frozen: what was loaded of the encoder" in err
-    tuned = next(fold for fold in folds(tiny) if fold != source)
+    tuned = next(fold for fold in folds(trained) if fold != source)
     before, after = weights(source), weights(tuned)
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"decoder", "heads", "upsampling"}
@@ -348,7 +347,7 @@ def test_fine_tuning_reports_what_fits_and_frozen_parts_stay(tiny, tmp_path, fil
     assert record["initial"]["digest"] == digest
     assert record["initial"]["frozen"] == ["encoder"]
     moved = model.rename(model.with_name("moved"))  # the content decides which training it is
-    again = train(tiny, "--pretrained", str(moved), "--freeze", "encoder")
+    again = train(trained, "--pretrained", str(moved), "--freeze", "encoder")
     assert "trained and validated already" in again
 
 
@@ -368,11 +367,10 @@ def test_early_stopping_ends_the_training(tiny):
 
 
 @pytest.mark.slow
-def test_restart_keeps_what_was_trained(tiny):
-    train(tiny)
-    assert "trained and validated already" in train(tiny)
-    assert "as asked" in train(tiny, "--restart")
-    assert len(folds(tiny)) == len(folds(tiny, "stale_fold_0_1")) == 1
+def test_restart_keeps_what_was_trained(trained):
+    assert "trained and validated already" in train(trained)
+    assert "as asked" in train(trained, "--restart")
+    assert len(folds(trained)) == len(folds(trained, "stale_fold_0_1")) == 1
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from test_preprocess import CONFIGURATION, IDENTITY, Plain, dataset, prepare, store  # noqa: F401
+from plain_cases import CONFIGURATION, IDENTITY, Plain, prepare
 
 from nnunet_core.data.cases import Case
 from nnunet_core.data.images import Geometry
@@ -77,7 +77,7 @@ def test_training_cases_are_described_in_one_place_only(opened, tiny):
         opened({})
 
 
-def test_metadata_counts_in_the_key_of_its_case(dataset):  # noqa: F811
+def test_metadata_counts_in_the_key_of_its_case(dataset):
     before = case_keys(dataset, CONFIGURATION, IDENTITY)
     first, *others = dataset.training
     first = dataclasses.replace(first, metadata={"scanner": "B"})
@@ -86,14 +86,14 @@ def test_metadata_counts_in_the_key_of_its_case(dataset):  # noqa: F811
     assert [name for name in before if before[name] != after[name]] == ["a"]
 
 
-def test_what_a_planner_tells_counts_in_the_key_of_every_case(dataset):  # noqa: F811
+def test_what_a_planner_tells_counts_in_the_key_of_every_case(dataset):
     before = case_keys(dataset, CONFIGURATION, IDENTITY)
     told = CONFIGURATION.model_copy(update={"extra": {"limit": 3}})
     after = case_keys(dataset, told, IDENTITY)
     assert not set(before.values()) & set(after.values())
 
 
-def test_metadata_reaches_the_stored_geometry(dataset, store):  # noqa: F811
+def test_metadata_reaches_the_stored_geometry(dataset, store):
     first, *others = dataset.training
     first = dataclasses.replace(first, metadata={"scanner": "B"})
     prepare(dataclasses.replace(dataset, training=(first, *others)), store)

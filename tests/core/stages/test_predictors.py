@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import make_tiny
 from listening import Listener
+from tiny_dataset import make_tiny
 
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from anisotropic_case import GEOMETRY, PATCH, SHAPE, make_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,38 +20,6 @@ from nnunet_core.data.images import Geometry
 from nnunet_core.errors import PluginError, StorageError
 from nnunet_core.store.arrays import chunking
 from nnunet_core.store.prepared import PreparedStore
-
-SHAPE = (37, 52, 41)
-PATCH = (24, 32, 24)
-GEOMETRY = PreparedGeometry(
-    Geometry(
-        (40, 60, 50),
-        (1.5, 0.7, 0.7),
-        (1.0, -2.0, 3.5),
-        (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0),
-    ),
-    ((1, 40), (2, 58), (0, 49)),
-    (2, 0, 1),
-    SHAPE,
-    (0.9, 1.1, 1.0 / 3.0),
-)
-
-
-def make_case(name="case.1 [a]", seed=0, dtype=np.int8) -> PreparedCase:
-    random = np.random.default_rng(seed)
-    images = random.normal(size=(2, *SHAPE)).astype(np.float32)
-    label = random.integers(-1, 3, SHAPE).astype(dtype)
-    locations = {
-        2: np.argwhere(label == 2)[:50],
-        1: np.argwhere(label == 1),
-        7: np.empty((0, 3), np.int64),
-    }
-    return PreparedCase(name, images, label, GEOMETRY, locations)
-
-
-@pytest.fixture
-def store(tmp_path) -> PreparedStore:
-    return PreparedStore(tmp_path / "prepared")
 
 
 @pytest.fixture
@@ -215,11 +184,14 @@ def test_an_absent_case_says_what_to_run(store):
         store.open("absent")
 
 
+BUILDERS = Path(__file__).parents[2] / "builders"
 WRITER = """
     import sys, resource, os, signal
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    from test_storage import PATCH, PreparedStore, StorageError, make_case
+    sys.path.insert(0, {builders!r})
+    from anisotropic_case import PATCH, make_case
+    from nnunet_core.errors import StorageError
+    from nnunet_core.store.prepared import PreparedStore
     from nnunet_core.runtime import files
     from nnunet_core.store import prepared as storage
     {setup}
@@ -232,9 +204,7 @@ WRITER = """
 
 
 def run_writer(folder, setup) -> subprocess.CompletedProcess:
-    code = textwrap.dedent(WRITER).format(
-        tests=str(Path(__file__).parent), folder=str(folder), setup=setup
-    )
+    code = textwrap.dedent(WRITER).format(builders=str(BUILDERS), folder=str(folder), setup=setup)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
