@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from nnunet_builtin.training import loop
 from nnunet_builtin.training.checkpoint import CHECKPOINT
+from nnunet_core.data.cases import PreparedCase
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
 from nnunet_core.store.models import WEIGHTS
@@ -44,9 +45,10 @@ def lines_of(folder):
 
 def test_the_examples_are_as_short_as_promised():
     bodies = [len(re.findall(r"^    .*\S", block, re.MULTILINE)) for block in CODE]
-    assert len(CODE) == 4
-    assert all(lines <= 6 for lines in bodies[:3])
-    assert bodies[3] <= 40
+    assert len(CODE) == 6
+    assert all(lines <= 6 for lines in bodies[:4])
+    assert bodies[4] <= 40
+    assert bodies[5] <= 20
 
 
 def test_a_schedule(trainer, tmp_path):
@@ -61,12 +63,15 @@ def test_an_optimiser(trainer, tmp_path, monkeypatch):
     step = torch.optim.AdamW.step
 
     def watched(optimizer, *arguments, **more):
-        groups.append([group["weight_decay"] for group in optimizer.param_groups])
+        groups.append([(group["lr"], group["weight_decay"]) for group in optimizer.param_groups])
         return step(optimizer, *arguments, **more)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     trainer("TwoRates").train(small.make_task(tmp_path / "fold_0"))
-    assert groups == [[0.01, 0.0]] * 9
+    rates = [0.01 * (1 - epoch / 3) ** 0.9 for epoch in (0, 1, 2) for _ in range(3)]
+    for rate, (others, norms) in zip(rates, groups, strict=True):
+        assert others == pytest.approx((rate, 0.01))
+        assert norms == pytest.approx((0.1 * rate, 0.0))
 
 
 def test_a_sampler(trainer, tmp_path):
@@ -79,6 +84,38 @@ def test_a_sampler(trainer, tmp_path):
     folder = small.make_task(tmp_path / "b" / "fold_0").folder
     trainer("Weighted").train(small.make_task(folder))
     assert (folder / WEIGHTS).is_file()
+
+
+def test_a_sampler_of_cases_with_a_rare_class(trainer, tmp_path):
+    task = small.make_task(tmp_path / "fold_0")
+    rare = task.training[0]
+    for name in task.training[1:]:
+        case = task.store.open(name)
+        assert case.class_locations
+        locations = {label: n for label, n in case.class_locations.items() if label != 2}
+        label = np.where(case.label[:] == 2, 1, case.label[:]).astype(np.int8)
+        cut = PreparedCase(name, case.images[:], label, case.geometry, locations)
+        task.store.write(cut, "key", small.PATCH)
+    sampler = trainer("OnlyWith").make_sampler(task, task.training, 50)
+    assert set(sampler.draw_names(np.random.default_rng(0))) == {rare}
+
+
+def test_a_step_of_ones_own_makes_two_passes_and_one_update(trainer, tmp_path, monkeypatch):
+    plain = small.train(tmp_path / "a" / "fold_0", {"gradient_clip": None})
+    still = small.make_task(tmp_path / "b" / "fold_0")
+    trainer("Sharp", radius=0.0, gradient_clip=None).train(still)
+    for name, tensor in load_file(plain / WEIGHTS).items():
+        torch.testing.assert_close(load_file(still.folder / WEIGHTS)[name], tensor)
+    passes = []
+    backward = loop.Loop.backward
+    monkeypatch.setattr(
+        loop.Loop, "backward", lambda self, loss: passes.append(1) or backward(self, loss)
+    )
+    sharp = small.make_task(tmp_path / "c" / "fold_0")
+    trainer("Sharp").train(sharp)
+    assert len(passes) == 2 * 9
+    one, other = (load_file(folder / WEIGHTS) for folder in (plain, sharp.folder))
+    assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_mean_teacher_learns_and_is_saved(trainer, tmp_path):

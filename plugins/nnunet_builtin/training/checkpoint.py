@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 CHECKPOINT = "checkpoint.pt"
-_FORMAT = 4
+_FORMAT = 5
 
 
 @dataclass

@@ -11,6 +11,7 @@ from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.method import choose
 from nnunet_core.stages.plan import make_plans
+from nnunet_core.stages.run import Request, opened
 from nnunet_core.store.workspace import Workspace
 
 
@@ -33,3 +34,27 @@ def test_a_patch_size_that_the_network_cannot_take_is_refused_with_the_nearest_o
             edited([16, 22, 16])
         with pytest.raises(UsageError, match=r"PlainUNet needs a multiple of .* along axis 2: 4\."):
             edited([16, 20, 3])
+
+
+class Told(Silence):
+    """Remembers warnings."""
+
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
+def test_settings_of_a_variant_that_an_own_choice_makes_void_are_said(tiny):
+    registry, workspace, told = Registry.discover(), Workspace.find(tiny.parents[1]), Told()
+    other = "nnunet_builtin.training.trainer:TrainerV2"
+    request = Request(str(tiny), variant="demo", choices={"trainer": other})
+    with opened(request, registry, workspace, told):
+        pass
+    (warning,) = told.warnings
+    assert "the variant 'demo' sets trainer.epochs=10" in warning
+    assert "--trainer" in warning
+    with opened(Request(str(tiny), variant="demo"), registry, workspace, told):
+        pass
+    assert len(told.warnings) == 1
