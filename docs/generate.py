@@ -1,4 +1,6 @@
-"""Write the reference pages that are read off the code: commands, hooks, components. Run: python docs/generate.py."""
+"""Write the reference pages that are read off the code: commands, hooks, components. Run: python
+docs/generate.py.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ PACKAGES = [ROOT / "nnunet_core", ROOT / "nnunet_cli", ROOT / "plugins" / "nnune
 def commands() -> str:
     """Return the page of all commands with their arguments and options."""
     parts = [
-        "# Commands\n\nEvery command takes `--no-plugin NAME` (block a plugin), `--debug` (show tracebacks) and `--help`.\n"
+        "# Commands\n\nEvery command takes `--no-plugin NAME` (block a plugin), `--debug` (show "
+        "tracebacks) and `--help`.\n"
     ]
     for name, (target, line) in all_commands(Registry.discover()).items():
         module, _, attribute = target.partition(":")
@@ -48,8 +51,10 @@ def commands() -> str:
 def hooks() -> str:
     """Return the page of all hooks, in life-cycle order."""
     parts = [
-        "# Hooks\n\nA plugin is a module that an entry point of the group `nnunet_plugins` names. It implements any of these "
-        "with `@hookimpl`. What a component of each kind has to do is in [Contracts](contracts.md).\n"
+        "# Hooks\n\nA plugin is a module that an entry point of the group `nnunet_plugins` names. "
+        "It implements any of these "
+        "with `@hookimpl`. What a component of each kind has to do is in "
+        "[Contracts](contracts.md).\n"
     ]
     for name, function in vars(hookspecs).items():
         if name.startswith("nnunet_"):
@@ -64,7 +69,8 @@ def components() -> str:
     """Return the page of the built-in components with their settings."""
     registry = Registry.discover()
     parts = [
-        "# Built-in components\n\n`nnunet plugins show KIND NAME` prints one of them, `--set KIND.NAME=VALUE` changes it.\n"
+        "# Built-in components\n\n`nnunet plugins show KIND NAME` prints one of them, `--set "
+        "KIND.NAME=VALUE` changes it.\n"
     ]
     described: set[str] = set()
     for kind in KINDS:
@@ -102,7 +108,8 @@ def components() -> str:
 def modules() -> str:
     """Return the page with a line for each file: the first one of its docstring."""
     parts = [
-        "# Where things are\n\nA line for each file; a line for each room is in [Architecture](../explanation/architecture.md).\n"
+        "# Where things are\n\nA line for each file; a line for each room is in "
+        "[Architecture](../explanation/architecture.md).\n"
     ]
     for package in PACKAGES:
         for folder in rooms(package):
@@ -127,14 +134,19 @@ def rooms(package: Path) -> list[Path]:
 
 def _first_line(path: Path) -> str:
     documentation = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return documentation.partition("\n")[0].replace("|", "\\|")
+    summary = documentation.partition("\n\n")[0]
+    return " ".join(summary.split()).replace("|", "\\|")
 
 
 def contracts() -> str:
-    """Return the page of the contracts: the protocols and tasks of each kind, as they stand in the code."""
+    """Return the page of the contracts: the protocols and tasks of each kind, as they stand in the
+    code.
+    """
     parts = [
-        "# Contracts\n\nWhat a component of each kind has to do, and what it may be able to do beyond that: every class of "
-        "`nnunet_core.contracts`, with shapes, units and errors. A component need not inherit from them.\n"
+        "# Contracts\n\nWhat a component of each kind has to do, and what it may be able to do "
+        "beyond that: every class of "
+        "`nnunet_core.contracts`, with shapes, units and errors. A component need not inherit from "
+        "them.\n"
     ]
     for path in sorted((ROOT / "nnunet_core" / "contracts").glob("*.py")):
         if path.name == "__init__.py":

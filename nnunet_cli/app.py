@@ -63,7 +63,8 @@ def _typer(line: str, **options: Any) -> typer.Typer:
 def commands(registry: Registry) -> dict[str, tuple[str, str]]:
     """Return {command: (target, one line)}; `group name` is a sub-command of a group.
 
-    A plugin's command of a name that is taken, by another command or as a group, is called `plugin/name`.
+    A plugin's command of a name that is taken, by another command or as a group, is called
+    `plugin/name`.
     """
     found: dict[str, tuple[str, str]] = {}
     for resolved in registry.components("command"):
@@ -77,7 +78,9 @@ def commands(registry: Registry) -> dict[str, tuple[str, str]]:
 
 
 def _taken(name: str, found: Mapping[str, object]) -> bool:
-    """Return whether a command of this name exists, or a group, or a command in the place of its group."""
+    """Return whether a command of this name exists, or a group, or a command in the place of its
+    group.
+    """
     group = name.partition(" ")[0]
     heads = {other.partition(" ")[0] for other in found}
     return name in found or (name == group and name in heads) or (name != group and group in found)

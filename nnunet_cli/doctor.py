@@ -14,7 +14,9 @@ from nnunet_core.registry.provenance import library_versions
 
 
 def doctor(context: typer.Context, workspace: o.WorkspaceOption = None) -> None:
-    """Show versions, devices, folders and problems of this installation; exit code 1 when a plugin is broken."""
+    """Show versions, devices, folders and problems of this installation; exit code 1 when a plugin
+    is broken.
+    """
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     typer.echo(
         f"python     {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"
@@ -41,4 +43,5 @@ def _device() -> str:
     from nnunet_builtin.computing.devices import resolve
 
     runtime = resolve(Runtime())
-    return f"{runtime.device}, {str(runtime.dtype).removeprefix('torch.')}, {runtime.threads} threads, {runtime.workers} loaders"
+    precision = str(runtime.dtype).removeprefix("torch.")
+    return f"{runtime.device}, {precision}, {runtime.threads} threads, {runtime.workers} loaders"

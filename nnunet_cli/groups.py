@@ -1,4 +1,6 @@
-"""Options that several commands share, declared once: one argument of a command may stand for several options."""
+"""Options that several commands share, declared once: one argument of a command may stand for
+several options.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Group:
-    """Marks an argument that is made of options: `runtime: Annotated[Runtime, Group(make_runtime)]`.
+    """Marks an argument that is made of options: `runtime: Annotated[Runtime,
+    Group(make_runtime)]`.
 
     Attributes:
         join: Takes the options as typed parameters, as typer reads them, and returns the argument.
@@ -23,7 +26,9 @@ class Group:
 
 
 def grouped(command: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Return a command in whose signature, the one that typer reads, each group is replaced by its options."""
+    """Return a command in whose signature, the one that typer reads, each group is replaced by its
+    options.
+    """
     groups: dict[str, Group] = {}
     shown: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():

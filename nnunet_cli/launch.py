@@ -10,10 +10,11 @@ from nnunet_core.errors import UsageError
 
 
 def launch(arguments: Sequence[str], processes: int, device: str) -> NoReturn:
-    """Let `torchrun` run `nnunet` with these arguments, without `--gpus`, in several processes; end as they end.
+    """Let `torchrun` run `nnunet` with these arguments, without `--gpus`, in several processes; end
+    as they end.
 
-    `torchrun` passes Ctrl-C and the signals of batch systems on to the trainings. The exit code is that of the process that
-    failed first, or 128 + the number of the signal, as without `--gpus`.
+    `torchrun` passes Ctrl-C and the signals of batch systems on to the trainings. The exit code is
+    that of the process that failed first, or 128 + the number of the signal, as without `--gpus`.
 
     Raises:
         UsageError: There are fewer GPUs, or a single one is asked for.
@@ -26,7 +27,8 @@ def launch(arguments: Sequence[str], processes: int, device: str) -> NoReturn:
         )
     if torch.cuda.device_count() < processes:
         raise UsageError(
-            f"--gpus {processes}: this machine has {torch.cuda.device_count()} GPUs. For processes on CPUs run: torchrun "
+            f"--gpus {processes}: this machine has {torch.cuda.device_count()} GPUs. For processes "
+            "on CPUs run: torchrun "
             f"--nproc-per-node {processes} -m nnunet_cli train ..."
         )
     launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "nnunet_cli"]

@@ -1,6 +1,7 @@
 """Entry point: build the app, run a command, turn errors into one message and an exit code.
 
-Processes that prepare cases import this module too; so it imports what a command needs only to run one.
+Processes that prepare cases import this module too; so it imports what a command needs only to run
+one.
 """
 
 from __future__ import annotations
@@ -40,14 +41,17 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         print(  # noqa: T201
             f"error: unexpected {type(error).__name__}: {error}\n"
-            "This is a defect of the software or of a plugin; run the command again with --debug and report what it prints.",
+            "This is a defect of the software or of a plugin; run the command again with --debug "
+            "and report what it prints.",
             file=sys.stderr,
         )
         _end(1)
 
 
 def _end(code: int) -> NoReturn:
-    """Exit; one of several processes ends at once, since what PyTorch tidies up would wait for the others, or crash."""
+    """Exit; one of several processes ends at once, since what PyTorch tidies up would wait for the
+    others, or crash.
+    """
     from nnunet_core.runtime.processes import in_several_processes
 
     if in_several_processes():
@@ -58,7 +62,9 @@ def _end(code: int) -> NoReturn:
 
 
 def _take_no_plugin(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split `--no-plugin NAME` off, wherever it stands: it acts before plugins, and so before commands, exist."""
+    """Split `--no-plugin NAME` off, wherever it stands: it acts before plugins, and so before
+    commands, exist.
+    """
     rest: list[str] = []
     denied: list[str] = []
     pending = iter(arguments)
@@ -73,7 +79,9 @@ def _take_no_plugin(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _block(plugins: list[str]) -> None:
-    """Block plugins in this process and in all that it starts: what lies in the environment reaches every worker."""
+    """Block plugins in this process and in all that it starts: what lies in the environment reaches
+    every worker.
+    """
     from nnunet_core.registry.discovery import DENY_VARIABLE
 
     if plugins:

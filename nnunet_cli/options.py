@@ -35,7 +35,8 @@ DatasetArgument = Annotated[
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with raw/, preprocessed/ and results/; default $NNUNET_WORKSPACE or ./nnunet_workspace."
+        help="Folder with raw/, preprocessed/ and results/; default $NNUNET_WORKSPACE or "
+        "./nnunet_workspace."
     ),
 ]
 VariantOption = Annotated[str, typer.Option(help="Named bundle of components to start from.")]
@@ -76,7 +77,8 @@ MemoryOption = Annotated[
     typer.Option(
         "--memory-gb",
         min=0.1,
-        help="Memory that the cases being prepared at once may need, estimated; default: 80 % of what is free.",
+        help="Memory that the cases being prepared at once may need, estimated; default: 80 % of "
+        "what is free.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
@@ -84,7 +86,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 
 def components_of(*kinds: str) -> Group:
-    """Return the options of these kinds of component; the argument is {kind: reference} of those that are given."""
+    """Return the options of these kinds of component; the argument is {kind: reference} of those
+    that are given.
+    """
 
     def choices(**given: str | None) -> dict[str, str]:
         return {kind: reference for kind, reference in given.items() if reference is not None}
@@ -121,7 +125,8 @@ def _start(
     pretrained: Annotated[
         Path | None,
         typer.Option(
-            help="Model folder, fold folder or weights file to start from, also of nnU-Net v1 and v2; "
+            help="Model folder, fold folder or weights file to start from, also of nnU-Net v1 and "
+            "v2; "
             "what does not fit is said and left out."
         ),
     ] = None,
@@ -147,7 +152,8 @@ Start = Annotated[dict[str, Any], Group(_start)]
 def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Parse `KIND.FIELD=VALUE` arguments of `--set` to {kind: {field: value}}.
 
-    VALUE is read as JSON, and as plain text when it is not JSON. `KIND.FIELD.KEY=VALUE` sets one entry of a mapping.
+    VALUE is read as JSON, and as plain text when it is not JSON. `KIND.FIELD.KEY=VALUE` sets one
+    entry of a mapping.
 
     Raises:
         SettingsError: No `=`, no field, or a kind that does not exist.
@@ -162,7 +168,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
             )
         if kind not in RUN_KINDS:
             raise SettingsError(
-                f"--set got '{text}': there is no kind '{kind}'.{nearest(kind, RUN_KINDS)} Kinds: {', '.join(RUN_KINDS)}."
+                f"--set got '{text}': there is no kind '{kind}'.{nearest(kind, RUN_KINDS)} Kinds: "
+                f"{', '.join(RUN_KINDS)}."
             )
         target = settings.setdefault(kind, {})
         for part in fields[:-1]:
@@ -195,7 +202,8 @@ def folds_of(text: str) -> tuple[str, ...]:
         or not all(p == "all" or p.isdigit() for p in parts)
     ):
         raise UsageError(
-            f"--folds got '{text}'; it takes numbers with commas between them (0,1,2,3,4), or 'all'."
+            f"--folds got '{text}'; it takes numbers with commas between them (0,1,2,3,4), or "
+            "'all'."
         )
     return tuple(part if part == "all" else str(int(part)) for part in parts)
 

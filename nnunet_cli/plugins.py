@@ -15,7 +15,9 @@ from nnunet_core.registry.discovery import Registry
 
 
 def list_plugins(context: typer.Context, as_json: o.JsonOption = False) -> None:
-    """List every plugin and every component: kind, name, plugin, version, summary. Imports hook modules only."""
+    """List every plugin and every component: kind, name, plugin, version, summary. Imports hook
+    modules only.
+    """
     registry = o.registry_of(context)
     if as_json:
         typer.echo(
@@ -62,7 +64,8 @@ def show(
     resolved = o.registry_of(context).resolve(kind, name)
     typer.echo(f"{kind} {resolved.reference}")
     typer.echo(
-        f"from    {resolved.distribution or 'no package'} {resolved.version or ''}  {resolved.component.target}"
+        f"from    {resolved.distribution or 'no package'} {resolved.version or ''}  "
+        f"{resolved.component.target}"
     )
     if resolved.component.summary:
         typer.echo(f"summary {resolved.component.summary}")

@@ -58,7 +58,8 @@ def predict(
     step_size: Annotated[
         float | None,
         typer.Option(
-            help="Sliding-window step, a fraction of the patch in (0, 1]; short for --set predictor.step_size=..."
+            help="Sliding-window step, a fraction of the patch in (0, 1]; short for --set "
+            "predictor.step_size=..."
         ),
     ] = None,
     postprocessing: Annotated[
@@ -75,7 +76,9 @@ def predict(
     precision: o.PrecisionOption = "auto",
     threads: o.ThreadsOption = 0,
 ) -> None:
-    """Predict every case of a folder with a trained model; cases that are predicted already are left alone."""
+    """Predict every case of a folder with a trained model; cases that are predicted already are
+    left alone.
+    """
     options = PredictionOptions(
         folds=o.folds_of(folds) if folds else (),
         predictor=predictor,
@@ -104,19 +107,23 @@ def _find(reference: str, workspace: Path | None) -> Model:
             str(path.parent.relative_to(results)) for path in results.glob(f"*/*/*/{FILE}")
         )
         raise UsageError(
-            f"There is no trained model {'/'.join(parts)} in {results}.{nearest('/'.join(parts), known)} "
+            f"There is no trained model {'/'.join(parts)} in "
+            f"{results}.{nearest('/'.join(parts), known)} "
             f"Models: {', '.join(known) or 'none'}."
         )
     return Model.open(results.joinpath(*parts))
 
 
 def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:
-    """Return {field: value} of `--set predictor.FIELD=VALUE` and of the short forms that were given."""
+    """Return {field: value} of `--set predictor.FIELD=VALUE` and of the short forms that were
+    given.
+    """
     parsed = o.parse_assignments(assignments)
     others = sorted(set(parsed) - {"predictor"})
     if others:
         raise UsageError(
-            f"--set got a field of the {others[0]}, which decides how a model is trained; 'nnunet predict' takes "
+            f"--set got a field of the {others[0]}, which decides how a model is trained; 'nnunet "
+            "predict' takes "
             "predictor.FIELD=VALUE."
         )
     given = {name: value for name, value in short.items() if value is not None}

@@ -63,7 +63,9 @@ class _PlainTracker:
         self.first, self.started, self.last = done, time.monotonic(), time.monotonic()
 
     def advance(self, steps: int = 1, detail: str | None = None) -> None:
-        """Print when half a minute has passed, or when a training reports an epoch (no steps, a detail)."""
+        """Print when half a minute has passed, or when a training reports an epoch (no steps, a
+        detail).
+        """
         self.done += steps
         now = time.monotonic()
         if (steps == 0 and detail) or now - self.last > _PLAIN_INTERVAL:

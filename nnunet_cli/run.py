@@ -42,13 +42,15 @@ def run(
     folds: Annotated[
         str | None,
         typer.Option(
-            help="Folds with commas between them (0,1), or 'all' to train on all cases. Default: every fold."
+            help="Folds with commas between them (0,1), or 'all' to train on all cases. Default: "
+            "every fold."
         ),
     ] = None,
     predict: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of images to predict afterwards; also a folder of the dataset, e.g. imagesTs."
+            help="Folder of images to predict afterwards; also a folder of the dataset, e.g. "
+            "imagesTs."
         ),
     ] = None,
     output: Annotated[
@@ -64,7 +66,8 @@ def run(
     start: o.Start,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Run the whole method on a dataset: fingerprint, plan, preprocess, train, validate, evaluate, predict.
+    """Run the whole method on a dataset: fingerprint, plan, preprocess, train, validate, evaluate,
+    predict.
 
     What is done already and still current is not done again. Results lie under WORKSPACE/results.
     """
@@ -95,10 +98,12 @@ def run(
 
 
 def made(request: Request, registry: Registry, workspace: Workspace, report: Reporter) -> Request:
-    """Return the request with the folder of its dataset, which a plugin makes if it is known by that name.
+    """Return the request with the folder of its dataset, which a plugin makes if it is known by
+    that name.
 
-    What the user chose stays as it is; the rest is what the maker of the dataset says (contracts.DatasetMaker). Predictions
-    in the dataset's own output folder are replaced by those of the last run.
+    What the user chose stays as it is; the rest is what the maker of the dataset says
+    (contracts.DatasetMaker). Predictions in the dataset's own output folder are replaced by those
+    of the last run.
 
     Raises:
         NnunetError: The dataset cannot be made.

@@ -65,7 +65,9 @@ def preprocess(
         ),
     ] = False,
 ) -> None:
-    """Prepare the training cases of a dataset: crop, resample, normalise, store. Finished cases are not done again."""
+    """Prepare the training cases of a dataset: crop, resample, normalise, store. Finished cases are
+    not done again.
+    """
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(dataset, variant, choices, settings, tuple(configuration or ()), **pool)
     with opened(request, registry, space, make_reporter()) as steps:
@@ -100,7 +102,9 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train and validate folds; plans and prepared cases are made if they are missing. A stopped training goes on."""
+    """Train and validate folds; plans and prepared cases are made if they are missing. A stopped
+    training goes on.
+    """
     if gpus is not None and gpus > 1:
         launch(sys.argv[1:], gpus, runtime.device)
     registry, space = o.registry_of(context), o.workspace_of(workspace)

@@ -1,6 +1,7 @@
 """The core of nnunet: what plugin authors import.
 
-Importing this package is cheap on purpose (no NumPy, no torch): it is what every hook module does at start-up.
+Importing this package is cheap on purpose (no NumPy, no torch): it is what every hook module does
+at start-up.
 """
 
 from nnunet_core.registry.components import Component, Variant

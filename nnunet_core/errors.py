@@ -1,4 +1,6 @@
-"""The exceptions that users see: what was wrong, what was received, what is allowed, what to do next."""
+"""The exceptions that users see: what was wrong, what was received, what is allowed, what to do
+next.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ class NnunetError(Exception):
 
 
 class UsageError(NnunetError):
-    """A request that cannot be right: unknown name, wrong type, missing folder. The command line exits with code 2."""
+    """A request that cannot be right: unknown name, wrong type, missing folder. The command line
+    exits with code 2.
+    """
 
     exit_code = 2
 
@@ -49,7 +53,9 @@ class TrainingError(NnunetError):
 
 
 class StoppedError(NnunetError):
-    """Work that was stopped by a signal, with everything saved. The command line exits with 128 + the signal's number."""
+    """Work that was stopped by a signal, with everything saved. The command line exits with 128 +
+    the signal's number.
+    """
 
     exit_code = 130
 

@@ -1,4 +1,6 @@
-"""Fixtures of all tests: golden numbers, real data, models; skipped with a reason where a folder is absent."""
+"""Fixtures of all tests: golden numbers, real data, models; skipped with a reason where a folder is
+absent.
+"""
 
 import os
 from pathlib import Path

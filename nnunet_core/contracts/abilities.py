@@ -1,7 +1,9 @@
-"""What a component may be able to do beyond its contract: declared protocols, looked up here and nowhere else.
+"""What a component may be able to do beyond its contract: declared protocols, looked up here and
+nowhere else.
 
-A component has an ability when its class has the methods of the protocol. `built` refuses a class whose public name is nearly,
-but not quite, one of its kind: `prepare_lable` would otherwise be a method that nobody calls.
+A component has an ability when its class has the methods of the protocol. `built` refuses a class
+whose public name is nearly, but not quite, one of its kind: `prepare_lable` would otherwise be a
+method that nobody calls.
 """
 
 from __future__ import annotations
@@ -51,13 +53,17 @@ class PreparesLabels(Protocol):
     """A preprocessor that can be used in a cascade."""
 
     def prepare_label(self, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
-        """Return an integer label map (Z, Y, X) of the file's grid on that of a prepared case, (*prepared_shape)."""
+        """Return an integer label map (Z, Y, X) of the file's grid on that of a prepared case,
+        (*prepared_shape).
+        """
         ...
 
 
 @runtime_checkable
 class Mirrors(Protocol):
-    """An augmentation that does not mirror every axis; without it prediction may average over all of them."""
+    """An augmentation that does not mirror every axis; without it prediction may average over all
+    of them.
+    """
 
     def mirrored_axes(self, configuration: Configuration) -> tuple[int, ...]:
         """Return the axes of the patch that training mirrors."""
@@ -66,12 +72,16 @@ class Mirrors(Protocol):
 
 @runtime_checkable
 class AugmentsTensors(Protocol):
-    """An augmentation that works on tensors, in the training process and on its device; `augment` is not called then."""
+    """An augmentation that works on tensors, in the training process and on its device; `augment`
+    is not called then.
+    """
 
     def augment_tensors(
         self, batch: Mapping[str, Any], configuration: Configuration, seed: int
     ) -> Mapping[str, Any]:
-        """Return what `Augmentation.augment` does, with tensors on the device of the batch in the place of arrays."""
+        """Return what `Augmentation.augment` does, with tensors on the device of the batch in the
+        place of arrays.
+        """
         ...
 
 
@@ -79,12 +89,13 @@ class AugmentsTensors(Protocol):
 class UsesArrays(Protocol):
     """A loss builder that needs extra arrays of the prepared cases (docs: how-to/extra-data).
 
-    Its loss gets {name: (B, K, *spatial)} of all arrays that the cases have, on the logits' device and at their resolution:
-    float32 averages of arrays like images, int16 samples of arrays like labels, 0 outside the volume.
+    Its loss gets {name: (B, K, *spatial)} of all arrays that the cases have, on the logits' device
+    and at their resolution: float32 averages of arrays like images, int16 samples of arrays like
+    labels, 0 outside the volume.
 
     Attributes:
-        arrays: Names that must be there, such as `arrays = ("distance",)` in the class; a training whose cases lack one does
-            not start.
+        arrays: Names that must be there, such as `arrays = ("distance",)` in the class; a training
+            whose cases lack one does not start.
     """
 
     arrays: tuple[str, ...]
@@ -95,7 +106,9 @@ class ChecksRuntime(Protocol):
     """A trainer or predictor that can refuse before any case is prepared."""
 
     def check(self, runtime: Runtime) -> None:
-        """Raise UsageError where settings contradict each other, or the device or precision does not exist."""
+        """Raise UsageError where settings contradict each other, or the device or precision does
+        not exist.
+        """
         ...
 
 
@@ -104,7 +117,8 @@ class StartsFromWeights(Protocol):
     """A trainer that can start from the weights of another model (`TrainingTask.initial`)."""
 
     def find_weights(self, path: Path) -> Path:
-        """Return the weights file that a path of the user stands for: a file, or the folder of a fold or model.
+        """Return the weights file that a path of the user stands for: a file, or the folder of a
+        fold or model.
 
         Raises:
             UsageError: There are none, or the file is of another kind.
@@ -126,7 +140,8 @@ class ChangesGraph(Protocol):
     """A built network that uses other weights from batch to batch.
 
     Attributes:
-        graph_changes: Whether several processes that train together look in every batch for the weights that were used.
+        graph_changes: Whether several processes that train together look in every batch for the
+            weights that were used.
     """
 
     graph_changes: bool
@@ -161,10 +176,12 @@ def ability(component: object, protocol: type[_Ability]) -> _Ability | None:
 
 
 def built(resolved: Resolved) -> Any:
-    """Import and construct a component (see `settings.build`), and check that it is one of its kind.
+    """Import and construct a component (see `settings.build`), and check that it is one of its
+    kind.
 
     Raises:
-        PluginError: It lacks a method of its contract, or has one whose name is nearly that of an ability.
+        PluginError: It lacks a method of its contract, or has one whose name is nearly that of an
+            ability.
         SettingsError: A setting that does not exist, or a value of the wrong type.
     """
     component = settings.build(resolved)
@@ -172,7 +189,8 @@ def built(resolved: Resolved) -> Any:
     who = f"The {resolved.kind} '{resolved.reference}'"
     if lacking := [name for name in _public(contract) if not hasattr(component, name)]:
         raise PluginError(
-            f"{who} lacks {', '.join(lacking)}; a {resolved.kind} has {', '.join(_public(contract))} "
+            f"{who} lacks {', '.join(lacking)}; a {resolved.kind} has "
+            f"{', '.join(_public(contract))} "
             f"(see {contract.__module__}.{contract.__name__})."
         )
     known = [name for protocol in (contract, *abilities) for name in _public(protocol)]
@@ -183,7 +201,9 @@ def built(resolved: Resolved) -> Any:
 
 
 def _check_arguments(component: object, protocol: type, who: str) -> None:
-    """Raise PluginError where a method cannot be called as its protocol is: before the work that leads to the call."""
+    """Raise PluginError where a method cannot be called as its protocol is: before the work that
+    leads to the call.
+    """
     for name in _public(protocol):
         method, wanted = getattr(component, name, None), getattr(protocol, name, None)
         if not inspect.ismethod(method) or not callable(wanted):
@@ -195,12 +215,15 @@ def _check_arguments(component: object, protocol: type, who: str) -> None:
         except TypeError as error:
             arguments = ", ".join(p.name for p in parameters)
             raise PluginError(
-                f"{who} has {name}{inspect.signature(method)}; it is called as {name}({arguments}): {error}."
+                f"{who} has {name}{inspect.signature(method)}; it is called as "
+                f"{name}({arguments}): {error}."
             ) from error
 
 
 def _inherited(component: object) -> list[str]:
-    """Return the methods that a component's class may override: the steps of a planner, the seams of a trainer."""
+    """Return the methods that a component's class may override: the steps of a planner, the seams
+    of a trainer.
+    """
     bases = type(component).__mro__[1:-1]
     names = {name for base in bases for name, value in vars(base).items() if callable(value)}
     return sorted(name for name in names if not name.startswith("_"))
@@ -209,7 +232,9 @@ def _inherited(component: object) -> list[str]:
 def _refuse_nearly(
     component: object, known: Sequence[str], who: str, inherited: Sequence[str] = ()
 ) -> None:
-    """Raise PluginError where a component has a public name, no setting, that nearly is a known or inherited one."""
+    """Raise PluginError where a component has a public name, no setting, that nearly is a known or
+    inherited one.
+    """
     cls = type(component)
     for name in dir(component):
         if name.startswith("_") or name in known:
@@ -218,7 +243,8 @@ def _refuse_nearly(
         meant = difflib.get_close_matches(name, candidates, n=1, cutoff=_NEARLY)
         if meant and name not in inspect.signature(cls).parameters:
             raise PluginError(
-                f"{who} has '{name}', which nobody calls. Did you mean '{meant[0]}'? Otherwise give it a name that differs "
+                f"{who} has '{name}', which nobody calls. Did you mean '{meant[0]}'? Otherwise "
+                "give it a name that differs "
                 "more, or that starts with '_'."
             )
 

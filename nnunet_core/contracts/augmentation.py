@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 
 class Augmentation(Protocol):
-    """Random transforms of training patches, seeded per sample: equal seeds give equal patches in any process.
+    """Random transforms of training patches, seeded per sample: equal seeds give equal patches in
+    any process.
 
-    Optional: `abilities.Mirrors` (which axes), `abilities.AugmentsTensors` (on the device, in the training process).
+    Optional: `abilities.Mirrors` (which axes), `abilities.AugmentsTensors` (on the device, in the
+    training process).
     """
 
     def generator_patch_size(self, configuration: Configuration) -> tuple[int, ...]:
-        """Return the size of the patches to cut, voxels: larger than the network's patch so that rotation has no border."""
+        """Return the size of the patches to cut, voxels: larger than the network's patch so that
+        rotation has no border.
+        """
         ...
 
     def augment(
@@ -29,18 +33,20 @@ class Augmentation(Protocol):
     ) -> dict[str, np.ndarray]:
         """Return the training batch of the network's patch size.
 
-        `batch` holds `images` float32 (B, C, *generator patch) and `label` integer (B, 1, *generator patch), with -1
-        outside the non-zero region; in a cascade also `previous` int16 (B, 1, *generator patch), the label map of the
-        previous stage; and where prepared cases have further arrays, `arrays` {name: (B, K, *generator patch)} and `like`
-        {name: "image" or "label"}. The result has the same keys, cut to the network's patch; labels are >= 0. `previous`
-        becomes one more channel of `images` for each of its foreground classes.
+        `batch` holds `images` float32 (B, C, *generator patch) and `label` integer (B, 1,
+        *generator patch), with -1 outside the non-zero region; in a cascade also `previous` int16
+        (B, 1, *generator patch), the label map of the previous stage; and where prepared cases have
+        further arrays, `arrays` {name: (B, K, *generator patch)} and `like` {name: "image" or
+        "label"}. The result has the same keys, cut to the network's patch; labels are >= 0.
+        `previous` becomes one more channel of `images` for each of its foreground classes.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A training patch on its way through the steps. All tensors are on one device, and no step changes them in place.
+    """A training patch on its way through the steps. All tensors are on one device, and no step
+    changes them in place.
 
     Attributes:
         images: float32 (C, *patch).
@@ -48,7 +54,8 @@ class Sample:
         configuration: Of the network.
         previous: Integer (1, *patch), the label map of the previous stage in a cascade.
         arrays: Further arrays of the case, {name: (K, *patch)}. Only spatial steps change them.
-        like: How they are moved: {name: `image`, interpolated, or `label`}; 0 comes in from outside.
+        like: How they are moved: {name: `image`, interpolated, or `label`}; 0 comes in from
+            outside.
     """
 
     images: torch.Tensor
@@ -84,7 +91,8 @@ class Sample:
 
 
 class Step(ABC):
-    """One random transform. Subclasses are dataclasses whose fields are their settings (JSON values with defaults).
+    """One random transform. Subclasses are dataclasses whose fields are their settings (JSON values
+    with defaults).
 
     A gamma for all channels is
 
@@ -102,14 +110,20 @@ class Step(ABC):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, sample: Sample) -> Any:
-        """Return what is to happen to the sample, or None for nothing. All randomness of the step comes from `rng`."""
+        """Return what is to happen to the sample, or None for nothing. All randomness of the step
+        comes from `rng`.
+        """
 
     @abstractmethod
     def apply(self, sample: Sample, decision: Any) -> Sample:
-        """Return a new sample after what `draw` decided; the same for equal samples and decisions."""
+        """Return a new sample after what `draw` decided; the same for equal samples and
+        decisions.
+        """
 
     def input_size(self, size: tuple[int, ...], configuration: Configuration) -> tuple[int, ...]:  # noqa: ARG002
-        """Return the patch, in voxels, that the step needs to leave one of `size`; the same, unless it crops."""
+        """Return the patch, in voxels, that the step needs to leave one of `size`; the same, unless
+        it crops.
+        """
         return size
 
     def mirrored_axes(self, configuration: Configuration) -> tuple[int, ...]:  # noqa: ARG002

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class DatasetReader(Protocol):
     """Reads one layout of folders. It lists files; voxels are read, and checked, elsewhere.
 
-    Our own readers are asked first, then those of other plugins; exactly one of these may fit a folder.
+    Our own readers are asked first, then those of other plugins; exactly one of these may fit a
+    folder.
 
         class Flat:
             looks_for = "images named CASE_image.nii.gz"
@@ -26,11 +27,12 @@ class DatasetReader(Protocol):
 
             def cases(self, folder, dataset=None):
                 found = sorted(folder.glob("*_image.nii.gz"))
-                return [CaseFiles(path.name.removesuffix("_image.nii.gz"), (path,)) for path in found]
+                return [CaseFiles(path.name.removesuffix("_image.nii.gz"), (path,)) for path in
+                found]
 
             def read(self, folder, registry):
-                training = [replace(c, label=folder / f"{c.name}_mask.nii.gz") for c in self.cases(folder)]
-                labels = Labels.from_names({"background": 0, "lesion": 1})
+                training = [replace(c, label=folder / f"{c.name}_mask.nii.gz") for c in
+                self.cases(folder)] labels = Labels.from_names({"background": 0, "lesion": 1})
                 return DatasetContent(channels=("MRI",), labels=labels, training=tuple(training))
 
     Attributes:
@@ -40,19 +42,24 @@ class DatasetReader(Protocol):
     looks_for: str
 
     def fits(self, folder: Path) -> bool:
-        """Return whether an existing folder has this layout: a dataset, or images to predict. Fast, and never an error."""
+        """Return whether an existing folder has this layout: a dataset, or images to predict. Fast,
+        and never an error.
+        """
         ...
 
     def read(self, folder: Path, registry: Registry) -> DatasetContent:
-        """Read a dataset folder that fits; `registry` finds image formats (`stages.formats.find_format`).
+        """Read a dataset folder that fits; `registry` finds image formats
+        (`stages.formats.find_format`).
 
         Raises:
-            DatasetError: The folder breaks its own description, or files of cases are missing; all of them are named.
+            DatasetError: The folder breaks its own description, or files of cases are missing; all
+                of them are named.
         """
         ...
 
     def cases(self, folder: Path, dataset: Dataset) -> Sequence[CaseFiles]:
-        """List the cases of a folder of images that fits, each with every channel of `dataset`, without labels.
+        """List the cases of a folder of images that fits, each with every channel of `dataset`,
+        without labels.
 
         Raises:
             DatasetError: There is no case, or channels are missing.
@@ -61,7 +68,8 @@ class DatasetReader(Protocol):
 
 
 class DatasetMaker(Protocol):
-    """Makes a dataset in the raw folder of the workspace, and says how it is run when the user does not say it.
+    """Makes a dataset in the raw folder of the workspace, and says how it is run when the user does
+    not say it.
 
     Attributes:
         variant: Name of the variant that fits it; empty is the default one.

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 
 class Postprocessor(Protocol):
-    """Cleans label maps in a way that was found useful on the validation cases. Never invents labels."""
+    """Cleans label maps in a way that was found useful on the validation cases. Never invents
+    labels.
+    """
 
     def fit(
         self, pairs: Callable[[], Iterator[tuple[np.ndarray, np.ndarray, Geometry]]], labels: Labels
     ) -> dict[str, Any]:
-        """Decide from (prediction, reference, geometry) of every validation case; return a JSON state.
+        """Decide from (prediction, reference, geometry) of every validation case; return a JSON
+        state.
 
         `pairs` may be called more than once; arrays are integer (Z, Y, X).
         """

@@ -25,7 +25,8 @@ class TrainedModel:
         configuration, labels: What they were trained for.
         network: Built network builder.
         runtime: Device and precision.
-        mirror_axes: Axes of the patch that training mirrored, and prediction may average over: (0, 1, 2), or () for none.
+        mirror_axes: Axes of the patch that training mirrored, and prediction may average over: (0,
+            1, 2), or () for none.
     """
 
     folds: tuple[Path, ...]
@@ -39,8 +40,9 @@ class TrainedModel:
 class Predictor(Protocol):
     """Applies the networks of a trained model; validation and prediction use the same one.
 
-    It is no part of what a network depends on: a run with another predictor validates its folds anew and trains none. The
-    smallest change wraps another predictor, because what it works on is data:
+    It is no part of what a network depends on: a run with another predictor validates its folds
+    anew and trains none. The smallest change wraps another predictor, because what it works on is
+    data:
 
         @dataclass
         class MirroredOnce:
@@ -50,16 +52,17 @@ class Predictor(Protocol):
                 axes = tuple(axis for axis in model.mirror_axes if axis == self.axis)
                 return SlidingWindow().load(replace(model, mirror_axes=axes))
 
-    A predictor may have `check(runtime)`, which raises UsageError where its settings contradict each other. It is called
-    before any case is prepared.
+    A predictor may have `check(runtime)`, which raises UsageError where its settings contradict
+    each other. It is called before any case is prepared.
     """
 
     def load(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
         """Load the weights once; return a function that is called for each case.
 
         Returns:
-            Function of images float32 (C, *spatial), prepared, with the channels of the previous stage in a cascade: to
-            probabilities float32 (K, *spatial) of K classes that add up to 1, or of K regions, each in [0, 1].
+            Function of images float32 (C, *spatial), prepared, with the channels of the previous
+            stage in a cascade: to probabilities float32 (K, *spatial) of K classes that add up to
+            1, or of K regions, each in [0, 1].
 
         Raises:
             UsageError: Settings contradict each other, or the device or precision does not exist.

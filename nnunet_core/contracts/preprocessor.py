@@ -21,10 +21,11 @@ class Preprocessor(Protocol):
     def prepare(
         self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()
     ) -> PreparedCase:
-        """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
+        """Crop, permute, resample, normalise one case; locate `foreground` values when it has a
+        label.
 
-        `case.metadata` is what the dataset says of the case. The result may have `arrays` for a loss and `extra` values for a
-        trainer (docs: how-to/extra-data).
+        `case.metadata` is what the dataset says of the case. The result may have `arrays` for a
+        loss and `extra` values for a trainer (docs: how-to/extra-data).
 
         Raises:
             ImageError: The image has no non-zero voxel.
@@ -34,7 +35,7 @@ class Preprocessor(Protocol):
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
 
-        Voxels outside the crop box are 0 in every channel, which means background. `geometry.metadata` is what `prepare` put
-        there, or the metadata of the case.
+        Voxels outside the crop box are 0 in every channel, which means background.
+        `geometry.metadata` is what `prepare` put there, or the metadata of the case.
         """
         ...

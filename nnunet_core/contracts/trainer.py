@@ -26,7 +26,8 @@ class Runtime:
         device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the best that exists.
         precision: `float32`, `bfloat16`, `float16`; `auto` takes what the device is fast in.
         workers: Loader processes; 0 loads in the training process.
-        threads: Compute threads of the training process on CPU; 0 uses OMP_NUM_THREADS, or every core.
+        threads: Compute threads of the training process on CPU; 0 uses OMP_NUM_THREADS, or every
+            core.
     """
 
     device: str = "auto"
@@ -49,8 +50,8 @@ class TrainingTask:
         seed: Of everything random.
         report: Where progress goes.
         previous: Label maps of the previous stage, in a cascade.
-        initial: Weights of another model to start from, and what of them stays; None starts from random ones. Only a
-            trainer with `abilities.StartsFromWeights` gets them.
+        initial: Weights of another model to start from, and what of them stays; None starts from
+            random ones. Only a trainer with `abilities.StartsFromWeights` gets them.
         epoch_finished: Call with each line of metrics.jsonl; observers hear of it.
     """
 
@@ -78,10 +79,12 @@ class Trainer(Protocol):
     """
 
     def train(self, task: TrainingTask) -> Mapping[str, str]:
-        """Train one fold, or go on from its last checkpoint; end with `weights.safetensors` in the fold's folder.
+        """Train one fold, or go on from its last checkpoint; end with `weights.safetensors` in the
+        fold's folder.
 
         Returns:
-            `device` and `precision` as they were resolved, for the run record; empty when there was nothing to do.
+            `device` and `precision` as they were resolved, for the run record; empty when there was
+            nothing to do.
 
         Raises:
             TrainingError: The training cannot go on (a loader died, the loss is not finite).

@@ -1,7 +1,7 @@
 """Cases in memory: as they were read, and as networks get them.
 
-Arrays of images are (C, Z, Y, X) on the grid of the file, and (C, *spatial) with permuted axes once prepared. Spacing is in
-mm, shapes in voxels.
+Arrays of images are (C, Z, Y, X) on the grid of the file, and (C, *spatial) with permuted axes once
+prepared. Spacing is in mm, shapes in voxels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from nnunet_core.data.metadata import JsonMapping
 if TYPE_CHECKING:
     import numpy as np
 
-#: How spatial transforms and resolutions treat an array: interpolated and averaged, or as values that stay what they are.
+#: How spatial transforms and resolutions treat an array: interpolated and averaged, or as values
+#: that stay what they are.
 Like = Literal["image", "label"]
 
 
@@ -49,7 +50,8 @@ class PreparedGeometry:
         transpose_forward: Axis permutation applied after cropping.
         prepared_shape: Spatial shape of the prepared array, permuted axes.
         prepared_spacing: mm, permuted axes.
-        metadata: JSON values for `restore`; where a preprocessor leaves it empty, it becomes that of the case.
+        metadata: JSON values for `restore`; where a preprocessor leaves it empty, it becomes that
+            of the case.
     """
 
     original: Geometry
@@ -71,8 +73,10 @@ class ExtraArray:
     """An array on the grid of a prepared case, for a loss (docs: how-to/extra-data).
 
     Attributes:
-        array: (K, *prepared_shape) of float32, float16, int8, int16 or uint8; integers where it is like a label.
-        like: `image` or `label`: how it is moved with the patch, and brought to the resolutions of a network.
+        array: (K, *prepared_shape) of float32, float16, int8, int16 or uint8; integers where it is
+            like a label.
+        like: `image` or `label`: how it is moved with the patch, and brought to the resolutions of
+            a network.
     """
 
     array: np.ndarray
@@ -86,13 +90,14 @@ class PreparedCase:
     Attributes:
         name: Case name.
         images: float32 (C, *prepared_shape), cropped, permuted, resampled, normalised.
-        label: int8 or int16 (*prepared_shape), -1 outside the non-zero region; also for cases without a label file, where
-            it is 0 inside and -1 outside.
+        label: int8 or int16 (*prepared_shape), -1 outside the non-zero region; also for cases
+            without a label file, where it is 0 inside and -1 outside.
         geometry: The way back.
-        class_locations: {foreground value: integer (n, 3) voxel coordinates}, for foreground oversampling; empty for cases
-            without a label file.
+        class_locations: {foreground value: integer (n, 3) voxel coordinates}, for foreground
+            oversampling; empty for cases without a label file.
         extra: Whatever else a trainer should know, JSON values.
-        arrays: {name of a-z, 0-9 and _: array} for losses; the same names and channels for every case.
+        arrays: {name of a-z, 0-9 and _: array} for losses; the same names and channels for every
+            case.
     """
 
     name: str

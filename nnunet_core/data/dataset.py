@@ -54,8 +54,10 @@ class DatasetContent:
         training: Training cases, each with a label; their files lie below the folder.
         ending: Of image files, with the leading dot.
         label_ending: Of label files and predictions; empty is that of the images.
-        image_format, label_format: References of components, where the folder names them; None goes by the ending.
-        document: What else the folder says, JSON values: the parsed dataset.json. Part of the dataset's identity.
+        image_format, label_format: References of components, where the folder names them; None goes
+            by the ending.
+        document: What else the folder says, JSON values: the parsed dataset.json. Part of the
+            dataset's identity.
     """
 
     channels: tuple[str, ...]
@@ -113,7 +115,8 @@ class Dataset:
         """Read one case and check that it can be used.
 
         Raises:
-            ImageError: A file is missing or unreadable, channels or label do not lie on one grid, or a voxel is NaN.
+            ImageError: A file is missing or unreadable, channels or label do not lie on one grid,
+                or a voxel is NaN.
             DatasetError: The label holds values that dataset.json does not declare.
         """
         image = stack_channels([self.image_format.read(path) for path in case.images], case.images)
@@ -129,7 +132,8 @@ class Dataset:
     def load_label(
         self, path: Path, image: Image | None = None, image_path: Path | None = None
     ) -> np.ndarray:
-        """Read a label file to int16 (Z, Y, X), checked against dataset.json and, if given, against its image.
+        """Read a label file to int16 (Z, Y, X), checked against dataset.json and, if given, against
+        its image.
 
         Raises:
             ImageError: Unreadable file, more than one channel, or another grid than the image.
@@ -142,28 +146,35 @@ class Dataset:
             )
         if image is not None and (different := image.geometry.differences(label.geometry)):
             details = "; ".join(
-                f"{name} {getattr(image.geometry, name)} of the image, {getattr(label.geometry, name)} of the label"
+                f"{name} {getattr(image.geometry, name)} of the image, "
+                f"{getattr(label.geometry, name)} of the label"
                 for name in different
             )
             raise ImageError(
-                f"{image_path} and its label {path} lie on different grids: {details}. Resample the label to its image, "
+                f"{image_path} and its label {path} lie on different grids: {details}. Resample "
+                "the label to its image, "
                 "or copy the image's geometry if only the header is wrong."
             )
         values = np.unique(label.array)
         unknown = [v.item() for v in values if v.item() not in self.labels.values]
         if unknown:
             raise DatasetError(
-                f"The label {path} holds the values {unknown[:10]}, which dataset.json does not declare. "
-                f"Declared: {sorted(self.labels.values)}. Correct the file or 'labels' of {self.folder / 'dataset.json'}."
+                f"The label {path} holds the values {unknown[:10]}, which dataset.json does not "
+                "declare. "
+                f"Declared: {sorted(self.labels.values)}. Correct the file or 'labels' of "
+                f"{self.folder / 'dataset.json'}."
             )
         return label.array[0].astype(np.int16)
 
     def slim(self) -> Dataset:
-        """Return what loading needs, without the list of cases: cheap to send to another process."""
+        """Return what loading needs, without the list of cases: cheap to send to another
+        process.
+        """
         return replace(self, training=(), document={}, digests=files.Digests())
 
     def memory(self, case: CaseFiles, spacing: Sequence[float] | None = None) -> int:
-        """Estimate the bytes that loading a case takes, and resampling it to a spacing (mm), from its header.
+        """Estimate the bytes that loading a case takes, and resampling it to a spacing (mm), from
+        its header.
 
         It is 0 when the header cannot be read: loading the case will say why.
         """
@@ -178,14 +189,17 @@ class Dataset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits that identify dataset.json and the content of every training file."""
+        """16 hexadecimal digits that identify dataset.json and the content of every training
+        file.
+        """
         paths = [path for case in self.training for path in case.paths]
         names = [str(path.relative_to(self.folder)) for path in paths]
         contents = dict(zip(names, self.file_digests(paths), strict=True))
         return files.digest({"document": self.document, "files": contents})
 
     def file_digests(self, paths: Sequence[Path]) -> list[str]:
-        """Return 16 hexadecimal digits per file that identify its content; unchanged files are not read again.
+        """Return 16 hexadecimal digits per file that identify its content; unchanged files are not
+        read again.
 
         Raises:
             ImageError: A file cannot be read.

@@ -8,7 +8,9 @@ from nnunet_core.runtime.files import Document, digest
 
 
 class IntensityStatistics(BaseModel):
-    """Foreground intensities of one channel over all training cases (spec: fingerprint, section 3)."""
+    """Foreground intensities of one channel over all training cases (spec: fingerprint, section
+    3).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-#: The spacing of the slice axis of a 2D image, in mm: no planner resamples across it (spec: dataset, section 2).
+#: The spacing of the slice axis of a 2D image, in mm: no planner resamples across it (spec:
+#: dataset, section 2).
 SLICE_SPACING_2D = 999.0
 
 
@@ -34,7 +35,9 @@ class Geometry:
     direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
     def differences(self, other: Geometry) -> list[str]:
-        """Return the names of the fields in which two images differ, within rtol 1e-5 and atol 1e-8 (as v1)."""
+        """Return the names of the fields in which two images differ, within rtol 1e-5 and atol 1e-8
+        (as v1).
+        """
         different = [] if self.shape == other.shape else ["shape"]
         for name in ("spacing", "origin", "direction"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -74,8 +77,9 @@ class Image:
 class ImageFormat(Protocol):
     """Reads and writes one family of image files.
 
-    Everything that is written as an image goes through `write`: predicted label maps, a dataset that is made. What a file
-    needs beside voxels and geometry (a colour table, the metadata of DICOM SEG) is the affair of its format.
+    Everything that is written as an image goes through `write`: predicted label maps, a dataset
+    that is made. What a file needs beside voxels and geometry (a colour table, the metadata of
+    DICOM SEG) is the affair of its format.
     """
 
     endings: tuple[str, ...]
@@ -91,7 +95,8 @@ class ImageFormat(Protocol):
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
         """Write an array (Z, Y, X) atomically, with the geometry of the image that it belongs to.
 
-        Label maps are uint8, or uint16 where the dataset has a label above 255 (`labels.label_type`).
+        Label maps are uint8, or uint16 where the dataset has a label above 255
+        (`labels.label_type`).
 
         Raises:
             ImageError: The format cannot hold the array, or is read only.
@@ -101,7 +106,8 @@ class ImageFormat(Protocol):
 
 
 def stack_channels(images: Sequence[Image], names: Sequence[Path]) -> Image:
-    """Join the channel files of one case to a float32 image (C, Z, Y, X); geometry is that of the first file.
+    """Join the channel files of one case to a float32 image (C, Z, Y, X); geometry is that of the
+    first file.
 
     Raises:
         ImageError: The files differ in shape, spacing, origin or direction.
@@ -110,7 +116,8 @@ def stack_channels(images: Sequence[Image], names: Sequence[Path]) -> Image:
     for image, name in zip(images[1:], names[1:], strict=True):
         if different := first.geometry.differences(image.geometry):
             raise ImageError(
-                f"{name} and {names[0]} differ in {', '.join(different)}; channels must lie on one grid: resample them."
+                f"{name} and {names[0]} differ in {', '.join(different)}; channels must lie on one "
+                "grid: resample them."
             )
     arrays = [image.array.astype(np.float32, copy=False) for image in images]
     return Image(np.concatenate(arrays), first.geometry)

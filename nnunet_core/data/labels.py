@@ -16,9 +16,11 @@ class Labels(BaseModel):
 
     Attributes:
         names: {value: name} in the order of dataset.json, background first in ordinary datasets.
-        foreground: Foreground values in the order in which dataset.json lists them (v1 keeps that order).
+        foreground: Foreground values in the order in which dataset.json lists them (v1 keeps that
+            order).
         regions: One tuple of values per network output for region-based training; empty otherwise.
-        region_order: The value that each region writes, later ones over earlier ones; empty without regions.
+        region_order: The value that each region writes, later ones over earlier ones; empty without
+            regions.
         ignore: The value of voxels that no loss and no metric sees, or None.
     """
 
@@ -49,7 +51,8 @@ class Labels(BaseModel):
         """Return the labels of {name: value}: `{"background": 0, "liver": 1}`.
 
         Args:
-            names: A list of values makes the labels regions; the name `ignore` is the ignore label, which comes last.
+            names: A list of values makes the labels regions; the name `ignore` is the ignore label,
+                which comes last.
             order: With regions, the value that each one writes.
             source: Where they are declared, for messages.
 
@@ -69,7 +72,8 @@ class Labels(BaseModel):
             )
         if not isinstance(order, list | tuple) or len(order) != len(foreground):
             raise DatasetError(
-                f"{source}: region-based labels need 'regions_class_order' with one value per region, got {order!r}."
+                f"{source}: region-based labels need 'regions_class_order' with one value per "
+                f"region, got {order!r}."
             )
         singles = {values[0]: name for name, values in pairs.items() if len(values) == 1}
         return cls(

@@ -1,4 +1,6 @@
-"""JSON values beside the arrays: what a planner or a preprocessor passes on, and what a dataset says of its cases."""
+"""JSON values beside the arrays: what a planner or a preprocessor passes on, and what a dataset
+says of its cases.
+"""
 
 from __future__ import annotations
 

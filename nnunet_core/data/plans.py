@@ -21,15 +21,17 @@ class NetworkSpec(BaseModel):
 
     Attributes:
         dimensions: 2 or 3; the length of every kernel.
-        input_channels: Image channels, and one per foreground class of the previous stage in a cascade.
+        input_channels: Image channels, and one per foreground class of the previous stage in a
+            cascade.
         output_channels: Classes with background, or regions.
         pool_kernels: Stride of each downsampling, finest first; P entries.
         conv_kernels: Kernel of each resolution, finest first, bottleneck last; P + 1 entries.
-        base_features: Features at full resolution; doubled at each downsampling up to `max_features`.
+        base_features: Features at full resolution; doubled at each downsampling up to
+            `max_features`.
         convs_per_stage: Convolutions per resolution in the encoder and in the decoder.
         extra: What a planner of one's own tells its network builder, JSON values.
-        patch_size: Voxels, as in the configuration: for networks that are built for one size. Empty while a planner still looks
-            for it.
+        patch_size: Voxels, as in the configuration: for networks that are built for one size. Empty
+            while a planner still looks for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +68,8 @@ class Normalization(BaseModel):
     """How one channel is normalised.
 
     Attributes:
-        scheme: `CT`, `CT2`, `zscore` (`nonCT` in v1), `none`, `rescale_to_0_1` or `rgb_to_0_1` (spec: preprocessing, section 3).
+        scheme: `CT`, `CT2`, `zscore` (`nonCT` in v1), `none`, `rescale_to_0_1` or `rgb_to_0_1`
+            (spec: preprocessing, section 3).
         use_mask: Restrict to the non-zero region (voxels with label >= 0).
         statistics: Foreground intensities of the dataset; CT schemes need them.
     """
@@ -81,8 +84,8 @@ class Normalization(BaseModel):
 class Configuration(BaseModel):
     """One network to train, and the data that it is trained on.
 
-    Arrays of prepared cases have their axes permuted by `transpose_forward`; spacing, median shape and patch size are in
-    that order: axis 0 has the lowest resolution.
+    Arrays of prepared cases have their axes permuted by `transpose_forward`; spacing, median shape
+    and patch size are in that order: axis 0 has the lowest resolution.
 
     Attributes:
         preprocessor: Reference of the preprocessor component.
@@ -97,7 +100,8 @@ class Configuration(BaseModel):
         normalization: One per image channel.
         previous: Configuration whose predictions are further input channels (cascade), or None.
         notes: Why these values: which axis is anisotropic, which limit set the batch size.
-        extra: What a planner of one's own tells its preprocessor and trainer, JSON values. Prepared cases depend on it.
+        extra: What a planner of one's own tells its preprocessor and trainer, JSON values. Prepared
+            cases depend on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -137,7 +141,9 @@ class Configuration(BaseModel):
         return self.network.dimensions
 
     def preprocessing_inputs(self) -> dict[str, object]:
-        """Return what the prepared arrays depend on; configurations that agree in it share prepared cases."""
+        """Return what the prepared arrays depend on; configurations that agree in it share prepared
+        cases.
+        """
         fields = {"preprocessor", "transpose_forward", "spacing", "normalization", "extra"}
         return self.model_dump(mode="json", include=fields)
 
@@ -149,7 +155,8 @@ class Plans(Document):
         dataset: Dataset name.
         planner: Full reference of the planner component.
         fingerprint_digest: Identity of the fingerprint that was planned from.
-        configurations: `2d`, `3d_fullres`, `3d_lowres`, `3d_cascade_fullres`, or names of the planner's own.
+        configurations: `2d`, `3d_fullres`, `3d_lowres`, `3d_cascade_fullres`, or names of the
+            planner's own.
         skipped: {configuration: why there is none}, for people.
         notes: What a person should know about all configurations.
     """
@@ -172,6 +179,8 @@ class Plans(Document):
         except KeyError:
             why = f" The planner left it out: {self.skipped[name]}" if name in self.skipped else ""
             raise UsageError(
-                f"There is no configuration '{name}' in the plans of {self.dataset} by {self.planner}."
-                f"{nearest(name, self.configurations)}{why} Available: {', '.join(self.configurations)}."
+                f"There is no configuration '{name}' in the plans of {self.dataset} by "
+                f"{self.planner}."
+                f"{nearest(name, self.configurations)}{why} Available: "
+                f"{', '.join(self.configurations)}."
             ) from None

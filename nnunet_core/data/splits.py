@@ -47,8 +47,8 @@ class Splits(Document):
             origin: Where the folds come from, for the message.
 
         Raises:
-            StorageError: There is no fold; one trains or validates nothing, names a case twice, on both sides, or one that
-                the dataset does not have.
+            StorageError: There is no fold; one trains or validates nothing, names a case twice, on
+                both sides, or one that the dataset does not have.
         """
         if not self.folds:
             raise StorageError(f"{origin} holds no folds; at least one is needed.")
@@ -56,8 +56,10 @@ class Splits(Document):
             _check_fold(f"{origin}, fold {fold},", split)
         if unknown := sorted(self._used() - set(names)):
             raise StorageError(
-                f"{origin} names cases that the dataset does not have: {listed(unknown)}. If the dataset has changed, make "
-                f"new folds: nnunet splits DATASET --folds {FOLDS} --overwrite. Folds whose cases change are trained anew."
+                f"{origin} names cases that the dataset does not have: {listed(unknown)}. If the "
+                "dataset has changed, make "
+                f"new folds: nnunet splits DATASET --folds {FOLDS} --overwrite. Folds whose cases "
+                "change are trained anew."
             )
 
     def unused(self, names: Iterable[str]) -> list[str]:
@@ -69,7 +71,9 @@ class Splits(Document):
 
 
 def equal_folds(names: Iterable[str], count: int = FOLDS) -> tuple[Split, ...]:
-    """Return v1's folds: the sorted names are shuffled (RandomState(12345)) and cut into `count` parts."""
+    """Return v1's folds: the sorted names are shuffled (RandomState(12345)) and cut into `count`
+    parts.
+    """
     cases = sorted(names)
     order = np.random.RandomState(SEED).permutation(len(cases))
     parts = np.array_split(order, count)
@@ -98,7 +102,9 @@ def split_of(names: Iterable[str], validation: Iterable[str]) -> Split:
 
 
 def random_split(names: Iterable[str], fold: int) -> Split:
-    """Return the split of a fold beyond the stored: 80 % of the cases, drawn with RandomState(12345 + fold), train."""
+    """Return the split of a fold beyond the stored: 80 % of the cases, drawn with RandomState(12345
+    + fold), train.
+    """
     cases = sorted(names)
     random = np.random.RandomState(SEED + fold)
     drawn = random.choice(len(cases), int(_TRAINING_SHARE * len(cases)), replace=False)
@@ -113,21 +119,24 @@ def load_splits(
 
     Args:
         names: Training cases of the dataset.
-        folds: Numbers, or `all` alone: every case trains and validates, and no file is read or written. Empty: every
-            stored fold.
-        path: The splits file. It is written once; whoever comes later, or at the same time, reads that file.
+        folds: Numbers, or `all` alone: every case trains and validates, and no file is read or
+            written. Empty: every stored fold.
+        path: The splits file. It is written once; whoever comes later, or at the same time, reads
+            that file.
         report: Hears of cases that are in no fold.
 
     Raises:
         UsageError: Fewer than five cases.
-        StorageError: The file is invalid, or names cases that the dataset does not have; see `Splits.check`.
+        StorageError: The file is invalid, or names cases that the dataset does not have; see
+            `Splits.check`.
     """
     if set(folds) == {ALL}:
         return {ALL: Split(train=tuple(names), val=tuple(names))}
     stored = _stored(names, path, report or Silence())
     if report is not None and (unused := stored.unused(names)):
         report.warning(
-            f"{len(unused)} cases of the dataset are in no fold of {path}, and take no part: {listed(unused)}. "
+            f"{len(unused)} cases of the dataset are in no fold of {path}, and take no part: "
+            f"{listed(unused)}. "
             "'nnunet splits' shows the folds and makes new ones."
         )
     known = {str(number): split for number, split in enumerate(stored.folds)}
@@ -153,10 +162,12 @@ def _check_fold(origin: str, split: Split) -> None:
             raise StorageError(f"{origin} has no cases under '{side}'; every fold needs both.")
         if double := sorted(name for name, number in Counter(cases).items() if number > 1):
             raise StorageError(
-                f"{origin} names cases more than once under '{side}': {listed(double)}. Name each once."
+                f"{origin} names cases more than once under '{side}': {listed(double)}. Name each "
+                "once."
             )
     if both := sorted(set(split.train) & set(split.val)):
         raise StorageError(
-            f"{origin} trains on cases that it validates: {listed(both)}. Their scores would be too good; remove them "
+            f"{origin} trains on cases that it validates: {listed(both)}. Their scores would be "
+            "too good; remove them "
             "from 'train' or from 'val'."
         )

@@ -10,7 +10,8 @@ class InitialWeights(BaseModel):
 
     Attributes:
         path: The file.
-        digest: Of its content; a file of another content is another training, one at another place is not.
+        digest: Of its content; a file of another content is another training, one at another place
+            is not.
         frozen: Parts of the network (names of its children) that keep what is loaded.
     """
 

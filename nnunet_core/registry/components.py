@@ -18,7 +18,8 @@ RUN_KINDS = (
     "postprocessor",
 )
 
-#: Kinds that a trained network depends on; another predictor or postprocessor needs no new training.
+#: Kinds that a trained network depends on; another predictor or postprocessor needs no new
+#: training.
 TRAINING_KINDS = RUN_KINDS[: RUN_KINDS.index("predictor")]
 
 #: Every kind of component. Kinds outside RUN_KINDS serve the framework around a run.
@@ -29,15 +30,17 @@ KINDS = (*RUN_KINDS, "image_format", "dataset_reader", "dataset", "command")
 class Component:
     """A named piece of the method: where its class lives and the settings it starts from.
 
-    Nothing is imported until the component is used. Two components may share one target with different settings:
-    `v21_32GB` is the class of `v21` with `settings={"gpu_memory_gb": 32}`, not a subclass.
+    Nothing is imported until the component is used. Two components may share one target with
+    different settings: `v21_32GB` is the class of `v21` with `settings={"gpu_memory_gb": 32}`, not
+    a subclass.
 
     Attributes:
         name: Letters, digits, `_`, `-` and `.`; what users write after `--planner` and so on.
         target: `package.module:Attribute`, the class whose constructor takes the settings.
         summary: One line for `nnunet plugins list`.
         settings: Constructor arguments that differ from the class's defaults; JSON values.
-        requires: Distributions that must be installed for this component (`"monai>=1.3"`), beyond the plugin's own.
+        requires: Distributions that must be installed for this component (`"monai>=1.3"`), beyond
+            the plugin's own.
     """
 
     name: str
@@ -49,13 +52,15 @@ class Component:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named bundle: at most one component per kind, and settings; the unit of publishing and of benchmarking.
+    """A named bundle: at most one component per kind, and settings; the unit of publishing and of
+    benchmarking.
 
     Attributes:
         name: What users write after `--variant`.
         summary: One line for `nnunet plugins list`.
-        planner, preprocessor, network, loss, augmentation, trainer, predictor, postprocessor: References; None keeps the
-            default. A preprocessor of None means the one that the plans name.
+        planner, preprocessor, network, loss, augmentation, trainer, predictor, postprocessor:
+            References; None keeps the default. A preprocessor of None means the one that the plans
+            name.
         settings: `{"trainer": {"epochs": 250}}`, JSON values.
     """
 

@@ -56,9 +56,11 @@ class Resolved:
 
     Attributes:
         kind: One of `components.KINDS`.
-        reference: The full reference: `plugin/name`, or `package.module:Attribute` for unregistered code.
+        reference: The full reference: `plugin/name`, or `package.module:Attribute` for unregistered
+            code.
         component: The record. Its settings hold the overrides of the user too.
-        distribution, version: Of the pip package that the code comes from; None for code outside any package.
+        distribution, version: Of the pip package that the code comes from; None for code outside
+            any package.
     """
 
     kind: str
@@ -86,7 +88,8 @@ class Resolved:
         """Import and return the target (a class).
 
         Raises:
-            PluginError: The module cannot be imported, has no such attribute, or a required distribution is missing.
+            PluginError: The module cannot be imported, has no such attribute, or a required
+                distribution is missing.
         """
         _check_requirements(self)
         module_name, _, attribute = self.component.target.partition(":")
@@ -97,7 +100,8 @@ class Resolved:
         except Exception as error:
             origin = f" of {self.distribution} {self.version}" if self.distribution else ""
             raise PluginError(
-                f"The {self.kind} '{self.reference}'{origin} cannot be loaded: importing '{self.component.target}' "
+                f"The {self.kind} '{self.reference}'{origin} cannot be loaded: importing "
+                f"'{self.component.target}' "
                 f"failed with {type(error).__name__}: {error}"
             ) from error
         return target
@@ -145,7 +149,10 @@ class Registry:
         info, entry = next(iter(claims.items()))
         if len(claims) > 1:
             owners = " and ".join(f"{i.distribution} {i.version}" for i in claims)
-            error = f"{owners} both register a plugin named '{info.name}'; neither is loaded. Uninstall one of them."
+            error = (
+                f"{owners} both register a plugin named '{info.name}'; neither is loaded. "
+                "Uninstall one of them."
+            )
             info = replace(info, status="broken", error=error, distribution=None, version=None)
         elif blocked:
             info = replace(info, status="blocked")
@@ -192,10 +199,12 @@ class Registry:
     def resolve(self, kind: str, reference: str) -> Resolved:
         """Find a component by `name`, `plugin/name` or `package.module:Attribute`.
 
-        A built-in name always means the built-in component. Another bare name works while it is unique.
+        A built-in name always means the built-in component. Another bare name works while it is
+        unique.
 
         Raises:
-            UnknownComponentError: Nothing, or more than one thing, has that name; the message lists what exists.
+            UnknownComponentError: Nothing, or more than one thing, has that name; the message lists
+                what exists.
             PluginError: The reference names a plugin that is broken.
         """
         if ":" in reference:
@@ -220,7 +229,8 @@ class Registry:
             raise UnknownComponentError(self._unknown(kind, reference, names))
         owners = ", ".join(f"'{i.name}/{name}' ({i.distribution} {i.version})" for i, _ in hits)
         raise UnknownComponentError(
-            f"The {kind} '{reference}' is registered by more than one plugin: {owners}. Write one of these full names."
+            f"The {kind} '{reference}' is registered by more than one plugin: {owners}. Write one "
+            "of these full names."
         )
 
     def _require_active(self, plugin: str, reference: str) -> None:
@@ -228,7 +238,8 @@ class Registry:
         if info is None:
             known = ", ".join(sorted(self._plugins))
             raise UnknownComponentError(
-                f"'{reference}' names the plugin '{plugin}', which is not installed.{nearest(plugin, self._plugins)} "
+                f"'{reference}' names the plugin '{plugin}', which is not "
+                f"installed.{nearest(plugin, self._plugins)} "
                 f"Installed plugins: {known}."
             )
         if info.status == "broken":
@@ -281,7 +292,8 @@ def _checked(kind: str, found: Iterable[object], info: PluginInfo) -> list[Compo
         lazy = isinstance(record, Variant) or TARGET.fullmatch(record.target)
         if not allowed.fullmatch(record.name) or not lazy:
             raise PluginError(
-                f"{subject} a {word} with name {record.name!r}{target}; allowed are names of letters, digits, '_', '-', '.' and "
+                f"{subject} a {word} with name {record.name!r}{target}; allowed are names of "
+                "letters, digits, '_', '-', '.' and "
                 "targets 'package.module:Attribute'."
             )
         if record.name in records:
@@ -294,7 +306,8 @@ def _unregistered(kind: str, reference: str) -> Resolved:
     """Resolve `package.module:Attribute`, code that no plugin registers."""
     if not TARGET.fullmatch(reference):
         raise UnknownComponentError(
-            f"'{reference}' is not a reference to a {kind}. Allowed: name, plugin/name or package.module:Attribute."
+            f"'{reference}' is not a reference to a {kind}. Allowed: name, plugin/name or "
+            "package.module:Attribute."
         )
     resolved = Resolved(
         kind, reference, Component(reference.rpartition(":")[2].rpartition(".")[2], reference)
@@ -305,7 +318,9 @@ def _unregistered(kind: str, reference: str) -> Resolved:
 
 
 def owner(module: str) -> tuple[str | None, str | None]:
-    """Return distribution and version of the package that holds a module; None when no package does."""
+    """Return distribution and version of the package that holds a module; None when no package
+    does.
+    """
     owners = metadata.packages_distributions().get(re.split("[.:]", module)[0], [])
     if not owners:
         return None, None
@@ -313,7 +328,9 @@ def owner(module: str) -> tuple[str | None, str | None]:
 
 
 def _check_requirements(resolved: Resolved) -> None:
-    """Raise PluginError unless every distribution that a component requires is installed, in a version that it allows."""
+    """Raise PluginError unless every distribution that a component requires is installed, in a
+    version that it allows.
+    """
     if not resolved.component.requires:
         return
     from packaging.requirements import InvalidRequirement, Requirement
@@ -324,7 +341,8 @@ def _check_requirements(resolved: Resolved) -> None:
             wanted = Requirement(text)
         except InvalidRequirement as error:
             raise PluginError(
-                f"{subject} requires '{text}', which is no requirement: {error}. Allowed: 'name', 'name>=1.2' and so on."
+                f"{subject} requires '{text}', which is no requirement: {error}. Allowed: 'name', "
+                "'name>=1.2' and so on."
             ) from error
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
@@ -341,7 +359,9 @@ def _check_requirements(resolved: Resolved) -> None:
 
 
 def source_file(target: str) -> str | None:
-    """Return the file of a target's module, for provenance, without importing it; None for modules without a file."""
+    """Return the file of a target's module, for provenance, without importing it; None for modules
+    without a file.
+    """
     module = target.partition(":")[0]
     if module in sys.modules:
         return getattr(sys.modules[module], "__file__", None)

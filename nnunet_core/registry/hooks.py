@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """What plugins implement. A hook that returns records is asked plugin by plugin, so that each has an origin."""
+    """What plugins implement. A hook that returns records is asked plugin by plugin, so that each
+    has an origin.
+    """
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -28,7 +30,8 @@ class Hooks:
         """Admit the hooks of a plugin.
 
         Raises:
-            PluginError: It implements a hook that does not exist, with other arguments, or as a wrapper.
+            PluginError: It implements a hook that does not exist, with other arguments, or as a
+                wrapper.
         """
         try:
             self._manager.register(plugin, name)
@@ -39,7 +42,8 @@ class Hooks:
             for implementation in _of(plugin, caller):
                 if implementation.hookwrapper or implementation.wrapper:
                     raise PluginError(
-                        f"{caller.name} of plugin '{name}' is a wrapper; hooks here are plain functions."
+                        f"{caller.name} of plugin '{name}' is a wrapper; hooks here are plain "
+                        "functions."
                     )
 
     def forget(self, plugin: object) -> None:
@@ -48,7 +52,8 @@ class Hooks:
             self._manager.unregister(plugin)
 
     def records(self, plugin: object, kind: str) -> list[object]:
-        """Return what a plugin registers of a kind of component (`nnunet_planners` and so on), or its variants.
+        """Return what a plugin registers of a kind of component (`nnunet_planners` and so on), or
+        its variants.
 
         Raises:
             PluginError: The hook returned something else than a sequence.
@@ -65,7 +70,9 @@ class Hooks:
         return found
 
     def run_started(self, record: FoldRecord, folder: Path) -> list[str]:
-        """Tell the observers that a fold's training starts; return one warning per observer that raised."""
+        """Tell the observers that a fold's training starts; return one warning per observer that
+        raised.
+        """
         return self._tell("nnunet_run_started", record=record, folder=folder)
 
     def epoch_finished(
@@ -77,7 +84,9 @@ class Hooks:
     def fold_validated(
         self, record: FoldRecord, folder: Path, dataset: Dataset, summary: Mapping[str, Any]
     ) -> list[str]:
-        """Tell the observers that a fold's validation cases are scored; return one warning per observer that raised."""
+        """Tell the observers that a fold's validation cases are scored; return one warning per
+        observer that raised.
+        """
         return self._tell(
             "nnunet_fold_validated", record=record, folder=folder, dataset=dataset, summary=summary
         )
@@ -85,7 +94,9 @@ class Hooks:
     def run_finished(
         self, record: FoldRecord, folder: Path, summary: Mapping[str, object]
     ) -> list[str]:
-        """Tell the observers that a fold is validated; return one warning per observer that raised."""
+        """Tell the observers that a fold is validated; return one warning per observer that
+        raised.
+        """
         return self._tell("nnunet_run_finished", record=record, folder=folder, summary=summary)
 
     def _tell(self, hook: str, **arguments: object) -> list[str]:

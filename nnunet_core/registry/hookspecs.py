@@ -1,8 +1,8 @@
 """Every hook of the framework, in life-cycle order.
 
-A plugin is a module (or object) named by an entry point of the group `nnunet_plugins`. It implements any of these hooks
-with the `hookimpl` marker. Hook modules are imported at every start of the command line: they return records and import
-nothing heavy.
+A plugin is a module (or object) named by an entry point of the group `nnunet_plugins`. It
+implements any of these hooks with the `hookimpl` marker. Hook modules are imported at every start
+of the command line: they return records and import nothing heavy.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def nnunet_commands() -> Sequence[Component]:  # type: ignore[empty-body]
     """Return sub-commands of `nnunet`; called once at start.
 
-    The target is a function whose typed parameters become arguments and options (as typer reads them); it is imported
-    when the command is used.
+    The target is a function whose typed parameters become arguments and options (as typer reads
+    them); it is imported when the command is used.
     """
 
 
@@ -38,8 +38,8 @@ def nnunet_commands() -> Sequence[Component]:  # type: ignore[empty-body]
 def nnunet_image_formats() -> Sequence[Component]:  # type: ignore[empty-body]
     """Return readers and writers of image files; see `data.images.ImageFormat`.
 
-    `settings["endings"]` lists the file endings (`[".nii.gz", ".nii"]`). Two formats may claim one ending: the built-in
-    one is used unless dataset.json names another.
+    `settings["endings"]` lists the file endings (`[".nii.gz", ".nii"]`). Two formats may claim one
+    ending: the built-in one is used unless dataset.json names another.
     """
 
 
@@ -53,7 +53,9 @@ def nnunet_dataset_readers() -> Sequence[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def nnunet_datasets() -> Sequence[Component]:  # type: ignore[empty-body]
-    """Return datasets that are made or fetched when somebody runs them: `nnunet run demo`; see `contracts.DatasetMaker`."""
+    """Return datasets that are made or fetched when somebody runs them: `nnunet run demo`; see
+    `contracts.DatasetMaker`.
+    """
 
 
 @hookspec
@@ -88,7 +90,9 @@ def nnunet_trainers() -> Sequence[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def nnunet_predictors() -> Sequence[Component]:  # type: ignore[empty-body]
-    """Return predictors: trained weights and prepared images to probabilities; see `contracts.Predictor`."""
+    """Return predictors: trained weights and prepared images to probabilities; see
+    `contracts.Predictor`.
+    """
 
 
 @hookspec
@@ -105,8 +109,8 @@ def nnunet_variants() -> Sequence[Variant]:  # type: ignore[empty-body]
 def nnunet_run_started(record: FoldRecord, folder: Path) -> None:
     """Observe that the training of one fold starts or resumes; change nothing, return nothing.
 
-    `folder` is that of the fold; what an observer writes goes into a folder of its own there. An exception in an observer
-    is reported as a warning that names the plugin; the training goes on.
+    `folder` is that of the fold; what an observer writes goes into a folder of its own there. An
+    exception in an observer is reported as a warning that names the plugin; the training goes on.
     """
 
 
@@ -121,10 +125,13 @@ def nnunet_fold_validated(
 ) -> None:
     """Observe that the validation cases of a fold are predicted and scored; draw them, for example.
 
-    Predictions are label maps `folder/validation/CASE.ext`; `summary` is the whole summary.json beside them.
+    Predictions are label maps `folder/validation/CASE.ext`; `summary` is the whole summary.json
+    beside them.
     """
 
 
 @hookspec
 def nnunet_run_finished(record: FoldRecord, folder: Path, summary: Mapping[str, object]) -> None:
-    """Observe that a fold is trained and validated; `summary` is the mean part of its summary.json."""
+    """Observe that a fold is trained and validated; `summary` is the mean part of its
+    summary.json.
+    """

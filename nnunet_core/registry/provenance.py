@@ -30,7 +30,9 @@ def component_record(resolved: Resolved) -> ComponentRecord:
 
 
 def _source_digest(resolved: Resolved, settings: Mapping[str, Any]) -> str | None:
-    """Return the digest of the files outside any package that a component is made of: its own, and those that settings name."""
+    """Return the digest of the files outside any package that a component is made of: its own, and
+    those that settings name.
+    """
     targets = [] if resolved.distribution else [resolved.component.target]
     targets += [text for text in _references(settings) if owner(text)[0] is None]
     sources = sorted({file for target in targets if (file := source_file(target))})
@@ -50,10 +52,12 @@ def _references(value: Any) -> list[str]:
 
 
 def code_identity(function: Callable[..., Any]) -> list[str | None]:
-    """Return what changes when a function may do something else: where it is defined, not where it is inherited.
+    """Return what changes when a function may do something else: where it is defined, not where it
+    is inherited.
 
     Returns:
-        Its full name, the version of the distribution that it belongs to, and the digest of the file that defines it.
+        Its full name, the version of the distribution that it belongs to, and the digest of the
+        file that defines it.
     """
     plain = inspect.unwrap(function)
     source = source_file(plain.__module__)

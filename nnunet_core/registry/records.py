@@ -1,4 +1,6 @@
-"""The record of a trained fold: every component with its origin, settings, seed, data, libraries, device."""
+"""The record of a trained fold: every component with its origin, settings, seed, data, libraries,
+device.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ class FoldRecord(files.Document):
         dataset, dataset_digest, variant, configuration, fold, seed: What was run.
         components: {kind: record}; the predictor is the one whose validation the fold holds.
         initial: Weights that the training started from.
-        inputs_digest: Identity of everything that the training depends on; a finished fold with another digest is stale.
+        inputs_digest: Identity of everything that the training depends on; a finished fold with
+            another digest is stale.
         model_digest: Of the model that the fold is a part of, see `models.ModelDocument.digest`.
         libraries: {distribution: version}.
         device, precision: What computed it.

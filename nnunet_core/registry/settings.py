@@ -19,7 +19,8 @@ def build(resolved: Resolved) -> Any:
     """Import the component's class and construct it with validated settings.
 
     Raises:
-        SettingsError: A setting that does not exist or has the wrong type; the message lists what exists.
+        SettingsError: A setting that does not exist or has the wrong type; the message lists what
+            exists.
         PluginError: The class cannot be imported, is no class, or its constructor fails.
     """
     target = resolved.load()
@@ -28,13 +29,16 @@ def build(resolved: Resolved) -> Any:
         return target(**values)
     except Exception as error:
         raise PluginError(
-            f"The {resolved.kind} '{resolved.reference}' cannot be built with settings {dict(resolved.component.settings)}: "
+            f"The {resolved.kind} '{resolved.reference}' cannot be built with settings "
+            f"{dict(resolved.component.settings)}: "
             f"{type(error).__name__}: {error}"
         ) from error
 
 
 def full_settings(resolved: Resolved) -> dict[str, Any]:
-    """Return every setting of a component, defaults included, as JSON values; what identity and records hold."""
+    """Return every setting of a component, defaults included, as JSON values; what identity and
+    records hold.
+    """
     target = resolved.load()
     chosen = validate(resolved, target)
     defaults = {name: p.default for name, p in _parameters(resolved, target).items()}
@@ -42,14 +46,17 @@ def full_settings(resolved: Resolved) -> dict[str, Any]:
 
 
 def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
-    """Return the component's settings as typed values, checked against the constructor of `target`."""
+    """Return the component's settings as typed values, checked against the constructor of
+    `target`.
+    """
     parameters = _parameters(resolved, target)
     shown = ", ".join(map(str, parameters.values())).replace("'", "") or "none"
     settings = dict(resolved.component.settings)
     for name in settings:
         if name not in parameters:
             raise SettingsError(
-                f"The {resolved.kind} '{resolved.reference}' has no setting '{name}'.{nearest(name, parameters)} "
+                f"The {resolved.kind} '{resolved.reference}' has no setting "
+                f"'{name}'.{nearest(name, parameters)} "
                 f"Settings: {shown}."
             )
     hints = _hints(target) if settings else {}
@@ -62,16 +69,20 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"{resolved.kind}.{field} of '{resolved.reference}' got {first.get('input')!r}: {first['msg']}. "
+            f"{resolved.kind}.{field} of '{resolved.reference}' got {first.get('input')!r}: "
+            f"{first['msg']}. "
             f"Settings: {shown}."
         ) from error
 
 
 def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of the constructor; those of a dataclass with the values that its default factories make."""
+    """Return the parameters of the constructor; those of a dataclass with the values that its
+    default factories make.
+    """
     if not inspect.isclass(target):
         raise PluginError(
-            f"The {resolved.kind} '{resolved.reference}' points at {target!r}; a component must be a class."
+            f"The {resolved.kind} '{resolved.reference}' points at {target!r}; a component must be "
+            "a class."
         )
     if target.__init__ is object.__init__:
         return {}
@@ -93,7 +104,9 @@ def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]
 
 
 def _hints(target: Any) -> dict[str, Any]:
-    """Return the types of the constructor's parameters; a dataclass may inherit some from a class of another module."""
+    """Return the types of the constructor's parameters; a dataclass may inherit some from a class
+    of another module.
+    """
     try:
         return typing.get_type_hints(target.__init__, include_extras=True)
     except NameError:

@@ -37,7 +37,8 @@ class Document(BaseModel):
         """Read and validate a file.
 
         Raises:
-            StorageError: Missing file, invalid JSON, or fields that are unknown, missing or of the wrong type.
+            StorageError: Missing file, invalid JSON, or fields that are unknown, missing or of the
+                wrong type.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -65,15 +66,18 @@ def _refuse_other_version(path: Path, error: ValidationError) -> None:
         if problem["loc"] == ("schema_version",):
             raise StorageError(
                 f"{path} has format {problem['input']}; this version of nnunet-core reads format "
-                f"{problem['ctx']['expected']}. Another version wrote it: use that one, or another folder."
+                f"{problem['ctx']['expected']}. Another version wrote it: use that one, or another "
+                "folder."
             ) from error
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends well; it is removed otherwise.
+    """Yield a temporary path beside `path` that replaces it when the block ends well; it is removed
+    otherwise.
 
-    The content is flushed to the disk (fsync) before the replacement, so that a crash leaves the old file or the new one.
+    The content is flushed to the disk (fsync) before the replacement, so that a crash leaves the
+    old file or the new one.
 
     Raises:
         StorageError: The disk is full, or the folder cannot be written.
@@ -93,18 +97,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a new folder beside `folder` that takes its place when the block ends well; it is removed otherwise.
+    """Yield a new folder beside `folder` that takes its place when the block ends well; it is
+    removed otherwise.
 
     Args:
         folder: What to make.
-        overwrite: Replace an existing folder; it is removed only after the new one stands in its place.
+        overwrite: Replace an existing folder; it is removed only after the new one stands in its
+            place.
 
     Raises:
         StorageError: The folder exists, the disk is full, or the parent folder cannot be written.
     """
     if folder.exists() and not overwrite:
         raise StorageError(
-            f"{folder} exists already. Remove it or choose another name; it is not replaced silently."
+            f"{folder} exists already. Remove it or choose another name; it is not replaced "
+            "silently."
         )
     temporary = _temporary(folder)
     replaced = temporary.with_suffix(".old")
@@ -125,7 +132,9 @@ def _temporary(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of writers that were killed, in a folder and below, where nobody else writes now."""
+    """Delete the temporary files of writers that were killed, in a folder and below, where nobody
+    else writes now.
+    """
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
@@ -155,7 +164,8 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        StorageError: Missing or invalid; the message names the file and, for invalid JSON, line and column.
+        StorageError: Missing or invalid; the message names the file and, for invalid JSON, line and
+            column.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +191,8 @@ def file_digest(path: Path) -> str:
 
 
 class Digests:
-    """Content digests of files that may be large, remembered while size and times of a file stay the same.
+    """Content digests of files that may be large, remembered while size and times of a file stay
+    the same.
 
     Args:
         path: JSON file that keeps them from run to run, or None.
@@ -236,7 +247,8 @@ def _storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise StorageError(
-                f"No space left while writing {path}. Nothing half written is kept: free some space, "
+                f"No space left while writing {path}. Nothing half written is kept: free some "
+                "space, "
                 "then run the same command again; it goes on where it stopped."
             ) from error
         raise StorageError(f"{path} cannot be written: {error}") from error

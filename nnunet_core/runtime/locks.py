@@ -24,17 +24,19 @@ _POLL_SECONDS = 0.5
 def held(path: Path, purpose: str, report: Reporter, wait: bool = True) -> Iterator[None]:
     """Hold a lock file while the block runs.
 
-    A lock whose process on this host is gone is taken over. One of another host cannot be judged: the message says which
-    file to delete if its process is gone.
+    A lock whose process on this host is gone is taken over. One of another host cannot be judged:
+    the message says which file to delete if its process is gone.
 
     Args:
-        path: The lock file, `.lock` in the folder that is locked or a name like it; its folder is created.
+        path: The lock file, `.lock` in the folder that is locked or a name like it; its folder is
+            created.
         purpose: What is done there, for messages.
         report: Told when there is somebody to wait for.
         wait: Wait until the lock is free, instead of raising.
 
     Raises:
-        StorageError: Somebody else holds the lock and `wait` is false, or the folder cannot be written.
+        StorageError: Somebody else holds the lock and `wait` is false, or the folder cannot be
+            written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

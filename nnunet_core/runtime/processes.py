@@ -11,5 +11,7 @@ def in_several_processes() -> bool:
 
 
 def distributed_rank() -> int:
-    """Return the number of this process among those that `torchrun` started; 0 is the one that writes and reports."""
+    """Return the number of this process among those that `torchrun` started; 0 is the one that
+    writes and reports.
+    """
     return int(os.environ.get("RANK", "0"))

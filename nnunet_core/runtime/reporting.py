@@ -1,4 +1,6 @@
-"""How the core tells what it does: a protocol; the command line prints, a library user may listen."""
+"""How the core tells what it does: a protocol; the command line prints, a library user may
+listen.
+"""
 
 from __future__ import annotations
 

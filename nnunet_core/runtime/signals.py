@@ -1,8 +1,9 @@
 """What Ctrl-C and SIGTERM (batch systems, torchrun) do, in every process of ours.
 
-A command raises `Stopped` where it works, so that locks and temporary files are removed on the way out. A training takes
-them as a request instead, and stops where it can save everything; a second Ctrl-C does what it does outside of the
-training. A process that works for another one leaves Ctrl-C, which a terminal sends to both, to that one.
+A command raises `Stopped` where it works, so that locks and temporary files are removed on the way
+out. A training takes them as a request instead, and stops where it can save everything; a second
+Ctrl-C does what it does outside of the training. A process that works for another one leaves
+Ctrl-C, which a terminal sends to both, to that one.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def stopped_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Take signals as requests while the block runs; the second Ctrl-C goes to the handler outside of it."""
+    """Take signals as requests while the block runs; the second Ctrl-C goes to the handler outside
+    of it.
+    """
     request, outside = StopRequest(), signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -62,7 +65,9 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def leave_interrupts_to_parent(seconds_to_live: int = 0) -> None:
-    """Ignore Ctrl-C from now on. With `seconds_to_live`, SIGTERM ends this process only so much later, where that exists."""
+    """Ignore Ctrl-C from now on. With `seconds_to_live`, SIGTERM ends this process only so much
+    later, where that exists.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if seconds_to_live and hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(seconds_to_live))
@@ -76,7 +81,9 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 @contextlib.contextmanager
 def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals while the block runs; Python lets the main thread alone do so, in others nothing happens."""
+    """Handle the signals while the block runs; Python lets the main thread alone do so, in others
+    nothing happens.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,6 @@
-"""The same work on many items, in this process or in several that are started once and share the memory."""
+"""The same work on many items, in this process or in several that are started once and share the
+memory.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,8 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
 
     Args:
         count: Processes; 1 works in this process. Each computes in one thread.
-        memory: Bytes that the items in work may need together, by their estimates; None takes 80 % of what is free. An
-            item that needs more is worked on alone.
+        memory: Bytes that the items in work may need together, by their estimates; None takes 80 %
+            of what is free. An item that needs more is worked on alone.
         report: Hears of processes that died.
     """
 
@@ -91,14 +93,16 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         """Yield `work(item)` in the order of the items.
 
         Args:
-            work: With several processes it is pickled, as are items and results: a module's function, or a partial of one.
+            work: With several processes it is pickled, as are items and results: a module's
+                function, or a partial of one.
             items: What to work on.
-            cost: Estimates the memory in bytes that an item needs; without it items only count by number.
+            cost: Estimates the memory in bytes that an item needs; without it items only count by
+                number.
             name: What an item is called in messages.
 
         Raises:
-            NnunetError: The process of an item died, and died again when the item was tried once more, alone. Errors of
-                `work` are raised as they are, when their item's turn comes.
+            NnunetError: The process of an item died, and died again when the item was tried once
+                more, alone. Errors of `work` are raised as they are, when their item's turn comes.
         """
         jobs: list[_Job[_Item]] = []
         if self.count > 1 and len(items) > 1:  # an estimate may read a file
@@ -144,7 +148,9 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         running: dict[Future[_Result], _Job[_Item]],
         limit: int,
     ) -> None:
-        """Start the next items while there are processes and memory for them; one that failed before runs alone."""
+        """Start the next items while there are processes and memory for them; one that failed
+        before runs alone.
+        """
         while waiting and len(running) < self.count:
             alone = waiting[0].deaths or any(job.deaths for job in running.values())
             needed = waiting[0].cost + sum(job.cost for job in running.values())
@@ -177,17 +183,22 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         )
         if len(job.deaths) == 1:
             self.report.warning(
-                f"the process of {name(job.item)} died ({job.deaths[0]}); it is tried once more, alone"
+                f"the process of {name(job.item)} died ({job.deaths[0]}); it is tried once more, "
+                "alone"
             )
             return True
         raise NnunetError(
-            f"The process of {name(job.item)} died twice: {'; then alone: '.join(job.deaths)}. Most often the memory was "
-            f"full or a library crashed on this case. Free memory, or leave the case out. {_SCRIPT_HINT}"
+            f"The process of {name(job.item)} died twice: {'; then alone: '.join(job.deaths)}. "
+            "Most often the memory was "
+            "full or a library crashed on this case. Free memory, or leave the case out. "
+            f"{_SCRIPT_HINT}"
         ) from error
 
 
 def _look(peaks: dict[int, int]) -> None:
-    """Note the most memory in bytes that each process which this one started was seen to hold, by its id."""
+    """Note the most memory in bytes that each process which this one started was seen to hold, by
+    its id.
+    """
     for process in multiprocessing.active_children():
         pid = process.pid or 0
         with contextlib.suppress(psutil.Error):

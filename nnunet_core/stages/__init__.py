@@ -1,1 +1,3 @@
-"""The main path, one file a stage: run, method, plan, prepare, experiment, folds, cascade, case, predict, select, evaluate."""
+"""The main path, one file a stage: run, method, plan, prepare, experiment, folds, cascade, case,
+predict, select, evaluate.
+"""

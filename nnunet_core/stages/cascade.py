@@ -1,7 +1,9 @@
-"""Cascades: the label maps of one configuration become input channels of the next (spec: training 6, inference 6).
+"""Cascades: the label maps of one configuration become input channels of the next (spec: training
+6, inference 6).
 
-Training and prediction make these inputs alike: from label maps on the grid of the raw image, cropped as the case is. In
-training they are the validation predictions of the previous stage, so that no case is seen by a network trained on it.
+Training and prediction make these inputs alike: from label maps on the grid of the raw image,
+cropped as the case is. In training they are the validation predictions of the previous stage, so
+that no case is seen by a network trained on it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 
 def append_one_hot(images: np.ndarray, label: np.ndarray, foreground: Sequence[int]) -> np.ndarray:
-    """Return images (C, *spatial) with one more float32 channel per foreground value, ascending, of a label (*spatial)."""
+    """Return images (C, *spatial) with one more float32 channel per foreground value, ascending, of
+    a label (*spatial).
+    """
     return np.concatenate(
         [images, *((label == value)[None].astype(np.float32) for value in sorted(foreground))]
     )
@@ -39,23 +43,28 @@ def prepared_label(
     """Take a label map (Z, Y, X) of the raw image to the grid of a prepared case.
 
     Raises:
-        UsageError: The preprocessor cannot do that, or the label map has another shape than the image.
+        UsageError: The preprocessor cannot do that, or the label map has another shape than the
+            image.
     """
     able = ability(preprocessor, PreparesLabels)
     if able is None:
         raise UsageError(
-            f"The preprocessor {type(preprocessor).__name__} has no 'prepare_label': it cannot be used in a cascade."
+            f"The preprocessor {type(preprocessor).__name__} has no 'prepare_label': it cannot be "
+            "used in a cascade."
         )
     if label.shape != geometry.original.shape:
         raise UsageError(
-            f"The label map of the previous stage has shape {label.shape}, its image {geometry.original.shape}; they must be "
+            f"The label map of the previous stage has shape {label.shape}, its image "
+            f"{geometry.original.shape}; they must be "
             "equal. Predict the previous stage anew."
         )
     return np.asarray(able.prepare_label(label, geometry))
 
 
 def stage_splits(names: Sequence[str], folds: Sequence[str], path: Path) -> dict[str, Split]:
-    """Return the folds of the previous stage that folds of a cascade need: every stored one, and `all` for `all`."""
+    """Return the folds of the previous stage that folds of a cascade need: every stored one, and
+    `all` for `all`.
+    """
     every_case = load_splits(names, [ALL], path) if ALL in folds else {}
     stored = {} if set(folds) == {ALL} else load_splits(names, (), path)
     return {**every_case, **stored}
@@ -64,16 +73,18 @@ def stage_splits(names: Sequence[str], folds: Sequence[str], path: Path) -> dict
 def connect(
     experiment: Experiment, previous: Experiment, splits: Mapping[str, Split]
 ) -> Experiment:
-    """Return the experiment with the label maps that the previous stage predicted for its validation cases.
+    """Return the experiment with the label maps that the previous stage predicted for its
+    validation cases.
 
     Args:
         experiment: The cascade.
         previous: The stage before, trained.
-        splits: The folds of the previous stage, see `stage_splits`; a case is taken from the last fold that validates it.
+        splits: The folds of the previous stage, see `stage_splits`; a case is taken from the last
+            fold that validates it.
 
     Raises:
-        UsageError: Folds of the previous stage are not trained, the message says what to run; or a case is validated in no
-            fold of it.
+        UsageError: Folds of the previous stage are not trained, the message says what to run; or a
+            case is validated in no fold of it.
     """
     dataset = experiment.dataset
     sources = {
@@ -84,8 +95,10 @@ def connect(
     unpredicted = sorted({name for split in splits.values() for name in split.train} - set(sources))
     if unpredicted:
         raise UsageError(
-            f"{experiment.configuration_name} needs a prediction of {previous.configuration_name} for every case, made by a fold "
-            f"that validates it; no fold validates {listed(unpredicted)}. Use folds that validate every case once: "
+            f"{experiment.configuration_name} needs a prediction of {previous.configuration_name} "
+            "for every case, made by a fold "
+            f"that validates it; no fold validates {listed(unpredicted)}. Use folds that validate "
+            "every case once: "
             f"see 'nnunet splits {dataset.name}'."
         )
     missing = sorted(
@@ -94,9 +107,12 @@ def connect(
     if missing:
         folds = ",".join(missing)
         raise UsageError(
-            f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds {', '.join(missing)} are not "
-            f"trained, or were validated with another predictor. Run: nnunet train {dataset.name} -c "
-            f"{previous.configuration_name} --folds {folds}, with the same options, or let 'nnunet run' do it."
+            f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds "
+            f"{', '.join(missing)} are not "
+            f"trained, or were validated with another predictor. Run: nnunet train {dataset.name} "
+            "-c "
+            f"{previous.configuration_name} --folds {folds}, with the same options, or let 'nnunet "
+            "run' do it."
         )
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {

@@ -21,7 +21,8 @@ class CasePredictor:
     """Networks in memory, and the way back to the image; validation and prediction have no other.
 
     Attributes:
-        apply: Images float32 (C, *spatial) -> probabilities float32 (K, *spatial), see `contracts.Predictor.load`.
+        apply: Images float32 (C, *spatial) -> probabilities float32 (K, *spatial), see
+            `contracts.Predictor.load`.
         preprocessor: Takes raw cases to the networks' grid, and probabilities back.
         labels: What the probabilities are of.
     """
@@ -49,7 +50,8 @@ class CasePredictor:
         Args:
             images: float32 (C, *spatial), prepared.
             geometry: The way back.
-            previous: In a cascade, the label map of the stage before on the prepared grid, (*spatial).
+            previous: In a cascade, the label map of the stage before on the prepared grid,
+                (*spatial).
 
         Returns:
             Label map uint8 or uint16 (Z, Y, X), probabilities float32 (K, Z, Y, X).
@@ -63,8 +65,10 @@ class CasePredictor:
         expected = (self.labels.outputs, *images.shape[1:])
         if found.shape != expected:
             raise PluginError(
-                f"The predictor returned probabilities of shape {found.shape} for images of shape {images.shape}; it must "
-                f"return {expected}: {self.labels.outputs} classes or regions on the grid of the images."
+                f"The predictor returned probabilities of shape {found.shape} for images of shape "
+                f"{images.shape}; it must "
+                f"return {expected}: {self.labels.outputs} classes or regions on the grid of the "
+                "images."
             )
         probabilities = self.preprocessor.restore(found, geometry)
         return to_segmentation(probabilities, self.labels), probabilities
@@ -73,8 +77,8 @@ class CasePredictor:
 def to_segmentation(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
     """Turn probabilities (K, Z, Y, X) to a label map (Z, Y, X) of type uint8 (uint16 above 255).
 
-    Classes: the first maximum wins. Regions: values above 0.5, later regions over earlier ones (spec: inference,
-    section 2, step 6).
+    Classes: the first maximum wins. Regions: values above 0.5, later regions over earlier ones
+    (spec: inference, section 2, step 6).
     """
     dtype = label_type(max(labels.foreground, default=0))
     if not labels.regions:

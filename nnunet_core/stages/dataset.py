@@ -19,7 +19,8 @@ _FOLDER_NAME = re.compile(r"(?:Task|Dataset)(\d+)_(.+)")
 def open_dataset(
     reference: str, raw: Path, registry: Registry, preprocessed: Path | None = None
 ) -> Dataset:
-    """Open a dataset by path, by id (`4`, `004`) or by name (`Task004_Hippocampus`, `Hippocampus`) in the raw folder.
+    """Open a dataset by path, by id (`4`, `004`) or by name (`Task004_Hippocampus`, `Hippocampus`)
+    in the raw folder.
 
     Args:
         reference: Path, id or name.
@@ -29,7 +30,8 @@ def open_dataset(
 
     Raises:
         UsageError: There is no such dataset, or more than one.
-        DatasetError: No reader fits the folder; it breaks its own description, is empty, or files of cases are missing.
+        DatasetError: No reader fits the folder; it breaks its own description, is empty, or files
+            of cases are missing.
     """
     folder = find_dataset(reference, raw, registry)
     found = find_reader(folder, registry).read(folder, registry)
@@ -65,13 +67,15 @@ def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:
         return hits[0]
     if hits:
         raise UsageError(
-            f"'{reference}' names more than one dataset in {raw}: {', '.join(h.name for h in hits)}."
+            f"'{reference}' names more than one dataset in {raw}: "
+            f"{', '.join(h.name for h in hits)}."
         )
     if path.is_dir():
         return path.absolute()
     names = [folder.name for folder in known]
     raise UsageError(
-        f"There is no dataset '{reference}': no such folder, and no such id or name in {raw}.{nearest(reference, names)} "
+        f"There is no dataset '{reference}': no such folder, and no such id or name in "
+        f"{raw}.{nearest(reference, names)} "
         f"Datasets there: {', '.join(names) or 'none'}."
     )
 
@@ -83,10 +87,12 @@ def _matches(folder_name: str, reference: str) -> bool:
 
 
 def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
-    """List the cases of a folder of images, complete with every channel of a dataset, sorted by name.
+    """List the cases of a folder of images, complete with every channel of a dataset, sorted by
+    name.
 
     Raises:
-        DatasetError: No folder, no reader that fits it, no case in it, or missing channels (all of them are listed).
+        DatasetError: No folder, no reader that fits it, no case in it, or missing channels (all of
+            them are listed).
     """
     if not folder.is_dir():
         raise DatasetError(f"The image folder {folder} does not exist.")
@@ -95,7 +101,8 @@ def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[Case
 
 
 def find_reader(folder: Path, registry: Registry) -> DatasetReader:
-    """Return the reader of a folder (contracts.DatasetReader): one of ours, else the only one that fits.
+    """Return the reader of a folder (contracts.DatasetReader): one of ours, else the only one that
+    fits.
 
     Raises:
         DatasetError: None fits, or several plugins' do.
@@ -106,20 +113,24 @@ def find_reader(folder: Path, registry: Registry) -> DatasetReader:
     if fitting:
         names = ", ".join(resolved.reference for resolved, _ in fitting)
         raise DatasetError(
-            f"Several dataset readers fit {folder}: {names}. Block the plugins of all but one with --no-plugin."
+            f"Several dataset readers fit {folder}: {names}. Block the plugins of all but one with "
+            "--no-plugin."
         )
     readers = registry.components("dataset_reader")
     shown = "; ".join(f"{r.reference} looks for {built(r).looks_for}" for r in readers)
     blocked = ", ".join(p.name for p in registry.plugins() if p.status != "active")
     hint = f" Plugins that are blocked or broken: {blocked}." if blocked else ""
     raise DatasetError(
-        f"No dataset reader fits {folder}. Readers: {shown or 'none is active'}.{hint} See 'Use your own dataset' in the "
+        f"No dataset reader fits {folder}. Readers: {shown or 'none is active'}.{hint} See 'Use "
+        "your own dataset' in the "
         "documentation."
     )
 
 
 def fitting_readers(folder: Path, registry: Registry) -> list[tuple[Resolved, DatasetReader]]:
-    """Return the readers that fit a folder; one of ours alone, so that nobody can take its folders."""
+    """Return the readers that fit a folder; one of ours alone, so that nobody can take its
+    folders.
+    """
     readers = registry.components("dataset_reader")
     for own in (True, False):
         asked = [(resolved, built(resolved)) for resolved in readers if resolved.is_own == own]

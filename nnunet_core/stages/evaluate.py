@@ -1,7 +1,9 @@
-"""Overlap metrics from voxel counts, per case and as means over cases (spec: postprocessing and selection, section 1).
+"""Overlap metrics from voxel counts, per case and as means over cases (spec: postprocessing and
+selection, section 1).
 
-Metrics are JSON values: a metric that is undefined (0 / 0, for instance the Dice of a label that is in neither map) is
-None in memory and `null` in files, where v1 wrote a bare NaN that is no valid JSON. Means leave undefined values out.
+Metrics are JSON values: a metric that is undefined (0 / 0, for instance the Dice of a label that is
+in neither map) is None in memory and `null` in files, where v1 wrote a bare NaN that is no valid
+JSON. Means leave undefined values out.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ Metrics = dict[str, float | None]
 def targets(labels: Labels) -> dict[str, tuple[int, ...]]:
     """Return what is evaluated: {key in a summary: label values that count as one object}.
 
-    Regions by name for region-based labels, else every label with background, by value (`"0"`, `"1"`, ...).
+    Regions by name for region-based labels, else every label with background, by value (`"0"`,
+    `"1"`, ...).
     """
     if labels.regions:
         return dict(zip(labels.region_names, labels.regions, strict=True))
@@ -42,9 +45,11 @@ def targets(labels: Labels) -> dict[str, tuple[int, ...]]:
 def evaluate_case(
     prediction: np.ndarray, reference: np.ndarray, labels: Labels
 ) -> dict[str, Metrics]:
-    """Compare two integer label maps (Z, Y, X); return {target: {metric: value}} with the 13 metrics of v1.
+    """Compare two integer label maps (Z, Y, X); return {target: {metric: value}} with the 13
+    metrics of v1.
 
-    Voxels whose reference is the ignore label are left out. Values that `labels` does not know belong to no target.
+    Voxels whose reference is the ignore label are left out. Values that `labels` does not know
+    belong to no target.
 
     Raises:
         ImageError: The maps differ in shape or do not hold integers.
@@ -54,7 +59,8 @@ def evaluate_case(
 
 
 def joint_counts(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> np.ndarray:
-    """Count voxels by (reference value, predicted value): int64 (n, n), the last row and column for unknown values.
+    """Count voxels by (reference value, predicted value): int64 (n, n), the last row and column for
+    unknown values.
 
     Raises:
         ImageError: The maps differ in shape or do not hold integers.
@@ -67,7 +73,8 @@ def joint_counts(prediction: np.ndarray, reference: np.ndarray, labels: Labels) 
     for name, array in (("prediction", prediction), ("reference", reference)):
         if array.dtype.kind not in "iub":
             raise ImageError(
-                f"The {name} holds {array.dtype} values; label maps hold integers. Convert it first."
+                f"The {name} holds {array.dtype} values; label maps hold integers. Convert it "
+                "first."
             )
     unknown = max(labels.values) + 1
     counts = np.zeros((unknown + 1) ** 2, np.int64)
@@ -117,7 +124,8 @@ def summarise(cases: Sequence[Mapping[str, Any]], name: str = "", task: str = ""
 
 
 def mean_foreground_dice(summary: Mapping[str, Any]) -> float:
-    """Return the mean over foreground labels or regions of `results.mean`; NaN when no Dice is defined.
+    """Return the mean over foreground labels or regions of `results.mean`; NaN when no Dice is
+    defined.
 
     Summaries of v1 (bare NaN, entry `mean` of the selection command) are read too.
     """
@@ -137,14 +145,17 @@ def evaluate_files(
     image_format: ImageFormat,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """Compare (prediction, reference) label files; return the summary.json document. Raises ImageError."""
+    """Compare (prediction, reference) label files; return the summary.json document. Raises
+    ImageError.
+    """
     evaluate = functools.partial(_evaluate_files, labels=labels, image_format=image_format)
     results = (workers or Workers()).each(evaluate, pairs, name=lambda pair: pair[0].name)
     return summarise(list(results))
 
 
 def read_label_map(path: Path, image_format: ImageFormat) -> np.ndarray:
-    """Read a label file to an integer array (Z, Y, X); whole numbers that are stored as floats are accepted.
+    """Read a label file to an integer array (Z, Y, X); whole numbers that are stored as floats are
+    accepted.
 
     Raises:
         ImageError: Unreadable, more than one channel, or values that are no integers.
@@ -158,7 +169,8 @@ def read_label_map(path: Path, image_format: ImageFormat) -> np.ndarray:
         return array[0]
     if not np.array_equal(array, np.rint(array)):  # also catches NaN
         raise ImageError(
-            f"The label file {path} holds values that are no whole numbers; a label map holds integers."
+            f"The label file {path} holds values that are no whole numbers; a label map holds "
+            "integers."
         )
     return array[0].astype(np.int64)
 

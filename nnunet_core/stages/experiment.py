@@ -55,7 +55,9 @@ class Experiment:
         return self.fold_folder(fold) / VALIDATION / f"{name}{self.dataset.label_ending}"
 
     def is_finished(self, fold: str, split: Split) -> bool:
-        """Return whether a fold of these inputs is trained, and validated with the predictor of the method."""
+        """Return whether a fold of these inputs is trained, and validated with the predictor of the
+        method.
+        """
         return is_finished(self.fold_folder(fold), self.inputs_digest(split), self.predictor())
 
     def predictor(self) -> ComponentRecord:
@@ -63,7 +65,9 @@ class Experiment:
         return component_record(self.method.components["predictor"])
 
     def mirror_axes(self) -> tuple[int, ...]:
-        """Return the axes of the patch that training mirrors: all, unless the augmentation says otherwise."""
+        """Return the axes of the patch that training mirrors: all, unless the augmentation says
+        otherwise.
+        """
         augmentation = ability(self.method.build("augmentation"), Mirrors)
         if augmentation is None:
             return tuple(range(self.configuration.dimensions))
@@ -108,7 +112,8 @@ class Experiment:
 
 
 def check_runtime(method: Method, runtime: Runtime) -> None:
-    """Build every component, and let it refuse its settings, the device or the precision, before cases are prepared.
+    """Build every component, and let it refuse its settings, the device or the precision, before
+    cases are prepared.
 
     Raises:
         UsageError: One of them does (abilities.ChecksRuntime).

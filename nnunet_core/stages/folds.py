@@ -34,9 +34,10 @@ def train_fold(
 ) -> dict[str, Any]:
     """Train and validate one fold, as far as that is missing; return its summary.
 
-    A finished fold of equal inputs is left alone; with another predictor it is validated anew, not trained. One whose
-    inputs changed is set aside, never overwritten. Of several
-    processes that `torchrun` started, the first one validates and reports; the others return an empty summary.
+    A finished fold of equal inputs is left alone; with another predictor it is validated anew, not
+    trained. One whose inputs changed is set aside, never overwritten. Of several
+    processes that `torchrun` started, the first one validates and reports; the others return an
+    empty summary.
 
     Args:
         experiment: What the folds share.
@@ -106,7 +107,8 @@ def _train(
     computed = trainer.train(_task(experiment, folder, split, epoch_finished))
     if not (folder / WEIGHTS).is_file():
         raise StorageError(
-            f"The trainer '{record.components['trainer'].reference}' ended without {folder / WEIGHTS}."
+            f"The trainer '{record.components['trainer'].reference}' ended without "
+            f"{folder / WEIGHTS}."
         )
     return {name: computed[name] for name in ("device", "precision") if name in computed}
 

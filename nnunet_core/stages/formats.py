@@ -12,7 +12,8 @@ def find_format(ending: str, registry: Registry, reference: str | None = None) -
     """Return the image format of a file ending, or the one that is named.
 
     Raises:
-        DatasetError: No installed format reads the ending, or several plugins claim it and none is built in.
+        DatasetError: No installed format reads the ending, or several plugins claim it and none is
+            built in.
     """
     if reference is not None:
         return built(registry.resolve("image_format", reference))
@@ -27,7 +28,8 @@ def find_format(ending: str, registry: Registry, reference: str | None = None) -
     if len(hits) > 1 and not own:
         names = ", ".join(f.reference for f in hits)
         raise DatasetError(
-            f"Several image formats read '{ending}': {names}. Name one as 'image_format' in dataset.json."
+            f"Several image formats read '{ending}': {names}. Name one as 'image_format' in "
+            "dataset.json."
         )
     return built((own or hits)[0])
 

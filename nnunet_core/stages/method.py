@@ -32,7 +32,8 @@ class Method:
         preprocessor_settings: Settings for the preprocessor that the plans name.
         unchanged: The variant without the user's changes, for naming; None is this method itself.
         initial: Weights that its trainings start from.
-        lost_settings: Of the variant, {kind: {field: value}}, for components that the user replaced.
+        lost_settings: Of the variant, {kind: {field: value}}, for components that the user
+            replaced.
     """
 
     registry: Registry
@@ -62,7 +63,9 @@ class Method:
 
     @functools.cached_property
     def name(self) -> str:
-        """The results folder: the variant's name, with what was changed and a digest when anything was changed."""
+        """The results folder: the variant's name, with what was changed and a digest when anything
+        was changed.
+        """
         mine, plain = self._digest(), self.unchanged or self
         if self.initial is not None:
             mine = files.digest([mine, self.initial.identity()])
@@ -95,13 +98,15 @@ def choose(
 
     Args:
         registry: Where components come from.
-        variant: Reference of the variant to start from; kinds that it leaves open are those of `default`.
+        variant: Reference of the variant to start from; kinds that it leaves open are those of
+            `default`.
         choices: {kind: reference} that replace the variant's.
         settings: {kind: {field: value}} on top of the variant's.
 
     Raises:
         UnknownComponentError, PluginError: A reference that does not resolve.
-        SettingsError: Settings for a component that the user replaced stay with the replaced one; unknown kinds.
+        SettingsError: Settings for a component that the user replaced stay with the replaced one;
+            unknown kinds.
     """
     _, base = registry.variant(DEFAULT_VARIANT)
     _, named = registry.variant(variant)
@@ -144,18 +149,21 @@ def starting_from(method: Method, path: Path | None, frozen: Sequence[str] = ())
         frozen: Parts of the network that keep what is loaded.
 
     Raises:
-        UsageError: There are no weights, the trainer cannot start from any, or random ones would be frozen.
+        UsageError: There are no weights, the trainer cannot start from any, or random ones would be
+            frozen.
     """
     if path is None:
         if frozen:
             raise UsageError(
-                f"--freeze {','.join(frozen)} would keep random weights: give a model to start from, too (--pretrained)."
+                f"--freeze {','.join(frozen)} would keep random weights: give a model to start "
+                "from, too (--pretrained)."
             )
         return method
     trainer = ability(method.build("trainer"), StartsFromWeights)
     if trainer is None:
         raise UsageError(
-            f"The trainer '{method.components['trainer'].reference}' starts from random weights; it takes no --pretrained."
+            f"The trainer '{method.components['trainer'].reference}' starts from random weights; "
+            "it takes no --pretrained."
         )
     file = trainer.find_weights(path)
     initial = InitialWeights(path=str(file), digest=files.file_digest(file), frozen=tuple(frozen))
@@ -166,5 +174,6 @@ def _check_kinds(settings: Mapping[str, object], source: str) -> None:
     unknown = [kind for kind in settings if kind not in RUN_KINDS]
     if unknown:
         raise SettingsError(
-            f"{source} sets fields of '{unknown[0]}', which is no kind. Kinds: {', '.join(RUN_KINDS)}."
+            f"{source} sets fields of '{unknown[0]}', which is no kind. Kinds: "
+            f"{', '.join(RUN_KINDS)}."
         )

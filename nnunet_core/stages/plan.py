@@ -42,7 +42,8 @@ def make_fingerprint(
 def make_plans(
     dataset: Dataset, method: Method, workspace: Workspace, workers: Workers, report: Reporter
 ) -> tuple[Plans, Path]:
-    """Return the plans of the method and their file. An existing file is read as it is, so it may be edited by hand.
+    """Return the plans of the method and their file. An existing file is read as it is, so it may
+    be edited by hand.
 
     Raises:
         UsageError: A patch size is no multiple of the network's divisor.
@@ -77,6 +78,8 @@ def _check_patches(plans: Plans, network: NetworkBuilder, path: Path) -> None:
             if below != size:
                 nearest_sizes = f"{below} or {below + step}" if below else f"{step}"
                 raise UsageError(
-                    f"Plans {path}: {name} has patch_size {configuration.patch_size}, but the network "
-                    f"{type(network).__name__} needs a multiple of {step} along axis {axis}: {nearest_sizes}."
+                    f"Plans {path}: {name} has patch_size {configuration.patch_size}, but the "
+                    "network "
+                    f"{type(network).__name__} needs a multiple of {step} along axis {axis}: "
+                    f"{nearest_sizes}."
                 )

@@ -60,7 +60,8 @@ class ModelPredictor:
     Attributes:
         model: What it is.
         case: Its networks.
-        clean: Postprocessor and what it decided on the validation cases; None leaves label maps as they are.
+        clean: Postprocessor and what it decided on the validation cases; None leaves label maps as
+            they are.
         previous: The stage before, in a cascade.
     """
 
@@ -76,7 +77,8 @@ class ModelPredictor:
         """Load a model and, in a cascade, the stage before it.
 
         Raises:
-            PluginError: A package that the model needs is missing; the message says what to install.
+            PluginError: A package that the model needs is missing; the message says what to
+                install.
         """
         folds = model.folds(options.folds)
         document = model.document
@@ -94,7 +96,8 @@ class ModelPredictor:
         state = postprocessing_state(model, weights_digests(folds)) if options.postprocess else None
         if options.postprocess and state is None:
             report.warning(
-                f"No postprocessing: none was fitted on the validation cases of {', '.join(fold.name for fold in folds)} of "
+                "No postprocessing: none was fitted on the validation cases of "
+                f"{', '.join(fold.name for fold in folds)} of "
                 f"{model.folder}. 'nnunet run' with these folds does that."
             )
         clean = None
@@ -110,7 +113,8 @@ class ModelPredictor:
         """Predict one case.
 
         Returns:
-            Label map uint8 or uint16 (Z, Y, X), probabilities float32 (K, Z, Y, X), geometry of the image.
+            Label map uint8 or uint16 (Z, Y, X), probabilities float32 (K, Z, Y, X), geometry of the
+            image.
         """
         raw = dataset.load(case)
         preprocessor = self.case.preprocessor
@@ -140,7 +144,8 @@ def predict_folder(
 
     Raises:
         DatasetError: No cases, or channel files are missing.
-        UsageError: The output folder holds predictions of something else, or the predictor refuses its settings.
+        UsageError: The output folder holds predictions of something else, or the predictor refuses
+            its settings.
         NnunetError: Cases failed; the message says which and why.
     """
     options, report = options or PredictionOptions(), report or Silence()
@@ -189,7 +194,9 @@ def _predictor(
 
 
 def _previous(model: Model, options: PredictionOptions) -> tuple[Model, PredictionOptions] | None:
-    """Return the stage before a cascade and how it predicts: with the same folds if it has them, else with all of its own."""
+    """Return the stage before a cascade and how it predicts: with the same folds if it has them,
+    else with all of its own.
+    """
     name = model.document.configuration.previous
     if name is None:
         return None

@@ -1,4 +1,6 @@
-"""Prepare the training cases of a dataset for one configuration, in parallel, only those that are missing or stale."""
+"""Prepare the training cases of a dataset for one configuration, in parallel, only those that are
+missing or stale.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ def case_keys(
     """Return {name: digest of everything that a prepared case depends on} of every training case.
 
     Args:
-        dataset: The content of its files, the metadata of its cases, and its foreground values, which decide the class
-            locations.
+        dataset: The content of its files, the metadata of its cases, and its foreground values,
+            which decide the class locations.
         configuration: Its preprocessing inputs count, patch size and network do not.
         preprocessor_identity: Reference and settings of the preprocessor, JSON values.
 
@@ -69,11 +71,12 @@ def prepare_cases(
     keys: Mapping[str, str],
     workers: Workers,
 ) -> Iterator[str]:
-    """Load, prepare and store the cases of {name: key} (see `case_keys`); yield the name of each when it is stored.
+    """Load, prepare and store the cases of {name: key} (see `case_keys`); yield the name of each
+    when it is stored.
 
     Raises:
-        NnunetError: The first error of loading, preparing or storing a case, or a process that died. Cases that were
-            stored before stay.
+        NnunetError: The first error of loading, preparing or storing a case, or a process that
+            died. Cases that were stored before stay.
     """
     slim = PreparedStore(store.folder)  # without keys: cheap to send to another process
     return workers.each(
@@ -90,7 +93,9 @@ def prepare_case(
     configuration: Configuration,
     foreground: Sequence[int] = (),
 ) -> PreparedCase:
-    """Return a prepared case, with the metadata of the raw one for `restore` unless the preprocessor set its own."""
+    """Return a prepared case, with the metadata of the raw one for `restore` unless the
+    preprocessor set its own.
+    """
     prepared = preprocessor.prepare(case, configuration, foreground)
     if prepared.geometry.metadata or not case.metadata:
         return prepared
@@ -128,9 +133,11 @@ def prepare(
     device: str = "cpu",
     verify: bool = False,
 ) -> PreparedStore:
-    """Return the store of prepared cases, after preparing those that are missing or stale; on `device` if it can.
+    """Return the store of prepared cases, after preparing those that are missing or stale; on
+    `device` if it can.
 
-    With `verify`, files whose content is not what was written are found, too: every prepared case is read.
+    With `verify`, files whose content is not what was written are found, too: every prepared case
+    is read.
     """
     resolved = method.preprocessor(configuration)
     identity = component_record(resolved).identity()

@@ -43,11 +43,13 @@ class Request:
         variant: Named bundle to start from.
         choices: {kind: reference} that replace the variant's components.
         settings: {kind: {field: value}}.
-        configurations: Names from the plans; empty means `3d_fullres`, or `2d` when every case is a single slice.
-        folds: Numbers, or `all`; empty means every stored fold, five unless the dataset has its own.
+        configurations: Names from the plans; empty means `3d_fullres`, or `2d` when every case is a
+            single slice.
+        folds: Numbers, or `all`; empty means every stored fold, five unless the dataset has its
+            own.
         runtime, seed: How to compute.
-        processes, memory: Processes that read and prepare cases, and the bytes that they may need together (None: 80 % of
-            what is free).
+        processes, memory: Processes that read and prepare cases, and the bytes that they may need
+            together (None: 80 % of what is free).
         predict, output: A folder of images to predict with the best configuration, and where to.
         options: How to predict.
         pretrained, freeze: A model to start from, and parts of its network that stay as they are.
@@ -79,7 +81,8 @@ class RunResult:
         configurations: One result per configuration.
         best: The one that predicts.
         predictions: Predicted files; empty without `predict`.
-        prediction_dice: {label name: Dice} of the predictions where reference labels lie beside the images.
+        prediction_dice: {label name: Dice} of the predictions where reference labels lie beside the
+            images.
         prediction_mean_dice: Mean over these; NaN when nothing could be scored.
     """
 
@@ -95,7 +98,8 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One method on one dataset, step by step: each step first does what is missing of those before it.
+    """One method on one dataset, step by step: each step first does what is missing of those before
+    it.
 
     Attributes:
         request, workspace, report: As given to `opened`.
@@ -116,7 +120,9 @@ class Pipeline:
         return make_plans(self.dataset, self.method, self.workspace, self.workers, self.report)
 
     def configurations(self) -> tuple[str, ...]:
-        """Return what is asked for, or `2d` for single-slice data and `3d_fullres` otherwise, or the only one that there is."""
+        """Return what is asked for, or `2d` for single-slice data and `3d_fullres` otherwise, or
+        the only one that there is.
+        """
         found = self.plans[0].configurations
         flat = any(c.median_shape[0] == 1 for c in found.values())
         preferred = "2d" if flat else "3d_fullres"
@@ -141,12 +147,14 @@ class Pipeline:
     def train(
         self, splits: Mapping[str, Split], restart: bool = False, train_previous: bool = False
     ) -> Iterator[tuple[Experiment, Iterator[tuple[str, dict[str, Any]]]]]:
-        """Yield each configuration with its (fold, summary of the validation); a fold is trained when it is asked for.
+        """Yield each configuration with its (fold, summary of the validation); a fold is trained
+        when it is asked for.
 
         Args:
             splits: The folds.
             restart: Train them anew.
-            train_previous: Train what is missing of the stage before a cascade; otherwise it must be trained.
+            train_previous: Train what is missing of the stage before a cascade; otherwise it must
+                be trained.
         """
         for name in self.configurations():
             experiment = self._experiment(name)
@@ -192,7 +200,8 @@ def opened(
         for kind, values in chosen.lost_settings.items():
             settings = ", ".join(f"{kind}.{name}={value}" for name, value in values.items())
             report.warning(
-                f"the variant '{chosen.variant}' sets {settings} for the {kind} that --{kind} replaces; these do not count. "
+                f"the variant '{chosen.variant}' sets {settings} for the {kind} that --{kind} "
+                "replaces; these do not count. "
                 "Repeat with --set what is wanted."
             )
         method = starting_from(chosen, request.pretrained, request.freeze)
@@ -212,8 +221,10 @@ def run(
     report = report or Silence()
     if in_several_processes():
         raise UsageError(
-            "A run is one process; torchrun has started several. Train with 'torchrun ... -m nnunet_cli train' or "
-            "'nnunet train --gpus N' first; 'nnunet run' with the same options then does what is missing."
+            "A run is one process; torchrun has started several. Train with 'torchrun ... -m "
+            "nnunet_cli train' or "
+            "'nnunet train --gpus N' first; 'nnunet run' with the same options then does what is "
+            "missing."
         )
     with opened(request, registry, workspace, report) as steps:
         splits, source = steps.splits(), _image_folder(request, steps.dataset)
@@ -227,7 +238,9 @@ def run(
 
 
 def _image_folder(request: Request, dataset: Dataset) -> Path | None:
-    """Return the folder to predict: a path, or the name of a folder of the dataset such as `imagesTs`."""
+    """Return the folder to predict: a path, or the name of a folder of the dataset such as
+    `imagesTs`.
+    """
     if request.predict is None:
         return None
     if request.output is None:
@@ -238,7 +251,8 @@ def _image_folder(request: Request, dataset: Dataset) -> Path | None:
     found = next((folder for folder in candidates if folder.is_dir()), None)
     if found is None:
         raise UsageError(
-            f"There is no folder {request.predict} to predict, neither here nor in {dataset.folder}."
+            f"There is no folder {request.predict} to predict, neither here nor in "
+            f"{dataset.folder}."
         )
     return found
 
@@ -251,7 +265,9 @@ def _predict(
     registry: Registry,
     report: Reporter,
 ) -> RunResult:
-    """Predict a folder with the best configuration; evaluate it where `labelsX` lies beside `imagesX`."""
+    """Predict a folder with the best configuration; evaluate it where `labelsX` lies beside
+    `imagesX`.
+    """
     model = Model.open(result.best.folder)
     options = replace(request.options, folds=request.options.folds or request.folds)
     paths = predict_folder(model, source, output, registry, options, report)

@@ -1,4 +1,6 @@
-"""Consolidate the folds of a configuration: cross-validation summary, postprocessing, the best configuration."""
+"""Consolidate the folds of a configuration: cross-validation summary, postprocessing, the best
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class ConfigurationResult:
     Attributes:
         name: `3d_fullres`, ...
         folder: Model folder.
-        dice: {label or region name: mean Dice over the validation cases of the trained folds}, before postprocessing.
+        dice: {label or region name: mean Dice over the validation cases of the trained folds},
+            before postprocessing.
         mean_dice: Mean over foreground labels; NaN when nothing could be scored.
         cases: Number of validation cases.
         postprocessing: What the postprocessor decided.
@@ -75,7 +78,9 @@ def consolidate(
 
 
 def _located(experiment: Experiment, fold: str, case: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the entry of a validation case with the places where its files are now: a workspace may have been moved."""
+    """Return the entry of a validation case with the places where its files are now: a workspace
+    may have been moved.
+    """
     dataset = experiment.dataset
     name = Path(case["test"]).name.removesuffix(dataset.label_ending)
     files_now = {
@@ -105,7 +110,9 @@ def best(results: Sequence[ConfigurationResult]) -> ConfigurationResult:
 def _fit_postprocessing(
     experiment: Experiment, cases: Sequence[Mapping[str, Any]], folds: Sequence[str]
 ) -> Mapping[str, Any]:
-    """Fit, store and return the postprocessor's state; reuse the stored one of the same predictions."""
+    """Fit, store and return the postprocessor's state; reuse the stored one of the same
+    predictions.
+    """
     component = component_record(experiment.method.components["postprocessor"])
     path = postprocessing_file(experiment.folder, component, folds)
     inputs = files.digest([files.file_digest(Path(case["test"])) for case in cases])

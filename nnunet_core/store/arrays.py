@@ -56,8 +56,9 @@ def chunking(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the chunk and block shape of an array whose last three axes are read in patches.
 
-    A block is decompressed as a whole: about 20 x 32 x 64 voxels for a 3D patch, 128 x 128 for a 2D patch, within the patch.
-    Axes are cut evenly, since blosc2 pads the last block. A chunk has up to 2 blocks per axis.
+    A block is decompressed as a whole: about 20 x 32 x 64 voxels for a 3D patch, 128 x 128 for a 2D
+    patch, within the patch. Axes are cut evenly, since blosc2 pads the last block. A chunk has up
+    to 2 blocks per axis.
     """
     patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     lead = (1,) * (len(shape) - 3)
@@ -73,7 +74,9 @@ def chunking(
 
 
 def compress(array: np.ndarray, patch_size: Sequence[int]) -> bytes:
-    """Return the content of a b2nd file; `patch_size` has two entries when single slices are read."""
+    """Return the content of a b2nd file; `patch_size` has two entries when single slices are
+    read.
+    """
     # LZ4HC is read twice as fast as ZSTD, which makes small files of label maps
     codec = blosc2.Codec.LZ4HC if array.dtype.kind == "f" else blosc2.Codec.ZSTD
     chunks, blocks = chunking(array.shape, patch_size)
@@ -94,6 +97,8 @@ def compress(array: np.ndarray, patch_size: Sequence[int]) -> bytes:
 def damaged(path: Path, problem: str) -> StorageError:
     """Return the error of a file that does not hold what was written."""
     return StorageError(
-        f"{path} is damaged: {problem}. Delete what is left of the case there and run the same command "
-        "again, which prepares it anew. 'nnunet preprocess --verify' finds and mends every damaged case."
+        f"{path} is damaged: {problem}. Delete what is left of the case there and run the same "
+        "command "
+        "again, which prepares it anew. 'nnunet preprocess --verify' finds and mends every damaged "
+        "case."
     )

@@ -32,7 +32,8 @@ class ModelDocument(files.Document):
         labels: What its outputs mean.
         file_ending: Of the images that it was trained on.
         label_ending: Of the label files that it writes.
-        image_format, label_format: Components that read and write these files, where dataset.json names them.
+        image_format, label_format: Components that read and write these files, where dataset.json
+            names them.
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
@@ -55,7 +56,9 @@ class ModelDocument(files.Document):
     initial: InitialWeights | None = None
 
     def digest(self) -> str:
-        """Identify what the folds of one model have in common: configuration, labels, components of the training."""
+        """Identify what the folds of one model have in common: configuration, labels, components of
+        the training.
+        """
         configuration = self.configuration.model_dump(mode="json", exclude={"notes"})
         training = {
             kind: self.components[kind] for kind in TRAINING_KINDS if kind in self.components
@@ -96,10 +99,12 @@ class Model:
         return cls(folder, ModelDocument.read(folder / FILE))
 
     def folds(self, asked: tuple[str, ...] = ()) -> tuple[Path, ...]:
-        """Return the folders of the trained folds that were asked for; of all numbered folds when none was.
+        """Return the folders of the trained folds that were asked for; of all numbered folds when
+        none was.
 
         Raises:
-            UsageError: A fold is not trained, or was trained with other plans, labels or code than model.json describes.
+            UsageError: A fold is not trained, or was trained with other plans, labels or code than
+                model.json describes.
         """
         trained = self.trained()
         wanted = asked or tuple(name for name in trained if name.isdigit()) or tuple(trained)
@@ -107,17 +112,22 @@ class Model:
         if missing or not wanted:
             raise UsageError(
                 f"Fold {', '.join(missing) or '0'} of {self.folder} is not trained. Trained: "
-                f"{', '.join(trained) or 'none'}. Train with: nnunet train {self.document.dataset} --configuration "
-                f"{self.document.configuration_name} --folds {','.join(missing) or '0'}, with the options of this model's "
+                f"{', '.join(trained) or 'none'}. Train with: nnunet train {self.document.dataset} "
+                "--configuration "
+                f"{self.document.configuration_name} --folds {','.join(missing) or '0'}, with the "
+                "options of this model's "
                 f"other folds (they are in {FILE})"
             )
         digest = self.document.digest()
         others = [name for name in wanted if trained[name][1].model_digest != digest]
         if others:
             raise UsageError(
-                f"Fold {', '.join(others)} of {self.folder} was trained with other plans, labels or code than {FILE} has now, so "
-                f"it is no part of this model. Name the folds to use (--folds), or train it again: nnunet train "
-                f"{self.document.dataset} --configuration {self.document.configuration_name} --folds {','.join(others)}, with "
+                f"Fold {', '.join(others)} of {self.folder} was trained with other plans, labels "
+                f"or code than {FILE} has now, so "
+                "it is no part of this model. Name the folds to use (--folds), or train it again: "
+                "nnunet train "
+                f"{self.document.dataset} --configuration {self.document.configuration_name} "
+                f"--folds {','.join(others)}, with "
                 f"the options of this model's other folds (they are in {FILE})"
             )
         return tuple(trained[name][0] for name in wanted)
@@ -133,10 +143,12 @@ class Model:
         return found
 
     def component(self, registry: Registry, kind: str, report: Reporter) -> Resolved:
-        """Resolve a component as the model was trained with it; warn when another version is installed.
+        """Resolve a component as the model was trained with it; warn when another version is
+        installed.
 
         Raises:
-            PluginError: The package that provides it is not installed; the message says what to install.
+            PluginError: The package that provides it is not installed; the message says what to
+                install.
         """
         record = self.document.components[kind]
         try:
@@ -147,12 +159,15 @@ class Model:
             install = f"Run: pip install {package}" if record.distribution else ""
             raise PluginError(
                 f"The model {self.folder} needs the {kind} '{record.reference}' "
-                f"of {record.distribution or record.target} {record.version or ''}, which cannot be loaded: {error} {install}"
+                f"of {record.distribution or record.target} {record.version or ''}, which cannot "
+                f"be loaded: {error} {install}"
             ) from error
         if resolved.version != record.version:
             report.warning(
-                f"The {kind} '{record.reference}' is installed in version {resolved.version}; the model was trained "
-                f"with {record.version}. For equal numbers run: pip install '{record.distribution}=={record.version}'"
+                f"The {kind} '{record.reference}' is installed in version {resolved.version}; the "
+                "model was trained "
+                f"with {record.version}. For equal numbers run: pip install "
+                f"'{record.distribution}=={record.version}'"
             )
         return resolved
 

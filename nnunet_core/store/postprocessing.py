@@ -1,4 +1,6 @@
-"""What postprocessors decided on validation cases: a file in the model folder for each choice of folds."""
+"""What postprocessors decided on validation cases: a file in the model folder for each choice of
+folds.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,17 @@ class PostprocessingRecord(files.Document):
 def postprocessing_file(
     model_folder: Path, component: ComponentRecord, folds: Sequence[str]
 ) -> Path:
-    """Return where the state of a fitted postprocessor lies; each choice of settings and folds has its own file."""
+    """Return where the state of a fitted postprocessor lies; each choice of settings and folds has
+    its own file.
+    """
     name = component.reference.rpartition("/")[2].replace(":", ".")
     key = files.digest([component.reference, dict(component.settings), sorted(folds)])
     return model_folder / "postprocessing" / f"{name}-{key[:8]}.json"
 
 
 def postprocessing_state(model: Model, weights: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the state that the model's postprocessor was fitted to on the validation cases of folds, or of more.
+    """Return the state that the model's postprocessor was fitted to on the validation cases of
+    folds, or of more.
 
     Args:
         model: Whose postprocessor.

@@ -44,7 +44,8 @@ class Claim:
     Attributes:
         folder: The output folder.
         record: Who writes it from now on.
-        stale: Files of somebody else that are in its place; removed when nothing can be wrong with the request any more.
+        stale: Files of somebody else that are in its place; removed when nothing can be wrong with
+            the request any more.
     """
 
     folder: Path
@@ -52,7 +53,9 @@ class Claim:
     stale: tuple[Path, ...]
 
     def needs(self, output: Path, probabilities: bool) -> bool:
-        """Return whether a label file, or the probabilities beside it if they are asked for, has to be made."""
+        """Return whether a label file, or the probabilities beside it if they are asked for, has to
+        be made.
+        """
         there = output.is_file() and (not probabilities or _probabilities_file(output).is_file())
         return output in self.stale or not there
 
@@ -87,7 +90,8 @@ def claim(
     if stale and not overwrite:
         raise UsageError(
             f"{folder} holds predictions of another model or with other options ({stale[0].name}, "
-            f"{len(stale)} in all). Choose another output folder, or pass --overwrite to replace them."
+            f"{len(stale)} in all). Choose another output folder, or pass --overwrite to replace "
+            "them."
         )
     names = tuple(sorted(file.name for file in own | set(outputs)))
     return Claim(folder, record.model_copy(update={"outputs": names}), tuple(stale))

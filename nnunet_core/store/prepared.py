@@ -1,8 +1,10 @@
-"""Prepared cases on disk: blosc2 arrays chunked for patch reads, class locations, and a record that is written last.
+"""Prepared cases on disk: blosc2 arrays chunked for patch reads, class locations, and a record that
+is written last.
 
-Files of one case: `CASE.images.b2nd`, `CASE.label.b2nd`, `CASE.locations.npz`, `CASE.array.NAME.b2nd` for each extra array,
-and `CASE.json`. A case exists when its record does and its files have the recorded sizes; what an interrupted writer leaves
-is not trusted, and replaced by the next one.
+Files of one case: `CASE.images.b2nd`, `CASE.label.b2nd`, `CASE.locations.npz`,
+`CASE.array.NAME.b2nd` for each extra array, and `CASE.json`. A case exists when its record does and
+its files have the recorded sizes; what an interrupted writer leaves is not trusted, and replaced by
+the next one.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from nnunet_core.store.arrays import StoredArray, compress, damaged, open_array
 IMAGES, LABEL, LOCATIONS, RECORD = ".images.b2nd", ".label.b2nd", ".locations.npz", ".json"
 _ARRAY = ".array.{}.b2nd"
 _ARRAY_NAME = re.compile(r"[a-z0-9_]+")
-#: What follows the name of an entry in the names of its files, and of those that a killed writer leaves.
+#: What follows the name of an entry in the names of its files, and of those that a killed writer
+#: leaves.
 _FILES_OF = (
     r"(\.images\.b2nd|\.label\.b2nd|\.locations\.npz|\.array\.[a-z0-9_]+\.b2nd|\.json)(\..*\.tmp)?"
 )
@@ -95,7 +98,9 @@ class StoredCase:
 
     @functools.cached_property
     def class_locations(self) -> dict[int, np.ndarray]:
-        """{foreground value: int64 (n, 3) voxel coordinates}; read at the first use. Raises StorageError."""
+        """{foreground value: int64 (n, 3) voxel coordinates}; read at the first use. Raises
+        StorageError.
+        """
         path = self.folder / (self.name + LOCATIONS)
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -106,7 +111,8 @@ class StoredCase:
 
 @dataclass(frozen=True)
 class _Store:
-    """A folder of entries: files whose names begin with the entry's, and a record that is written last.
+    """A folder of entries: files whose names begin with the entry's, and a record that is written
+    last.
 
     Attributes:
         folder: Created by the first write.
@@ -118,7 +124,9 @@ class _Store:
     _record: ClassVar[type[EntryRecord]] = EntryRecord
 
     def is_current(self, name: str, key: str, verify: bool = False) -> bool:
-        """Return whether an entry is complete and was computed from the inputs of `key`; `verify` reads its files."""
+        """Return whether an entry is complete and was computed from the inputs of `key`; `verify`
+        reads its files.
+        """
         try:
             record = self._record.read(self._path(name, RECORD))
         except StorageError:
@@ -132,7 +140,9 @@ class _Store:
         }
 
     def remove(self, name: str) -> None:
-        """Delete an entry and what interrupted writers left of it; nothing happens if there is none."""
+        """Delete an entry and what interrupted writers left of it; nothing happens if there is
+        none.
+        """
         if not self.folder.is_dir():
             return
         self._path(name, RECORD).unlink(missing_ok=True)  # without it the other files mean nothing
@@ -177,7 +187,8 @@ class PreparedStore(_Store):
 
     Attributes:
         folder: Created by the first write.
-        keys: {name: digest of everything that the case was computed from}; a case of another one is not opened.
+        keys: {name: digest of everything that the case was computed from}; a case of another one is
+            not opened.
     """
 
     _record: ClassVar[type[EntryRecord]] = CaseRecord
@@ -197,12 +208,13 @@ class PreparedStore(_Store):
         Args:
             case: Prepared arrays.
             key: Digest of everything that the case was computed from.
-            patch_size: Patches that will be read, voxels; two entries when single slices are read. It decides how the
-                arrays are cut, not what they hold.
+            patch_size: Patches that will be read, voxels; two entries when single slices are read.
+                It decides how the arrays are cut, not what they hold.
 
         Raises:
             StorageError: The disk is full, or the folder cannot be written.
-            PluginError: The preprocessor returned arrays of the wrong shape or type, or extra values that are no JSON.
+            PluginError: The preprocessor returned arrays of the wrong shape or type, or extra
+                values that are no JSON.
         """
         _check(case)
         arrays = {IMAGES: case.images, LABEL: case.label}
@@ -222,17 +234,20 @@ class PreparedStore(_Store):
 
         Args:
             name: Case name.
-            verify: Read every file and compare its content with the recorded digest; sizes are always compared.
+            verify: Read every file and compare its content with the recorded digest; sizes are
+                always compared.
 
         Raises:
-            StorageError: The case is not in the store, was prepared anew, or one of its files is damaged.
+            StorageError: The case is not in the store, was prepared anew, or one of its files is
+                damaged.
         """
         if not self._path(name, RECORD).is_file():
             raise StorageError(f"Case {name} is not in {self.folder}. Run: nnunet preprocess")
         record = self.record(name)
         if self.keys.get(name, record.key) != record.key:
             raise StorageError(
-                f"Case {name} of {self.folder} was prepared anew from other data while this ran. Run the same command again: "
+                f"Case {name} of {self.folder} was prepared anew from other data while this ran. "
+                "Run the same command again: "
                 "it trains anew what depends on the case."
             )
         for file, problem in self._problems(name, record, verify):
@@ -261,7 +276,9 @@ class LabelStore(_Store):
     """
 
     def write(self, name: str, label: np.ndarray, key: str, patch_size: Sequence[int]) -> None:
-        """Store an integer label map (*prepared_shape), in the place of what was there. Raises StorageError."""
+        """Store an integer label map (*prepared_shape), in the place of what was there. Raises
+        StorageError.
+        """
         self._write(name, {LABEL: compress(label, patch_size)}, key=key)
 
     def open(self, name: str) -> StoredArray:
@@ -273,7 +290,8 @@ class LabelStore(_Store):
         path = self._path(name, LABEL)
         if not path.is_file():
             raise StorageError(
-                f"{self.folder} has no prediction of case {name}. Train the previous stage's folds first."
+                f"{self.folder} has no prediction of case {name}. Train the previous stage's folds "
+                "first."
             )
         return open_array(path)
 
@@ -294,12 +312,15 @@ def _check(case: PreparedCase) -> None:
     images, label, shape = case.images, case.label, tuple(case.geometry.prepared_shape)
     if images.ndim != 4 or not images.shape[1:] == label.shape == shape:
         raise PluginError(
-            f"The preprocessor returned images {images.shape}, a label {label.shape} and prepared_shape "
-            f"{case.geometry.prepared_shape} for case {case.name}; they must be (C, *shape), shape and shape."
+            f"The preprocessor returned images {images.shape}, a label {label.shape} and "
+            "prepared_shape "
+            f"{case.geometry.prepared_shape} for case {case.name}; they must be (C, *shape), shape "
+            "and shape."
         )
     if images.dtype != np.float32 or label.dtype not in (np.int8, np.int16):
         raise PluginError(
-            f"The preprocessor returned {images.dtype} images and a {label.dtype} label for case {case.name}; "
+            f"The preprocessor returned {images.dtype} images and a {label.dtype} label for case "
+            f"{case.name}; "
             "they must be float32, and int8 or int16."
         )
     for name, extra in case.arrays.items():
@@ -307,7 +328,8 @@ def _check(case: PreparedCase) -> None:
     for what, values in (("extra", case.extra), ("geometry.metadata", case.geometry.metadata)):
         if problem := json_problem(values):
             raise PluginError(
-                f"The preprocessor returned {what} for case {case.name} that is no JSON object: {problem}."
+                f"The preprocessor returned {what} for case {case.name} that is no JSON object: "
+                f"{problem}."
             )
 
 
@@ -321,5 +343,6 @@ def _check_array(case: str, name: str, extra: ExtraArray, shape: tuple[int, ...]
         raise PluginError(f"{who} of shape {extra.array.shape}; it must be (K, *{shape}), K >= 1.")
     if extra.array.dtype.name not in _TYPES[extra.like]:
         raise PluginError(
-            f"{who} of type {extra.array.dtype}; like '{extra.like}' it must be one of {', '.join(_TYPES[extra.like])}."
+            f"{who} of type {extra.array.dtype}; like '{extra.like}' it must be one of "
+            f"{', '.join(_TYPES[extra.like])}."
         )

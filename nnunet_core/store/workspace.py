@@ -30,7 +30,8 @@ class Workspace:
     ) -> Workspace:
         """Return the workspace.
 
-        It is `folder`, else NNUNET_WORKSPACE, else what the variables of nnU-Net v2 and v1 name, else `./nnunet_workspace`.
+        It is `folder`, else NNUNET_WORKSPACE, else what the variables of nnU-Net v2 and v1 name,
+        else `./nnunet_workspace`.
         """
         root = folder or (Path(environment[VARIABLE]) if environment.get(VARIABLE) else None)
         if root is not None:

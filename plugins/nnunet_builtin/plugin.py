@@ -1,4 +1,6 @@
-"""The plugin `builtin`: the default behaviour of every kind. Records only; nothing is imported until it is used."""
+"""The plugin `builtin`: the default behaviour of every kind. Records only; nothing is imported
+until it is used.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ def nnunet_planners() -> list[Component]:
         Component(
             "v21_fixed_spacing",
             target,
-            "a target spacing that is set (target_spacing), with the 30 features of v1's planner of that kind",
+            "a target spacing that is set (target_spacing), with the 30 features of v1's planner "
+            "of that kind",
             {"target_spacing": [2.0, 2.0, 2.0], "base_features": 30},
         ),
         Component(
@@ -205,7 +208,8 @@ def nnunet_augmentations() -> list[Component]:
         Component(
             "light",
             v2,
-            "mirroring, small rotation and scaling, slight changes of contrast; no noise, blur or low resolution",
+            "mirroring, small rotation and scaling, slight changes of contrast; no noise, blur or "
+            "low resolution",
             {**clean, **light},
         ),
         Component(
@@ -223,7 +227,8 @@ def nnunet_augmentations() -> list[Component]:
         Component(
             "da5",
             "nnunet_builtin.augmentation.da5:DA5",
-            "v1's DA5: quarter turns, median filter, rectangles, local brightness and gamma, sharpening",
+            "v1's DA5: quarter turns, median filter, rectangles, local brightness and gamma, "
+            "sharpening",
         ),
         Component(
             "batchgenerators",

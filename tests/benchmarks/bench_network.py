@@ -1,10 +1,12 @@
-"""Time a training iteration of the network (forward, backward, SGD step) in several implementations, in turns.
+"""Time a training iteration of the network (forward, backward, SGD step) in several
+implementations, in turns.
 
 Usage: python tests/benchmarks/bench_network.py [--rounds 5] [--threads 2] [--curve 0]
 
-Patch 40x56x40, batch 2, features 32..256. `plain` is the network as it is built, `ours` what `accelerate` makes of it.
-Printed are the fastest and the median iteration, and how many times faster than plain float32 each is. With
-`--curve N`, also the losses of N iterations of training on the same batches in float32 and in bfloat16.
+Patch 40x56x40, batch 2, features 32..256. `plain` is the network as it is built, `ours` what
+`accelerate` makes of it. Printed are the fastest and the median iteration, and how many times
+faster than plain float32 each is. With `--curve N`, also the losses of N iterations of training on
+the same batches in float32 and in bfloat16.
 """
 
 import argparse
@@ -142,7 +144,8 @@ def curves(batches, iterations: int) -> None:
             + " ".join(f"{value:.3f}" for value in values[:: max(1, iterations // 10)])
         )
     print(
-        f"mean difference {statistics.mean(abs(a - b) for a, b in zip(exact, coarse, strict=True)):.4f}"
+        "mean difference "
+        f"{statistics.mean(abs(a - b) for a, b in zip(exact, coarse, strict=True)):.4f}"
     )
 
 

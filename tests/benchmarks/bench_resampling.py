@@ -1,6 +1,7 @@
 """Time of resampling against scipy.ndimage.zoom, 96x160x160 -> 120x200x180 voxels.
 
-Run: python tests/benchmarks/bench_resampling.py. Prints seconds (best of three), the ratio, and the largest difference.
+Run: python tests/benchmarks/bench_resampling.py. Prints seconds (best of three), the ratio, and the
+largest difference.
 """
 
 from __future__ import annotations

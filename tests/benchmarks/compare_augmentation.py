@@ -1,9 +1,10 @@
-"""Compare the built-in steps of augmentation with batchgenerators' on one CPU thread, step by step and as a whole.
+"""Compare the built-in steps of augmentation with batchgenerators' on one CPU thread, step by step
+and as a whole.
 
 Usage: OMP_NUM_THREADS=1 python tests/benchmarks/compare_augmentation.py [--repeat 5] [--samples 40]
 
-Shown are milliseconds of processor time per sample of one channel: medians of a step that happens, in turns, and the mean of
-the whole pipeline with its default probabilities.
+Shown are milliseconds of processor time per sample of one channel: medians of a step that happens,
+in turns, and the mean of the whole pipeline with its default probabilities.
 """
 
 from __future__ import annotations

@@ -1,16 +1,21 @@
-"""Compare planning, preprocessing and the reading of patches with nnU-Net v1 and v2 on this machine, in one run.
+"""Compare planning, preprocessing and the reading of patches with nnU-Net v1 and v2 on this
+machine, in one run.
 
-Usage: python tests/benchmarks/compare_preprocessing.py --work DIR [--data DIR] [--v1-python PYTHON] [--v2-python PYTHON]
+Usage: python tests/benchmarks/compare_preprocessing.py --work DIR [--data DIR] [--v1-python PYTHON]
+[--v2-python PYTHON]
        [--cases 6] [--repeat 3] [--output FILE.md]
 
-(a) Task004_Hippocampus of --data: plan and preprocess, from raw files to prepared cases, each with its own command line.
-(b) --cases synthetic CT cases of 120x320x320 voxels, to 1.5x1x1 mm: preprocess with given plans. v1 preprocesses from cases
+(a) Task004_Hippocampus of --data: plan and preprocess, from raw files to prepared cases, each with
+its own command line. (b) --cases synthetic CT cases of 120x320x320 voxels, to 1.5x1x1 mm:
+preprocess with given plans. v1 preprocesses from cases
     that its planning has cropped; they are cropped again here, and both numbers are shown.
-(c) Files of (b), and the time to read a patch of 128x128x128 from them, opened as each one's own training does.
+(c) Files of (b), and the time to read a patch of 128x128x128 from them, opened as each one's own
+training does.
 
-Every run is a fresh process with two workers; the sides take turns. Memory is the largest sum of the proportional set
-sizes (PSS) of the process and its children, in a run of its own because looking at it slows a process down. Without a
-peer's interpreter its columns are left out. Needs psutil.
+Every run is a fresh process with two workers; the sides take turns. Memory is the largest sum of
+the proportional set sizes (PSS) of the process and its children, in a run of its own because
+looking at it slows a process down. Without a peer's interpreter its columns are left out. Needs
+psutil.
 """
 
 from __future__ import annotations
@@ -86,7 +91,9 @@ def timed(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
 
 
 def peak_memory(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command, look at the memory of its processes every 50 ms, and return the largest sum in bytes."""
+    """Run a command, look at the memory of its processes every 50 ms, and return the largest sum in
+    bytes.
+    """
     process, peak = (
         psutil.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -104,7 +111,9 @@ def peak_memory(command: list[str], environment: dict[str, str]) -> int:
 
 
 def memory_of(process: psutil.Process) -> int:
-    """Return the memory of a process and its children in bytes; pages that they share count once."""
+    """Return the memory of a process and its children in bytes; pages that they share count
+    once.
+    """
     total = 0
     for member in (process, *process.children(recursive=True)):
         try:
@@ -115,7 +124,9 @@ def memory_of(process: psutil.Process) -> int:
 
 
 def make_ct(folder: Path, cases: int) -> Path:
-    """Write a dataset of v1 layout: smooth organs of five labels in a smooth body, with noise, in Hounsfield units."""
+    """Write a dataset of v1 layout: smooth organs of five labels in a smooth body, with noise, in
+    Hounsfield units.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     image_format, names = SimpleItkFormat(), [f"ct_{index:02d}" for index in range(cases)]
     for index, name in enumerate(names):
@@ -276,7 +287,8 @@ def main() -> None:
         read_ours(arguments.work)
         return
     table = compare(arguments).markdown()
-    counts = f"{arguments.repeat} runs; {arguments.cases} CT cases, {PROCESSES} processes, {os.cpu_count()} cores"
+    machine = f"{PROCESSES} processes, {os.cpu_count()} cores"
+    counts = f"{arguments.repeat} runs; {arguments.cases} CT cases, {machine}"
     notes = f"Median (range) of {counts}."
     print(f"{table}\n\n{notes}")
     if arguments.output:

@@ -1,11 +1,14 @@
-"""Train the same folds with this package and with nnU-Net v2, equally long, and compare the Dice of their validation cases.
+"""Train the same folds with this package and with nnU-Net v2, equally long, and compare the Dice of
+their validation cases.
 
-Usage: python tests/benchmarks/compare_quality.py --work DIR --data DIR --v2-python PYTHON [--folds 0,1,2,3,4] [--epochs 20]
+Usage: python tests/benchmarks/compare_quality.py --work DIR --data DIR --v2-python PYTHON [--folds
+0,1,2,3,4] [--epochs 20]
        [--iterations 50] [--output FILE.md]
 
-Task004_Hippocampus of --data, 3d_fullres, batches of 2, on CPU, no postprocessing. Each side plans, preprocesses, augments,
-trains and predicts with its own code; both make the same folds, which is checked. Trained folds are kept: the same command
-goes on. Five folds of 20 x 50 iterations take about an hour here and two hours there, on two cores.
+Task004_Hippocampus of --data, 3d_fullres, batches of 2, on CPU, no postprocessing. Each side plans,
+preprocesses, augments, trains and predicts with its own code; both make the same folds, which is
+checked. Trained folds are kept: the same command goes on. Five folds of 20 x 50 iterations take
+about an hour here and two hours there, on two cores.
 """
 
 from __future__ import annotations
@@ -70,7 +73,9 @@ def train_v2(side: V2, fold: str, arguments: argparse.Namespace) -> Scores:
 
 
 def table(ours: list[Scores], theirs: list[Scores]) -> str:
-    """Return a Markdown table: per label the mean over cases, and its deviation over cases and over folds."""
+    """Return a Markdown table: per label the mean over cases, and its deviation over cases and over
+    folds.
+    """
     rows = ["| | Anterior | Posterior | mean |", "| --- | --: | --: | --: |"]
     for name, folds in (("nnunet-core", ours), ("nnunetv2", theirs)):
         cases = np.concatenate([list(fold.values()) for fold in folds])
@@ -118,7 +123,8 @@ def main() -> None:
         theirs.append(train_v2(there, fold, arguments))
         if set(ours[-1]) != set(theirs[-1]):
             sys.exit(
-                f"fold {fold} validates other cases in v2: {sorted(set(ours[-1]) ^ set(theirs[-1]))}"
+                f"fold {fold} validates other cases in v2: "
+                f"{sorted(set(ours[-1]) ^ set(theirs[-1]))}"
             )
         print(table(ours, theirs), flush=True)
     if arguments.output:

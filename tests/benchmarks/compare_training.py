@@ -1,12 +1,16 @@
-"""Compare whole training iterations, loading and augmentation included, with nnU-Net v1 and v2 on this machine, in one run.
+"""Compare whole training iterations, loading and augmentation included, with nnU-Net v1 and v2 on
+this machine, in one run.
 
-Usage: python tests/benchmarks/compare_training.py --work DIR --data DIR [--v1-python PYTHON] [--v2-python PYTHON]
+Usage: python tests/benchmarks/compare_training.py --work DIR --data DIR [--v1-python PYTHON]
+[--v2-python PYTHON]
        [--iterations 30] [--repeat 3] [--output FILE.md]
 
-Task004_Hippocampus of --data, 3d_fullres (patch 40x56x40), batches of 2, on CPU. Each side plans and preprocesses with its own
-commands, then trains with its own loaders and augmentation: --iterations after a warm-up, in fresh processes, in turns. Ours
-uses its default precision and float32; the peers float32, all that they have on CPU. Shown are seconds per iteration, the
-share of them spent waiting for batches, and seconds per iteration on one batch again and again, without any loading.
+Task004_Hippocampus of --data, 3d_fullres (patch 40x56x40), batches of 2, on CPU. Each side plans
+and preprocesses with its own commands, then trains with its own loaders and augmentation:
+--iterations after a warm-up, in fresh processes, in turns. Ours uses its default precision and
+float32; the peers float32, all that they have on CPU. Shown are seconds per iteration, the share of
+them spent waiting for batches, and seconds per iteration on one batch again and again, without any
+loading.
 """
 
 from __future__ import annotations
@@ -61,7 +65,9 @@ def peer(side: V1 | V2, mode: str, arguments: argparse.Namespace) -> dict[str, f
 
 
 def timed(command: list[str], side: Ours | V1 | V2) -> dict[str, float]:
-    """Run a training; return the line of JSON that it prints. Loaders that are killed may print after it."""
+    """Run a training; return the line of JSON that it prints. Loaders that are killed may print
+    after it.
+    """
     lines = [line for line in run(command, side.environment).splitlines() if line.startswith("{")]
     return json.loads(lines[-1])
 

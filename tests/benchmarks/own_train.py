@@ -1,4 +1,5 @@
-"""Train with this package's command line, with its own batches or always with the first one, and print JSON like the peers.
+"""Train with this package's command line, with its own batches or always with the first one, and
+print JSON like the peers.
 
 Usage: python own_train.py loading|one-batch WARM_UP ITERATIONS DATASET OPTIONS...
 The training needs one more iteration than it times.
@@ -16,7 +17,9 @@ batches = training_loop.batches
 
 
 def timed_batches(dataset, steps, workers, report):
-    """Yield the batches of `steps`, and print how long the training took with those after the warm-up."""
+    """Yield the batches of `steps`, and print how long the training took with those after the
+    warm-up.
+    """
     stream = (
         batches(dataset, steps, workers, report)
         if mode == "loading"

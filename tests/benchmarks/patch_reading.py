@@ -1,4 +1,6 @@
-"""Time to read random patches of prepared cases: the same reads for every side, run by its own interpreter."""
+"""Time to read random patches of prepared cases: the same reads for every side, run by its own
+interpreter.
+"""
 
 import json
 import statistics
@@ -12,8 +14,9 @@ EDGE = 128  # voxels of a cubic patch
 def time_reads(read, shapes, count, seed=0):
     """Print JSON with the median seconds of a read, everything in memory before.
 
-    `read(name, slices)` returns (images, label) arrays of a patch, `shapes` is {case name: (Z, Y, X)}. Positions are drawn
-    from the seed, case after case; each patch is read twice and the second time counts.
+    `read(name, slices)` returns (images, label) arrays of a patch, `shapes` is {case name: (Z, Y,
+    X)}. Positions are drawn from the seed, case after case; each patch is read twice and the second
+    time counts.
     """
     rng = np.random.default_rng(seed)
     names = sorted(shapes)

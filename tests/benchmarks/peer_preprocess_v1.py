@@ -1,9 +1,12 @@
-"""Runs inside an environment with nnunet 1.7.1: the steps of preprocessing that its command line cannot do alone.
+"""Runs inside an environment with nnunet 1.7.1: the steps of preprocessing that its command line
+cannot do alone.
 
-Usage: python peer_preprocess_v1.py impose TASK SPACING PATCH    edits the plans, values as 1.5,1,1; one stage is kept
-       python peer_preprocess_v1.py prepare TASK PROCESSES       crops and preprocesses with existing plans; prints seconds
-       python peer_preprocess_v1.py unpack TASK PROCESSES        npz to npy, as before a training
-       python peer_preprocess_v1.py read TASK COUNT              times random patches; prints JSON
+Usage: python peer_preprocess_v1.py impose TASK SPACING PATCH    edits the plans, values as 1.5,1,1;
+one stage is kept
+       python peer_preprocess_v1.py prepare TASK PROCESSES       crops and preprocesses with
+       existing plans; prints seconds python peer_preprocess_v1.py unpack TASK PROCESSES        npz
+       to npy, as before a training python peer_preprocess_v1.py read TASK COUNT              times
+       random patches; prints JSON
 """
 
 import json

@@ -1,4 +1,5 @@
-"""Runs inside an environment with nnunetv2: times random patches of its prepared cases, prints JSON.
+"""Runs inside an environment with nnunetv2: times random patches of its prepared cases, prints
+JSON.
 
 Usage: python peer_preprocess_v2.py FOLDER COUNT
 """

@@ -1,7 +1,9 @@
-"""Runs inside an environment with nnunetv2: trains and validates a fold on CPU with a short schedule.
+"""Runs inside an environment with nnunetv2: trains and validates a fold on CPU with a short
+schedule.
 
 Usage: python peer_quality_v2.py DATASET FOLD EPOCHS ITERATIONS BATCH_SIZE THREADS
-The environment variables nnUNet_preprocessed and nnUNet_results name folders with a planned and preprocessed dataset.
+The environment variables nnUNet_preprocessed and nnUNet_results name folders with a planned and
+preprocessed dataset.
 """
 
 import json

@@ -1,7 +1,9 @@
-"""Runs inside an environment with nnunet 1.7.1: trains some iterations with its own loaders on CPU, prints JSON.
+"""Runs inside an environment with nnunet 1.7.1: trains some iterations with its own loaders on CPU,
+prints JSON.
 
 Usage: python peer_train_v1.py loading|one-batch TASK BATCH_SIZE WARM_UP ITERATIONS THREADS
-The environment variables nnUNet_preprocessed and RESULTS_FOLDER name folders with a planned and preprocessed task.
+The environment variables nnUNet_preprocessed and RESULTS_FOLDER name folders with a planned and
+preprocessed task.
 """
 
 import os

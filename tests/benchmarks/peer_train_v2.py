@@ -1,7 +1,9 @@
-"""Runs inside an environment with nnunetv2: trains some iterations with its own loaders on CPU, prints JSON.
+"""Runs inside an environment with nnunetv2: trains some iterations with its own loaders on CPU,
+prints JSON.
 
 Usage: python peer_train_v2.py loading|one-batch DATASET BATCH_SIZE WARM_UP ITERATIONS THREADS
-The environment variables nnUNet_preprocessed and nnUNet_results name folders with a planned and preprocessed dataset.
+The environment variables nnUNet_preprocessed and nnUNet_results name folders with a planned and
+preprocessed dataset.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""How this package, nnU-Net v1 and v2 plan, preprocess and read patches from a command line (compare_preprocessing.py)."""
+"""How this package, nnU-Net v1 and v2 plan, preprocess and read patches from a command line
+(compare_preprocessing.py).
+"""
 
 from __future__ import annotations
 

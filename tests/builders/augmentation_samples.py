@@ -1,4 +1,6 @@
-"""Samples to augment, volumes, thick slices and planes, and the decisions that augmentations make about them."""
+"""Samples to augment, volumes, thick slices and planes, and the decisions that augmentations make
+about them.
+"""
 
 from dataclasses import replace
 
@@ -82,7 +84,9 @@ def masked(config):
 
 
 def drawn(augmentation, rng, config, channels, times):
-    """Return the decisions about so many samples of zeros, as {name: decision}; nothing is applied but the crop."""
+    """Return the decisions about so many samples of zeros, as {name: decision}; nothing is applied
+    but the crop.
+    """
     size = config.patch_size
     sample = Sample(torch.zeros(channels, *size), torch.zeros(1, *size, dtype=torch.int16), config)
     if config.network.input_channels > channels:

@@ -1,4 +1,6 @@
-"""The command line in this process: as a user's command, without the seconds that a new process takes to import PyTorch."""
+"""The command line in this process: as a user's command, without the seconds that a new process
+takes to import PyTorch.
+"""
 
 import contextlib
 import io

@@ -15,7 +15,9 @@ STUDY = pydicom.uid.generate_uid()
 def write_series(
     folder: Path, array: np.ndarray, positions: list[float] | None = None, **tags: object
 ) -> str:
-    """Write slices with file names that are not in the order of their positions; return the series UID."""
+    """Write slices with file names that are not in the order of their positions; return the series
+    UID.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     uid, frame = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
     for index, plane in enumerate(array):

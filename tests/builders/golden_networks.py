@@ -24,7 +24,9 @@ def spec_of(entry):
 
 
 def load_golden_network(golden, name):
-    """Return a network of the golden file with its weights, and the arrays of the file that belong to it."""
+    """Return a network of the golden file with its weights, and the arrays of the file that belong
+    to it.
+    """
     entry = next(e for e in json.loads((golden / "network.json").read_text()) if e["name"] == name)
     with np.load(golden / "network.npz") as content:
         arrays = {

@@ -41,7 +41,9 @@ CONFIGURATION = Configuration(
 
 
 class Plain:
-    """Leaves images as they are; voxel 0 tells about the process: its id, whether it has torch, its threads."""
+    """Leaves images as they are; voxel 0 tells about the process: its id, whether it has torch, its
+    threads.
+    """
 
     def __init__(self, die: str = "", fail: str = "") -> None:
         self.die = die

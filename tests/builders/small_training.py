@@ -147,7 +147,9 @@ def make_model(folder, declared=None, configuration=CONFIGURATION, folds=2):
 
 
 def prepare(folder, labels):
-    """Return the stores of the cases and of their previous stage, written before if they are not there."""
+    """Return the stores of the cases and of their previous stage, written before if they are not
+    there.
+    """
     store, previous = (
         PreparedStore(folder.parent / "prepared"),
         LabelStore(folder.parent / "previous"),
@@ -179,7 +181,8 @@ def free_port():
 def train_in_process(rank, size, port, trainings, fails_after, stops_after):
     """Train {folder: changes} as one of several processes.
 
-    After `fails_after` epochs each of them fails. The last one gets SIGTERM in the second batch after `stops_after` epochs.
+    After `fails_after` epochs each of them fails. The last one gets SIGTERM in the second batch
+    after `stops_after` epochs.
     """
     here = {
         "RANK": rank,

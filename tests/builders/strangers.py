@@ -1,4 +1,6 @@
-"""Packages of strangers: written down, installed with pip, and beside a command that runs in this process."""
+"""Packages of strangers: written down, installed with pip, and beside a command that runs in this
+process.
+"""
 
 import contextlib
 import importlib
@@ -36,7 +38,8 @@ def install(
     Args:
         folder: For the sources, too.
         name, version: Of the distribution.
-        modules: They lie in a package of that name if one of them is `__init__`, and beside each other otherwise.
+        modules: They lie in a package of that name if one of them is `__init__`, and beside each
+            other otherwise.
         plugin: The module with its hooks; None registers nothing.
     """
     source, target = folder / f"{name}_source", folder / f"{name}_installed"
@@ -62,7 +65,9 @@ def install_source(source: Path, target: Path) -> Path:
 
 @contextlib.contextmanager
 def on_path(folder: Path | None) -> Iterator[None]:
-    """Let a folder be on the path of this process, as PYTHONPATH puts it on that of a new one; forget its modules then."""
+    """Let a folder be on the path of this process, as PYTHONPATH puts it on that of a new one;
+    forget its modules then.
+    """
     if folder is None:
         yield
         return

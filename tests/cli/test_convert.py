@@ -1,4 +1,6 @@
-"""`nnunet dataset convert` as it is typed: what it prints, where the result goes, options that do not go together."""
+"""`nnunet dataset convert` as it is typed: what it prints, where the result goes, options that do
+not go together.
+"""
 
 import json
 from pathlib import Path

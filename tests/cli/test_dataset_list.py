@@ -1,4 +1,6 @@
-"""`nnunet dataset list`: what each dataset holds; one that cannot be used is a row with the reason."""
+"""`nnunet dataset list`: what each dataset holds; one that cannot be used is a row with the
+reason.
+"""
 
 import json
 import subprocess

@@ -22,7 +22,9 @@ class FromScratch:
 
 
 def fails(capsys, arguments, code, *parts):
-    """Run the command line; check exit code, that there is one message, and that it holds every part."""
+    """Run the command line; check exit code, that there is one message, and that it holds every
+    part.
+    """
     with pytest.raises(SystemExit) as stop:
         main([str(argument) for argument in arguments])
     error = capsys.readouterr().err

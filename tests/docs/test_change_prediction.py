@@ -1,4 +1,6 @@
-"""The page on changing the prediction: its code, written down as a user would, predicts what it says."""
+"""The page on changing the prediction: its code, written down as a user would, predicts what it
+says.
+"""
 
 import importlib
 import re

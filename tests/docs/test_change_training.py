@@ -1,4 +1,6 @@
-"""The page on changing the training: its code, written down as a user would, trains and does what it says."""
+"""The page on changing the training: its code, written down as a user would, trains and does what
+it says.
+"""
 
 import importlib
 import json

@@ -1,4 +1,6 @@
-"""The documentation says what the code does: generated pages, links, commands in examples, the README's plugin."""
+"""The documentation says what the code does: generated pages, links, commands in examples, the
+README's plugin.
+"""
 
 import ast
 import graphlib

@@ -1,4 +1,6 @@
-"""The specification of the method: every citation of it in the code names a page and a section that exist."""
+"""The specification of the method: every citation of it in the code names a page and a section that
+exist.
+"""
 
 import re
 from pathlib import Path
@@ -19,10 +21,11 @@ RANGE = re.compile(r"(\d+)(?: to |-)(\d+)")
 
 
 def cited(text):
-    """Return [(page, sections)] of a citation such as `training, sections 2 and 5; inference, section 4`.
+    """Return [(page, sections)] of a citation such as `training, sections 2 and 5; inference,
+    section 4`.
 
-    Also understood: `training 6, inference 6`, `training, inference`, `sections 4 to 6`, `2-3`. What comes before the first
-    page is looked up as a page, too, so that an unknown page is found.
+    Also understood: `training 6, inference 6`, `training, inference`, `sections 4 to 6`, `2-3`.
+    What comes before the first page is looked up as a page, too, so that an unknown page is found.
     """
     parts = re.split(rf"(?:^|[,;] *)(?=(?:{NAMES})\b)", " ".join(text.split()))
     found = []

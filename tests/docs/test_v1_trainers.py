@@ -1,4 +1,6 @@
-"""The page of v1's trainers: every option that it names exists and takes the value; its losses are those that are checked."""
+"""The page of v1's trainers: every option that it names exists and takes the value; its losses are
+those that are checked.
+"""
 
 import importlib
 import re

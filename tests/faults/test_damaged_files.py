@@ -1,4 +1,6 @@
-"""Damaged copies of real files of every format: one clear message that names the file, never a crash, a hang or a guess."""
+"""Damaged copies of real files of every format: one clear message that names the file, never a
+crash, a hang or a guess.
+"""
 
 import gzip
 import random
@@ -98,7 +100,9 @@ def test_flipped_bits_are_found_where_the_format_has_a_checksum_and_never_crash(
 
 
 def zeros(path, start, size=GIGABYTES):
-    """Write a gzip stream that inflates to `start` and zeros: few bytes on the disk, gigabytes in memory."""
+    """Write a gzip stream that inflates to `start` and zeros: few bytes on the disk, gigabytes in
+    memory.
+    """
     member = gzip.compress(bytes(1 << 26), 9)
     with path.open("wb") as file:
         file.write(gzip.compress(start))

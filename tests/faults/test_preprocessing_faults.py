@@ -1,4 +1,6 @@
-"""Preprocessing that is killed, or runs twice at once: nothing is done twice, nothing half done is trusted."""
+"""Preprocessing that is killed, or runs twice at once: nothing is done twice, nothing half done is
+trusted.
+"""
 
 import os
 import signal

@@ -41,7 +41,9 @@ def train(dataset):
 
 
 def one_message(done):
-    """Return the message of a failed command; there is nothing else that a user would have to read."""
+    """Return the message of a failed command; there is nothing else that a user would have to
+    read.
+    """
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "unexpected" not in done.stderr

@@ -1,4 +1,6 @@
-"""What the stages of `make gpu` share: their arguments, their results, and a task to train on without any data."""
+"""What the stages of `make gpu` share: their arguments, their results, and a task to train on
+without any data.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Table:
 
 
 class Results:
-    """The tables and notes of a stage; written after every addition, so that a stopped stage keeps what it has."""
+    """The tables and notes of a stage; written after every addition, so that a stopped stage keeps
+    what it has.
+    """
 
     def __init__(self, title: str, asked: Asked) -> None:
         self.path = asked.output
@@ -150,7 +154,8 @@ def find_peer(given: str | None) -> str | None:
 
 
 def run_peer(peer: str, script: str, *arguments: object, timeout: float) -> dict[str, Any]:
-    """Run a script of this folder in the environment of nnunetv2; return the last line of JSON that it prints.
+    """Run a script of this folder in the environment of nnunetv2; return the last line of JSON that
+    it prints.
 
     Raises:
         RuntimeError: It failed, or took too long; the message holds the end of what it printed.

@@ -1,8 +1,8 @@
 """Fixtures of the tests on a card.
 
-`make gpu` runs them; without a card they are skipped. NNUNET_GPU_TESTS=any, of `make test`, lets the
-CPU take the place of a card that is not there, and NNUNET_GPU_TESTS=cpu that of any card: this shows
-that a test works, and nothing about cards.
+`make gpu` runs them; without a card they are skipped. NNUNET_GPU_TESTS=any, of `make test`, lets
+the CPU take the place of a card that is not there, and NNUNET_GPU_TESTS=cpu that of any card: this
+shows that a test works, and nothing about cards.
 """
 
 import importlib.util

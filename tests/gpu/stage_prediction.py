@@ -31,8 +31,8 @@ class Sizes:
         patch, poolings, base_features: Of the network.
         few, many: Outputs of the network, background included.
         share: Of the time of the stage, which a prediction with few classes takes at most.
-        budget: Seconds of the stage where `measure.py` does not tell; what then runs is stopped, and
-            shows what it has.
+        budget: Seconds of the stage where `measure.py` does not tell; what then runs is stopped,
+            and shows what it has.
     """
 
     shape: tuple[int, int, int]

@@ -1,4 +1,6 @@
-"""A step of augmentation as a stranger writes it from the page on augmentation, and a transform of batchgenerators by name."""
+"""A step of augmentation as a stranger writes it from the page on augmentation, and a transform of
+batchgenerators by name.
+"""
 
 import re
 from pathlib import Path

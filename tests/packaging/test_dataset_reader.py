@@ -1,4 +1,6 @@
-"""A stranger's package reads another layout of folders; it is the one of docs/how-to/own-reader.md."""
+"""A stranger's package reads another layout of folders; it is the one of
+docs/how-to/own-reader.md.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""The page on extra data: its code, written down as a user would, trains and predicts with `nnunet run`."""
+"""The page on extra data: its code, written down as a user would, trains and predicts with `nnunet
+run`.
+"""
 
 import json
 import re
@@ -22,7 +24,9 @@ BRIEF = (
 
 @pytest.fixture
 def nnunet(tmp_path):
-    """Return a function that runs a command with the modules of the page on the path, and returns its error output."""
+    """Return a function that runs a command with the modules of the page on the path, and returns
+    its error output.
+    """
     modules = tmp_path / "modules"
     modules.mkdir()
     blocks = re.findall(r'```python title="(\w+\.py)"\n(.*?)```', PAGE.read_text(), re.DOTALL)

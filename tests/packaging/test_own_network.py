@@ -1,4 +1,6 @@
-"""The page on own networks: its code, written down as a user would, trains networks of MONAI and predicts with them."""
+"""The page on own networks: its code, written down as a user would, trains networks of MONAI and
+predicts with them.
+"""
 
 import importlib
 import importlib.util

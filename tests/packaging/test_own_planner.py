@@ -1,4 +1,6 @@
-"""The page on changing the planning: its planners, written down as a user would, plan and train by reference."""
+"""The page on changing the planning: its planners, written down as a user would, plan and train by
+reference.
+"""
 
 import json
 import re

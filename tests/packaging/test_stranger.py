@@ -15,7 +15,8 @@ from nnunet_core import Component, hookimpl
 
 @hookimpl
 def nnunet_planners():
-    return [Component("v21_24GB", "nnunet_builtin.planning.planner:PlannerV21", "24 GB", {"gpu_memory_gb": 24})]
+    target = "nnunet_builtin.planning.planner:PlannerV21"
+    return [Component("v21_24GB", target, "24 GB", {"gpu_memory_gb": 24})]
 
 @hookimpl
 def nnunet_losses():
@@ -35,7 +36,8 @@ class Focal:
 
     def build(self, *, batch_dice, ignore_label=None, regions=False):
         def loss(logits, target):
-            entropy = functional.cross_entropy(logits.float(), target[:, 0].long(), reduction="none")
+            classes = target[:, 0].long()
+            entropy = functional.cross_entropy(logits.float(), classes, reduction="none")
             return ((1 - torch.exp(-entropy)) ** self.gamma * entropy).mean()
         return loss
 """
@@ -48,7 +50,8 @@ class Heads(nn.Module):
         super().__init__()
         self.deep_supervision = True
         channels = (spec.input_channels, spec.output_channels)
-        self.convolutions = nn.ModuleList(nn.Conv3d(*channels, 3, padding=1) for _ in spec.pool_kernels)
+        convolutions = [nn.Conv3d(*channels, 3, padding=1) for _ in spec.pool_kernels]
+        self.convolutions = nn.ModuleList(convolutions)
         self.pools = spec.pool_kernels
 
     def forward(self, images):

@@ -1,4 +1,6 @@
-"""A stranger's package with the predictors of the documentation validates and predicts; without it, models say so."""
+"""A stranger's package with the predictors of the documentation validates and predicts; without it,
+models say so.
+"""
 
 import json
 import re

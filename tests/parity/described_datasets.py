@@ -1,4 +1,6 @@
-"""Datasets without files, as planners see them: sizes and spacings; and stages of plans in the words of v1."""
+"""Datasets without files, as planners see them: sizes and spacings; and stages of plans in the
+words of v1.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,9 @@ def described(
     classes: int,
     reductions: Sequence[float] | None = None,
 ) -> tuple[Dataset, Fingerprint]:
-    """Return a dataset and its fingerprint: voxels and mm (z, y, x) and the share that cropping leaves, of each case."""
+    """Return a dataset and its fingerprint: voxels and mm (z, y, x) and the share that cropping
+    leaves, of each case.
+    """
     rows = zip(sizes, spacings, reductions or [1.0] * len(sizes), strict=True)
     cases = [
         CaseFingerprint(name=f"case_{i:04d}", size=size, spacing=spacing, size_reduction=reduction)

@@ -1,4 +1,5 @@
-"""Kill a training again and again at random moments: it ends with the weights of one that nobody disturbed, bit for bit.
+"""Kill a training again and again at random moments: it ends with the weights of one that nobody
+disturbed, bit for bit.
 
 Usage: python tests/parity/kill_training.py [--kills 20] [--seed 0] [--workers 1]
 
@@ -60,7 +61,8 @@ def finish(dataset: Path, workers: int) -> Path:
 def killed_trainings(
     dataset: Path, kills: int, seed: int, workers: int
 ) -> tuple[list[str], list[str]]:
-    """Kill trainings until there were so many kills; a training that ends in between is compared, and another one begins.
+    """Kill trainings until there were so many kills; a training that ends in between is compared,
+    and another one begins.
 
     Args:
         dataset: Folder of the dataset, in `raw` of its workspace.
@@ -69,8 +71,9 @@ def killed_trainings(
         workers: Loader processes.
 
     Returns:
-        Where each kill hit, and for each training that ended what is wrong with it: other weights than those of the
-        undisturbed one, or half-written files that are left; an empty text where nothing is.
+        Where each kill hit, and for each training that ended what is wrong with it: other weights
+        than those of the undisturbed one, or half-written files that are left; an empty text where
+        nothing is.
     """
     moments, hits, wrong = random.Random(seed), [], []
     fold = finish(dataset, workers)  # also prepares the cases
@@ -108,7 +111,9 @@ def killed_trainings(
 
 
 def _first_batch(dataset: Path, workers: int) -> float:
-    """Train to the end; return when the fold's folder appeared, which is soon before its first batch."""
+    """Train to the end; return when the fold's folder appeared, which is soon before its first
+    batch.
+    """
     process = subprocess.Popen(
         command(dataset, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -149,7 +154,8 @@ def main() -> int:
         print(f"kill {number}: after {where}")
     for number, what in enumerate(wrong, 1):
         print(
-            f"training {number}: {what or 'ended with the weights of an undisturbed one, nothing is left over'}"
+            f"training {number}: "
+            f"{what or 'ended with the weights of an undisturbed one, nothing is left over'}"
         )
     return int(any(wrong))
 

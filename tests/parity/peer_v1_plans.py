@@ -2,8 +2,8 @@
 
 Usage: python peer_v1_plans.py FINGERPRINTS.json PLANS.json PROCESSES
 
-The input is {"fingerprints": [...], "planners": [class names]}, the output one {class name: plans} per fingerprint. What v1
-cannot plan is {"error": "type: message"}.
+The input is {"fingerprints": [...], "planners": [class names]}, the output one {class name: plans}
+per fingerprint. What v1 cannot plan is {"error": "type: message"}.
 """
 
 import contextlib
@@ -75,7 +75,9 @@ class MemoryOfV21(Generic_UNet):
 
 
 def write_cropped(fingerprint, folder):
-    """Write what v1's planners read: the dataset's properties, and an empty npz and a small pkl per case."""
+    """Write what v1's planners read: the dataset's properties, and an empty npz and a small pkl per
+    case.
+    """
     names = [f"case_{index:04d}" for index in range(len(fingerprint["sizes"]))]
     properties = {
         "all_sizes": [tuple(size) for size in fingerprint["sizes"]],

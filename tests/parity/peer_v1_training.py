@@ -1,9 +1,11 @@
-"""Runs inside an environment with nnunet 1.7.1: makes the steps of v1's V2 trainer, writes what they come to.
+"""Runs inside an environment with nnunet 1.7.1: makes the steps of v1's V2 trainer, writes what
+they come to.
 
 Usage: python peer_v1_training.py FIGURES.json
 
-For each of `training_problems.PROBLEMS`: `shapes` of the weights, and for each precision the `losses` of the steps, the
-`gradients` (their norms before clipping) and the L2 `norms` of the final weights.
+For each of `training_problems.PROBLEMS`: `shapes` of the weights, and for each precision the
+`losses` of the steps, the `gradients` (their norms before clipping) and the L2 `norms` of the final
+weights.
 """
 
 import contextlib

@@ -1,9 +1,10 @@
 """Compare our plans of random dataset fingerprints with those of nnU-Net v1 1.7.1, value by value.
 
-Usage: python tests/parity/planning_v1.py --v1-python /path/to/nnunet/venv/bin/python [--count 500] [--seed 0] [--variants]
+Usage: python tests/parity/planning_v1.py --v1-python /path/to/nnunet/venv/bin/python [--count 500]
+[--seed 0] [--variants]
 
-Prints a table and the first differences of each planner. Exit code 1 when any value differs. Where v1 fails there is nothing to
-compare with; these are counted by reason.
+Prints a table and the first differences of each planner. Exit code 1 when any value differs. Where
+v1 fails there is nothing to compare with; these are counted by reason.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ PLANNERS = {
     "ExperimentPlanner3D_v21_32GB": "v21_32GB",
     "ExperimentPlanner2D_v21": "v21_2d",
 }
-#: The last five have older rules of pooling, spacing and memory in v1; peer_v1_plans.py gives them those of v21, as ours have.
+#: The last five have older rules of pooling, spacing and memory in v1; peer_v1_plans.py gives them
+#: those of v21, as ours have.
 VARIANTS = {
     "ExperimentPlanner3D_v21_3cps": "v21_3convs",
     "ExperimentPlanner3DFabiansResUNet_v21": "v21",
@@ -62,7 +64,8 @@ PREPROCESSORS = {
     "planes": "PreprocessorFor2D",
     "no_resampling": "PreprocessorFor3D_NoResampling",
 }
-#: {style: (lowest and highest size of each axis, lowest and highest spacing of each axis)}, before axes are permuted
+#: {style: (lowest and highest size of each axis, lowest and highest spacing of each axis)}, before
+#: axes are permuted
 STYLES: dict[str, Any] = {
     "isotropic": ([(40, 400)] * 3, [(0.4, 3)] * 3),
     "anisotropic": ([(8, 150), (64, 640), (64, 640)], [(1.5, 12), (0.3, 1.5), (0.3, 1.5)]),
@@ -185,7 +188,9 @@ def _stage_as_v1(
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
-    """Return "key: ours ..., v1 ..." of every value that differs; spacings may differ by rounding (1e-9 of their size)."""
+    """Return "key: ours ..., v1 ..." of every value that differs; spacings may differ by rounding
+    (1e-9 of their size).
+    """
     if isinstance(theirs, dict) and isinstance(
         ours, list
     ):  # v1 keys channels and stages by their index
@@ -235,7 +240,9 @@ def compare(
 
 
 def _without_blocks(stage: dict[str, Any]) -> dict[str, Any]:
-    """Return a stage of a residual network in the words of the others: no blocks, no leading pool of ones."""
+    """Return a stage of a residual network in the words of the others: no blocks, no leading pool
+    of ones.
+    """
     others = {key: value for key, value in stage.items() if not key.startswith("num_blocks")}
     return {**others, "pool_op_kernel_sizes": stage["pool_op_kernel_sizes"][1:]}
 

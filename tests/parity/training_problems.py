@@ -1,7 +1,9 @@
-"""Small trainings that nnU-Net v1 and this package both make: networks, weights and batches drawn with NumPy alone.
+"""Small trainings that nnU-Net v1 and this package both make: networks, weights and batches drawn
+with NumPy alone.
 
-Some trainings amplify rounding: in v1 as here, losses of float32 and of float64 are 1e-2 apart after ten steps for most seeds.
-Those below are seeds for which v1 itself stays within 1e-5, so that float32 can be compared too. In float64 any seed will do.
+Some trainings amplify rounding: in v1 as here, losses of float32 and of float64 are 1e-2 apart
+after ten steps for most seeds. Those below are seeds for which v1 itself stays within 1e-5, so that
+float32 can be compared too. In float64 any seed will do.
 """
 
 import numpy as np
@@ -34,7 +36,8 @@ PROBLEMS = {
 
 
 def draw_weights(problem, shapes):
-    """Return {name: float32 array} for v1's names and shapes, each drawn by its place among the sorted names.
+    """Return {name: float32 array} for v1's names and shapes, each drawn by its place among the
+    sorted names.
 
     The heads are large, so that the first gradients are longer than what clipping leaves of them.
     """
@@ -55,7 +58,9 @@ def _tensor(name, shape, rng):
 
 
 def draw_batch(problem, step):
-    """Return images float32 (B, C, *patch) and labels int16 (B, 1, *patch): bands across a wave, and noise on them."""
+    """Return images float32 (B, C, *patch) and labels int16 (B, 1, *patch): bands across a wave,
+    and noise on them.
+    """
     rng = np.random.default_rng([2, step])
     size, axes = problem["batch_size"], len(problem["patch_size"])
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in problem["patch_size"]], indexing="ij"))

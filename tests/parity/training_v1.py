@@ -1,9 +1,11 @@
-"""Compare training steps with those of nnU-Net v1 1.7.1: the same weights, batches and settings, loss after loss.
+"""Compare training steps with those of nnU-Net v1 1.7.1: the same weights, batches and settings,
+loss after loss.
 
 Usage: python tests/parity/training_v1.py --v1-python /path/to/nnunet/venv/bin/python [--store]
 
-Prints the largest differences; exit code 1 when one is above what rounding explains. `--store` replaces the figures of v1
-in training_v1.json, which tests/builtin/training/test_v1_steps.py compares with on every run of the tests.
+Prints the largest differences; exit code 1 when one is above what rounding explains. `--store`
+replaces the figures of v1 in training_v1.json, which tests/builtin/training/test_v1_steps.py
+compares with on every run of the tests.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ def our_loop(problem: dict[str, Any], shapes: dict[str, Any], kind: str, **setti
 
 
 def our_steps(name: str, shapes: dict[str, Any], kind: str, **settings: Any) -> dict[str, Any]:
-    """Make the steps of a problem; return `losses` and the `norms` of the final weights, by our names."""
+    """Make the steps of a problem; return `losses` and the `norms` of the final weights, by our
+    names.
+    """
     problem = PROBLEMS[name]
     loop, losses = our_loop(problem, shapes, kind, **settings), []
     for step in range(STEPS):
@@ -100,7 +104,9 @@ def our_steps(name: str, shapes: dict[str, Any], kind: str, **settings: Any) -> 
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, float]:
-    """Return the largest difference of the losses, and the largest relative one of the norms of final tensors."""
+    """Return the largest difference of the losses, and the largest relative one of the norms of
+    final tensors.
+    """
     loss = float(np.abs(np.subtract(ours["losses"], theirs["losses"])).max())
     expected = from_v1(
         {key: torch.tensor(value, dtype=torch.float64) for key, value in theirs["norms"].items()}
@@ -129,7 +135,8 @@ def main() -> int:
             clipped = sum(norm > 12 for norm in figure[kind]["gradients"])
             wrong += any(value > limit for value, limit in zip(found, limits, strict=True))
             print(
-                f"{name} {kind}: loss {found[0]:.1e}, norms {found[1]:.1e}; {clipped} of {STEPS} gradients clipped"
+                f"{name} {kind}: loss {found[0]:.1e}, norms {found[1]:.1e}; {clipped} of {STEPS} "
+                "gradients clipped"
             )
     if options.store and not wrong:
         FIGURES.write_text(json.dumps(figures, indent=0) + "\n")

@@ -1,4 +1,5 @@
-"""What a cascade adds: random changes of the previous stage's label map, which becomes image channels.
+"""What a cascade adds: random changes of the previous stage's label map, which becomes image
+channels.
 
 Spec: training, section 6. Both steps change the label map, so they may stand anywhere in the order.
 """
@@ -59,7 +60,8 @@ class Removal:
 class CascadeOperators(Step):
     """Dilation, erosion, closing or opening of classes of the previous stage, in random order.
 
-    Voxels that an operation adds to a class are taken from all others; voxels that it takes away become background.
+    Voxels that an operation adds to a class are taken from all others; voxels that it takes away
+    become background.
 
     Args:
         probability: Per sample.
@@ -99,7 +101,8 @@ class CascadeRemoval(Step):
 
     Args:
         probability: Per sample.
-        size: Components of at least this share of the patch stay. In v1 none is ever small enough; 0.15 is what it meant.
+        size: Components of at least this share of the patch stay. In v1 none is ever small enough;
+            0.15 is what it meant.
         fill_probability: Of another class in its place.
     """
 
@@ -130,7 +133,9 @@ class CascadeRemoval(Step):
         return replace(sample, previous=torch.from_numpy(previous).to(sample.previous.device))
 
     def _component(self, mask: np.ndarray, position: float) -> np.ndarray:
-        """Return one of the small components (neighbours share a face, edge or corner) of a mask, or an empty one."""
+        """Return one of the small components (neighbours share a face, edge or corner) of a mask,
+        or an empty one.
+        """
         components, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
         sizes = np.bincount(components.reshape(-1), minlength=count + 1)[1:]
         small = np.flatnonzero(sizes < self.size * mask.size) + 1
@@ -149,14 +154,17 @@ def _classes(sample: Sample) -> int:
 def append_previous(
     batch: dict[str, np.ndarray], configuration: Configuration
 ) -> dict[str, np.ndarray]:
-    """Return the batch with one channel per foreground class of the previous stage, for batches that are not augmented.
+    """Return the batch with one channel per foreground class of the previous stage, for batches
+    that are not augmented.
 
     Args:
-        batch: `images` float32 (B, C, *spatial) and, in a cascade, `previous` integer (B, 1, *spatial).
+        batch: `images` float32 (B, C, *spatial) and, in a cascade, `previous` integer (B, 1,
+            *spatial).
         configuration: Whose network has a channel for every image and foreground class.
 
     Returns:
-        `images` float32 (B, C + classes, *spatial), without `previous`; the batch itself when it holds none.
+        `images` float32 (B, C + classes, *spatial), without `previous`; the batch itself when it
+        holds none.
 
     Raises:
         UsageError: The network has no channels for the previous stage.
@@ -170,7 +178,8 @@ def append_previous(
 
 
 def foreground_classes(images: int, configuration: Configuration) -> int:
-    """Return how many input channels of the network are left for the previous stage beside so many images.
+    """Return how many input channels of the network are left for the previous stage beside so many
+    images.
 
     Raises:
         UsageError: None.
@@ -186,22 +195,27 @@ def foreground_classes(images: int, configuration: Configuration) -> int:
 
 
 def one_hot(previous: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return float32 (B, classes, *spatial) of label maps (B, 1, *spatial): where they are 1, 2, ..."""
+    """Return float32 (B, classes, *spatial) of label maps (B, 1, *spatial): where they are 1, 2,
+    ...
+    """
     values = torch.arange(1, classes + 1, dtype=previous.dtype, device=previous.device)
     return (previous == values.reshape(-1, *(1,) * (previous.ndim - 2))).float()
 
 
 def ball_size(radius: float) -> int:
-    """Return the voxels per axis of v1's ball: the whole part of `2 radius + 1`, from `-radius` to `radius`.
+    """Return the voxels per axis of v1's ball: the whole part of `2 radius + 1`, from `-radius` to
+    `radius`.
 
-    Of these grid points it has those within the radius, so it is the ball of radius `(size - 1) / 2` voxels; between
-    two voxels lies the centre of an even size. Points on its surface belong to it; v1's rounding leaves some out.
+    Of these grid points it has those within the radius, so it is the ball of radius `(size - 1) /
+    2` voxels; between two voxels lies the centre of an even size. Points on its surface belong to
+    it; v1's rounding leaves some out.
     """
     return int(2 * radius + 1)
 
 
 def operate(mask: torch.Tensor, operation: str, radius: float) -> torch.Tensor:
-    """Return a bool (*spatial) mask after a binary operation with a ball; nothing comes in over the border.
+    """Return a bool (*spatial) mask after a binary operation with a ball; nothing comes in over the
+    border.
 
     Args:
         mask: bool (*spatial).
@@ -237,17 +251,20 @@ def _neighbourhood(mask: torch.Tensor, margin: int) -> tuple[slice, ...] | None:
 
 
 def _ball_steps(size: int, reflected: bool) -> list[tuple[int, int]]:
-    """Return (shift in voxels, squared distance in half voxels) of a ball's grid points along one axis.
+    """Return (shift in voxels, squared distance in half voxels) of a ball's grid points along one
+    axis.
 
-    Even balls have their centre between two voxels: their dilation looks one voxel further ahead, reflected one further
-    back, as in SciPy.
+    Even balls have their centre between two voxels: their dilation looks one voxel further ahead,
+    reflected one further back, as in SciPy.
     """
     first = -(size // 2) if reflected else -(size - 1) + size // 2
     return [(first + k, (2 * k - (size - 1)) ** 2) for k in range(size)]
 
 
 def _dilated(mask: torch.Tensor, size: int, reflected: bool = False) -> torch.Tensor:
-    """Return the voxels that are within a ball of the mask, by squared distances, one axis after the other."""
+    """Return the voxels that are within a ball of the mask, by squared distances, one axis after
+    the other.
+    """
     distance = torch.where(mask, 0, _FAR).to(torch.int16)
     steps = _ball_steps(size, reflected)
     for axis in range(mask.ndim):
@@ -258,7 +275,9 @@ def _dilated(mask: torch.Tensor, size: int, reflected: bool = False) -> torch.Te
 def _nearest_along(
     distance: torch.Tensor, axis: int, steps: Sequence[tuple[int, int]]
 ) -> torch.Tensor:
-    """Return, for every voxel, the smallest distance of its neighbours along an axis plus that of the step to them."""
+    """Return, for every voxel, the smallest distance of its neighbours along an axis plus that of
+    the step to them.
+    """
     result = torch.full_like(distance, _FAR)
     voxels = distance.shape[axis]
     for shift, step in steps:

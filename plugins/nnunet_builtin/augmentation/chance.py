@@ -1,4 +1,6 @@
-"""Questions that drawing asks, types of the settings that answer them, and the step that draws a number per channel."""
+"""Questions that drawing asks, types of the settings that answer them, and the step that draws a
+number per channel.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def around_one(rng: np.random.Generator, limits: tuple[float, float]) -> float:
 def channels(
     rng: np.random.Generator, probability: float, channel_probability: float, count: int
 ) -> list[int]:
-    """Return to which of so many channels something happens; to none, if it does not happen to the sample."""
+    """Return to which of so many channels something happens; to none, if it does not happen to the
+    sample.
+    """
     if not happens(rng, probability):
         return []
     return [channel for channel in range(count) if happens(rng, channel_probability)]

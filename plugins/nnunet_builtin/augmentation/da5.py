@@ -1,6 +1,8 @@
-"""The augmentation of v1's DA5 trainer: quarter turns, transposition, median, rectangles, local brightness and gamma.
+"""The augmentation of v1's DA5 trainer: quarter turns, transposition, median, rectangles, local
+brightness and gamma.
 
-Spec: training, section 11. Where v1 chooses between two steps for a batch, this does for each sample.
+Spec: training, section 11. Where v1 chooses between two steps for a batch, this does for each
+sample.
 """
 
 from __future__ import annotations
@@ -58,14 +60,17 @@ class EitherContrast(Contrast):
 class DA5(AugmentationV2):
     """The augmentation of nnU-Net v1's DA5 trainer.
 
-    It has the settings of `v2` with other defaults: factors of brightness and plain gamma are off, and both of its
-    gamma steps invert the image, as in v1. Sizes of the local steps follow the patch.
+    It has the settings of `v2` with other defaults: factors of brightness and plain gamma are off,
+    and both of its gamma steps invert the image, as in v1. Sizes of the local steps follow the
+    patch.
 
     Args:
-        axes_probability: Of quarter turns, and of a permutation; of those axes that share their number of voxels.
-        median_probability, median_channel_probability: Median filter of 2 to 7 voxels; one sample in two has this step
-            and no blur, the other blur and not this step.
-        rectangle_probability: Of 1 to 5 boxes of a tenth to a third of the patch; half of the channels, as below.
+        axes_probability: Of quarter turns, and of a permutation; of those axes that share their
+            number of voxels.
+        median_probability, median_channel_probability: Median filter of 2 to 7 voxels; one sample
+            in two has this step and no blur, the other blur and not this step.
+        rectangle_probability: Of 1 to 5 boxes of a tenth to a third of the patch; half of the
+            channels, as below.
         gradient_probability: Of a Gaussian of brightness -5 to -1 or 1 to 5 at its peak.
         local_gamma_probability: Of an exponent of 0.01 to 0.8 or 1.5 to 4 around a place.
         sharpening_probability, sharpening_range: Of subtracting the Laplacian times this strength.

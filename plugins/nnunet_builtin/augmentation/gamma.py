@@ -42,7 +42,9 @@ class Gamma(PerChannel):
 
 
 def to_the_power(image: torch.Tensor, exponent: float) -> torch.Tensor:
-    """Return v1's gamma with retained statistics of float32 (*patch) (spec: training, section 5)."""
+    """Return v1's gamma with retained statistics of float32 (*patch) (spec: training, section
+    5).
+    """
     low, high = image.aminmax()
     span = high - low + 1e-7
     powered = ((image - low) / span).pow_(exponent).mul_(span).add_(low)

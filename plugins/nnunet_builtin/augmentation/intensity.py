@@ -52,7 +52,9 @@ class AdditiveBrightness(PerChannel):
     deviation: NotNegative = 0.1
 
     def draw(self, rng: np.random.Generator, sample: Sample) -> dict[int, float] | None:
-        """Return {channel: number}; draw nothing while the step is off, as it is in v1's default."""
+        """Return {channel: number}; draw nothing while the step is off, as it is in v1's
+        default.
+        """
         return super().draw(rng, sample) if self.probability else None
 
     def number(self, rng: np.random.Generator) -> float:

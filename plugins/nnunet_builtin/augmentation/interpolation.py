@@ -1,4 +1,6 @@
-"""Values of images and label maps between voxels: cubic splines as SciPy has them, votes, products along axes."""
+"""Values of images and label maps between voxels: cubic splines as SciPy has them, votes, products
+along axes.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def cubic(images: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
 
 
 def inside(where: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Return bool (*patch): which points lie between the first and the last voxel along every axis."""
+    """Return bool (*patch): which points lie between the first and the last voxel along every
+    axis.
+    """
     sides = [(points >= 0) & (points <= n - 1) for points, n in zip(where, size, strict=True)]
     return functools.reduce(torch.logical_and, sides)
 
@@ -63,11 +67,13 @@ def _mirrored(images: torch.Tensor, before: int, after: int) -> torch.Tensor:
 def _by_bags(coefficients: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     """Sum 4 ** axes weighted coefficients per point.
 
-    A table has every four neighbours along the last axis as a row; `embedding_bag` sums, for each point,
-    4 ** (axes - 1) rows with the weights along the other axes, and the weights along the last axis sum the four columns.
+    A table has every four neighbours along the last axis as a row; `embedding_bag` sums, for each
+    point, 4 ** (axes - 1) rows with the weights along the other axes, and the weights along the
+    last axis sum the four columns.
     """
     size = coefficients.shape[1:]
-    # Between neighbours along each axis lie `strides` rows of a table; its others lie `ahead` of a point's first row.
+    # Between neighbours along each axis lie `strides` rows of a table; its others lie `ahead` of a
+    # point's first row.
     lengths = [n + _TAPS - 1 for n in size[:-1]] + [size[-1]]
     strides = [math.prod(lengths[axis + 1 :]) for axis in range(len(size))]
     ahead = torch.zeros((), dtype=torch.int32)
@@ -92,7 +98,9 @@ def _by_bags(coefficients: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
 
 
 def _cubic_weights(points: torch.Tensor, voxels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the first voxel, counted from the padding on, int32 (n), and float32 (4, n) weights of it and the next three."""
+    """Return the first voxel, counted from the padding on, int32 (n), and float32 (4, n) weights of
+    it and the next three.
+    """
     points = points.clamp(0, voxels - 1)
     lowest = points.to(torch.int32).clamp_(max=max(0, voxels - 2))
     t = (points - lowest).float()
@@ -107,7 +115,8 @@ def _cubic_weights(points: torch.Tensor, voxels: int) -> tuple[torch.Tensor, tor
 
 
 def _by_grids(coefficients: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Average linear interpolations: four cubic weights are two linear interpolations between pairs of them.
+    """Average linear interpolations: four cubic weights are two linear interpolations between pairs
+    of them.
 
     A cubic value is the weighted mean of eight (in planes four) linear ones at shifted points.
     """
@@ -122,7 +131,9 @@ def _by_grids(coefficients: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
 
 
 def _linear_pairs(points: torch.Tensor, voxels: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return, for the two lower and the two upper of four cubic weights, the place for `grid_sample` and their sum."""
+    """Return, for the two lower and the two upper of four cubic weights, the place for
+    `grid_sample` and their sum.
+    """
     points = points.clamp(0, voxels - 1)
     below = points.floor()
     t = points - below
@@ -137,7 +148,8 @@ def _linear_pairs(points: torch.Tensor, voxels: int) -> list[tuple[torch.Tensor,
 
 
 def voting(where: torch.Tensor, size: Sequence[int]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that moves label maps (K, *size) to the points: the largest value with half of the linear weights.
+    """Return a function that moves label maps (K, *size) to the points: the largest value with half
+    of the linear weights.
 
     0 where no value has half, and outside. Only voxels between different values need weights.
 
@@ -172,7 +184,9 @@ def voting(where: torch.Tensor, size: Sequence[int]) -> Callable[[torch.Tensor],
 
 
 def _over_corners(reduce: Callable[..., torch.Tensor], maps: torch.Tensor) -> torch.Tensor:
-    """Reduce, for each voxel of (K, *size), over itself and its next neighbours along every axis of `size`."""
+    """Reduce, for each voxel of (K, *size), over itself and its next neighbours along every axis of
+    `size`.
+    """
     for axis in range(1, maps.ndim):
         along = maps.shape[axis] - 1
         both = reduce(maps.narrow(axis, 0, along), maps.narrow(axis, 1, along))
@@ -190,7 +204,9 @@ def _flat_index(
 
 
 def _largest_with_half(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return, for (corners, n) values and weights, the largest value whose weights sum to 0.5 or more, or 0."""
+    """Return, for (corners, n) values and weights, the largest value whose weights sum to 0.5 or
+    more, or 0.
+    """
     limits = torch.finfo if values.is_floating_point() else torch.iinfo
     nothing = limits(values.dtype).min
     winner = torch.full_like(values[0], nothing)
@@ -201,10 +217,11 @@ def _largest_with_half(values: torch.Tensor, weights: torch.Tensor) -> torch.Ten
 
 
 def products(images: torch.Tensor, matrices: Sequence[np.ndarray | None]) -> torch.Tensor:
-    """Return the products of the axes after the first of (K, *old) with (old, new) matrices; float32, contiguous.
+    """Return the products of the axes after the first of (K, *old) with (old, new) matrices;
+    float32, contiguous.
 
-    Samples far from each other have no weight: products are taken for some output samples at a time. None leaves an
-    axis as it is.
+    Samples far from each other have no weight: products are taken for some output samples at a
+    time. None leaves an axis as it is.
     """
     for axis, matrix in enumerate(matrices, start=1):
         if matrix is None:

@@ -1,4 +1,6 @@
-"""Steps of DA5 that change a part of the image: rectangles, brightness and gamma around a place, sharpening, median."""
+"""Steps of DA5 that change a part of the image: rectangles, brightness and gamma around a place,
+sharpening, median.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Bump:
     strength: float
 
     def weights(self, patch: tuple[int, ...]) -> np.ndarray:
-        """Return float32 (*patch) from 0, its lowest in the patch, to 1; less where it is wide or far, as in v1."""
+        """Return float32 (*patch) from 0, its lowest in the patch, to 1; less where it is wide or
+        far, as in v1.
+        """
         product = np.ones(())
         for voxels, centre, deviation in zip(patch, self.centre, self.deviation, strict=True):
             edges = (np.arange(voxels + 1) - 0.5 - centre) / deviation
@@ -99,7 +103,9 @@ class LocalGamma(Step):
         return _bumps(rng, self, sample, (0.01, 0.8), (1.5, 4))
 
     def apply(self, sample: Sample, decision: Mapping[int, Bump]) -> Sample:
-        """Go from the image to the image to a power, after scaling to [0, 1], by the weights of the Gaussian."""
+        """Go from the image to the image to a power, after scaling to [0, 1], by the weights of the
+        Gaussian.
+        """
         images = sample.images.clone()
         for channel, bump in decision.items():
             image = images[channel]
@@ -144,7 +150,8 @@ class Sharpening(PerChannel):
 
 @dataclass(frozen=True)
 class MedianOrBlur(Step):
-    """For one sample in two a median filter of 2 to 7 voxels, for the other blur; each with its own probabilities.
+    """For one sample in two a median filter of 2 to 7 voxels, for the other blur; each with its own
+    probabilities.
 
     Args:
         median_probability, median_channel_probability: Of the filter.
@@ -183,7 +190,9 @@ class MedianOrBlur(Step):
 
 
 def _boxes(rng: np.random.Generator, patch: tuple[int, ...]) -> tuple[Box, ...]:
-    """Return 1 to 5 boxes; as in v1 the first voxel of an axis is in none, if there is another place."""
+    """Return 1 to 5 boxes; as in v1 the first voxel of an axis is in none, if there is another
+    place.
+    """
     boxes = []
     for _ in range(rng.integers(1, 6)):
         sizes = [int(rng.integers(max(1, n // 10), max(1, n // 10, n // 3) + 1)) for n in patch]
@@ -204,7 +213,9 @@ def _bumps(
     low: tuple[float, float],
     high: tuple[float, float],
 ) -> dict[int, Bump] | None:
-    """Return {channel: a Gaussian of a sixth to all of the patch, at most half a patch outside; strength of either range}."""
+    """Return {channel: a Gaussian of a sixth to all of the patch, at most half a patch outside;
+    strength of either range}.
+    """
     patch = tuple(sample.images.shape[1:])
     bumps = {}
     for channel in channels(rng, step.probability, step.channel_probability, len(sample.images)):

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskOutside(Step):
-    """Channels that were normalised inside the non-zero region become 0 outside it; nothing here is random."""
+    """Channels that were normalised inside the non-zero region become 0 outside it; nothing here is
+    random.
+    """
 
     def draw(self, rng: np.random.Generator, sample: Sample) -> tuple[int, ...] | None:  # noqa: ARG002
         """Return the channels."""

@@ -46,7 +46,8 @@ class Mirror(Step):
         chosen = axes if self.axes is None else self.axes
         if set(chosen) - set(axes) or len(set(chosen)) < len(chosen):
             raise UsageError(
-                f"augmentation.mirror_axes is {list(chosen)}, but the patch has the axes {list(axes)}. "
+                f"augmentation.mirror_axes is {list(chosen)}, but the patch has the axes "
+                f"{list(axes)}. "
                 "Name some of these, each once, or null for all."
             )
         return chosen if self.probability else ()

@@ -29,9 +29,10 @@ class Pipeline(ABC):
     """Steps that are drawn and applied one after the other, each sample with one random generator.
 
     Args:
-        steps: Their order, by short name or as `package.module:Class`, with settings `{"package.module:Class": {...}}`;
-            null is the default order.
-        extra_steps: Further steps after a step of that name, or at the `start`: `{"noise": ["package.module:Class"]}`.
+        steps: Their order, by short name or as `package.module:Class`, with settings
+            `{"package.module:Class": {...}}`; null is the default order.
+        extra_steps: Further steps after a step of that name, or at the `start`: `{"noise":
+            ["package.module:Class"]}`.
     """
 
     steps: tuple[StepEntry, ...] | None = field(default=None, kw_only=True)
@@ -54,8 +55,10 @@ class Pipeline(ABC):
         for name in self.extra_steps:
             if name not in (START, *names):
                 raise SettingsError(
-                    f"augmentation.extra_steps has steps after '{name}', which is none of the steps."
-                    f"{nearest(name, names)} Steps: {', '.join(names)}; or '{START}' for the first place."
+                    f"augmentation.extra_steps has steps after '{name}', which is none of the "
+                    "steps."
+                    f"{nearest(name, names)} Steps: {', '.join(names)}; or '{START}' for the first "
+                    "place."
                 )
         found = [built("extra_steps", e, known) for e in self.extra_steps.get(START, ())]
         for name, entry in zip(names, entries, strict=True):
@@ -71,7 +74,8 @@ class Pipeline(ABC):
         return size
 
     def mirrored_axes(self, configuration: Configuration) -> tuple[int, ...]:
-        """Return the axes that a step mirrors, and that prediction may average over (contracts.Augmentation).
+        """Return the axes that a step mirrors, and that prediction may average over
+        (contracts.Augmentation).
 
         Raises:
             UsageError: A step mirrors an axis that the patch does not have.
@@ -82,11 +86,12 @@ class Pipeline(ABC):
     def augment(
         self, batch: dict[str, np.ndarray], configuration: Configuration, seed: int
     ) -> dict[str, np.ndarray]:
-        """Return the augmented batch of the network's patch size (contracts.Augmentation); `batch` is not changed.
+        """Return the augmented batch of the network's patch size (contracts.Augmentation); `batch`
+        is not changed.
 
         Raises:
-            UsageError: A step mirrors an axis that the patch does not have, the steps leave a patch of another size, or
-                the network has no channels for the previous stage.
+            UsageError: A step mirrors an axis that the patch does not have, the steps leave a patch
+                of another size, or the network has no channels for the previous stage.
         """
         keys = ("images", "label", "previous", "arrays")
         tensors = {key: _each(torch.from_numpy, batch[key]) for key in keys if key in batch}
@@ -99,7 +104,8 @@ class Pipeline(ABC):
     def transform(
         self, batch: Mapping[str, Any], configuration: Configuration, seed: int
     ) -> dict[str, Any]:
-        """Return `images`, `label` and, if there are any, `arrays` of the network's patch size, on the device of the batch.
+        """Return `images`, `label` and, if there are any, `arrays` of the network's patch size, on
+        the device of the batch.
 
         Args:
             batch: Tensors with the keys of `contracts.Augmentation.augment`.
@@ -133,7 +139,9 @@ class Pipeline(ABC):
         return result
 
     def run(self, sample: Sample, rng: np.random.Generator) -> tuple[Sample, list[tuple[str, Any]]]:
-        """Draw and apply every step; return the new sample and what was decided, as (name, decision)."""
+        """Draw and apply every step; return the new sample and what was decided, as (name,
+        decision).
+        """
         decisions = []
         for name, step in self.ordered:
             decision = step.draw(rng, sample)
@@ -143,7 +151,9 @@ class Pipeline(ABC):
         return sample, decisions
 
     def replay(self, sample: Sample, decisions: Mapping[str, Any]) -> Sample:
-        """Return the sample after steps that were decided, as {name: decision}; others are left out."""
+        """Return the sample after steps that were decided, as {name: decision}; others are left
+        out.
+        """
         for name, step in self.ordered:
             if decisions.get(name) is not None:
                 sample = step.apply(sample, decisions[name])
@@ -154,8 +164,10 @@ class Pipeline(ABC):
         patch, found = sample.configuration.patch_size, tuple(sample.images.shape[1:])
         if found != patch:
             raise UsageError(
-                f"The steps {', '.join(name for name, _ in self.ordered)} make patches of {list(found)}; the network "
-                f"takes {list(patch)}. In augmentation.steps, one step has to crop to the network's patch, as 'spatial'."
+                f"The steps {', '.join(name for name, _ in self.ordered)} make patches of "
+                f"{list(found)}; the network "
+                f"takes {list(patch)}. In augmentation.steps, one step has to crop to the "
+                "network's patch, as 'spatial'."
             )
         images = sample.images
         if sample.previous is not None:

@@ -14,7 +14,10 @@ from nnunet_core.registry.settings import build
 
 #: A name or reference; or one with settings: {reference: {setting: value}}.
 StepEntry = str | dict[str, dict[str, Any]]
-_FORMS = 'Allowed: a name, "package.module:Class", or with settings {"package.module:Class": {"setting": 1}}.'
+_FORMS = (
+    'Allowed: a name, "package.module:Class", or with settings '
+    '{"package.module:Class": {"setting": 1}}.'
+)
 
 
 def name_of(setting: str, entry: StepEntry) -> str:
@@ -39,7 +42,8 @@ def built(setting: str, entry: StepEntry, known: Mapping[str, Step]) -> tuple[st
         known: Steps with short names.
 
     Raises:
-        SettingsError: A name that no step has, settings that it does not take, or a reference that is no step.
+        SettingsError: A name that no step has, settings that it does not take, or a reference that
+            is no step.
         PluginError: A reference that cannot be imported.
     """
     name = name_of(setting, entry)
@@ -47,7 +51,8 @@ def built(setting: str, entry: StepEntry, known: Mapping[str, Step]) -> tuple[st
     if name in known:
         if settings:
             raise SettingsError(
-                f"augmentation.{setting} gives '{name}' settings {settings}. Those of a step with a short name are "
+                f"augmentation.{setting} gives '{name}' settings {settings}. Those of a step with "
+                "a short name are "
                 f"settings of the augmentation itself: augmentation.{name}_probability and so on."
             )
         return name, known[name]
@@ -63,6 +68,8 @@ def built(setting: str, entry: StepEntry, known: Mapping[str, Step]) -> tuple[st
     if is_transform(target):
         return name, transform_of(name, target, settings)
     raise SettingsError(
-        f"augmentation.{setting} names '{name}', which is {target!r} and no step. A step is a subclass of "
-        "nnunet_core.contracts.augmentation.Step with `draw` and `apply`, or a transform of batchgenerators."
+        f"augmentation.{setting} names '{name}', which is {target!r} and no step. A step is a "
+        "subclass of "
+        "nnunet_core.contracts.augmentation.Step with `draw` and `apply`, or a transform of "
+        "batchgenerators."
     )

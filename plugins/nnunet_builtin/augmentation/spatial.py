@@ -39,8 +39,8 @@ class Elastic:
         noise: float32 (axes, *patch) from -1 to 1, before it is smoothed.
         deviations: Of the smoothing Gaussian along each axis, voxels.
         magnitudes: The largest displacement along each axis, voxels.
-        factor: Of the smoothed noise, instead of stretching it to `magnitudes`; None stretches it. The Gaussian is then
-            not periodic: noise outside the patch counts as 0.
+        factor: Of the smoothed noise, instead of stretching it to `magnitudes`; None stretches it.
+            The Gaussian is then not periodic: noise outside the patch counts as 0.
     """
 
     noise: np.ndarray
@@ -55,7 +55,8 @@ class Motion:
 
     Attributes:
         angles: Radians about each axis of a volume, the one angle of a plane, or None.
-        scale: Factor of the coordinates, one for all axes or one for each, or None; above 1 it shrinks what is seen.
+        scale: Factor of the coordinates, one for all axes or one for each, or None; above 1 it
+            shrinks what is seen.
         elastic: Displacement of voxels before the rotation, or None.
     """
 
@@ -66,7 +67,8 @@ class Motion:
 
 @dataclass(frozen=True)
 class Spatial(Step):
-    """Deforms, rotates, scales and crops about the centre (spec: training, section 5). With dummy 2D, in plane.
+    """Deforms, rotates, scales and crops about the centre (spec: training, section 5). With dummy
+    2D, in plane.
 
     The arguments are the settings of `AugmentationV2` of the same names.
     """
@@ -85,7 +87,8 @@ class Spatial(Step):
     elastic_sigma: Range = (9.0, 13.0)
 
     def input_size(self, size: tuple[int, ...], configuration: Configuration) -> tuple[int, ...]:
-        """Return the patch that still fills the network's after the largest rotation about one axis and shrinking.
+        """Return the patch that still fills the network's after the largest rotation about one axis
+        and shrinking.
 
         The rotation acts on the vector of sizes, by 90 degrees at most; with dummy 2D axis 0 stays.
 
@@ -94,7 +97,8 @@ class Spatial(Step):
         """
         if size != configuration.patch_size:
             raise UsageError(
-                f"augmentation.steps has a step after 'spatial' that takes patches of {list(size)}; 'spatial' cuts to "
+                "augmentation.steps has a step after 'spatial' that takes patches of "
+                f"{list(size)}; 'spatial' cuts to "
                 f"the network's {list(configuration.patch_size)}. Only one step may crop."
             )
         axes, angle = (
@@ -176,12 +180,15 @@ class Spatial(Step):
 
 
 def spatial_axes(configuration: Configuration) -> int:
-    """Return how many of the last axes are rotated and scaled; with dummy 2D slices are channels of a plane."""
+    """Return how many of the last axes are rotated and scaled; with dummy 2D slices are channels of
+    a plane.
+    """
     return 2 if configuration.dummy_2d_augmentation else configuration.dimensions
 
 
 def rotation(angles: Sequence[float]) -> np.ndarray:
-    """Return the matrix that row vectors are multiplied with: (3, 3) for three angles, (2, 2) for one.
+    """Return the matrix that row vectors are multiplied with: (3, 3) for three angles, (2, 2) for
+    one.
 
     Args:
         angles: Radians; about axis 0, then 1, then 2 of a volume, or in a plane.
@@ -199,7 +206,8 @@ def rotation(angles: Sequence[float]) -> np.ndarray:
 def placement(
     motion: Motion, size: Sequence[int], patch: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return `matrix` (axes, axes) and `offset` (axes): voxel k of the patch lies at `matrix @ k + offset`.
+    """Return `matrix` (axes, axes) and `offset` (axes): voxel k of the patch lies at `matrix @ k +
+    offset`.
 
     Args:
         motion: Angles and scale; elastic deformation is not part of it.
@@ -226,7 +234,9 @@ def _centre(size: Sequence[int], patch: Sequence[int]) -> tuple[slice, ...]:
 def _in_planes(
     move: Callable[[torch.Tensor], torch.Tensor], patch: Sequence[int]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Let a function of (K, *size) move arrays with more axes before the last ones, such as slices of dummy 2D."""
+    """Let a function of (K, *size) move arrays with more axes before the last ones, such as slices
+    of dummy 2D.
+    """
 
     def moved(array: torch.Tensor) -> torch.Tensor:
         others = array.shape[: -len(patch)]
@@ -236,7 +246,9 @@ def _in_planes(
 
 
 def _scaling(old: int, new: int, factor: float, offset: float) -> np.ndarray:
-    """Return the float64 (old, new) cubic weights of samples at `factor * k + offset`; 0 outside, as SciPy has them."""
+    """Return the float64 (old, new) cubic weights of samples at `factor * k + offset`; 0 outside,
+    as SciPy has them.
+    """
     return ndimage.affine_transform(
         np.eye(old), np.diag([1, factor]), (0, offset), output_shape=(old, new)
     )
@@ -252,7 +264,8 @@ def _points(
 ) -> torch.Tensor:
     """Return (axes, *patch): where the voxels of the patch lie in the generator patch.
 
-    float64 on CPUs, so that votes at a tie are SciPy's; float32 elsewhere, where it is faster or all that there is.
+    float64 on CPUs, so that votes at a tie are SciPy's; float32 elsewhere, where it is faster or
+    all that there is.
     """
     kind = torch.float64 if device.type == "cpu" else torch.float32
 
@@ -281,7 +294,9 @@ def _points(
 
 
 def displacement(elastic: Elastic, device: torch.device) -> torch.Tensor:
-    """Return float32 (axes, *patch) voxels: smoothed noise, times a factor or stretched to its largest displacements."""
+    """Return float32 (axes, *patch) voxels: smoothed noise, times a factor or stretched to its
+    largest displacements.
+    """
     field = products(torch.from_numpy(elastic.noise).to(device), _smoothing(elastic))
     if elastic.factor is not None:
         return field * elastic.factor
@@ -292,7 +307,9 @@ def displacement(elastic: Elastic, device: torch.device) -> torch.Tensor:
 
 
 def _smoothing(elastic: Elastic) -> list[np.ndarray]:
-    """Return the float32 matrix per axis that smooths by a Gaussian, periodic unless the displacement has a factor."""
+    """Return the float32 matrix per axis that smooths by a Gaussian, periodic unless the
+    displacement has a factor.
+    """
     sizes = zip(elastic.noise.shape[1:], elastic.deviations, strict=True)
     if elastic.factor is not None:
         return [

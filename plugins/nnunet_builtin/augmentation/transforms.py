@@ -1,4 +1,6 @@
-"""Transforms of batchgenerators as steps, and v1's whole pipeline made of them (spec: training, section 5)."""
+"""Transforms of batchgenerators as steps, and v1's whole pipeline made of them (spec: training,
+section 5).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Transform(Step):
-    """A transform of batchgenerators. It draws from global generators, which are seeded for it and then restored.
+    """A transform of batchgenerators. It draws from global generators, which are seeded for it and
+    then restored.
 
     Args:
         make: Makes the transform for a configuration.
@@ -48,7 +51,8 @@ class Transform(Step):
             result = self.make(sample.configuration)(data=data.copy(), seg=seg.copy())
         if sample.arrays and not np.array_equal(seg, result["seg"]):
             raise UsageError(
-                f"{type(self.make(sample.configuration)).__name__} of batchgenerators moves label maps, but cannot move "
+                f"{type(self.make(sample.configuration)).__name__} of batchgenerators moves label "
+                "maps, but cannot move "
                 f"the arrays {', '.join(sample.arrays)}. Use the built-in spatial steps."
             )
         images, moved = (
@@ -94,7 +98,8 @@ def transform_of(name: str, target: Any, settings: Mapping[str, Any]) -> Transfo
         target(**arguments)
     except Exception as error:
         raise SettingsError(
-            f"The augmentation step '{name}' cannot be made with settings {dict(settings)}: {error}. "
+            f"The augmentation step '{name}' cannot be made with settings {dict(settings)}: "
+            f"{error}. "
             f"Its settings: {inspect.signature(target)}."
         ) from error
     return Transform(functools.partial(_make, target, arguments))

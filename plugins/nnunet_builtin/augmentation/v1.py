@@ -1,4 +1,6 @@
-"""v1's augmentation, made of batchgenerators' transforms: what the built-in steps are compared with."""
+"""v1's augmentation, made of batchgenerators' transforms: what the built-in steps are compared
+with.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batchgenerators(Pipeline):
-    """The augmentation of v1's V2 trainer, of the transforms and with the parameters of v1 (spec: training, section 5).
+    """The augmentation of v1's V2 trainer, of the transforms and with the parameters of v1 (spec:
+    training, section 5).
 
-    What v1 does with code of its own, the mask and the operators of cascades, is done by the built-in steps.
+    What v1 does with code of its own, the mask and the operators of cascades, is done by the
+    built-in steps.
     """
 
     def default_steps(self) -> dict[str, Step]:
@@ -49,8 +53,9 @@ class Batchgenerators(Pipeline):
 class V1Spatial(Step):
     """The library's spatial transform with the label rule of v1's time (spec: training, section 5).
 
-    Its newer versions give a voxel the label of the largest weight. v1 gives it the largest label with half of the
-    weights: the 0/1 masks of the labels are moved as images are, with the same seed, which makes the same coordinates.
+    Its newer versions give a voxel the label of the largest weight. v1 gives it the largest label
+    with half of the weights: the 0/1 masks of the labels are moved as images are, with the same
+    seed, which makes the same coordinates.
     """
 
     def draw(self, rng: np.random.Generator, sample: Sample) -> int:  # noqa: ARG002
@@ -65,7 +70,8 @@ class V1Spatial(Step):
         """
         if sample.arrays:
             raise UsageError(
-                f"The augmentation 'batchgenerators' cannot move the arrays {', '.join(sample.arrays)}. Use 'v2'."
+                "The augmentation 'batchgenerators' cannot move the arrays "
+                f"{', '.join(sample.arrays)}. Use 'v2'."
             )
         configuration = sample.configuration
         axes = spatial_axes(configuration)

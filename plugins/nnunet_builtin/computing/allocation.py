@@ -22,8 +22,8 @@ _USUAL = {
 def keep_freed_memory() -> None:
     """Let malloc keep what this process frees from now on; glibc only, elsewhere nothing happens.
 
-    A training step allocates and frees the same large tensors each time. By default each of them is mapped and unmapped,
-    and the system clears its pages anew: a tenth of a step on CPU.
+    A training step allocates and frees the same large tensors each time. By default each of them is
+    mapped and unmapped, and the system clears its pages anew: a tenth of a step on CPU.
     """
     _set(_glibc(), _KEEPING)
 

@@ -22,8 +22,9 @@ def compile_in_place(
 ) -> None:
     """Let the network compute through `torch.compile`; names and weights stay as they are.
 
-    Compilers fail at the first use, if they do (no C++ compiler, an operation that is not supported). So one forward and
-    backward pass is tried at once; where it fails `report` says so, and the network computes as it is.
+    Compilers fail at the first use, if they do (no C++ compiler, an operation that is not
+    supported). So one forward and backward pass is tried at once; where it fails `report` says so,
+    and the network computes as it is.
 
     Args:
         network: On its device.

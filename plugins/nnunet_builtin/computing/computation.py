@@ -14,7 +14,9 @@ from nnunet_core.errors import TrainingError
 
 @contextlib.contextmanager
 def computing(runtime: ResolvedRuntime, deterministic: bool = False) -> Iterator[None]:
-    """Use the runtime's compute threads, keep freed memory, and reproducible GPU operations if asked, inside the block."""
+    """Use the runtime's compute threads, keep freed memory, and reproducible GPU operations if
+    asked, inside the block.
+    """
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     torch.set_num_threads(runtime.threads)
     torch.backends.cudnn.benchmark = not deterministic
@@ -24,8 +26,10 @@ def computing(runtime: ResolvedRuntime, deterministic: bool = False) -> Iterator
             yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"{runtime.device} has too little memory: {str(error).splitlines()[0]} End what else runs on it, use another GPU, "
-            "or train with smaller batches or patches: --set trainer.batch_size=..., --set planner.gpu_memory_gb=..."
+            f"{runtime.device} has too little memory: {str(error).splitlines()[0]} End what else "
+            "runs on it, use another GPU, "
+            "or train with smaller batches or patches: --set trainer.batch_size=..., --set "
+            "planner.gpu_memory_gb=..."
         ) from error
     finally:
         torch.set_num_threads(threads)

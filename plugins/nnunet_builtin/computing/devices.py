@@ -31,7 +31,8 @@ class ResolvedRuntime:
         dtype: Of convolutions; float32 elsewhere.
         threads: Compute threads on CPU.
         workers: Loader processes.
-        channels_last: Order of features in memory; None is the one that convolutions of the device are fastest in.
+        channels_last: Order of features in memory; None is the one that convolutions of the device
+            are fastest in.
     """
 
     device: torch.device
@@ -52,7 +53,8 @@ def resolve(runtime: Runtime) -> ResolvedRuntime:
     workers = (
         runtime.workers if runtime.workers is not None else max(1, min(_MOST_WORKERS, cores - 1))
     )
-    # a batch system sets OMP_NUM_THREADS to the cores of a job where it does not bind processes to them
+    # a batch system sets OMP_NUM_THREADS to the cores of a job where it does not bind processes to
+    # them
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     threads = runtime.threads or (int(allowed) if allowed.isdigit() else 0) or cores
     return ResolvedRuntime(device, _dtype(runtime.precision, device), threads, workers)
@@ -63,8 +65,8 @@ def with_exact_gradients(
 ) -> ResolvedRuntime:
     """Return the runtime to train with: float32 where bfloat16 on CPU is wrong.
 
-    oneDNN (PyTorch 2.13) computes wrong weight gradients of 3D convolutions in bfloat16 where a resolution has 2 voxels or
-    fewer along an axis.
+    oneDNN (PyTorch 2.13) computes wrong weight gradients of 3D convolutions in bfloat16 where a
+    resolution has 2 voxels or fewer along an axis.
     """
     sizes = list(patch_size)
     for kernel in spec.pool_kernels:
@@ -80,7 +82,8 @@ def with_exact_gradients(
 def memory_format(runtime: ResolvedRuntime, dimensions: int) -> torch.memory_format:
     """Return the order of features in memory.
 
-    Unless the runtime says otherwise it is channels-last on CPUs; GPUs would reorder at every normalisation.
+    Unless the runtime says otherwise it is channels-last on CPUs; GPUs would reorder at every
+    normalisation.
     """
     last = runtime.device.type == "cpu" if runtime.channels_last is None else runtime.channels_last
     return CHANNELS_LAST[dimensions] if last else torch.contiguous_format
@@ -111,7 +114,8 @@ def _device(name: str) -> torch.device:
             return torch.device("cuda:0")
         if own not in devices:
             raise UsageError(
-                f"There are more processes than GPUs: no {own} here. Available: {', '.join(devices)}."
+                f"There are more processes than GPUs: no {own} here. Available: "
+                f"{', '.join(devices)}."
             )
         return torch.device(own)  # one of several processes, each with a GPU of its own
     if name == "auto":
@@ -125,7 +129,9 @@ def _device(name: str) -> torch.device:
 
 
 def available_precisions(device: torch.device) -> list[str]:
-    """Return the precisions that a device computes in; float16 needs a GPU, bfloat16 a GPU that has it or a CPU."""
+    """Return the precisions that a device computes in; float16 needs a GPU, bfloat16 a GPU that has
+    it or a CPU.
+    """
     if device.type == "cpu":
         return ["float32", "bfloat16"]
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -139,13 +145,16 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     allowed = available_precisions(device)
     if name not in allowed:
         raise UsageError(
-            f"The precision '{name}' is not available on {device}. Allowed: auto, {', '.join(allowed)}."
+            f"The precision '{name}' is not available on {device}. Allowed: auto, "
+            f"{', '.join(allowed)}."
         )
     return PRECISIONS[name]
 
 
 def _fastest(device: torch.device) -> torch.dtype:
-    """Return what the device is fast in: float16 on GPUs as v1, bfloat16 on CPUs with instructions for it."""
+    """Return what the device is fast in: float16 on GPUs as v1, bfloat16 on CPUs with instructions
+    for it.
+    """
     if device.type == "cuda":
         return torch.float16
     if device.type == "cpu" and _native_bfloat16():
@@ -154,12 +163,15 @@ def _fastest(device: torch.device) -> torch.dtype:
 
 
 def has_tile_products() -> bool:
-    """Return whether the CPU multiplies matrices of bfloat16 in one instruction (AMX): products cost next to nothing there."""
+    """Return whether the CPU multiplies matrices of bfloat16 in one instruction (AMX): products
+    cost next to nothing there.
+    """
     return "amx_bf16" in _processor_flags()
 
 
 def _native_bfloat16() -> bool:
-    """Return whether the CPU multiplies bfloat16 numbers itself (AVX-512 BF16, AMX, or Arm's BF16 extension).
+    """Return whether the CPU multiplies bfloat16 numbers itself (AVX-512 BF16, AMX, or Arm's BF16
+    extension).
 
     Without these instructions PyTorch computes in bfloat16 too, but slower than in float32.
     """

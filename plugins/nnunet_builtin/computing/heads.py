@@ -12,7 +12,8 @@ from nnunet_core.errors import TrainingError
 
 
 def heads_of(returned: object) -> list[torch.Tensor]:
-    """Return what a network returned as a list of logits, full resolution first (contracts.NetworkBuilder).
+    """Return what a network returned as a list of logits, full resolution first
+    (contracts.NetworkBuilder).
 
     Raises:
         TrainingError: It is neither a tensor nor a list or tuple of tensors.
@@ -21,17 +22,20 @@ def heads_of(returned: object) -> list[torch.Tensor]:
     heads = [head for head in given if isinstance(head, torch.Tensor)]
     if not heads or len(heads) < len(given):
         raise TrainingError(
-            f"The network returned {_described(returned)}. Allowed are logits (B, output_channels, *patch), or a list or tuple "
+            f"The network returned {_described(returned)}. Allowed are logits (B, output_channels, "
+            "*patch), or a list or tuple "
             "of them, full resolution first."
         )
     return heads
 
 
 def set_deep_supervision(network: torch.nn.Module, wanted: bool) -> bool:
-    """Let a network that can return the full resolution alone do so, unless further ones are wanted.
+    """Let a network that can return the full resolution alone do so, unless further ones are
+    wanted.
 
     Returns:
-        Whether it returned further ones before. Others are never switched on: the network may not have been built with them.
+        Whether it returned further ones before. Others are never switched on: the network may not
+        have been built with them.
     """
     able = ability(network, DeepSupervision)
     if able is None:

@@ -1,7 +1,9 @@
-"""Several processes that train one network: their parts of a batch, and sums and means over all of them.
+"""Several processes that train one network: their parts of a batch, and sums and means over all of
+them.
 
-Each process computes the loss of its own samples, and DistributedDataParallel averages the gradients. With these functions
-the average is the gradient of the loss of the joined batch, whatever the number of samples or ignored voxels per process.
+Each process computes the loss of its own samples, and DistributedDataParallel averages the
+gradients. With these functions the average is the gradient of the loss of the joined batch,
+whatever the number of samples or ignored voxels per process.
 """
 
 from __future__ import annotations
@@ -45,10 +47,12 @@ def world_size() -> int:
 
 
 def total(own: torch.Tensor) -> torch.Tensor:
-    """Return the sum of a tensor over all processes; its gradient flows into the own part, times the number of processes.
+    """Return the sum of a tensor over all processes; its gradient flows into the own part, times
+    the number of processes.
 
-    The factor is that number because each of W processes derives the same joined loss by its own part only: the average
-    over processes of W times these parts is their sum, which is the gradient of the joined batch.
+    The factor is that number because each of W processes derives the same joined loss by its own
+    part only: the average over processes of W times these parts is their sum, which is the gradient
+    of the joined batch.
 
     Every process must call this equally often, also in validation.
     """
@@ -60,7 +64,8 @@ def total(own: torch.Tensor) -> torch.Tensor:
 
 
 def mean(summed: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return this process's share of the mean over the joined batch: shares average to it. 0 where nothing has weight.
+    """Return this process's share of the mean over the joined batch: shares average to it. 0 where
+    nothing has weight.
 
     Args:
         summed: Weighted sum of the own values, scalar.
@@ -71,7 +76,9 @@ def mean(summed: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def rank() -> int:
-    """Return the number of this process among those that train together; 0 is the one that writes."""
+    """Return the number of this process among those that train together; 0 is the one that
+    writes.
+    """
     return distributed.get_rank() if world_size() > 1 else 0
 
 
@@ -86,7 +93,8 @@ def own_part(batch_size: int) -> range | None:
         return None
     if batch_size < size:
         raise UsageError(
-            f"{size} processes share batches of {batch_size} samples; each needs one. Use fewer processes, or a larger "
+            f"{size} processes share batches of {batch_size} samples; each needs one. Use fewer "
+            "processes, or a larger "
             f"batch: --set trainer.batch_size={size * batch_size}"
         )
     first, last = (batch_size * number // size for number in (rank(), rank() + 1))
@@ -95,7 +103,8 @@ def own_part(batch_size: int) -> range | None:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Join the processes that `torchrun` has started, while the block runs; nothing happens without it.
+    """Join the processes that `torchrun` has started, while the block runs; nothing happens without
+    it.
 
     Raises:
         TrainingError: Another process of the training has ended.
@@ -125,7 +134,8 @@ def joined(device: torch.device) -> Iterator[None]:
             raise TrainingError(
                 "Another process of this training has ended; the message of that process says why."
             ) from error
-        raise  # without leaving the group, here and below: that would wait for processes that wait for this one
+        # without leaving the group, here and below: that would wait for processes that wait for us
+        raise
     _leave()
 
 
@@ -133,8 +143,8 @@ def joined(device: torch.device) -> Iterator[None]:
 def _meeting() -> tuple[distributed.Store, int, int]:
     """Return the store of all processes, the number of this one, and how many there are.
 
-    There is one store as long as this process runs: one that the first process closes after a training could be found by another
-    that begins the next one.
+    There is one store as long as this process runs: one that the first process closes after a
+    training could be found by another that begins the next one.
     """
     store, number, size = next(rendezvous("env://", timeout=_PATIENCE))
     store.set_timeout(_PATIENCE)
@@ -142,7 +152,9 @@ def _meeting() -> tuple[distributed.Store, int, int]:
 
 
 def _leave() -> None:
-    """End the process group and its threads: one that still runs when Python ends takes the process down."""
+    """End the process group and its threads: one that still runs when Python ends takes the process
+    down.
+    """
     distributed.destroy_process_group()
     gc.collect()  # the threads live as long as the averaging network, which is part of circles
 
@@ -152,11 +164,13 @@ def distributed_network(
 ) -> nn.Module:
     """Return the network that averages its gradients over all processes, or the network itself.
 
-    Weights that no trained head depends on have no gradient in any batch, and are left out. If there are others that no
-    head depends on, PyTorch looks in every batch for those that it must not wait for.
+    Weights that no trained head depends on have no gradient in any batch, and are left out. If
+    there are others that no head depends on, PyTorch looks in every batch for those that it must
+    not wait for.
 
     Args:
-        network: On its device; it may have `graph_changes = True` if it uses other weights from batch to batch.
+        network: On its device; it may have `graph_changes = True` if it uses other weights from
+            batch to batch.
         device: Of the network.
         trained: Which of its heads the loss depends on.
         trial: Makes its heads on the device, all of them.
@@ -194,7 +208,9 @@ def _gradients(
 
 
 def _take_strides(weight: nn.Parameter, gradient: torch.Tensor | None) -> None:
-    """Describe the order of a weight in memory as its gradient does: of an axis of one voxel any stride is right."""
+    """Describe the order of a weight in memory as its gradient does: of an axis of one voxel any
+    stride is right.
+    """
     if gradient is None or weight.stride() == gradient.stride():
         return
     pairs = zip(weight.shape, weight.stride(), gradient.stride(), strict=True)
@@ -203,7 +219,9 @@ def _take_strides(weight: nn.Parameter, gradient: torch.Tensor | None) -> None:
 
 
 def gradients_at(network: object, now: bool) -> contextlib.AbstractContextManager[object]:
-    """Average gradients in this backward pass only if `now`; otherwise they are summed up in each process."""
+    """Average gradients in this backward pass only if `now`; otherwise they are summed up in each
+    process.
+    """
     if isinstance(network, DistributedDataParallel) and not now:
         return network.no_sync()
     return contextlib.nullcontext()
@@ -246,8 +264,9 @@ def _sum(own: torch.Tensor) -> torch.Tensor:
 def _kept(tensor: torch.Tensor) -> torch.Tensor:
     """Keep a tensor for a while after it was sent.
 
-    A thread of gloo drops it some time after that. If nobody else held it then, the thread would need Python's lock; and where
-    the group is being destroyed meanwhile, or Python ends, it would never get it: a deadlock, or an abort.
+    A thread of gloo drops it some time after that. If nobody else held it then, the thread would
+    need Python's lock; and where the group is being destroyed meanwhile, or Python ends, it would
+    never get it: a deadlock, or an abort.
     """
     _SENT.append(tensor)
     return tensor

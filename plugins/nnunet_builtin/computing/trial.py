@@ -1,4 +1,6 @@
-"""One forward pass of a network on zeros that leaves no trace: what is known only after it was tried."""
+"""One forward pass of a network on zeros that leaves no trace: what is known only after it was
+tried.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ def verify(
     memory_gb: o.MemoryOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Check a raw dataset: files, geometry, label values, NaN, duplicates. Exit code 1 when something must be corrected."""
+    """Check a raw dataset: files, geometry, label values, NaN, duplicates. Exit code 1 when
+    something must be corrected.
+    """
     registry, report = o.registry_of(context), make_reporter(quiet=as_json)
     data = open_dataset(dataset, o.workspace_of(workspace).raw, registry)
     with o.workers_of(processes, memory_gb, report) as workers:
@@ -96,7 +98,9 @@ def convert(
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
 ) -> None:
-    """Convert a dataset to the layout of nnU-Net v2 or v1: 4D files, v1, v2, plain folders, DICOM. Sources stay as they are."""
+    """Convert a dataset to the layout of nnU-Net v2 or v1: 4D files, v1, v2, plain folders, DICOM.
+    Sources stay as they are.
+    """
     registry, report = o.registry_of(context), make_reporter()
     _check_sources(source, images, labels, bool(channel or label or renumber))
     folder = source.absolute() if source is not None else None
@@ -123,19 +127,23 @@ def _check_sources(
     """Raise UsageError unless there is either a dataset folder, or images with labels."""
     if (source is None) == (images is None) or (images is None) != (labels is None):
         raise UsageError(
-            "Give either a dataset folder (decathlon, v1 or v2 layout), or --images DIR with --labels DIR; "
+            "Give either a dataset folder (decathlon, v1 or v2 layout), or --images DIR with "
+            "--labels DIR; "
             f"got folder {source}, --images {images}, --labels {labels}."
         )
     if source is not None and described:
         raise UsageError(
-            f"--channel, --label and --renumber go with --images; {source / 'dataset.json'} says these things."
+            f"--channel, --label and --renumber go with --images; {source / 'dataset.json'} says "
+            "these things."
         )
 
 
 def list_datasets(
     context: typer.Context, workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False
 ) -> None:
-    """List the datasets of the workspace's raw folder: channels, labels and number of training cases."""
+    """List the datasets of the workspace's raw folder: channels, labels and number of training
+    cases.
+    """
     registry, raw, rows = o.registry_of(context), o.workspace_of(workspace).raw, []
     folders = sorted(path for path in raw.iterdir() if path.is_dir()) if raw.is_dir() else []
     for folder in folders:
@@ -192,7 +200,8 @@ def _print(data: Dataset, result: Report) -> None:
     for value, count in result.voxels.items():
         present = sum(case.voxels.get(value, 0) > 0 for case in result.cases)
         console.print(
-            f"label {value} ({data.labels.names.get(value, 'ignore')}): {count} voxels in {present} cases"
+            f"label {value} ({data.labels.names.get(value, 'ignore')}): {count} voxels in "
+            f"{present} cases"
         )
     for warning in result.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)

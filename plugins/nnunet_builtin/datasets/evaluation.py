@@ -46,7 +46,9 @@ def evaluate(
     processes: o.ProcessesOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Compare predicted with reference label maps: Dice and twelve other overlap metrics per case and label."""
+    """Compare predicted with reference label maps: Dice and twelve other overlap metrics per case
+    and label.
+    """
     registry = o.registry_of(context)
     labels, ending, named = _declared(dataset, o.workspace_of(workspace).raw, registry)
     image_format = find_format(ending, registry, named)
@@ -68,19 +70,23 @@ def evaluate_folders(
     ending: str,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """Compare two folders of label files `CASE.ext` with the same names; return the summary.json document.
+    """Compare two folders of label files `CASE.ext` with the same names; return the summary.json
+    document.
 
     Args:
         predictions: Folder of label files.
         references: Folder of label files.
         labels: What to evaluate.
         image_format: Reads the files.
-        ending: Of the files to compare, with the leading dot; other files and hidden files are not looked at.
+        ending: Of the files to compare, with the leading dot; other files and hidden files are not
+            looked at.
         workers: Processes to compare cases in; None does it in this one.
 
     Raises:
-        DatasetError: A folder is missing or empty, or the folders do not hold the same cases; all differences are told.
-        ImageError: A file is unreadable, has more than one channel or other values than integers, or shapes differ.
+        DatasetError: A folder is missing or empty, or the folders do not hold the same cases; all
+            differences are told.
+        ImageError: A file is unreadable, has more than one channel or other values than integers,
+            or shapes differ.
     """
     predicted, true = _label_files(predictions, ending), _label_files(references, ending)
     problems = []
@@ -97,7 +103,9 @@ def evaluate_folders(
 
 
 def _declared(dataset: str, raw: Path, registry: Registry) -> tuple[Labels, str, str | None]:
-    """Return labels, their files' ending and the name of their format; of nnU-Net's layouts, images need not be there."""
+    """Return labels, their files' ending and the name of their format; of nnU-Net's layouts, images
+    need not be there.
+    """
     path = Path(dataset)
     if not dataset.endswith(".json"):
         folder = find_dataset(dataset, raw, registry)
@@ -118,7 +126,8 @@ def _label_files(folder: Path, ending: str) -> dict[str, Path]:
     found = list_files(folder, ending)
     if not found:
         raise DatasetError(
-            f"{folder} holds no file ending in '{ending}'. Choose another folder or another file ending."
+            f"{folder} holds no file ending in '{ending}'. Choose another folder or another file "
+            "ending."
         )
     return found
 

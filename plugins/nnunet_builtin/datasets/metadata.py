@@ -1,4 +1,6 @@
-"""Metadata of cases: `cases` of dataset.json for training cases, `cases.json` beside images to predict."""
+"""Metadata of cases: `cases` of dataset.json for training cases, `cases.json` beside images to
+predict.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,15 @@ def training_metadata(
         names: Of the training cases.
 
     Raises:
-        DatasetError: A case that does not exist, or values that are no JSON objects of at most `LIMIT` characters.
+        DatasetError: A case that does not exist, or values that are no JSON objects of at most
+            `LIMIT` characters.
     """
     return _checked(document.get("cases", {}), f"'cases' of {path}", names)
 
 
 def metadata_beside(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return {case: metadata} of the cases that `cases.json` in a folder of images describes; empty without the file.
+    """Return {case: metadata} of the cases that `cases.json` in a folder of images describes; empty
+    without the file.
 
     Raises:
         DatasetError: The file is invalid; see `training_metadata`.
@@ -57,12 +61,14 @@ def _checked(content: Any, where: str, names: Iterable[str]) -> dict[str, dict[s
         found = _CASES.validate_python(content)
     except ValidationError as error:
         raise DatasetError(
-            f"{where} must map case names to JSON objects of at most {LIMIT} characters: {first_problem(error)}."
+            f"{where} must map case names to JSON objects of at most {LIMIT} characters: "
+            f"{first_problem(error)}."
         ) from error
     known = set(names)
     unknown = sorted(set(found) - known)
     if unknown:
         raise DatasetError(
-            f"{where} describes cases that are not there: {listed(unknown)}. There are: {listed(sorted(known))}."
+            f"{where} describes cases that are not there: {listed(unknown)}. There are: "
+            f"{listed(sorted(known))}."
         )
     return found

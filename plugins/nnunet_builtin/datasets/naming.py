@@ -1,4 +1,6 @@
-"""How nnU-Net names files: CASE_0000.ext of images, CASE.ext of labels; whatever lists a folder of them does it here."""
+"""How nnU-Net names files: CASE_0000.ext of images, CASE.ext of labels; whatever lists a folder of
+them does it here.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,15 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-#: Of a file with one channel, without its ending; and where only the name is known, with any ending.
+#: Of a file with one channel, without its ending; and where only the name is known, with any
+#: ending.
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 CHANNEL_FILE = re.compile(r"._\d{4}\.")
 
 
 def list_files(folder: Path, ending: str) -> dict[str, Path]:
-    """Return {name without ending: path} of the files of one ending, sorted; hidden ones are left out.
+    """Return {name without ending: path} of the files of one ending, sorted; hidden ones are left
+    out.
 
     A DICOM series is a folder with an ending. There is nothing in a folder that does not exist.
     """
@@ -23,7 +27,9 @@ def list_files(folder: Path, ending: str) -> dict[str, Path]:
 
 
 def by_channel(named: Mapping[str, Path]) -> dict[str, dict[int, Path]]:
-    """Return {case: {channel: path}} of the names CASE_0000, CASE_0001, ...; others are left out."""
+    """Return {case: {channel: path}} of the names CASE_0000, CASE_0001, ...; others are left
+    out.
+    """
     found: dict[str, dict[int, Path]] = {}
     for name, path in named.items():
         if match := CHANNEL.fullmatch(name):

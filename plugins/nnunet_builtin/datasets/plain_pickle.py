@@ -1,7 +1,9 @@
-"""Read pickles that hold nothing but lists, dicts and strings; no code of the file, and none of NumPy, is run.
+"""Read pickles that hold nothing but lists, dicts and strings; no code of the file, and none of
+NumPy, is run.
 
-A pickle may call any function that it names. Here it may name plain containers, and stand-ins that turn NumPy arrays of
-strings into lists: whatever else it names is an error, before anything is called.
+A pickle may call any function that it names. Here it may name plain containers, and stand-ins that
+turn NumPy arrays of strings into lists: whatever else it names is an error, before anything is
+called.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ def read_plain_pickle(path: Path) -> Any:
     """Return the content of a pickle, its NumPy arrays and scalars of strings as lists and strings.
 
     Raises:
-        StorageError: The file cannot be read, is no pickle, or needs a class or function that is not allowed.
+        StorageError: The file cannot be read, is no pickle, or needs a class or function that is
+            not allowed.
     """
     try:
         content = path.read_bytes()
@@ -30,7 +33,8 @@ def read_plain_pickle(path: Path) -> Any:
         return _resolved(_PlainUnpickler(io.BytesIO(content)).load())
     except _ForbiddenError as error:
         raise StorageError(
-            f"{path} needs '{error}', which is not read: a pickle could run any program. Allowed are lists, tuples, sets, "
+            f"{path} needs '{error}', which is not read: a pickle could run any program. Allowed "
+            "are lists, tuples, sets, "
             "dicts, strings and NumPy arrays of strings. Save the folds as JSON instead."
         ) from error
     except Exception as error:  # a damaged pickle raises anything

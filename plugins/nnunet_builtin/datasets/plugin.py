@@ -1,4 +1,6 @@
-"""The plugin `datasets`: the reader of nnU-Net's dataset folders; commands that check, convert, list and compare."""
+"""The plugin `datasets`: the reader of nnU-Net's dataset folders; commands that check, convert,
+list and compare.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The reader of nnU-Net's dataset folders: dataset.json of v1 and v2, imagesTr and labelsTr; and folders of images."""
+"""The reader of nnU-Net's dataset folders: dataset.json of v1 and v2, imagesTr and labelsTr; and
+folders of images.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,15 @@ from nnunet_core.stages.formats import find_format, known_endings
 
 FILE = "dataset.json"
 _ENDING = ".nii.gz"
-#: Endings of images that labels and predictions cannot have: {ending: theirs, when dataset.json names none}.
+#: Endings of images that labels and predictions cannot have: {ending: theirs, when dataset.json
+#: names none}.
 _READ_ONLY = {".dcm": ".nii.gz", ".jpg": ".png", ".jpeg": ".png"}
 
 
 class NnunetReader:
-    """Reads dataset folders of nnU-Net v1 and v2, and folders of images CASE_0000.ext (contracts.DatasetReader)."""
+    """Reads dataset folders of nnU-Net v1 and v2, and folders of images CASE_0000.ext
+    (contracts.DatasetReader).
+    """
 
     looks_for = "dataset.json, imagesTr and labelsTr; or images CASE_0000.ext"
 
@@ -38,12 +43,14 @@ class NnunetReader:
         """Read dataset.json, and find the files of every training case.
 
         Raises:
-            DatasetError: dataset.json is missing or invalid, a case is listed twice, or files of cases are missing.
+            DatasetError: dataset.json is missing or invalid, a case is listed twice, or files of
+                cases are missing.
         """
         path = folder / FILE
         if not path.is_file():
             raise DatasetError(
-                f"{folder} has no dataset.json; see 'dataset.json' in the documentation for its content."
+                f"{folder} has no dataset.json; see 'dataset.json' in the documentation for its "
+                "content."
             )
         document = read_document(path)
         ending = str(document.get("file_ending", _ENDING))
@@ -56,7 +63,8 @@ class NnunetReader:
         metadata = training_metadata(document, path, [case.name for case in chosen])
         if any(case.metadata for case in cases):
             raise DatasetError(
-                f"{folder / 'imagesTr' / CASES_FILE} describes training cases: that belongs in 'cases' of {path}. "
+                f"{folder / 'imagesTr' / CASES_FILE} describes training cases: that belongs in "
+                f"'cases' of {path}. "
                 "Move it there."
             )
         return DatasetContent(
@@ -114,11 +122,14 @@ def read_labels(document: Mapping[str, Any], source: object) -> Labels:
 
 
 def channel_names(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Return `channel_names` (v2) or `modality` (v1) of a dataset.json, by channel number. Raises DatasetError."""
+    """Return `channel_names` (v2) or `modality` (v1) of a dataset.json, by channel number. Raises
+    DatasetError.
+    """
     raw = document.get("channel_names", document.get("modality"))
     if not isinstance(raw, Mapping) or not raw:
         raise DatasetError(
-            f"{path}: 'channel_names' (or 'modality') is missing; it maps '0' to the first channel's name."
+            f"{path}: 'channel_names' (or 'modality') is missing; it maps '0' to the first "
+            "channel's name."
         )
     try:
         by_index = {int(key): str(name) for key, name in raw.items()}
@@ -134,7 +145,8 @@ def channel_names(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:
 
 
 def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
-    """Return the ending of label files: `label_ending` of dataset.json, else that of the images, else what is there.
+    """Return the ending of label files: `label_ending` of dataset.json, else that of the images,
+    else what is there.
 
     Raises:
         DatasetError: labelsTr holds files of several known endings, and none is that of the images.
@@ -150,7 +162,8 @@ def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Regis
     found.discard("")
     if len(found) > 1:
         raise DatasetError(
-            f"{labels} holds files of several endings: {', '.join(sorted(found))}. Name one as 'label_ending' in "
+            f"{labels} holds files of several endings: {', '.join(sorted(found))}. Name one as "
+            "'label_ending' in "
             f"{folder / FILE}."
         )
     return found.pop() if found else images
@@ -159,10 +172,12 @@ def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Regis
 def list_cases(
     folder: Path, ending: str, channels: int, image_format: ImageFormat
 ) -> list[CaseFiles]:
-    """List the cases of a folder of images CASE_0000.ext, each complete with every channel, sorted by name.
+    """List the cases of a folder of images CASE_0000.ext, each complete with every channel, sorted
+    by name.
 
     Raises:
-        DatasetError: No folder, no image of the ending, or missing channels (all of them are listed).
+        DatasetError: No folder, no image of the ending, or missing channels (all of them are
+            listed).
     """
     if not folder.is_dir():
         raise DatasetError(f"The image folder {folder} does not exist.")
@@ -171,7 +186,8 @@ def list_cases(
     if not found:
         plain = f"{next(iter(named))}{ending}" if named else ""
         hint = (
-            f" It holds {plain} and {len(named) - 1} more without a channel number: 4D files of the decathlon layout "
+            f" It holds {plain} and {len(named) - 1} more without a channel number: 4D files of "
+            "the decathlon layout "
             "are converted with: nnunet dataset convert FOLDER"
         )
         raise DatasetError(
@@ -183,7 +199,8 @@ def list_cases(
     ]
     if missing:
         raise DatasetError(
-            f"{folder} lacks {len(missing)} channel files ({channels} channels are declared): {', '.join(missing[:10])}."
+            f"{folder} lacks {len(missing)} channel files ({channels} channels are declared): "
+            f"{', '.join(missing[:10])}."
         )
     metadata = metadata_beside(folder, found)
     return [
@@ -209,7 +226,8 @@ def _with_labels(
     labels = {case.name: folder / f"{case.name}{ending}" for case in cases}
     if missing := [name for name, path in labels.items() if not path.is_file()]:
         raise DatasetError(
-            f"{folder} lacks the labels of {len(missing)} cases: {', '.join(missing[:10])} (CASE{ending})."
+            f"{folder} lacks the labels of {len(missing)} cases: {', '.join(missing[:10])} "
+            f"(CASE{ending})."
         )
     return tuple(
         replace(case, label=labels[case.name], metadata=metadata.get(case.name, {}))
@@ -227,7 +245,8 @@ def _select(cases: Iterable[CaseFiles], listed: Sequence[str], folder: Path) -> 
     missing = [name for name in listed if name not in by_name]
     if missing:
         raise DatasetError(
-            f"{folder / FILE} lists {len(missing)} training cases without images in {folder / 'imagesTr'}: "
+            f"{folder / FILE} lists {len(missing)} training cases without images in "
+            f"{folder / 'imagesTr'}: "
             f"{', '.join(missing[:10])}."
         )
     return [by_name[name] for name in sorted(listed)]

@@ -36,7 +36,8 @@ def splits(
     groups: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with a header, then case and patient: make folds with no patient on both sides."
+            help="CSV with a header, then case and patient: make folds with no patient on both "
+            "sides."
         ),
     ] = None,
     folds: Annotated[
@@ -49,7 +50,9 @@ def splits(
     workspace: o.WorkspaceOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Show which cases train and validate each fold; with --from, --groups or --folds, make the folds."""
+    """Show which cases train and validate each fold; with --from, --groups or --folds, make the
+    folds.
+    """
     report, space = make_reporter(quiet=as_json), o.workspace_of(workspace)
     data = open_dataset(dataset, space.raw, o.registry_of(context), space.preprocessed)
     path = space.splits(data.name)
@@ -95,8 +98,10 @@ def _write(made: Splits, path: Path, overwrite: bool, trained: list[Path]) -> st
         if Splits.read(path) == made:
             return f"folds of {path}: they were equal already"
         raise UsageError(
-            f"{path} exists and holds other folds. {_dependants(trained)} Give --overwrite to replace the folds; "
-            "a fold whose cases change is then trained anew, and what was trained is kept under another name."
+            f"{path} exists and holds other folds. {_dependants(trained)} Give --overwrite to "
+            "replace the folds; "
+            "a fold whose cases change is then trained anew, and what was trained is kept under "
+            "another name."
         )
     made.write(path)
     note = f" {_dependants(trained)}" if trained else ""
@@ -115,7 +120,8 @@ def _dependants(trained: list[Path]) -> str:
     if not trained:
         return "No trained fold depends on it."
     names = ", ".join(str(folder) for folder in trained[:_SHOWN])
-    return f"{len(trained)} trained folds depend on it: {names}{', ...' if len(trained) > _SHOWN else ''}."
+    more = ", ..." if len(trained) > _SHOWN else ""
+    return f"{len(trained)} trained folds depend on it: {names}{more}."
 
 
 def _print(shown: Splits, data: Dataset, state: str) -> None:

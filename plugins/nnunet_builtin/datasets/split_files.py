@@ -1,4 +1,6 @@
-"""Folds from files of others: splits_final of nnU-Net v1 and v2, and tables that say which patient a case is of."""
+"""Folds from files of others: splits_final of nnU-Net v1 and v2, and tables that say which patient
+a case is of.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,16 @@ def read_folds(path: Path) -> Splits:
 
 
 def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return {case: group} from a table: a header line, then case and group (patient) in the first two columns.
+    """Return {case: group} from a table: a header line, then case and group (patient) in the first
+    two columns.
 
     Args:
         path: CSV with commas, semicolons or tabs.
         names: Training cases of the dataset; each needs a group.
 
     Raises:
-        UsageError: The file is missing, a line has one column only, a case is unknown, named twice, or missing.
+        UsageError: The file is missing, a line has one column only, a case is unknown, named twice,
+            or missing.
     """
     groups: dict[str, str] = {}
     known = set(names)
@@ -60,17 +64,20 @@ def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
         case, group = row[:2]
         if case not in known:
             raise UsageError(
-                f"{path}, line {line}: the dataset has no case '{case}'.{nearest(case, known)} Write names without channel "
+                f"{path}, line {line}: the dataset has no case '{case}'.{nearest(case, known)} "
+                "Write names without channel "
                 "and file ending, as in 'nnunet splits DATASET'."
             )
         if case in groups:
             raise UsageError(
-                f"{path}, line {line}: the case '{case}' is named a second time. Name each case once."
+                f"{path}, line {line}: the case '{case}' is named a second time. Name each case "
+                "once."
             )
         groups[case] = group
     if missing := sorted(known - set(groups)):
         raise UsageError(
-            f"{path} names no patient for {len(missing)} cases: {listed(missing)}. Every case needs one; "
+            f"{path} names no patient for {len(missing)} cases: {listed(missing)}. Every case "
+            "needs one; "
             "the first line is the header."
         )
     return groups

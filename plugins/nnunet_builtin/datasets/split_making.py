@@ -1,4 +1,6 @@
-"""Folds other than v1's five: any number of them, with the cases of a patient together; and what is unusual about folds."""
+"""Folds other than v1's five: any number of them, with the cases of a patient together; and what is
+unusual about folds.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ def shuffled_folds(names: Iterable[str], count: int) -> tuple[Split, ...]:
 
 
 def grouped_folds(groups: Mapping[str, str], count: int = FOLDS) -> tuple[Split, ...]:
-    """Return folds in which all cases of a group (a patient) are on the same side; equal input gives equal folds.
+    """Return folds in which all cases of a group (a patient) are on the same side; equal input
+    gives equal folds.
 
-    The groups are shuffled (RandomState(12345)); then, the largest first, each joins the fold that validates the fewest cases.
+    The groups are shuffled (RandomState(12345)); then, the largest first, each joins the fold that
+    validates the fewest cases.
 
     Args:
         groups: {case: group}.
@@ -50,14 +54,17 @@ def grouped_folds(groups: Mapping[str, str], count: int = FOLDS) -> tuple[Split,
 
 
 def remarks(splits: Splits, names: Iterable[str]) -> list[str]:
-    """Return what is allowed but unusual: cases that no fold validates, or several; cases that no fold uses."""
+    """Return what is allowed but unusual: cases that no fold validates, or several; cases that no
+    fold uses.
+    """
     validated = Counter(name for split in splits.folds for name in split.val)
     never = sorted(set(names) - set(validated))
     several = sorted(name for name, count in validated.items() if count > 1)
     texts = (
         (
             never,
-            "are validated in no fold: they have no part in the scores, and a cascade cannot be trained",
+            "are validated in no fold: they have no part in the scores, and a cascade cannot be "
+            "trained",
         ),
         (several, "are validated in several folds: they count several times in the scores"),
         (splits.unused(names), "are in no fold at all: no network is trained on them"),
@@ -68,5 +75,6 @@ def remarks(splits: Splits, names: Iterable[str]) -> list[str]:
 def _check_count(count: int, items: int, what: str) -> None:
     if not 2 <= count <= items:
         raise UsageError(
-            f"{count} folds were asked for, of {items} {what}; allowed are 2 to {items}: every fold validates at least one."
+            f"{count} folds were asked for, of {items} {what}; allowed are 2 to {items}: every "
+            "fold validates at least one."
         )

@@ -1,4 +1,6 @@
-"""Check a raw dataset and describe it: every problem is collected, none stops the check (spec: dataset, section 4)."""
+"""Check a raw dataset and describe it: every problem is collected, none stops the check (spec:
+dataset, section 4).
+"""
 
 from __future__ import annotations
 
@@ -103,8 +105,8 @@ def verify(
 ) -> Report:
     """Open every file of a dataset and report all problems.
 
-    What makes it impossible to list the cases (no dataset.json, missing channels or labels, a case listed twice) is
-    found by `open_dataset` already.
+    What makes it impossible to list the cases (no dataset.json, missing channels or labels, a case
+    listed twice) is found by `open_dataset` already.
 
     Args:
         dataset: What to check.
@@ -145,7 +147,10 @@ def _inspect(dataset: Dataset, files: CaseFiles) -> CaseFacts | str:
     except DatasetError as error:
         return str(error)
     if not case.images.any():
-        return f"Case {case.name} is 0 everywhere ({files.images[0]}). Replace its images or remove the case."
+        return (
+            f"Case {case.name} is 0 everywhere ({files.images[0]}). "
+            "Replace its images or remove the case."
+        )
     label = np.empty(0, np.int16) if case.label is None else case.label
     values, counts = np.unique(label, return_counts=True)
     channels = case.images.reshape(len(case.images), -1)
@@ -178,12 +183,14 @@ def _test_cases(dataset: Dataset) -> tuple[list[CaseFiles], list[str]]:
     problems = []
     if missing := sorted(set(named) - names):
         problems.append(
-            f"dataset.json lists {len(missing)} test cases without images in {folder}: {listed(missing)}. "
+            f"dataset.json lists {len(missing)} test cases without images in {folder}: "
+            f"{listed(missing)}. "
             "Add the images or remove the entries."
         )
     if unlisted := sorted(names - set(named)) if named else []:
         problems.append(
-            f"{folder} holds {len(unlisted)} cases that 'test' of dataset.json does not list: {listed(unlisted)}. "
+            f"{folder} holds {len(unlisted)} cases that 'test' of dataset.json does not list: "
+            f"{listed(unlisted)}. "
             "Remove the files or add the entries."
         )
     return found, problems
@@ -200,7 +207,8 @@ def _extra_files(dataset: Dataset, tests: Sequence[CaseFiles]) -> Iterator[str]:
         extra = sorted(p.name for p in list_files(folder, ending).values() if p not in known)
         if extra and known:
             yield (
-                f"{folder} holds {len(extra)} files that belong to no case: {listed(extra)}. Remove them, or complete "
+                f"{folder} holds {len(extra)} files that belong to no case: {listed(extra)}. "
+                "Remove them, or complete "
                 "them to cases (images, labels, channels, entries of dataset.json)."
             )
 
@@ -208,7 +216,10 @@ def _extra_files(dataset: Dataset, tests: Sequence[CaseFiles]) -> Iterator[str]:
 def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[str]:
     declared = dataset.document.get("numTraining", len(dataset.training))
     if declared != len(dataset.training):
-        yield f"dataset.json declares {declared} training cases, there are {len(dataset.training)}. Correct it."
+        yield (
+            f"dataset.json declares {declared} training cases, there are "
+            f"{len(dataset.training)}. Correct it."
+        )
     names, present = dataset.labels.names, {value for case in cases for value in case.voxels}
     absent = [
         f"{value} ({names.get(value)})"
@@ -216,10 +227,14 @@ def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[s
         if value not in present
     ]
     if absent and cases:
-        yield f"Labels that occur in no case: {listed(absent)}. No network can learn them; correct dataset.json."
+        yield (
+            f"Labels that occur in no case: {listed(absent)}. "
+            "No network can learn them; correct dataset.json."
+        )
     empty = [case.name for case in cases if not set(dataset.labels.foreground) & set(case.voxels)]
     if empty:
-        yield f"{len(empty)} cases have no foreground in {dataset.folder / 'labelsTr'}: {listed(empty)}. Is this meant?"
+        folder = dataset.folder / "labelsTr"
+        yield f"{len(empty)} cases have no foreground in {folder}: {listed(empty)}. Is this meant?"
 
 
 def _doubtful_images(
@@ -229,7 +244,10 @@ def _doubtful_images(
     for index, channel in enumerate(dataset.channels):
         constant = [case.name for case in everything if case.minimum[index] == case.maximum[index]]
         if constant:
-            yield f"Channel {index} ({channel}) is constant in {len(constant)} cases: {listed(constant)}. Is this meant?"
+            yield (
+                f"Channel {index} ({channel}) is constant in {len(constant)} cases: "
+                f"{listed(constant)}. Is this meant?"
+            )
     usual = collections.Counter(case.orientation for case in cases).most_common(1)
     other = [
         f"{case.name} ({case.orientation})"
@@ -238,7 +256,8 @@ def _doubtful_images(
     ]
     if other:
         yield (
-            f"{len(other)} cases are oriented otherwise than the usual {usual[0][0]}: {listed(other)}. Networks see "
+            f"{len(other)} cases are oriented otherwise than the usual {usual[0][0]}: "
+            f"{listed(other)}. Networks see "
             "voxels, not patients: reorient them, unless the orientation is meant to vary."
         )
     groups = collections.defaultdict(list)
@@ -247,7 +266,8 @@ def _doubtful_images(
     for names in groups.values():
         if len(names) > 1:
             yield (
-                f"These cases hold the same image: {listed(names)}. Remove all but one: copies on both sides of a split "
+                f"These cases hold the same image: {listed(names)}. Remove all but one: copies on "
+                "both sides of a split "
                 "make the scores too good."
             )
 

@@ -1,4 +1,6 @@
-"""A small synthetic dataset: MR-like volumes with an organ, a vessel and a lesion, for demonstrations and tests."""
+"""A small synthetic dataset: MR-like volumes with an organ, a vessel and a lesion, for
+demonstrations and tests.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,17 @@ if TYPE_CHECKING:
 
 ORGAN, VESSEL, LESION = 1, 2, 3
 
-#: Mean signal of each tissue before bias field and noise. Cyst and lesion look alike, and so do vessel and fat:
-#: a network has to learn where things are, a threshold is not enough.
+#: Mean signal of each tissue before bias field and noise. Cyst and lesion look alike, and so do
+#: vessel and fat: a network has to learn where things are, a threshold is not enough.
 _SIGNAL = {"air": 0.02, "muscle": 0.45, "fat": 1.0, "organ": 0.72, "vessel": 1.0, "lesion": 0.38}
 
 
 def make_phantom(folder: Path, cases: int = 12, seed: int = 0, test_cases: int = 3) -> Path:
-    """Write a dataset of v2 layout: dataset.json, imagesTr, labelsTr, imagesTs and labelsTs with NIfTI files.
+    """Write a dataset of v2 layout: dataset.json, imagesTr, labelsTr, imagesTs and labelsTs with
+    NIfTI files.
 
-    Volumes have about 24 x 48 x 44 voxels of 2.5 x 1.2 x 1.2 mm, slightly different in every case. Equal arguments give
-    equal files.
+    Volumes have about 24 x 48 x 44 voxels of 2.5 x 1.2 x 1.2 mm, slightly different in every case.
+    Equal arguments give equal files.
 
     Args:
         folder: The dataset's folder, for example `raw/Dataset999_Phantom`.
@@ -157,7 +160,8 @@ def _bias_field(anatomy: _Anatomy, random: np.random.Generator) -> np.ndarray:
 def _document(cases: int, seed: int) -> dict[str, Any]:
     return {
         "name": "Phantom",
-        "description": f"Synthetic MR-like volumes with an organ, a vessel and a lesion (seed {seed})",
+        "description": "Synthetic MR-like volumes with an organ, a vessel and a lesion (seed "
+        f"{seed})",
         "licence": "CC0",
         "channel_names": {"0": "MR"},
         "labels": {"background": 0, "organ": ORGAN, "vessel": VESSEL, "lesion": LESION},

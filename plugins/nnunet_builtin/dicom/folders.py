@@ -22,7 +22,9 @@ class SegmentationLabels:
     values: Mapping[str, int]
 
     def read(self, path: Path, geometry: Geometry | None) -> Image:
-        """Read a DICOM SEG file onto the grid of its image; see `segmentation.read_segmentation`."""
+        """Read a DICOM SEG file onto the grid of its image; see
+        `segmentation.read_segmentation`.
+        """
         if geometry is None:
             raise ImageError(
                 f"{path} is DICOM SEG, which is placed on the grid of its image; there is no image."
@@ -38,13 +40,16 @@ def is_dicom(path: Path) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """Return the DICOM files directly in a folder, of any ending, sorted; hidden ones are left out."""
+    """Return the DICOM files directly in a folder, of any ending, sorted; hidden ones are left
+    out.
+    """
     found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     return [path for path in found if path.is_file() and is_dicom(path)]
 
 
 def find_series(folder: Path) -> dict[str, Path]:
-    """Return {name: folder of a series}: the folders in a folder that hold DICOM files, or itself; empty without any.
+    """Return {name: folder of a series}: the folders in a folder that hold DICOM files, or itself;
+    empty without any.
 
     Raises:
         DatasetError: It holds both, or other images too.
@@ -57,8 +62,10 @@ def find_series(folder: Path) -> dict[str, Path]:
     others = [path for path in folder.iterdir() if path.name.endswith((".nii.gz", ".nrrd"))]
     if (series and direct) or others:
         raise DatasetError(
-            f"{folder} could be more than one thing: {len(series)} folders with DICOM files, {len(direct)} DICOM files, "
-            f"{len(others)} other images. --images takes one series, or one folder per case, or image files: separate them."
+            f"{folder} could be more than one thing: {len(series)} folders with DICOM files, "
+            f"{len(direct)} DICOM files, "
+            f"{len(others)} other images. --images takes one series, or one folder per case, or "
+            "image files: separate them."
         )
     if direct:
         return {folder.absolute().name: folder}
@@ -73,11 +80,13 @@ def find_segmentations(
 ) -> tuple[dict[str, Path], dict[str, int], SegmentationLabels]:
     """Match series {case: UID} with DICOM SEG files, and give values to their segments.
 
-    Files belong to the series that they reference; with one case and one file, to each other. Values from 1 go to the segments
-    of all files by their smallest segment number and name; or they are as given.
+    Files belong to the series that they reference; with one case and one file, to each other.
+    Values from 1 go to the segments of all files by their smallest segment number and name; or they
+    are as given.
 
     Returns:
-        {case: file}, {segment name: value} with the background, and what reads the files to these values.
+        {case: file}, {segment name: value} with the background, and what reads the files to these
+        values.
 
     Raises:
         DatasetError: A series without a file or with several, or a file without a series.
@@ -105,7 +114,8 @@ def _match(
     if double := [name for name, uid in series.items() if len(by_uid[uid]) > 1]:
         listed = ", ".join(path.name for path in by_uid[series[double[0]]])
         raise DatasetError(
-            f"{place} has several DICOM SEG for the series of {double[0]}: {listed}. Keep one of them."
+            f"{place} has several DICOM SEG for the series of {double[0]}: {listed}. Keep one of "
+            "them."
         )
     used = {by_uid[uid][0] for uid in series.values()}
     if unused := [path.name for path in segmentations if path not in used]:
@@ -125,11 +135,13 @@ def _segment_values(segmentations: Sequence[Path], given: Mapping[str, int]) -> 
         return {"background": 0, **{name: value for value, name in enumerate(ordered, start=1)}}
     if unknown := sorted(set(smallest) - set(given)):
         raise UsageError(
-            f"--label declares {', '.join(given)}; the DICOM SEG files also have the segments {', '.join(unknown)}. "
+            f"--label declares {', '.join(given)}; the DICOM SEG files also have the segments "
+            f"{', '.join(unknown)}. "
             "Declare all of them, or give no --label: they are numbered from 1."
         )
     if sorted(given.values()) != list(range(1, len(given) + 1)):
         raise UsageError(
-            f"--label gives the values {sorted(given.values())}; segments are numbered from 1 without gaps."
+            f"--label gives the values {sorted(given.values())}; segments are numbered from 1 "
+            "without gaps."
         )
     return {"background": 0, **given}

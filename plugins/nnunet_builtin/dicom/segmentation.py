@@ -34,8 +34,8 @@ def referenced_series(path: Path) -> tuple[str, ...]:
 def segment_names(path: Path) -> dict[int, str]:
     """Return {segment number: name}, in the order of the numbers.
 
-    The name is the segment's label, else its description, else the meaning of its property type. Segments of one name
-    are parts of one structure.
+    The name is the segment's label, else its description, else the meaning of its property type.
+    Segments of one name are parts of one structure.
 
     Raises:
         UsageError: highdicom is not installed.
@@ -47,10 +47,11 @@ def segment_names(path: Path) -> dict[int, str]:
 def read_segmentation(
     path: Path, geometry: Geometry, values: Mapping[int, int] | None = None
 ) -> np.ndarray:
-    """Read a DICOM SEG file to label values (Z, Y, X) on the grid of its image; uint8, or uint16 above 255.
+    """Read a DICOM SEG file to label values (Z, Y, X) on the grid of its image; uint8, or uint16
+    above 255.
 
-    Frames are placed by their position and orientation: flipped, cropped and sparse files need no resampling. A fraction of at
-    least 0.5 belongs to its segment.
+    Frames are placed by their position and orientation: flipped, cropped and sparse files need no
+    resampling. A fraction of at least 0.5 belongs to its segment.
 
     Args:
         path: The file; binary, fractional or a label map.
@@ -59,7 +60,8 @@ def read_segmentation(
 
     Raises:
         UsageError: highdicom is not installed.
-        ImageError: No readable DICOM SEG, frames beside the image's grid, or voxels of two segments of different values.
+        ImageError: No readable DICOM SEG, frames beside the image's grid, or voxels of two segments
+            of different values.
     """
     source = _open(path)
     names = _names(source)
@@ -71,8 +73,10 @@ def read_segmentation(
         taken = owner[where][(label[where] != 0) & (label[where] != values[number])]
         if taken.size:
             raise ImageError(
-                f"{path}: the segments {int(taken[0])} '{names[int(taken[0])]}' and {number} '{names[number]}' overlap; "
-                "a label map holds one value per voxel. Remove the overlap, or export disjoint segments."
+                f"{path}: the segments {int(taken[0])} '{names[int(taken[0])]}' and {number} "
+                f"'{names[number]}' overlap; "
+                "a label map holds one value per voxel. Remove the overlap, or export disjoint "
+                "segments."
             )
         label[where], owner[where] = values[number], number
     return label
@@ -108,7 +112,9 @@ def _names(source: Any) -> dict[int, str]:
 
 
 def _frames(source: Any, path: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (segment number, affine, mask) of every frame; a frame of a label map once per segment in it."""
+    """Yield (segment number, affine, mask) of every frame; a frame of a label map once per segment
+    in it.
+    """
     kind = str(source.SegmentationType)
     limit = float(source.get("MaximumFractionalValue", 1)) / 2
     shared = source.get("SharedFunctionalGroupsSequence", [{}])[0]
@@ -129,12 +135,15 @@ def _group(name: str, frame: Any, shared: Any, path: Path) -> Any:
         if place.get(name):
             return place.get(name)[0]
     raise ImageError(
-        f"{path}: a frame has no {name}, so that its place is unknown. Export the segmentation again."
+        f"{path}: a frame has no {name}, so that its place is unknown. Export the segmentation "
+        "again."
     )
 
 
 def _affine(frame: Any, shared: Any, path: Path) -> np.ndarray:
-    """Return the (3, 3) matrix with columns: mm per row, mm per column, position of the first pixel; LPS."""
+    """Return the (3, 3) matrix with columns: mm per row, mm per column, position of the first
+    pixel; LPS.
+    """
     measures = _group("PixelMeasuresSequence", frame, shared, path)
     axes = np.array(
         _group("PlaneOrientationSequence", frame, shared, path).ImageOrientationPatient, float
@@ -161,8 +170,10 @@ def _voxels(
     parallel = sorted(np.abs(whole).sum(axis=0)) == [1, 1] and whole[:, 0] @ whole[:, 1] == 0
     if not parallel or np.abs(corners - np.round(corners)).max() > _TOLERANCE:
         raise ImageError(
-            f"{path} lies on another grid than its image: one pixel down is {_shown(steps[:, 0])} voxels (x, y, z), one to "
-            f"the right {_shown(steps[:, 1])}, the first pixel is at voxel {_shown(start)}. Whole voxels along the "
+            f"{path} lies on another grid than its image: one pixel down is {_shown(steps[:, 0])} "
+            "voxels (x, y, z), one to "
+            f"the right {_shown(steps[:, 1])}, the first pixel is at voxel {_shown(start)}. Whole "
+            "voxels along the "
             "image's axes are needed: resample the segmentation to its image."
         )
     found = np.round(start).astype(int)[:, None] + whole.astype(int) @ np.array(np.nonzero(mask))

@@ -45,7 +45,9 @@ class SeriesHeader:
 
 
 class DicomSeriesFormat:
-    """Reads a folder with the slices of one DICOM series, or one DICOM file (a slice, or several frames)."""
+    """Reads a folder with the slices of one DICOM series, or one DICOM file (a slice, or several
+    frames).
+    """
 
     def __init__(self, endings: tuple[str, ...] = (".dcm",)) -> None:
         self.endings = endings
@@ -61,16 +63,18 @@ class DicomSeriesFormat:
         return Header((z, y, x), (sz, sy, sx), int(reader.GetNumberOfComponents()))
 
     def read(self, path: Path) -> Image:
-        """Read a series to (C, Z, Y, X), slices sorted by position, rescale slope and intercept applied.
+        """Read a series to (C, Z, Y, X), slices sorted by position, rescale slope and intercept
+        applied.
 
-        Whole numbers become int16 where they fit: the reader always gives more bits once a slope is applied.
+        Whole numbers become int16 where they fit: the reader always gives more bits once a slope is
+        applied.
 
         Args:
             path: Folder with files of any name, or one file.
 
         Raises:
-            ImageError: No DICOM file, more than one series, slices that are missing, doubled, uneven, tilted or of
-                different orientations, or a file that cannot be read.
+            ImageError: No DICOM file, more than one series, slices that are missing, doubled,
+                uneven, tilted or of different orientations, or a file that cannot be read.
         """
         names, header = series_files(path), self.header(path)
         check_fits(path, math.prod(header.shape) * header.channels * _BYTES_PER_VALUE)
@@ -85,18 +89,24 @@ class DicomSeriesFormat:
         return _to_image(image, path)
 
     def find_series(self, folder: Path) -> dict[str, Path]:
-        """Return {name: series} of a folder: folders in it with DICOM files, or itself; see `folders.find_series`."""
+        """Return {name: series} of a folder: folders in it with DICOM files, or itself; see
+        `folders.find_series`.
+        """
         return folders.find_series(folder)
 
     def channel_name(self, path: Path) -> str:
-        """Return the modality of a series as a channel is called, or `unknown`. Raises ImageError, as `read`."""
+        """Return the modality of a series as a channel is called, or `unknown`. Raises ImageError,
+        as `read`.
+        """
         modality = read_header(path).modality
         return _CHANNEL_NAMES.get(modality, modality or "unknown")
 
     def find_labels(
         self, place: Path, images: Mapping[str, Path], values: Mapping[str, int]
     ) -> tuple[dict[str, Path], dict[str, int], folders.SegmentationLabels] | None:
-        """Match series with DICOM SEG files, see `folders.find_segmentations`; None where there are no such files."""
+        """Match series with DICOM SEG files, see `folders.find_segmentations`; None where there are
+        no such files.
+        """
         segmentations = [place] if place.is_file() else folders.dicom_files(place)
         if not segmentations:
             return None
@@ -110,7 +120,8 @@ class DicomSeriesFormat:
             ImageError: Always.
         """
         raise ImageError(
-            f"{path} cannot be written ({array.dtype}, shape {geometry.shape}): DICOM series are read only. "
+            f"{path} cannot be written ({array.dtype}, shape {geometry.shape}): DICOM series are "
+            "read only. "
             "Labels and predictions take the ending .nii.gz."
         )
 
@@ -124,7 +135,8 @@ def series_files(path: Path) -> list[str]:
     if path.is_file():
         if not is_dicom(path):
             raise ImageError(
-                f"{path} is no DICOM file. Give a DICOM file, or a folder with the slices of one series."
+                f"{path} is no DICOM file. Give a DICOM file, or a folder with the slices of one "
+                "series."
             )
         return [str(path)]
     if not path.is_dir():
@@ -136,7 +148,8 @@ def series_files(path: Path) -> list[str]:
     _check_complete(path, {name for names in found.values() for name in names})
     if not found:
         raise ImageError(
-            f"{path} holds no DICOM file. A case is a folder with the slices of one series, not below it."
+            f"{path} holds no DICOM file. A case is a folder with the slices of one series, not "
+            "below it."
         )
     if len(found) > 1:
         lines = "; ".join(
@@ -160,7 +173,9 @@ def read_header(path: Path) -> SeriesHeader:
 
 
 def _check_complete(folder: Path, read: set[str]) -> None:
-    """Raise ImageError for files that the series reader left out without a word: truncated ones, and no images."""
+    """Raise ImageError for files that the series reader left out without a word: truncated ones,
+    and no images.
+    """
     known = {name.replace("\\", "/").rpartition("/")[2] for name in read} | {"DICOMDIR"}
     others = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     left_out = [path for path in others if path.name not in known]
@@ -169,7 +184,8 @@ def _check_complete(folder: Path, read: set[str]) -> None:
     )
     if lost:
         raise ImageError(
-            f"{folder}: {len(lost)} DICOM files cannot be read as slices: {', '.join(lost[:5])}. They are damaged or no "
+            f"{folder}: {len(lost)} DICOM files cannot be read as slices: {', '.join(lost[:5])}. "
+            "They are damaged or no "
             "images: replace or remove them."
         )
 
@@ -210,12 +226,14 @@ def _check_positions(names: Sequence[str], path: Path) -> None:
     axes = [_numbers(_text(reader, _ORIENTATION)) for reader in readers]
     if any(p.size != 3 for p in positions) or any(a.size != 6 for a in axes):
         raise ImageError(
-            f"{path}: {len(names)} slices, some without position or orientation; their order is unknown. "
+            f"{path}: {len(names)} slices, some without position or orientation; their order is "
+            "unknown. "
             "Export the series again, or give every file a case of its own."
         )
     if not all(np.allclose(a, axes[0], atol=1e-4) for a in axes):
         raise ImageError(
-            f"{path}: the slices have different orientations. Remove localizers and other reformats."
+            f"{path}: the slices have different orientations. Remove localizers and other "
+            "reformats."
         )
     steps = np.diff(positions, axis=0)
     normal = np.cross(axes[0][:3], axes[0][3:])
@@ -223,13 +241,16 @@ def _check_positions(names: Sequence[str], path: Path) -> None:
     usual = float(np.median(gaps))
     if usual == 0 or np.any(np.abs(gaps - usual) > _UNEVEN * usual):
         raise ImageError(
-            f"{path}: the distances between its {len(names)} slices are {_listed(gaps)} mm; they must be equal within "
-            f"{_UNEVEN:.0%}. Slices are missing, doubled (several time points?) or uneven: complete, split or resample them."
+            f"{path}: the distances between its {len(names)} slices are {_listed(gaps)} mm; they "
+            "must be equal within "
+            f"{_UNEVEN:.0%}. Slices are missing, doubled (several time points?) or uneven: "
+            "complete, split or resample them."
         )
     shifts = np.linalg.norm(steps - (steps @ normal)[:, None] * normal, axis=1)
     if np.any(shifts > _UNEVEN * usual):
         raise ImageError(
-            f"{path}: each slice is shifted by {_listed(shifts)} mm within its plane (a tilted gantry), which a grid "
+            f"{path}: each slice is shifted by {_listed(shifts)} mm within its plane (a tilted "
+            "gantry), which a grid "
             "of voxels cannot express. Resample the series."
         )
 

@@ -1,6 +1,7 @@
 """The voxels of NIfTI files, with checksum, size and NaN checked on the way.
 
-The reader of ITK fills what is missing with zeros, ignores checksums and turns NaN to 0, all without a word.
+The reader of ITK fills what is missing with zeros, ignores checksums and turns NaN to 0, all
+without a word.
 """
 
 from __future__ import annotations
@@ -54,11 +55,12 @@ class _Header:
 def read(path: Path) -> np.ndarray | None:
     """Return the voxels of a `.nii` or `.nii.gz` in file order, after checking every byte of it.
 
-    Voxels that are scaled, of another byte order or with several values are checked alike, but not returned.
+    Voxels that are scaled, of another byte order or with several values are checked alike, but not
+    returned.
 
     Raises:
-        ImageError: The file is empty, damaged, truncated, longer than its header says, no NIfTI file, does not fit into
-            the memory, or a voxel is NaN or infinite.
+        ImageError: The file is empty, damaged, truncated, longer than its header says, no NIfTI
+            file, does not fit into the memory, or a voxel is NaN or infinite.
     """
     try:
         with path.open("rb") as file:
@@ -67,7 +69,8 @@ def read(path: Path) -> np.ndarray | None:
             content, header = _content(igzip.GzipFile(fileobj=file) if compressed else file, path)
     except DAMAGE as error:
         raise ImageError(
-            f"The image {path} cannot be read: it is empty, truncated or damaged ({error}). Replace it with an intact copy."
+            f"The image {path} cannot be read: it is empty, truncated or damaged ({error}). "
+            "Replace it with an intact copy."
         ) from error
     if header.dtype is None:
         return None
@@ -77,7 +80,9 @@ def read(path: Path) -> np.ndarray | None:
 
 
 def _content(stream: IO[bytes] | igzip.GzipFile, path: Path) -> tuple[np.ndarray, _Header]:
-    """Read a stream to its end, which also checks its checksum, but not much further than its header says."""
+    """Read a stream to its end, which also checks its checksum, but not much further than its
+    header says.
+    """
     start = stream.read(_LARGEST_HEADER)
     header = _header(start, path)
     check_fits(path, header.size)
@@ -88,7 +93,8 @@ def _content(stream: IO[bytes] | igzip.GzipFile, path: Path) -> tuple[np.ndarray
         found += count
     if found < header.size:
         raise ImageError(
-            f"The image {path} cannot be read: it is truncated, {found} of {header.size} bytes. Copy it again."
+            f"The image {path} cannot be read: it is truncated, {found} of {header.size} bytes. "
+            "Copy it again."
         )
     if len(stream.read(_PADDING + 1)) > _PADDING:
         raise ImageError(
@@ -99,8 +105,9 @@ def _content(stream: IO[bytes] | igzip.GzipFile, path: Path) -> tuple[np.ndarray
 
 def _header(start: bytes, path: Path) -> _Header:
     """Read the sizes of a NIfTI-1 or NIfTI-2 header of either byte order."""
-    # Not nibabel: the check is about bytes, where the voxels begin and how many there must be, in the one pass that also
-    # inflates the stream; and some broken headers are mended by nibabel, which must be an error here.
+    # Not nibabel: the check is about bytes, where the voxels begin and how many there must be, in
+    # the one pass that also inflates the stream; and some broken headers are mended by nibabel,
+    # which must be an error here.
     for order in "<>":
         size = struct.unpack_from(f"{order}i", start)[0] if len(start) >= 4 else 0
         if size in _HEADERS and len(start) >= _HEADERS[size]:
@@ -129,5 +136,6 @@ def _header(start: bytes, path: Path) -> _Header:
             plain = order == _NATIVE and (slope == 0 or (slope == 1 and intercept == 0))
             return _Header(offset, offset + voxels * bits // 8, dtype, plain)
     raise ImageError(
-        f"The image {path} cannot be read: it has no NIfTI header; it is empty, truncated, damaged or of another format."
+        f"The image {path} cannot be read: it has no NIfTI header; it is empty, truncated, damaged "
+        "or of another format."
     )

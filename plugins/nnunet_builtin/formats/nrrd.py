@@ -1,4 +1,6 @@
-"""Compressed NRRD files before their reader sees them: it inflates without looking at the checksum."""
+"""Compressed NRRD files before their reader sees them: it inflates without looking at the
+checksum.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,14 @@ _BYTES = {
 
 
 def check(path: Path) -> None:
-    """Read the compressed voxels of a `.nrrd` file once; other encodings and detached data are left to the reader.
+    """Read the compressed voxels of a `.nrrd` file once; other encodings and detached data are left
+    to the reader.
 
     Raises:
         ImageError: The voxels are damaged, truncated, or more than the header declares.
     """
-    # Not pynrrd: three fields and the first byte of the voxels are all that is needed; ITK reads the header itself.
+    # Not pynrrd: three fields and the first byte of the voxels are all that is needed; ITK reads
+    # the header itself.
     with path.open("rb") as file:
         header, _, start = file.read(_LONGEST_HEADER).partition(b"\n\n")
         fields = dict(re.findall(rb"^([^:#\n]+): *(.*?)\r?$", header, re.MULTILINE))
@@ -47,7 +51,8 @@ def check(path: Path) -> None:
             _inflate(igzip.GzipFile(fileobj=file), _declared(fields), path)
         except DAMAGE as error:
             raise ImageError(
-                f"The image {path} cannot be read: its voxels are truncated or damaged ({error}). Replace it with an "
+                f"The image {path} cannot be read: its voxels are truncated or damaged ({error}). "
+                "Replace it with an "
                 "intact copy."
             ) from error
 
@@ -63,7 +68,9 @@ def _inflate(stream: igzip.GzipFile, declared: int, path: Path) -> None:
 
 
 def _declared(fields: dict[bytes, bytes]) -> int:
-    """Return the bytes of the voxels; the reader itself complains about fields that it does not understand."""
+    """Return the bytes of the voxels; the reader itself complains about fields that it does not
+    understand.
+    """
     sizes = [int(size) for size in fields.get(b"sizes", b"").split() if size.isdigit()]
     kind = fields.get(b"type", b"").decode("ascii", "replace").replace(" ", "")
     width = next((count for name, count in _BYTES.items() if name in kind), max(_BYTES.values()))

@@ -1,4 +1,6 @@
-"""Every file format of SimpleITK that holds medical images or pictures; NIfTI and NRRD are checked byte by byte."""
+"""Every file format of SimpleITK that holds medical images or pictures; NIfTI and NRRD are checked
+byte by byte.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _GZIP_LEVEL = 2  # of 0..3
 
 
 class SimpleItkFormat:
-    """Reads and writes every file format of SimpleITK; 2D images become volumes of one slice, RGB becomes channels."""
+    """Reads and writes every file format of SimpleITK; 2D images become volumes of one slice, RGB
+    becomes channels.
+    """
 
     def __init__(self, endings: tuple[str, ...] = (".nii.gz",)) -> None:
         self.endings = endings
@@ -50,8 +54,9 @@ class SimpleItkFormat:
         """Read one file.
 
         Raises:
-            ImageError: The file is missing, unreadable, damaged, truncated, has neither two nor three dimensions, or would
-                fill the memory; of NIfTI files also voxels that are NaN or infinite.
+            ImageError: The file is missing, unreadable, damaged, truncated, has neither two nor
+                three dimensions, or would fill the memory; of NIfTI files also voxels that are NaN
+                or infinite.
         """
         if not path.is_file():
             raise ImageError(f"The image {path} does not exist.")
@@ -85,7 +90,8 @@ class SimpleItkFormat:
         ending = next((e for e in self.endings if path.name.endswith(e)), path.suffix)
         if ending in _LOSSY:
             raise ImageError(
-                f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or .nii.gz."
+                f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or "
+                ".nii.gz."
             )
         if ending in _PICTURES and array.size and array.min() >= 0 and array.max() <= 255:
             array = array.astype(np.uint8)
@@ -99,7 +105,8 @@ class SimpleItkFormat:
                 if not _writable(temporary):
                     raise OSError(28, "No space left on device") from error
                 raise ImageError(
-                    f"{path} cannot be written: {ending} files cannot hold {array.dtype} values from {array.min()} to "
+                    f"{path} cannot be written: {ending} files cannot hold {array.dtype} values "
+                    f"from {array.min()} to "
                     f"{array.max()}. Use another ending, for example .nii.gz or .tif."
                 ) from error
             finally:
@@ -107,7 +114,9 @@ class SimpleItkFormat:
 
 
 def _has_palette(path: Path) -> bool:
-    """Return whether a BMP file has 8 bits per pixel; its reader gives three channels, also where they are grey."""
+    """Return whether a BMP file has 8 bits per pixel; its reader gives three channels, also where
+    they are grey.
+    """
     with path.open("rb") as file:
         return file.read(30)[28:] == b"\x08\x00"
 
@@ -123,7 +132,8 @@ def _reader(path: Path) -> sitk.ImageFileReader:
         raise _unreadable(path, error) from error
     if reader.GetDimension() not in (2, 3):
         raise ImageError(
-            f"The image {path} has {reader.GetDimension()} dimensions; cases are 2D or 3D, one file per channel. "
+            f"The image {path} has {reader.GetDimension()} dimensions; cases are 2D or 3D, one "
+            "file per channel. "
             "Convert 4D files with: nnunet dataset convert"
         )
     check_fits(
@@ -142,7 +152,9 @@ def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
 
 
 def _bytes(pixel: int) -> int:
-    """Return the bytes of one value; the voxels of integer types without a width in their name have 8 bits."""
+    """Return the bytes of one value; the voxels of integer types without a width in their name have
+    8 bits.
+    """
     digits = "".join(
         character for character in sitk.GetPixelIDValueAsString(pixel) if character.isdigit()
     )
@@ -173,7 +185,9 @@ def _write(image: sitk.Image, path: Path) -> None:
 
 
 def _writable(path: Path) -> bool:
-    """Return whether the disk takes another 64 KiB: ITK reports a full disk only as 'failed to write'."""
+    """Return whether the disk takes another 64 KiB: ITK reports a full disk only as 'failed to
+    write'.
+    """
     try:
         with path.open("wb", buffering=0) as file:
             return file.write(b"\0" * 65536) == 65536
@@ -190,7 +204,9 @@ def _reason(error: Exception) -> str:
 
 
 def _image(array: np.ndarray, image: sitk.Image | sitk.ImageFileReader, path: Path) -> Image:
-    """Return an array (Y, X) or (Z, Y, X), and perhaps channels last, with the geometry of its file."""
+    """Return an array (Y, X) or (Z, Y, X), and perhaps channels last, with the geometry of its
+    file.
+    """
     dimensions = image.GetDimension()
     array = array[None] if array.ndim == dimensions else np.moveaxis(array, -1, 0)
     spacing, origin, direction = image.GetSpacing(), image.GetOrigin(), image.GetDirection()

@@ -32,7 +32,8 @@ class StackedFormat(SimpleItkFormat):
         """Read one file to (C, Z, Y, X) in its voxel type.
 
         Raises:
-            ImageError: Unreadable, damaged, with NaN, neither 3D nor 4D, or several values per voxel.
+            ImageError: Unreadable, damaged, with NaN, neither 3D nor 4D, or several values per
+                voxel.
         """
         if _dimensions(path) != 4:
             return super().read(path)
@@ -40,7 +41,8 @@ class StackedFormat(SimpleItkFormat):
         image = sitk.ReadImage(str(path))
         if image.GetNumberOfComponentsPerPixel() != 1:
             raise ImageError(
-                f"The image {path} has 4 dimensions and several values per voxel; it may have one of these."
+                f"The image {path} has 4 dimensions and several values per voxel; it may have one "
+                "of these."
             )
         return Image(sitk.GetArrayFromImage(image), _geometry(image))
 
@@ -54,7 +56,8 @@ def _dimensions(path: Path) -> int:
     found = int(_reader(path).GetDimension())
     if found not in (3, 4):
         raise ImageError(
-            f"The image {path} has {found} dimensions; it may have 3, or 4 with the channel as last one."
+            f"The image {path} has {found} dimensions; it may have 3, or 4 with the channel as "
+            "last one."
         )
     return found
 

@@ -19,7 +19,9 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 def load_networks(model: TrainedModel, runtime: ResolvedRuntime) -> list[Forward]:
-    """Load the weights of every fold to the device; return a function per fold, see `probabilities_of`."""
+    """Load the weights of every fold to the device; return a function per fold, see
+    `probabilities_of`.
+    """
     regions = bool(model.labels.regions)
     networks = []
     for fold in model.folds:
@@ -34,7 +36,8 @@ def load_networks(model: TrainedModel, runtime: ResolvedRuntime) -> list[Forward
 def probabilities_of(
     network: nn.Module, runtime: ResolvedRuntime, regions: bool = False
 ) -> Forward:
-    """Return a function of tiles float32 (B, C, *patch) on the device to probabilities float32 (B, K, *patch).
+    """Return a function of tiles float32 (B, C, *patch) on the device to probabilities float32 (B,
+    K, *patch).
 
     It computes in the precision of the runtime and keeps no gradients.
 

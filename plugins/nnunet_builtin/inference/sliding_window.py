@@ -1,4 +1,6 @@
-"""Sliding-window prediction with Gaussian weights and mirroring (spec: inference, sections 2 to 4)."""
+"""Sliding-window prediction with Gaussian weights and mirroring (spec: inference, sections 2 to
+4).
+"""
 
 from __future__ import annotations
 
@@ -25,19 +27,22 @@ VOXELS_PER_PASS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**21}
 
 @dataclass
 class SlidingWindow:
-    """Averages windows with Gaussian weights, mirrored windows and folds, as nnU-Net v1 does (spec: inference).
+    """Averages windows with Gaussian weights, mirrored windows and folds, as nnU-Net v1 does (spec:
+    inference).
 
     Args:
         step_size: Distance of windows as a fraction of the patch, in (0, 1].
-        mirroring: Average over inputs that are mirrored along every combination of the axes that training mirrored: 8 in
-            3D, and as many times slower.
+        mirroring: Average over inputs that are mirrored along every combination of the axes that
+            training mirrored: 8 in 3D, and as many times slower.
     """
 
     step_size: float = 0.5
     mirroring: bool = True
 
     def check(self, runtime: Runtime) -> None:
-        """Raise UsageError where the step size is none, or the device or precision does not exist."""
+        """Raise UsageError where the step size is none, or the device or precision does not
+        exist.
+        """
         resolve(runtime)
         if not 0 < self.step_size <= 1:
             raise UsageError(
@@ -45,7 +50,9 @@ class SlidingWindow:
             )
 
     def load(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
-        """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial) (contracts.Predictor)."""
+        """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial)
+        (contracts.Predictor).
+        """
         self.check(model.runtime)
         runtime = resolve(model.runtime)
         networks = load_networks(model, runtime)
@@ -67,7 +74,9 @@ class SlidingWindow:
 def window_starts(
     image_size: Sequence[int], patch_size: Sequence[int], step: float = 0.5
 ) -> list[list[int]]:
-    """Return the start of every window per axis; the image is at least as large as the patch, `step` in (0, 1]."""
+    """Return the start of every window per axis; the image is at least as large as the patch,
+    `step` in (0, 1].
+    """
     starts = []
     for size, patch in zip(image_size, patch_size, strict=True):
         count = math.ceil((size - patch) / (patch * step)) + 1
@@ -77,7 +86,9 @@ def window_starts(
 
 
 def gaussian_map(patch_size: Sequence[int]) -> np.ndarray:
-    """Return float32 weights of the patch's size: a Gaussian of sigma size / 8, 1 in the centre, nowhere 0."""
+    """Return float32 weights of the patch's size: a Gaussian of sigma size / 8, 1 in the centre,
+    nowhere 0.
+    """
     weights = np.zeros(patch_size)
     weights[tuple(size // 2 for size in patch_size)] = 1
     weights = ndimage.gaussian_filter(
@@ -103,7 +114,8 @@ def predict(
         images: float32 (C, *spatial), three spatial axes.
         patch_size: Three entries, or two for networks of single slices along axis 0.
         runtime: Device and precision.
-        mirror_axes: Spatial axes of the patch to mirror; probabilities are averaged over every combination.
+        mirror_axes: Spatial axes of the patch to mirror; probabilities are averaged over every
+            combination.
         step_size: Distance of windows as a fraction of the patch.
 
     Returns:
@@ -148,7 +160,8 @@ def predict_ensemble(
     mirror_axes: Sequence[int] = (),
     step_size: float = 0.5,
 ) -> np.ndarray:
-    """Return the mean of the networks' probabilities (K, *spatial), in their order (spec: inference, section 4).
+    """Return the mean of the networks' probabilities (K, *spatial), in their order (spec:
+    inference, section 4).
 
     Args:
         networks: Functions of tiles to probabilities, see `networks.load_networks`.
@@ -196,7 +209,9 @@ def _groups(items: Iterator | Sequence, size: int) -> Iterator[list]:
 
 
 def _pad(images: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, ...]]:
-    """Pad with 0 to at least the patch, symmetrically, the extra voxel above; return where the image lies."""
+    """Pad with 0 to at least the patch, symmetrically, the extra voxel above; return where the
+    image lies.
+    """
     sizes = images.shape[1:]
     missing = [max(wanted - size, 0) for wanted, size in zip(patch, sizes, strict=True)]
     widths = [width for gap in reversed(missing) for width in (gap // 2, gap - gap // 2)]

@@ -1,4 +1,6 @@
-"""Losses at several resolutions: weights, targets, and their sum (spec: training, sections 2 and 5)."""
+"""Losses at several resolutions: weights, targets, and their sum (spec: training, sections 2 and
+5).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from nnunet_core.errors import TrainingError
 
 
 def weights(heads: int) -> list[float]:
-    """Return the weight of each head, full resolution first: halved at each step, the coarsest 0, normalised to 1."""
+    """Return the weight of each head, full resolution first: halved at each step, the coarsest 0,
+    normalised to 1.
+    """
     raw = [0.5**head for head in range(heads)]
     if heads > 1:
         raw[-1] = 0.0
@@ -20,14 +24,16 @@ def weights(heads: int) -> list[float]:
 
 
 def targets(label: torch.Tensor, sizes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Return the label (B, R, *spatial) at the resolution of every head: nearest neighbour, sample f * i + f // 2.
+    """Return the label (B, R, *spatial) at the resolution of every head: nearest neighbour, sample
+    f * i + f // 2.
 
     Args:
         label: At the full resolution.
         sizes: Spatial size of each head.
 
     Raises:
-        TrainingError: A size that is not made by taking every f-th voxel of the label, f a whole number for each axis.
+        TrainingError: A size that is not made by taking every f-th voxel of the label, f a whole
+            number for each axis.
     """
     every = (slice(None), slice(None))
     return [label[every + _samples(label.shape[2:], size)] for size in sizes]
@@ -39,8 +45,10 @@ def _samples(label: Sequence[int], head: Sequence[int]) -> tuple[slice, ...]:
         voxels % size for voxels, size in zip(label, head, strict=True)
     ):
         raise TrainingError(
-            f"The network returned logits of {_times(head)} voxels for labels of {_times(label)}. Along each axis, the size of "
-            "the label must be a multiple of theirs: only whole voxels can be left out of a label. Change the network, or the "
+            f"The network returned logits of {_times(head)} voxels for labels of {_times(label)}. "
+            "Along each axis, the size of "
+            "the label must be a multiple of theirs: only whole voxels can be left out of a label. "
+            "Change the network, or the "
             "patch size of the plans."
         )
     factors = [voxels // size for voxels, size in zip(label, head, strict=True)]
@@ -74,7 +82,9 @@ class DeepSupervisionLoss(nn.Module):
         labels: Sequence[torch.Tensor],
         arrays: Sequence[Mapping[str, torch.Tensor]] | None = None,
     ) -> torch.Tensor:
-        """Return the loss of logits, labels and, where it uses them, extra arrays: lists with the full resolution first."""
+        """Return the loss of logits, labels and, where it uses them, extra arrays: lists with the
+        full resolution first.
+        """
         further = [()] * len(heads) if arrays is None else [(each,) for each in arrays]
         pairs = zip(weights(len(heads)), heads, labels, further, strict=True)
         return torch.stack(
@@ -87,5 +97,7 @@ class DeepSupervisionLoss(nn.Module):
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
-    """Return logits in float32 or better: in fewer bits, sums over a patch are inexact or overflow."""
+    """Return logits in float32 or better: in fewer bits, sums over a patch are inexact or
+    overflow.
+    """
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

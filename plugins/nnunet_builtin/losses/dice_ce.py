@@ -1,4 +1,6 @@
-"""Losses: an overlap term and a voxel-wise term, for classes and for regions (spec: training, sections 2 and 11)."""
+"""Losses: an overlap term and a voxel-wise term, for classes and for regions (spec: training,
+sections 2 and 11).
+"""
 
 from __future__ import annotations
 
@@ -47,30 +49,38 @@ def region_maps(
 
 
 class DiceCE:
-    """ce_weight * (cross entropy or a relative of it) - dice_weight * (soft Dice or a relative of it).
+    """ce_weight * (cross entropy or a relative of it) - dice_weight * (soft Dice or a relative of
+    it).
 
-    For labels that exclude each other probabilities are a softmax; for regions each is a sigmoid, cross entropy is the
-    binary one, and every region counts. Ignored voxels count nowhere. With several processes the gradient is that of the
-    joined batch; only top_k picks in each process by itself.
+    For labels that exclude each other probabilities are a softmax; for regions each is a sigmoid,
+    cross entropy is the binary one, and every region counts. Ignored voxels count nowhere. With
+    several processes the gradient is that of the joined batch; only top_k picks in each process by
+    itself.
 
     Args:
         labels: `exclusive`, `regions` or `any`: the datasets that the loss is for.
         dice_weight, ce_weight: Of the two terms; 0 leaves a term out.
-        transition, final_dice_weight, final_ce_weight: Two epochs between which the weights go to these, evenly; null
-            keeps the weights.
-        overlap: `dice`, `squared_dice` (squared probabilities in the denominator), `generalised_dice` (classes weighted by
-            1 / voxels) or `mcc` (Matthews correlation coefficient).
+        transition, final_dice_weight, final_ce_weight: Two epochs between which the weights go to
+            these, evenly; null keeps the weights.
+        overlap: `dice`, `squared_dice` (squared probabilities in the denominator),
+            `generalised_dice` (classes weighted by 1 / voxels) or `mcc` (Matthews correlation
+            coefficient).
         smooth: Added to numerator and denominator of the overlap.
         background: Count the background in the overlap.
         batch_dice: Take the overlap of the whole batch; null follows the plans.
-        tversky_alpha, tversky_beta: Weights of false positives and false negatives in `dice`; 0.5 and 0.5 are the Dice.
-        top_k: Share of the voxels, the hardest ones, that the cross entropy is the mean of; null takes all.
-        focal_gamma: Multiplies each voxel's cross entropy by (1 - p) ** gamma, with p the probability of the truth.
-        focal_smooth: With s > 0 the cross entropy and p are of p (1 - s) + (1 - p) s / (K - 1) + s for K classes (2 for a
-            region), so that hopeless voxels have a bounded loss; v1's focal loss has 1e-5.
-        focal_alpha: Multiplies it by alpha in the foreground and 1 - alpha in the background; null by nothing.
-        class_weights: One weight per class, background first, or per region; the cross entropy becomes a weighted mean,
-            and a plain mean of weighted values with top_k.
+        tversky_alpha, tversky_beta: Weights of false positives and false negatives in `dice`; 0.5
+            and 0.5 are the Dice.
+        top_k: Share of the voxels, the hardest ones, that the cross entropy is the mean of; null
+            takes all.
+        focal_gamma: Multiplies each voxel's cross entropy by (1 - p) ** gamma, with p the
+            probability of the truth.
+        focal_smooth: With s > 0 the cross entropy and p are of p (1 - s) + (1 - p) s / (K - 1) + s
+            for K classes (2 for a region), so that hopeless voxels have a bounded loss; v1's focal
+            loss has 1e-5.
+        focal_alpha: Multiplies it by alpha in the foreground and 1 - alpha in the background; null
+            by nothing.
+        class_weights: One weight per class, background first, or per region; the cross entropy
+            becomes a weighted mean, and a plain mean of weighted values with top_k.
     """
 
     def __init__(
@@ -114,30 +124,35 @@ class DiceCE:
     def build(
         self, *, batch_dice: bool, ignore_label: int | None = None, regions: bool = False
     ) -> nn.Module:
-        """Return the loss of logits (B, K, *spatial) and labels (B, 1, *spatial) (contracts.LossBuilder).
+        """Return the loss of logits (B, K, *spatial) and labels (B, 1, *spatial)
+        (contracts.LossBuilder).
 
-        For regions the target is binary maps (B, R, *spatial); with an ignore label they have one channel more, the last,
-        which is 1 where voxels do not count (`region_maps`). Calling the loss raises UsageError when the number of
-        `class_weights` is not that of the classes.
+        For regions the target is binary maps (B, R, *spatial); with an ignore label they have one
+        channel more, the last, which is 1 where voxels do not count (`region_maps`). Calling the
+        loss raises UsageError when the number of `class_weights` is not that of the classes.
 
         Raises:
             UsageError: The loss is not for this kind of labels, or both weights are 0.
         """
         if regions and self.labels == "exclusive":
             raise UsageError(
-                "This loss is for labels that exclude each other; the dataset has regions. Use --loss dice_bce."
+                "This loss is for labels that exclude each other; the dataset has regions. Use "
+                "--loss dice_bce."
             )
         if not regions and self.labels == "regions":
             raise UsageError(
-                "This loss is for regions; the labels of the dataset exclude each other. Use --loss dice_ce."
+                "This loss is for regions; the labels of the dataset exclude each other. Use "
+                "--loss dice_ce."
             )
         if not self.dice_weight and not self.ce_weight:
             raise UsageError(
-                "loss.dice_weight and loss.ce_weight are both 0, so there is nothing to learn from. Set one above 0."
+                "loss.dice_weight and loss.ce_weight are both 0, so there is nothing to learn "
+                "from. Set one above 0."
             )
         if self.transition is not None and self.transition[0] >= self.transition[1]:
             raise UsageError(
-                f"loss.transition={list(self.transition)} must be two epochs, the second after the first."
+                f"loss.transition={list(self.transition)} must be two epochs, the second after the "
+                "first."
             )
         if self.transition is not None and not self.final_dice_weight and not self.final_ce_weight:
             raise UsageError(
@@ -160,7 +175,9 @@ class _Loss(nn.Module):
         self.dice_weight, self.ce_weight = settings.dice_weight, settings.ce_weight
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the weights of an epoch (contracts.LossBuilder); as v1's, they follow the transition by one epoch."""
+        """Take the weights of an epoch (contracts.LossBuilder); as v1's, they follow the transition
+        by one epoch.
+        """
         settings = self.settings
         if settings.transition is None:
             return
@@ -207,7 +224,9 @@ class _Loss(nn.Module):
         return ranks.mean(losses.sum(), weight)
 
     def _focal(self, view: Softmax | Sigmoid) -> torch.Tensor:
-        """Return each voxel's cross entropy, multiplied as focal loss does, shaped as view.log_truth; 0 if ignored."""
+        """Return each voxel's cross entropy, multiplied as focal loss does, shaped as
+        view.log_truth; 0 if ignored.
+        """
         log_truth, smooth = view.log_truth, self.settings.focal_smooth
         if smooth:
             log_truth = torch.log1p(log_truth.expm1() * (1 - smooth - smooth / view.alternatives))
@@ -227,7 +246,8 @@ class _Loss(nn.Module):
         found, outputs = self.settings.class_weights or [], view.outputs
         if len(found) != outputs:
             raise UsageError(
-                f"loss.class_weights has {len(found)} values; the network has {outputs} outputs. Give one weight per "
+                f"loss.class_weights has {len(found)} values; the network has {outputs} outputs. "
+                "Give one weight per "
                 "class with the background first, or one per region."
             )
         return view.per_voxel(view.log_truth.new_tensor(found))
@@ -248,6 +268,8 @@ class _Loss(nn.Module):
 
 
 def _hardest(losses: torch.Tensor, counted: torch.Tensor | None, share: float) -> torch.Tensor:
-    """Return the largest `share` of the losses of counted voxels, at least one if any counts; the others are 0."""
+    """Return the largest `share` of the losses of counted voxels, at least one if any counts; the
+    others are 0.
+    """
     number = losses.numel() if counted is None else int(counted.sum())
     return losses.flatten().topk(min(number, max(1, int(number * share))), sorted=False).values

@@ -1,7 +1,8 @@
-"""What logits say about the truth: for labels that exclude each other (softmax) and for regions (sigmoid).
+"""What logits say about the truth: for labels that exclude each other (softmax) and for regions
+(sigmoid).
 
-Every loss is made of the two things that both classes give: the log-probability of the truth at each voxel, and soft counts
-per class.
+Every loss is made of the two things that both classes give: the log-probability of the truth at
+each voxel, and soft counts per class.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class ClassSums:
 class SoftmaxSums(torch.autograd.Function):
     """Log-probability of the truth, and sums of probabilities per class, from one softmax.
 
-    The gradient is written by hand because it takes two arrays of the size of the logits where autograd takes six. With
-    probabilities p, truth y and gradients g of the predicted sums and h of what depends on p_y alone, d/dz_k is
-    p_k (g_k - sum_j p_j g_j) + h (1[k = y] - p_k).
+    The gradient is written by hand because it takes two arrays of the size of the logits where
+    autograd takes six. With probabilities p, truth y and gradients g of the predicted sums and h of
+    what depends on p_y alone, d/dz_k is p_k (g_k - sum_j p_j g_j) + h (1[k = y] - p_k).
     """
 
     @staticmethod
@@ -61,7 +62,8 @@ class SoftmaxSums(torch.autograd.Function):
         seen: torch.Tensor | None,
         squares: bool,
     ) -> tuple[torch.Tensor, ...]:
-        """Return log p_y (B, 1, *spatial); sums of p_y by y, sums of p or p^2, and numbers of voxels by y, all (B, K).
+        """Return log p_y (B, 1, *spatial); sums of p_y by y, sums of p or p^2, and numbers of
+        voxels by y, all (B, K).
 
         Args:
             ctx: What the gradient needs.
@@ -126,7 +128,9 @@ class Softmax:
     def read(
         cls, logits: torch.Tensor, label: torch.Tensor, ignore_label: int | None, squares: bool
     ) -> Softmax:
-        """Return the view of logits (B, K, *spatial) and integer labels (B, 1, *spatial); `squares` sums p^2."""
+        """Return the view of logits (B, K, *spatial) and integer labels (B, 1, *spatial); `squares`
+        sums p^2.
+        """
         seen, label = None, label.long()
         if ignore_label is not None:
             seen = label != ignore_label
@@ -164,7 +168,8 @@ class Sigmoid:
         probabilities: (B, R, *spatial), 0 at ignored voxels.
         truth: bool (B, R, *spatial), False at ignored voxels.
         seen: bool (B, 1, *spatial), False at ignored voxels; None when all voxels count.
-        log_truth: Log-probability of the truth, inside or outside (B, R, *spatial), 0 at ignored voxels.
+        log_truth: Log-probability of the truth, inside or outside (B, R, *spatial), 0 at ignored
+            voxels.
         squares: Sum squared probabilities.
     """
 
@@ -178,9 +183,11 @@ class Sigmoid:
     def read(
         cls, logits: torch.Tensor, maps: torch.Tensor, ignore_label: int | None, squares: bool
     ) -> Sigmoid:
-        """Return the view of logits (B, R, *spatial) and binary maps (B, R, *spatial); `squares` sums p^2.
+        """Return the view of logits (B, R, *spatial) and binary maps (B, R, *spatial); `squares`
+        sums p^2.
 
-        With an ignore label the maps have one channel more, the last: true where voxels do not count.
+        With an ignore label the maps have one channel more, the last: true where voxels do not
+        count.
         """
         truth = maps.bool()
         probabilities = logits.sigmoid()

@@ -1,4 +1,6 @@
-"""How well soft predictions overlap with the truth, 1 is best: Dice, Tversky and relatives (spec: training, section 2)."""
+"""How well soft predictions overlap with the truth, 1 is best: Dice, Tversky and relatives (spec:
+training, section 2).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,18 @@ _NO_DIVISION_BY_ZERO = 1e-8
 
 
 def tversky(sums: ClassSums, smooth: float, alpha: float = 0.5, beta: float = 0.5) -> torch.Tensor:
-    """Return (2 tp + smooth) / (2 tp + 2 alpha fp + 2 beta fn + smooth + 1e-8), (B, K); with 0.5 and 0.5 the soft Dice."""
+    """Return (2 tp + smooth) / (2 tp + 2 alpha fp + 2 beta fn + smooth + 1e-8), (B, K); with 0.5
+    and 0.5 the soft Dice.
+    """
     tp = sums.both
     fp, fn = sums.predicted - tp, sums.true - tp
     return (2 * tp + smooth) / (2 * (tp + alpha * fp + beta * fn) + smooth + _NO_DIVISION_BY_ZERO)
 
 
 def squared_dice(sums: ClassSums, smooth: float) -> torch.Tensor:
-    """Return 2 (tp + smooth) / (sum of p^2 + sum of g + smooth), (B, K); expects the sums of squares."""
+    """Return 2 (tp + smooth) / (sum of p^2 + sum of g + smooth), (B, K); expects the sums of
+    squares.
+    """
     size = sums.predicted + sums.true
     return 2 * (sums.both + smooth) / (size + smooth + _NO_DIVISION_BY_ZERO)
 
@@ -31,7 +37,9 @@ def generalised_dice(sums: ClassSums, smooth: float) -> torch.Tensor:
 
 
 def mcc(sums: ClassSums, smooth: float) -> torch.Tensor:
-    """Return Matthews correlation coefficients (B, K); 0 without gradient for a class with no voxel or with all of them."""
+    """Return Matthews correlation coefficients (B, K); 0 without gradient for a class with no voxel
+    or with all of them.
+    """
     n = sums.voxels.clamp(min=1)
     constant = (sums.true == 0) | (sums.true == sums.voxels)
     tp, fp, fn = sums.both / n, (sums.predicted - sums.both) / n, (sums.true - sums.both) / n

@@ -13,8 +13,8 @@ def at_resolution(array: torch.Tensor, like: str, shape: Sequence[int]) -> torch
 
     Args:
         array: float32 like images, integers like labels.
-        like: `image` is averaged over what a coarse voxel covers; `label` takes the voxel in its middle, f * i + f // 2 for a
-            factor f, as labels do.
+        like: `image` is averaged over what a coarse voxel covers; `label` takes the voxel in its
+            middle, f * i + f // 2 for a factor f, as labels do.
         shape: Of the coarse grid, voxels; the array's own shape returns the array itself.
     """
     if tuple(array.shape[2:]) == tuple(shape):

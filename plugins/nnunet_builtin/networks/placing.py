@@ -9,7 +9,8 @@ from nnunet_builtin.networks.cpu.acceleration import accelerate
 
 
 def placed(network: torch.nn.Module, runtime: ResolvedRuntime, dimensions: int) -> torch.nn.Module:
-    """Move a network to the device, weights of convolutions in the memory order of its features, and accelerate it.
+    """Move a network to the device, weights of convolutions in the memory order of its features,
+    and accelerate it.
 
     Args:
         network: As it was built; it is changed in place.

@@ -21,17 +21,19 @@ Norm = Literal["instance", "batch", "group", "frn", "none"]
 
 @dataclass
 class PlainUNet:
-    """Builds the U-Net of nnU-Net v1: strided convolutions down, transposed convolutions up, a head per resolution.
+    """Builds the U-Net of nnU-Net v1: strided convolutions down, transposed convolutions up, a head
+    per resolution.
 
     Args:
         negative_slope: Of the leaky ReLU; 0 is a ReLU.
-        norm: `instance`, `batch`, `group` (8 groups), `frn` (filter response norm with its thresholded linear unit in the
-            place of the activation) or `none`.
+        norm: `instance`, `batch`, `group` (8 groups), `frn` (filter response norm with its
+            thresholded linear unit in the place of the activation) or `none`.
         activation: `leaky_relu`, `gelu` or `mish`; without effect for `norm=frn`.
         norm_last: Norm after the activation instead of before it.
         head_bias: Biases in the heads.
-        layout: `v1`, or `v2`: biases in transposed convolutions and heads, and decoder kernels of the own resolution
-            instead of the next coarser one. Weights of either nnU-Net fit their layout whole.
+        layout: `v1`, or `v2`: biases in transposed convolutions and heads, and decoder kernels of
+            the own resolution instead of the next coarser one. Weights of either nnU-Net fit their
+            layout whole.
     """
 
     negative_slope: NonNegativeFloat = 0.01
@@ -85,6 +87,7 @@ def check_groups(norm: str, spec: NetworkSpec) -> None:
     ]
     if norm == "group" and odd:
         raise UsageError(
-            f"network.norm=group has {GROUPS} groups, but the network has stages with {odd[0]} features. Plan with a "
+            f"network.norm=group has {GROUPS} groups, but the network has stages with {odd[0]} "
+            "features. Plan with a "
             f"multiple of {GROUPS}: --set planner.base_features=..."
         )

@@ -13,9 +13,11 @@ from nnunet_core.data.plans import NetworkSpec
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with norms around an activation; their result is added to the input, and activated.
+    """Two convolutions with norms around an activation; their result is added to the input, and
+    activated.
 
-    Where resolution or features change, the input goes through a convolution with kernels of 1, and a norm.
+    Where resolution or features change, the input goes through a convolution with kernels of 1, and
+    a norm.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class ResidualEncoderUNet(UNet):
     def encoder_stage(
         self, spec: NetworkSpec, stage: int, inputs: int, stride: Sequence[int], style: Style
     ) -> nn.Sequential:
-        """Return the residual blocks of a resolution; the finest begins with a convolution that makes its features."""
+        """Return the residual blocks of a resolution; the finest begins with a convolution that
+        makes its features.
+        """
         features, kernel, ones = (
             spec.features(stage),
             spec.conv_kernels[stage],

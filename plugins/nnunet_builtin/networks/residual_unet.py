@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class ResidualUNet:
-    """Builds v1's U-Net with a residual encoder: more convolutions in the encoder, one per stage in the decoder.
+    """Builds v1's U-Net with a residual encoder: more convolutions in the encoder, one per stage in
+    the decoder.
 
     The planner's `convs_per_stage` has no effect on it.
 
@@ -51,8 +52,8 @@ class ResidualUNet:
         """Return the network (contracts.NetworkBuilder), initialised as v1 initialises it.
 
         Raises:
-            UsageError: The plans have more resolutions than `blocks`, or features that cannot be grouped; zero_init
-                without a norm.
+            UsageError: The plans have more resolutions than `blocks`, or features that cannot be
+                grouped; zero_init without a norm.
         """
         from nnunet_builtin.networks.residual import ResidualEncoderUNet, begin_as_identity
         from nnunet_builtin.networks.style import Style
@@ -61,7 +62,8 @@ class ResidualUNet:
         check_groups(self.norm, spec)
         if self.zero_init and self.norm == "none":
             raise UsageError(
-                "network.zero_init begins with the last norm of each block; network.norm=none has none."
+                "network.zero_init begins with the last norm of each block; network.norm=none has "
+                "none."
             )
         style = Style(
             norm=self.norm,
@@ -88,7 +90,8 @@ class ResidualUNet:
         resolutions = len(spec.conv_kernels)
         if resolutions > len(self.blocks):
             raise UsageError(
-                f"network.blocks={list(self.blocks)} has {len(self.blocks)} numbers; this network has {resolutions} resolutions. "
+                f"network.blocks={list(self.blocks)} has {len(self.blocks)} numbers; this network "
+                f"has {resolutions} resolutions. "
                 "Give one number per resolution."
             )
         return self.blocks[:resolutions]

@@ -1,4 +1,6 @@
-"""Names of a U-Net's tensors in the state dicts of nnU-Net v1 and v2, and here (docs: reference/state-dicts)."""
+"""Names of a U-Net's tensors in the state dicts of nnU-Net v1 and v2, and here (docs:
+reference/state-dicts).
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ def from_v1(state: Mapping[str, torch.Tensor]) -> State:
 
 
 def from_v2(state: Mapping[str, torch.Tensor]) -> State:
-    """Return the tensors of a v2 state dict (`PlainConvUNet`) under the names of `network.UNet`, each once.
+    """Return the tensors of a v2 state dict (`PlainConvUNet`) under the names of `network.UNet`,
+    each once.
 
     Raises:
         UsageError: A name that v2's plain U-Net does not have, as those of residual encoders.
@@ -96,17 +99,19 @@ def to_v1(state: Mapping[str, torch.Tensor]) -> State:
     extra = [name for name in renamed if re.match(r"(tu|seg_outputs)\.\d+\.bias$", name)]
     if used := [name for name in extra if renamed[name].any()]:
         raise UsageError(
-            f"This network has no equal in nnU-Net v1, whose transposed convolutions and heads have no bias: {', '.join(used)} "
+            "This network has no equal in nnU-Net v1, whose transposed convolutions and heads "
+            f"have no bias: {', '.join(used)} "
             "are not 0. Train with network.layout=v1 for models that v1 can load."
         )
     return {name: tensor for name, tensor in renamed.items() if name not in extra}
 
 
 def to_v2(state: Mapping[str, torch.Tensor]) -> State:
-    """Return the state dict of a `network.UNet` under v2's names, with the second and third names that v2 has for tensors.
+    """Return the state dict of a `network.UNet` under v2's names, with the second and third names
+    that v2 has for tensors.
 
-    Biases that the network does not have are 0. With kernels that differ between resolutions, only networks of the layout
-    `v2` have the shapes of v2's.
+    Biases that the network does not have are 0. With kernels that differ between resolutions, only
+    networks of the layout `v2` have the shapes of v2's.
     """
 
     def name_of(match: re.Match[str]) -> str:
@@ -126,7 +131,9 @@ def to_v2(state: Mapping[str, torch.Tensor]) -> State:
 
 
 def _v2_names(name: str) -> Iterator[str]:
-    """Yield every name that v2 has for a tensor: blocks list their layers twice, and the decoder holds the encoder."""
+    """Yield every name that v2 has for a tensor: blocks list their layers twice, and the decoder
+    holds the encoder.
+    """
     for own in dict.fromkeys(
         (name, name.replace(".conv.", ".all_modules.0.").replace(".norm.", ".all_modules.1."))
     ):
@@ -150,7 +157,8 @@ def _to(
         part, _, rest = name.partition(".")
         if match is None and part not in others:
             raise UsageError(
-                f"'{name}' is no tensor of a plain U-Net; only those have names in nnU-Net v1 and v2."
+                f"'{name}' is no tensor of a plain U-Net; only those have names in nnU-Net v1 and "
+                "v2."
             )
         renamed[f"{others[part]}.{rest}" if match is None else name_of(match)] = tensor
     return renamed
@@ -161,6 +169,7 @@ def _renamed(name: str, rules: tuple[tuple[str, str], ...], version: str) -> str
         if re.match(pattern, name):
             return re.sub(pattern, replacement, name)
     raise UsageError(
-        f"'{name}' is no tensor of a plain U-Net of nnU-Net {version}. Networks with other layers (residual encoders) "
+        f"'{name}' is no tensor of a plain U-Net of nnU-Net {version}. Networks with other layers "
+        "(residual encoders) "
         "cannot be taken over."
     )

@@ -14,7 +14,8 @@ class Style:
 
     Attributes:
         norm, activation, negative_slope, norm_last: See `plain_unet.PlainUNet`.
-        own_kernels: Kernels of a decoder stage are those of its resolution, instead of the next coarser one.
+        own_kernels: Kernels of a decoder stage are those of its resolution, instead of the next
+            coarser one.
         upsampling_bias, head_bias: Biases in transposed convolutions and in heads.
         residual_blocks: Per resolution, of a residual encoder.
     """

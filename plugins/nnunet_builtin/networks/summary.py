@@ -1,4 +1,6 @@
-"""What a training shows of its network: a table of layers, and a drawing of the U-Net (spec: network, section 2)."""
+"""What a training shows of its network: a table of layers, and a drawing of the U-Net (spec:
+network, section 2).
+"""
 
 from __future__ import annotations
 
@@ -90,15 +92,17 @@ def network_table(network: nn.Module, shape: Sequence[int]) -> str:
         (weights + 2 * trained) * _BYTES,
         statistics.total_output_bytes // 2,
     )  # it counts gradients too
+    size = " x ".join(map(str, shape))
     lines = [
-        f"{type(network).__name__}, batch {' x '.join(map(str, shape))} (samples, channels, voxels)",
+        f"{type(network).__name__}, batch {size} (samples, channels, voxels)",
         "",
         str(statistics).partition("Total params")[0],
         f"parameters: {weights:,}, trained: {trained:,}",
         f"multiplications of a forward pass: {statistics.total_mult_adds:,}",
         f"memory of a training in float32, estimated: {(kept + maps) / 1e9:.2f} GB",
         f"  weights, gradients and momentum: {kept / 1e9:.2f} GB",
-        f"  feature maps of the batch, kept for the gradients: {maps / 1e9:.2f} GB; about half in mixed precision",
+        f"  feature maps of the batch, kept for the gradients: {maps / 1e9:.2f} GB; about half in "
+        "mixed precision",
     ]
     return "\n".join(lines)
 
@@ -119,7 +123,8 @@ def network_picture(
     batch_size: int,
     heads: int | None = None,
 ) -> None:
-    """Draw the U-Net of a specification: features, shape and kernels of each stage, strides, skips and heads.
+    """Draw the U-Net of a specification: features, shape and kernels of each stage, strides, skips
+    and heads.
 
     Args:
         spec: The network.
@@ -137,7 +142,8 @@ def network_picture(
     for box in (layout.image, *layout.encoder, *layout.decoder, *layout.heads):
         box.draw(axes)
     _connect(axes, layout, spec)
-    title = f"U-Net for {spec.dimensions}D patches of {_times(patch_size)} voxels, batch size {batch_size}"
+    patches = f"{spec.dimensions}D patches of {_times(patch_size)} voxels"
+    title = f"U-Net for {patches}, batch size {batch_size}"
     style: dict[str, Any] = {"ha": "center", "va": "center", "color": _INK}
     axes.text(layout.width / 2, layout.height - 0.3, title, fontsize=12, fontweight="bold", **style)
     note = "box: features, size in voxels; below: convolutions, each with norm and activation"
@@ -183,7 +189,9 @@ class _Box:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything is; resolution 0, the finest, is on top, and the bottleneck is the last of the encoder."""
+    """Where everything is; resolution 0, the finest, is on top, and the bottleneck is the last of
+    the encoder.
+    """
 
     width: float
     height: float

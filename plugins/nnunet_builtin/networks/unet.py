@@ -128,7 +128,8 @@ class UNet(nn.Module):
         style: Norm, activation and layout.
 
     Attributes:
-        deep_supervision: Return the logits of every resolution; False returns the full-resolution tensor alone.
+        deep_supervision: Return the logits of every resolution; False returns the full-resolution
+            tensor alone.
         encoder: Blocks per resolution, finest first, bottleneck last.
         upsampling, decoder, heads: Per resolution, from the bottleneck upwards.
     """
@@ -210,7 +211,9 @@ def _blocks(
 
 
 def initialise(module: nn.Module) -> None:
-    """Kaiming normal for convolutions and transposed ones, 0 for their biases (spec: network, section 4)."""
+    """Kaiming normal for convolutions and transposed ones, 0 for their biases (spec: network,
+    section 4).
+    """
     if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight, a=_INITIAL_SLOPE)
         if module.bias is not None:

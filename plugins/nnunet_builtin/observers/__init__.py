@@ -1,1 +1,3 @@
-"""Observers that show trainings in TensorBoard, Weights & Biases and MLflow; each is a plugin of its own."""
+"""Observers that show trainings in TensorBoard, Weights & Biases and MLflow; each is a plugin of
+its own.
+"""

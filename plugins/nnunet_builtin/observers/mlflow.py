@@ -30,7 +30,8 @@ class MlflowLog:
 
     @classmethod
     def open(cls, library: Any, record: FoldRecord, folder: Path) -> MlflowLog:
-        """Start the run of a fold, or go on with it: a training that goes on goes on in the same run.
+        """Start the run of a fold, or go on with it: a training that goes on goes on in the same
+        run.
 
         Args:
             library: `mlflow`.
@@ -63,7 +64,9 @@ class MlflowLog:
 
 
 def _experiment(client: Any, name: str) -> str:
-    """Return the id of an experiment; folds that start at the same time may all find none, and one creates it."""
+    """Return the id of an experiment; folds that start at the same time may all find none, and one
+    creates it.
+    """
     found = client.get_experiment_by_name(name)
     if found is None:
         try:

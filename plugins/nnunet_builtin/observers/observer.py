@@ -72,7 +72,9 @@ class Observer:
     def nnunet_run_finished(
         self, record: FoldRecord, folder: Path, summary: Mapping[str, object]
     ) -> None:
-        """Write the scores of the fold's validation; a fold that only had to be validated is opened for it."""
+        """Write the scores of the fold's validation; a fold that only had to be validated is opened
+        for it.
+        """
         if self.name in asked_names() and folder not in self._logs:
             self._open(record, folder)
         log = self._logs.pop(folder, None)
@@ -105,7 +107,9 @@ def check_names() -> None:
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, float]:
-    """Return the finite numbers of nested mappings and lists; keys are joined by '/', elements counted from 1."""
+    """Return the finite numbers of nested mappings and lists; keys are joined by '/', elements
+    counted from 1.
+    """
     found: dict[str, float] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -145,6 +149,7 @@ def _imported(library: str, name: str) -> Any:
         return importlib.import_module(library)
     except ImportError as error:
         raise PluginError(
-            f"{VARIABLE} asks for {name}, which cannot be imported ({error}). Run: pip install 'nnunet-core[{name}]'. "
+            f"{VARIABLE} asks for {name}, which cannot be imported ({error}). Run: pip install "
+            f"'nnunet-core[{name}]'. "
             "This fold is not logged there."
         ) from error

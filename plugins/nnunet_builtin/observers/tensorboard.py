@@ -17,7 +17,8 @@ FOLDER = "tensorboard"
 
 
 class TensorBoardLog:
-    """Event files of one fold; those of a training that went on lie side by side, and are shown as one.
+    """Event files of one fold; those of a training that went on lie side by side, and are shown as
+    one.
 
     Args:
         library: `torch.utils.tensorboard`.
@@ -33,7 +34,9 @@ class TensorBoardLog:
         self._epoch = 0
 
     def write(self, values: Mapping[str, float], epoch: int) -> None:
-        """Add a point to each curve; points that a killed training left at this epoch or later are hidden."""
+        """Add a point to each curve; points that a killed training left at this epoch or later are
+        hidden.
+        """
         writer, self._epoch = self._opened(epoch), epoch
         for name, value in values.items():
             writer.add_scalar(name, value, epoch)

@@ -1,4 +1,6 @@
-"""Weights & Biases: one run per fold; WANDB_PROJECT, WANDB_MODE and its other variables count as usual."""
+"""Weights & Biases: one run per fold; WANDB_PROJECT, WANDB_MODE and its other variables count as
+usual.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ class WandbLog:
 
     @classmethod
     def open(cls, library: Any, record: FoldRecord, folder: Path) -> WandbLog:
-        """Start the run of a fold, or go on with it: a training that goes on goes on in the same run.
+        """Start the run of a fold, or go on with it: a training that goes on goes on in the same
+        run.
 
         Args:
             library: `wandb`.

@@ -18,7 +18,9 @@ def sheet(
     output: Annotated[Path, typer.Argument(help="PNG to write.", show_default=False)],
     workspace: o.WorkspaceOption = None,
 ) -> None:
-    """Draw every training case with its labels, through the slice that shows most of them, to one PNG."""
+    """Draw every training case with its labels, through the slice that shows most of them, to one
+    PNG.
+    """
     data = open_dataset(dataset, o.workspace_of(workspace).raw, o.registry_of(context))
     contact_sheet((data.load(case) for case in data.training), output, data.labels)
     typer.echo(f"contact sheet: {output}", err=True)

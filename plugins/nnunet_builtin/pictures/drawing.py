@@ -1,7 +1,8 @@
 """Pictures: predictions over images, contact sheets of datasets; PNG files, written atomically.
 
-Matplotlib is imported on first use and only through figure objects: no window, no global state. When the direction of
-the image is given, slices are shown the way radiologists read them: patient left on the right side, front up, head up.
+Matplotlib is imported on first use and only through figure objects: no window, no global state.
+When the direction of the image is given, slices are shown the way radiologists read them: patient
+left on the right side, front up, head up.
 """
 
 from __future__ import annotations
@@ -61,10 +62,12 @@ def overlay_picture(
     labels: Labels,
     direction: Sequence[float] | None = None,
 ) -> None:
-    """Draw an image, its reference and its prediction side by side, through the slices that show most labels.
+    """Draw an image, its reference and its prediction side by side, through the slices that show
+    most labels.
 
-    Isotropic volumes are cut along the three axes, anisotropic ones three times across their coarse axis, single slices
-    are shown as they are. Lengths are in mm on both axes. The outline of the reference is white on the prediction.
+    Isotropic volumes are cut along the three axes, anisotropic ones three times across their coarse
+    axis, single slices are shown as they are. Lengths are in mm on both axes. The outline of the
+    reference is white on the prediction.
 
     Args:
         image: One channel (Z, Y, X).
@@ -74,7 +77,8 @@ def overlay_picture(
         path: PNG to write.
         spacing: mm, axis order (z, y, x).
         labels: For names and Dice.
-        direction: Row-major 3x3 matrix in SimpleITK order, to show the patient upright; None shows the array as it is.
+        direction: Row-major 3x3 matrix in SimpleITK order, to show the patient upright; None shows
+            the array as it is.
     """
     maps = {"reference": reference, "prediction": prediction}
     known = {name: array for name, array in maps.items() if array is not None}
@@ -96,7 +100,8 @@ def overlay_picture(
 def contact_sheet(
     cases: Iterable[Case], path: Path, labels: Labels, columns: int | None = None
 ) -> None:
-    """Draw every case small, through the slice with most foreground, with its labels in colour and its name.
+    """Draw every case small, through the slice with most foreground, with its labels in colour and
+    its name.
 
     Args:
         cases: Read one after the other; only one slice of each is kept.
@@ -124,7 +129,9 @@ def contact_sheet(
 
 @dataclass(frozen=True)
 class _Volume:
-    """Arrays (Z, Y, X): z from feet to head, y from front to back, x from right to left, as far as that is known."""
+    """Arrays (Z, Y, X): z from feet to head, y from front to back, x from right to left, as far as
+    that is known.
+    """
 
     image: np.ndarray
     maps: tuple[np.ndarray, ...]
@@ -162,7 +169,9 @@ class _Volume:
         return plane if axis == 0 else plane[::-1]
 
     def foreground(self, axis: int) -> np.ndarray:
-        """Return how much each slice along an axis shows: the sum over maps and labels of area / largest area."""
+        """Return how much each slice along an axis shows: the sum over maps and labels of area /
+        largest area.
+        """
         shown = np.zeros(self.image.shape[axis])
         for array in self.maps:
             highest = int(array.max(initial=0))
@@ -273,7 +282,9 @@ def _outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
 
 
 def _annotate(axes: Axes, volume: _Volume, axis: int, index: int) -> None:
-    """Write on a view the anatomical directions and the number of the slice, from feet, front or right."""
+    """Write on a view the anatomical directions and the number of the slice, from feet, front or
+    right.
+    """
     from matplotlib.patheffects import withStroke
 
     notes = []
@@ -300,7 +311,9 @@ def _annotate(axes: Axes, volume: _Volume, axis: int, index: int) -> None:
 
 @dataclass(frozen=True)
 class _Legend:
-    """What is written below a picture: (colour, or None for an outline; text) per entry, and a line of text above."""
+    """What is written below a picture: (colour, or None for an outline; text) per entry, and a line
+    of text above.
+    """
 
     entries: tuple[tuple[str | None, str], ...]
     line: str = ""
@@ -312,7 +325,9 @@ class _Legend:
         reference: np.ndarray | None = None,
         prediction: np.ndarray | None = None,
     ) -> _Legend:
-        """Name the labels that occur, with the Dice of the whole volume where both maps are known."""
+        """Name the labels that occur, with the Dice of the whole volume where both maps are
+        known.
+        """
         maps = [array for array in (reference, prediction) if array is not None]
         present = (
             np.unique(np.concatenate([np.unique(array) for array in maps]))
@@ -400,7 +415,9 @@ def _ignored(labels: Labels) -> tuple[int, ...]:
 
 
 def _window(image: np.ndarray) -> tuple[float, float]:
-    """Return the intensities that become black and white, from what is brighter than the image's background."""
+    """Return the intensities that become black and white, from what is brighter than the image's
+    background.
+    """
     step = max(1, int((image.size / 1e6) ** (1 / 3)))
     sample = image[::step, ::step, ::step]
     body = sample[sample > sample.min()]

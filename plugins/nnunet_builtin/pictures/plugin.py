@@ -1,4 +1,6 @@
-"""The plugin `pictures`: draws validation cases when a fold is validated, and datasets when it is asked to."""
+"""The plugin `pictures`: draws validation cases when a fold is validated, and datasets when it is
+asked to.
+"""
 
 from __future__ import annotations
 

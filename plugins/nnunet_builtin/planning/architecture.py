@@ -23,7 +23,9 @@ class Topology:
 
 
 def topology(spacing: Iterable[float], patch_size: Iterable[int]) -> Topology:
-    """Return pooling and kernels for a spacing (mm) and a patch size (voxels); not a voxel of it need be divisible."""
+    """Return pooling and kernels for a spacing (mm) and a patch size (voxels); not a voxel of it
+    need be divisible.
+    """
     s = [float(v) for v in spacing]
     p = [int(v) for v in patch_size]
     axes = range(len(s))

@@ -47,7 +47,8 @@ def configuration_of(
     flat = len(patch_size) == 3 and max(patch_size) / patch_size[0] > ANISOTROPY
     if flat:
         notes.append(
-            f"the patch is more than {ANISOTROPY} times longer than thick: it is rotated in plane only"
+            f"the patch is more than {ANISOTROPY} times longer than thick: it is rotated in plane "
+            "only"
         )
     if max_batch_size is not None and max_batch_size < batch_size:
         notes.append(
@@ -70,7 +71,9 @@ def configuration_of(
 
 
 def cascade_of(fullres: Configuration, foreground: int) -> Configuration:
-    """Return the second stage of a cascade: full resolution, and a channel per foreground class of the first (section 8)."""
+    """Return the second stage of a cascade: full resolution, and a channel per foreground class of
+    the first (section 8).
+    """
     inputs = fullres.network.input_channels + foreground
     network = fullres.network.model_copy(update={"input_channels": inputs})
     return fullres.model_copy(update={"previous": "3d_lowres", "network": network})

@@ -1,4 +1,6 @@
-"""Read every training case once and describe it for planning (spec: fingerprint, sections 1 to 3)."""
+"""Read every training case once and describe it for planning (spec: fingerprint, sections 1 to
+3).
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,15 @@ _MOST_SAMPLES = 20_000
 
 
 class Fingerprinting:
-    """The first half of a planner. It stands in this file because a fingerprint is made anew when its file changes."""
+    """The first half of a planner. It stands in this file because a fingerprint is made anew when
+    its file changes.
+    """
 
     def fingerprint(
         self, dataset: Dataset, workers: Workers, progress: Callable[[str], None] | None = None
     ) -> Fingerprint:
-        """Read every training case once and describe it (contracts.Planner; spec: fingerprint, section 3).
+        """Read every training case once and describe it (contracts.Planner; spec: fingerprint,
+        section 3).
 
         Args:
             dataset: Its cases are read, checked and cropped one by one.
@@ -60,7 +65,9 @@ class Fingerprinting:
 
 
 def statistics(values: np.ndarray) -> IntensityStatistics:
-    """Describe the foreground intensities of one channel, float32 (n,); NaN throughout when there are none (section 3)."""
+    """Describe the foreground intensities of one channel, float32 (n,); NaN throughout when there
+    are none (section 3).
+    """
     if values.size == 0:
         names = IntensityStatistics.model_fields
         return IntensityStatistics(**dict.fromkeys(names, math.nan))
@@ -79,7 +86,9 @@ def statistics(values: np.ndarray) -> IntensityStatistics:
 def _describe(
     dataset: Dataset, most: int | None, files: CaseFiles
 ) -> tuple[CaseFingerprint, list[np.ndarray]]:
-    """Return a case's fingerprint and, per channel, every tenth foreground intensity in C order, or `most` of them."""
+    """Return a case's fingerprint and, per channel, every tenth foreground intensity in C order, or
+    `most` of them.
+    """
     case = dataset.load(files)
     images, label, box = crop(case)
     sizes = tuple(stop - start for start, stop in box)

@@ -12,7 +12,8 @@ from nnunet_core.data.plans import Normalization
 if TYPE_CHECKING:
     from nnunet_core.data.fingerprint import Fingerprint
 
-#: Normalisation by channel name; z-score for every other name (spec: planning, section 3; names of v1 and v2).
+#: Normalisation by channel name; z-score for every other name (spec: planning, section 3; names of
+#: v1 and v2).
 SCHEMES: Mapping[str, str] = {
     "CT": "CT",
     "ct": "CT",
@@ -27,7 +28,9 @@ _MASK_BELOW = 0.75
 def normalization(
     fingerprint: Fingerprint, schemes: Mapping[str, str] = SCHEMES
 ) -> tuple[Normalization, ...]:
-    """Return the scheme of each channel from its name (spec: planning, section 3; fingerprint, section 4)."""
+    """Return the scheme of each channel from its name (spec: planning, section 3; fingerprint,
+    section 4).
+    """
     cropped = float(np.median([case.size_reduction for case in fingerprint.cases])) < _MASK_BELOW
     statistics = fingerprint.intensities or (None,) * len(fingerprint.channels)
     chosen = []
@@ -42,7 +45,8 @@ def normalization(
 def unknown_names(fingerprint: Fingerprint, schemes: Mapping[str, str] = SCHEMES) -> list[str]:
     """Return a note for each channel whose name stands for no scheme."""
     return [
-        f"channel {index} '{name}' is normalised by z-score, as every name without a scheme of its own; "
+        f"channel {index} '{name}' is normalised by z-score, as every name without a scheme of its "
+        "own; "
         f"another one: --set preprocessor.normalization.{index}=CT"
         for index, name in enumerate(fingerprint.channels)
         if name not in schemes

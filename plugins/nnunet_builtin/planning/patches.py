@@ -1,4 +1,6 @@
-"""Patch sizes: where the search begins, what fits, and how a patch gets smaller (spec: planning, sections 6 and 7)."""
+"""Patch sizes: where the search begins, what fits, and how a patch gets smaller (spec: planning,
+sections 6 and 7).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ SHRUNK = "GPU memory limits the patch size"
 
 @dataclass(frozen=True)
 class Grid:
-    """The dataset at the spacing of one network, along the axes that its patches have: three, or the two of a slice.
+    """The dataset at the spacing of one network, along the axes that its patches have: three, or
+    the two of a slice.
 
     Attributes:
         spacing: mm, (D,), in the axis order of the network.
@@ -60,7 +63,8 @@ class Candidate:
         return math.prod(self.patch_size)
 
 
-#: A wished patch size, (D,) voxels -> the candidate of at least that size that the network can take.
+#: A wished patch size, (D,) voxels -> the candidate of at least that size that the network can
+#: take.
 Propose = Callable[[Sequence[float] | np.ndarray], Candidate]
 
 
@@ -71,7 +75,9 @@ def rounded_up(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, ...]:
 
 
 def equal_edges(grid: Grid) -> np.ndarray:
-    """Return 512 voxels on the coarsest axis and as many mm on the others, within the median case (section 6)."""
+    """Return 512 voxels on the coarsest axis and as many mm on the others, within the median case
+    (section 6).
+    """
     inverse = 1 / grid.spacing
     inverse = inverse / inverse.mean()
     return np.minimum(np.round(inverse * (1 / inverse.min() * _EDGE)), grid.shape).astype(int)
@@ -87,7 +93,8 @@ def lengths(patch: np.ndarray, grid: Grid, by: Literal["relative", "mm", "voxels
 
 
 def shorter(found: Candidate, length: np.ndarray, propose: Propose) -> np.ndarray:
-    """Return a patch whose longest axis is a divisor shorter; of axes of equal length the last one (section 6).
+    """Return a patch whose longest axis is a divisor shorter; of axes of equal length the last one
+    (section 6).
 
     Raises:
         UsageError: No axis is longer than its divisor.
@@ -96,19 +103,24 @@ def shorter(found: Candidate, length: np.ndarray, propose: Propose) -> np.ndarra
     can_shrink = sizes > found.divisor  # v1 shortens thin axes to nothing, and fails
     if not can_shrink.any():
         raise UsageError(
-            f"The network needs {found.memory / 1e9:.3g} GB for its smallest patch {found.patch_size}, more than the planner "
-            "allows. Plan with more memory (--set planner.gpu_memory_gb=...) or choose a smaller network."
+            f"The network needs {found.memory / 1e9:.3g} GB for its smallest patch "
+            f"{found.patch_size}, more than the planner "
+            "allows. Plan with more memory (--set planner.gpu_memory_gb=...) or choose a smaller "
+            "network."
         )
     axis = int(np.argsort(np.where(can_shrink, length, -1), kind="stable")[-1])
     tried = sizes.copy()
     tried[axis] -= found.divisor[axis]
-    # the shorter patch may be pooled less; v1 then takes away only what that network is divisible by
+    # the shorter patch may be pooled less; v1 then takes away only what that network is divisible
+    # by
     sizes[axis] -= propose(tried).divisor[axis]
     return sizes
 
 
 def batch_size_3d(grid: Grid, found: Candidate, budget: float) -> tuple[int, str]:
-    """Return how many patches fit, two at least and 5 % of the dataset at most, and which limit decided (section 6)."""
+    """Return how many patches fit, two at least and 5 % of the dataset at most, and which limit
+    decided (section 6).
+    """
     fitting = math.floor(max(budget / found.memory, 1) * 2)
     return _within(fitting, max(_share(grid, found), 2))
 

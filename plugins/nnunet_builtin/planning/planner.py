@@ -28,7 +28,8 @@ from nnunet_core.errors import UsageError, nearest
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 _CONVS_2D = 2
-#: What v1 counts with in 2D, though it builds networks of `base_features` and MAX_FEATURES (spec: planning, section 7).
+#: What v1 counts with in 2D, though it builds networks of `base_features` and MAX_FEATURES (spec:
+#: planning, section 7).
 _COUNTED_BASE_2D = 30
 _COUNTED_MOST_2D = 512
 
@@ -38,16 +39,17 @@ class PlannerV21(Fingerprinting, PlanningSteps):
     """Plans configurations as nnU-Net v2.1 (spec: planning).
 
     Args:
-        gpu_memory_gb: GPU memory that 3D patches are sized for; 2D plans do not depend on it. 8 and 16 hold v1's own
-            constants, which are not quite proportional; every other value is.
-        configurations: Which of 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres to plan; None plans all that apply.
+        gpu_memory_gb: GPU memory that 3D patches are sized for; 2D plans do not depend on it. 8 and
+            16 hold v1's own constants, which are not quite proportional; every other value is.
+        configurations: Which of 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres to plan; None plans
+            all that apply.
         max_batch_size: Upper limit of every batch size.
         base_features: Features at full resolution.
         convs_per_stage: Convolutions per resolution, in 3D.
         target_spacing: mm (z, y, x) of 3D networks; None derives it from the dataset.
         low_resolution: Plan 3d_lowres and the cascade where the patch covers little of a case.
-        shrink: Which axis of a 3D patch gets shorter until the network fits: the longest against the median case
-            (`relative`), in mm, or in voxels.
+        shrink: Which axis of a 3D patch gets shorter until the network fits: the longest against
+            the median case (`relative`), in mm, or in voxels.
         all_conv3: Kernels of 3 on every axis, at every resolution.
         schemes: {channel name: normalisation}; z-score for other names.
         preprocessor: Of 3D configurations.
@@ -57,8 +59,8 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         """Return the plans (contracts.Planner).
 
         Raises:
-            UsageError: `configurations` names one that this planner does not know, or the network's smallest patch does not
-                fit the memory.
+            UsageError: `configurations` names one that this planner does not know, or the network's
+                smallest patch does not fit the memory.
         """
         wanted = self._wanted()
         planned: dict[str, Configuration] = {}
@@ -130,7 +132,9 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         )
 
     def _stage(self, target: Target, network: NetworkBuilder, spacing: np.ndarray) -> Stage:
-        """Plan one network at a spacing in mm, axes as in the file (spec: planning, sections 6 and 7)."""
+        """Plan one network at a spacing in mm, axes as in the file (spec: planning, sections 6 and
+        7).
+        """
         current = spacing[list(target.transpose)]
         grid, budget = target.grid(current), self.patch_budget(target.dimensions)
         propose = functools.partial(self._candidate, target, grid, network)
@@ -147,7 +151,9 @@ class PlannerV21(Fingerprinting, PlanningSteps):
     def _candidate(
         self, target: Target, grid: Grid, network: NetworkBuilder, patch: Sequence[int]
     ) -> Candidate:
-        """Return the patch rounded up to what the network takes, and the network's memory for it."""
+        """Return the patch rounded up to what the network takes, and the network's memory for
+        it.
+        """
         wished = [round(float(size)) for size in patch]
         topology = self.choose_topology(grid.spacing, wished)
         spec = self._counted_spec(target, topology, whole=wished == grid.shape.tolist())

@@ -19,9 +19,11 @@ def median_spacing(fingerprint: Fingerprint) -> np.ndarray:
 
 
 def target_spacing(fingerprint: Fingerprint, percentile: float = 10) -> tuple[np.ndarray, str]:
-    """Return the 3D target spacing (z, y, x) in mm, and a note for people (spec: planning, section 2).
+    """Return the 3D target spacing (z, y, x) in mm, and a note for people (spec: planning, section
+    2).
 
-    It is the median. An axis that is much coarser and has far fewer voxels than the others takes a percentile of its spacings.
+    It is the median. An axis that is much coarser and has far fewer voxels than the others takes a
+    percentile of its spacings.
     """
     spacing = median_spacing(fingerprint)
     sizes = np.median([case.size for case in fingerprint.cases], axis=0)
@@ -42,7 +44,9 @@ def target_spacing(fingerprint: Fingerprint, percentile: float = 10) -> tuple[np
 
 
 def coarser(spacing: np.ndarray) -> np.ndarray:
-    """Return a spacing one step of 1 % coarser: of axes less than half as coarse as the coarsest, or of all (section 8)."""
+    """Return a spacing one step of 1 % coarser: of axes less than half as coarse as the coarsest,
+    or of all (section 8).
+    """
     finer = spacing.max() / spacing > 2
     changed = spacing.copy()
     changed[finer if finer.any() else slice(None)] *= _FINER

@@ -1,4 +1,6 @@
-"""The settings of the v2.1 planner, and the steps of planning: what a subclass of the planner replaces."""
+"""The settings of the v2.1 planner, and the steps of planning: what a subclass of the planner
+replaces.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 _FIXED = "the target spacing is planner.target_spacing"
 
-#: Bytes of a patch on a card of 8 GB, which holds two: v1's numbers of values (spec: planning, sections 1 and 11).
+#: Bytes of a patch on a card of 8 GB, which holds two: v1's numbers of values (spec: planning,
+#: sections 1 and 11).
 _BUDGET_2D = 19_739_648 * 50 / 2 * BYTES_PER_VALUE
 _BUDGET_3D = 520_000_000 * BYTES_PER_VALUE
 _BUDGET_FEATURES = 30
@@ -30,10 +33,12 @@ _BUDGET_FEATURES = 30
 
 @dataclass
 class PlanningSteps:
-    """The steps of planning; `PlannerV21` says what its settings are, and calls each step at one place.
+    """The steps of planning; `PlannerV21` says what its settings are, and calls each step at one
+    place.
 
-    Arrays hold a number per axis: in the order of the file where a step says (z, y, x), else in that of the network. What
-    chooses returns a note with it that says why, for people who read the plans; it may be empty.
+    Arrays hold a number per axis: in the order of the file where a step says (z, y, x), else in
+    that of the network. What chooses returns a note with it that says why, for people who read the
+    plans; it may be empty.
     """
 
     gpu_memory_gb: PositiveFloat = 8
@@ -49,7 +54,9 @@ class PlanningSteps:
     preprocessor: str = "default"
 
     def choose_spacing(self, fingerprint: Fingerprint, dimensions: int) -> tuple[np.ndarray, str]:
-        """Return the target spacing (z, y, x) in mm of 2D or 3D networks, and a note (spec: planning, section 2)."""
+        """Return the target spacing (z, y, x) in mm of 2D or 3D networks, and a note (spec:
+        planning, section 2).
+        """
         if dimensions == 2:
             return median_spacing(fingerprint), ""
         if self.target_spacing is not None:
@@ -57,7 +64,9 @@ class PlanningSteps:
         return target_spacing(fingerprint)
 
     def choose_axis_order(self, spacing: np.ndarray) -> tuple[int, int, int]:
-        """Return the axis permutation of networks for a target spacing; patches of 2D networks have the last two (section 3)."""
+        """Return the axis permutation of networks for a target spacing; patches of 2D networks have
+        the last two (section 3).
+        """
         return coarsest_first(spacing)
 
     def choose_normalization(self, fingerprint: Fingerprint) -> tuple[Normalization, ...]:
@@ -65,14 +74,18 @@ class PlanningSteps:
         return normalizations.normalization(fingerprint, self.schemes)
 
     def choose_topology(self, spacing: np.ndarray, patch: Sequence[int]) -> Topology:
-        """Return pooling and kernels for a patch (D,) in voxels at a spacing in mm (spec: planning, section 4)."""
+        """Return pooling and kernels for a patch (D,) in voxels at a spacing in mm (spec: planning,
+        section 4).
+        """
         found = topology(spacing, patch)
         if not self.all_conv3:
             return found
         return Topology(found.pools, tuple((3,) * len(kernel) for kernel in found.kernels))
 
     def patch_budget(self, dimensions: int) -> float:
-        """Return the bytes that training on one patch may take: half of the memory (spec: planning, sections 1 and 11)."""
+        """Return the bytes that training on one patch may take: half of the memory (spec: planning,
+        sections 1 and 11).
+        """
         if dimensions == 2:
             return _BUDGET_2D
         if self.gpu_memory_gb == 8:
@@ -80,12 +93,13 @@ class PlanningSteps:
         return _BUDGET_3D * self.gpu_memory_gb / (8.5 if self.gpu_memory_gb == 16 else 8)
 
     def choose_patch(self, grid: Grid, propose: Propose, budget: float) -> tuple[Candidate, str]:
-        """Return a patch that fits the budget, and a note: the first patch, made shorter until it fits (sections 6 and 7).
+        """Return a patch that fits the budget, and a note: the first patch, made shorter until it
+        fits (sections 6 and 7).
 
         Args:
             grid: The median case.
-            propose: Returns, for any patch size in voxels, the candidate: rounded up to what the network can take, with its
-                memory.
+            propose: Returns, for any patch size in voxels, the candidate: rounded up to what the
+                network can take, with its memory.
             budget: Bytes of training on one patch.
 
         Raises:
@@ -100,24 +114,31 @@ class PlanningSteps:
         return found, note
 
     def first_patch(self, grid: Grid) -> np.ndarray:
-        """Return the patch (D,) in voxels that the search begins with: of equal edges in mm, within the median case."""
+        """Return the patch (D,) in voxels that the search begins with: of equal edges in mm, within
+        the median case.
+        """
         if grid.dimensions == 2 or self.shrink == "voxels":
             return grid.shape
         return patches.equal_edges(grid)
 
     def axis_lengths(self, patch: np.ndarray, grid: Grid) -> np.ndarray:
-        """Return how long each axis of a patch counts (D,); the longest gets shorter, the last one in a tie (section 6)."""
+        """Return how long each axis of a patch counts (D,); the longest gets shorter, the last one
+        in a tie (section 6).
+        """
         return patches.lengths(patch, grid, "relative" if grid.dimensions == 2 else self.shrink)
 
     def choose_batch_size(self, grid: Grid, found: Candidate, budget: float) -> tuple[int, str]:
-        """Return the patches of a batch, and a note (sections 6 and 7); `max_batch_size` is applied to it."""
+        """Return the patches of a batch, and a note (sections 6 and 7); `max_batch_size` is applied
+        to it.
+        """
         rule = patches.batch_size_2d if grid.dimensions == 2 else patches.batch_size_3d
         return rule(grid, found, budget)
 
     def choose_low_resolution(
         self, target: Target, full: Stage, stage_at: Callable[[np.ndarray], Stage]
     ) -> tuple[Stage | None, str]:
-        """Return the network of 3d_lowres, or None and why there is none (spec: planning, section 8).
+        """Return the network of 3d_lowres, or None and why there is none (spec: planning, section
+        8).
 
         Args:
             target: The dataset at full resolution.
@@ -129,5 +150,7 @@ class PlanningSteps:
         return low_resolution(target, full, stage_at)
 
     def choose_configurations(self, planned: dict[str, Configuration]) -> dict[str, Configuration]:
-        """Return the configurations of the plans, in order: those that were planned; a subclass may add some, or change them."""
+        """Return the configurations of the plans, in order: those that were planned; a subclass may
+        add some, or change them.
+        """
         return planned

@@ -1,4 +1,6 @@
-"""A dataset at its target spacing, and the network that is planned for a spacing (spec: planning, sections 3 and 8)."""
+"""A dataset at its target spacing, and the network that is planned for a spacing (spec: planning,
+sections 3 and 8).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Target:
     note: str
 
     def shape_at(self, spacing: np.ndarray) -> np.ndarray:
-        """Return the voxels (3,) of the median case at a spacing in mm; both in the axis order of the network."""
+        """Return the voxels (3,) of the median case at a spacing in mm; both in the axis order of
+        the network.
+        """
         order = list(self.transpose)
         shape = np.round(self.spacing[order] / spacing * self.median[order])
         return shape.astype(int).clip(min=1)

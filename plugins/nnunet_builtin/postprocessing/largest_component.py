@@ -1,4 +1,6 @@
-"""Removal of all but the largest component, where it helped on validation (spec: postprocessing and selection, 2-3)."""
+"""Removal of all but the largest component, where it helped on validation (spec: postprocessing and
+selection, 2-3).
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ _Scores = dict[str, float]
 
 
 class LargestComponent:
-    """Keeps the largest face-connected component of the whole foreground, and of single classes, where that helped.
+    """Keeps the largest face-connected component of the whole foreground, and of single classes,
+    where that helped.
 
-    The state has the keys of v1's postprocessing.json: `for_which_classes` (labels, and lists of labels that are one
-    object, in the order of application), the mean Dice before and after as `dc_per_class_*` (null when undefined),
-    `num_samples` and `min_valid_object_sizes`. With regions, a region takes the place of a class.
+    The state has the keys of v1's postprocessing.json: `for_which_classes` (labels, and lists of
+    labels that are one object, in the order of application), the mean Dice before and after as
+    `dc_per_class_*` (null when undefined), `num_samples` and `min_valid_object_sizes`. With
+    regions, a region takes the place of a class.
 
     Args:
         threshold: The gain in mean Dice that a class needs.
@@ -36,10 +40,12 @@ class LargestComponent:
         self.threshold = threshold
 
     def fit(self, pairs: Pairs, labels: Labels) -> dict[str, Any]:
-        """Decide what to clean from (prediction, reference, geometry) of every validation case; read at most twice.
+        """Decide what to clean from (prediction, reference, geometry) of every validation case;
+        read at most twice.
 
-        First the foreground as one object: accepted if a class gains and none loses. Then, with several classes, each
-        class alone on top of that: accepted if it gains (and, with overlapping regions, no other loses).
+        First the foreground as one object: accepted if a class gains and none loses. Then, with
+        several classes, each class alone on top of that: accepted if it gains (and, with
+        overlapping regions, no other loses).
 
         Raises:
             ImageError: A prediction and its reference differ in shape.
@@ -81,7 +87,8 @@ class LargestComponent:
         entries = state.get("for_which_classes")
         if not isinstance(entries, list):
             raise StorageError(
-                f"The postprocessing state has for_which_classes = {entries!r}; it must be a list of labels and lists "
+                f"The postprocessing state has for_which_classes = {entries!r}; it must be a list "
+                "of labels and lists "
                 "of labels. Fit the postprocessing again."
             )
         limits = _minimum_sizes(state.get("min_valid_object_sizes"), entries)
@@ -95,7 +102,9 @@ class LargestComponent:
     def _score_foreground(
         self, pairs: Pairs, labels: Labels, objects: Mapping[str, Sequence[int]]
     ) -> tuple[_Scores, _Scores, int]:
-        """Return the mean Dice as predicted and with one foreground component, and the number of cases."""
+        """Return the mean Dice as predicted and with one foreground component, and the number of
+        cases.
+        """
         raw, joint = _Mean(objects), _Mean(objects)
         for prediction, reference, _ in pairs():
             counts = joint_counts(prediction, reference, labels)
@@ -111,7 +120,9 @@ class LargestComponent:
         objects: Mapping[str, Sequence[int]],
         first: Sequence[int],
     ) -> dict[str, _Scores]:
-        """Return {class: mean Dice of all classes when that class is cleaned, after `first` was cleaned jointly}."""
+        """Return {class: mean Dice of all classes when that class is cleaned, after `first` was
+        cleaned jointly}.
+        """
         means = {key: _Mean(objects) for key in objects}
         for prediction, reference, _ in pairs():
             source = keep_largest(prediction, first)
@@ -124,7 +135,9 @@ class LargestComponent:
         return {key: mean.scores() for key, mean in means.items()}
 
     def _helps(self, after: _Scores, before: _Scores) -> bool:
-        """Return whether a class gained and none lost; a class that is absent everywhere (NaN) has no say."""
+        """Return whether a class gained and none lost; a class that is absent everywhere (NaN) has
+        no say.
+        """
         gained = any(after[key] > before[key] + self.threshold for key in before)
         return gained and not any(after[key] < before[key] for key in before)
 
@@ -153,10 +166,12 @@ def keep_largest(
 
     Spec: postprocessing and selection, section 2.
 
-    Components as large as the largest stay. With `minimum_voxels`, only components smaller than that are removed.
+    Components as large as the largest stay. With `minimum_voxels`, only components smaller than
+    that are removed.
 
     Returns:
-        A cleaned copy of the integer (Z, Y, X) map, or the map itself when there is nothing to remove.
+        A cleaned copy of the integer (Z, Y, X) map, or the map itself when there is nothing to
+        remove.
     """
     mask = np.isin(segmentation, values)
     boxes = ndimage.find_objects(mask.view(np.uint8))
@@ -178,7 +193,9 @@ def keep_largest(
 
 
 class _Mean:
-    """The mean Dice per class over cases, from joint voxel counts; undefined values are left out."""
+    """The mean Dice per class over cases, from joint voxel counts; undefined values are left
+    out.
+    """
 
     def __init__(self, objects: Mapping[str, Sequence[int]]) -> None:
         self.cases = 0
@@ -203,9 +220,11 @@ def _as_json(scores: _Scores) -> dict[str, float | None]:
 
 
 def _minimum_sizes(stored: Any, entries: Sequence[Any]) -> list[float | None]:
-    """Return the size in mm³ below which parts of each entry are removed, or None to remove all but the largest.
+    """Return the size in mm³ below which parts of each entry are removed, or None to remove all but
+    the largest.
 
-    `stored` is null, or {label or tuple of labels: mm³}, also as the text of a Python literal as v1 writes it.
+    `stored` is null, or {label or tuple of labels: mm³}, also as the text of a Python literal as v1
+    writes it.
     """
     try:
         sizes = ast.literal_eval(stored) if isinstance(stored, str) else stored
@@ -216,6 +235,7 @@ def _minimum_sizes(stored: Any, entries: Sequence[Any]) -> list[float | None]:
         ]
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise StorageError(
-            f"min_valid_object_sizes is {stored!r}; it must be null or map every entry of for_which_classes "
+            f"min_valid_object_sizes is {stored!r}; it must be null or map every entry of "
+            "for_which_classes "
             f"({entries}) to mm³. Fit the postprocessing again."
         ) from error

@@ -20,7 +20,9 @@ def nonzero_mask(images: np.ndarray) -> np.ndarray:
 
 
 def crop_box(mask: np.ndarray) -> Box:
-    """Return ((start, stop), ...) per axis of the smallest box around the mask; the mask must not be empty."""
+    """Return ((start, stop), ...) per axis of the smallest box around the mask; the mask must not
+    be empty.
+    """
     ranges = []
     for axis in range(3):
         hits = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -29,9 +31,11 @@ def crop_box(mask: np.ndarray) -> Box:
 
 
 def crop(case: Case) -> tuple[np.ndarray, np.ndarray, Box]:
-    """Return the cropped images, the cropped label with -1 outside the non-zero region, and the box.
+    """Return the cropped images, the cropped label with -1 outside the non-zero region, and the
+    box.
 
-    Without a label file the label is 0 inside and -1 outside. Labels above 0 stay wherever they are in the box.
+    Without a label file the label is 0 inside and -1 outside. Labels above 0 stay wherever they are
+    in the box.
 
     Raises:
         ImageError: Every voxel is zero.
@@ -39,7 +43,8 @@ def crop(case: Case) -> tuple[np.ndarray, np.ndarray, Box]:
     mask = nonzero_mask(case.images)
     if not mask.any():
         raise ImageError(
-            f"Every voxel of case {case.name} is zero; there is nothing to crop to. Remove the case."
+            f"Every voxel of case {case.name} is zero; there is nothing to crop to. Remove the "
+            "case."
         )
     box = crop_box(mask)
     inside = tuple(slice(start, stop) for start, stop in box)

@@ -18,7 +18,8 @@ SchemeName = Literal["CT", "CT2", "zscore", "none", "rescale_to_0_1", "rgb_to_0_
 _EPSILON = 1e-8
 _BRIGHTEST = 255
 
-#: normalise(image, label, normalization): changes the float32 image in place; label < 0 is outside the non-zero region.
+#: normalise(image, label, normalization): changes the float32 image in place; label < 0 is outside
+#: the non-zero region.
 Scheme = Callable[[np.ndarray, np.ndarray, "Normalization"], None]
 
 
@@ -28,7 +29,8 @@ def normalize(image: np.ndarray, label: np.ndarray, normalization: Normalization
     Args:
         image: float32 (*spatial).
         label: Integer (*spatial), -1 outside the non-zero region.
-        normalization: Scheme, whether to keep to the non-zero region, and the dataset's intensities.
+        normalization: Scheme, whether to keep to the non-zero region, and the dataset's
+            intensities.
 
     Raises:
         UsageError: The scheme does not exist, or it needs intensity statistics and there are none.
@@ -53,7 +55,8 @@ def find_scheme(name: str) -> Scheme:
     }
     if name not in schemes:
         raise UsageError(
-            f"There is no normalisation scheme '{name}'.{nearest(name, schemes)} Schemes: {', '.join(schemes)}. "
+            f"There is no normalisation scheme '{name}'.{nearest(name, schemes)} Schemes: "
+            f"{', '.join(schemes)}. "
             "Correct 'normalization' in the plans."
         )
     return schemes[name]
@@ -74,8 +77,10 @@ def _ct2(image: np.ndarray, label: np.ndarray, normalization: Normalization) -> 
     inside = image[(image > lower) & (image < upper)]
     if not inside.size:
         raise ImageError(
-            f"No voxel lies between {lower:g} and {upper:g}, the intensities of the dataset's foreground; CT2 needs "
-            f"some there. The image spans {image.min():g} to {image.max():g}. Leave the case out, or use 'CT'."
+            f"No voxel lies between {lower:g} and {upper:g}, the intensities of the dataset's "
+            "foreground; CT2 needs "
+            f"some there. The image spans {image.min():g} to {image.max():g}. Leave the case out, "
+            "or use 'CT'."
         )
     np.clip(image, lower, upper, out=image)
     image -= inside.mean()
@@ -112,7 +117,8 @@ def _rgb(image: np.ndarray, _label: np.ndarray, _normalization: Normalization) -
     """Divide pictures of 8 bits per colour by 255 (v1's RGB planner, v2)."""
     if image.min() < 0 or image.max() > _BRIGHTEST:
         raise ImageError(
-            f"rgb_to_0_1 takes intensities from 0 to {_BRIGHTEST}, the image spans {image.min():g} to {image.max():g}. "
+            f"rgb_to_0_1 takes intensities from 0 to {_BRIGHTEST}, the image spans {image.min():g} "
+            f"to {image.max():g}. "
             "Use rescale_to_0_1 or zscore for this channel."
         )
     image /= _BRIGHTEST
@@ -123,7 +129,8 @@ def _statistics(normalization: Normalization) -> IntensityStatistics:
     if statistics is None or not statistics.sd > 0:
         found = "none" if statistics is None else f"a standard deviation of {statistics.sd}"
         raise UsageError(
-            f"Scheme '{normalization.scheme}' needs the foreground intensities of the dataset; the plans have {found}. "
+            f"Scheme '{normalization.scheme}' needs the foreground intensities of the dataset; the "
+            f"plans have {found}. "
             "Plan again with labelled training cases, or use scheme 'zscore'."
         )
     return statistics

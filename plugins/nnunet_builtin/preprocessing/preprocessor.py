@@ -1,4 +1,6 @@
-"""The default preprocessor: crop, permute axes, resample, normalise; and probabilities back to the original grid."""
+"""The default preprocessor: crop, permute axes, resample, normalise; and probabilities back to the
+original grid.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +41,13 @@ class DefaultPreprocessor:
     """Prepares cases as nnU-Net v1 does (spec: preprocessing; inference, section 4).
 
     Args:
-        resample: Axes that take the target spacing: `all`, `in_plane` (axis 0 of the permuted axes keeps every case's own
-            slices, for 2D networks), or `none`.
+        resample: Axes that take the target spacing: `all`, `in_plane` (axis 0 of the permuted axes
+            keeps every case's own slices, for 2D networks), or `none`.
         order: Spline order of images; labels and probabilities are always resampled linearly.
-        order_z: Spline order of images along an axis of low resolution that is resampled apart; 0 is nearest neighbour.
-        normalization: {channel number: scheme} instead of what the plans say: CT, CT2, zscore, none, rescale_to_0_1,
-            rgb_to_0_1.
+        order_z: Spline order of images along an axis of low resolution that is resampled apart; 0
+            is nearest neighbour.
+        normalization: {channel number: scheme} instead of what the plans say: CT, CT2, zscore,
+            none, rescale_to_0_1, rgb_to_0_1.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class DefaultPreprocessor:
         self._device = CPU
 
     def on(self, device: str) -> DefaultPreprocessor:
-        """Return a copy that resamples images and probabilities on a device: cpu, cuda, cuda:1, mps, or auto."""
+        """Return a copy that resamples images and probabilities on a device: cpu, cuda, cuda:1,
+        mps, or auto.
+        """
         if device == CPU:
             return self
         from nnunet_builtin.computing.devices import resolve
@@ -73,13 +78,15 @@ class DefaultPreprocessor:
     def prepare(
         self, case: Case, configuration: Configuration, foreground: Sequence[int] = ()
     ) -> PreparedCase:
-        """Crop, permute, resample, normalise one case; locate `foreground` values when it has a label.
+        """Crop, permute, resample, normalise one case; locate `foreground` values when it has a
+        label.
 
         The arrays of `case` are left as they are.
 
         Raises:
             ImageError: The image has no non-zero voxel.
-            UsageError: The configuration is for another number of channels, or names an unknown normalisation scheme.
+            UsageError: The configuration is for another number of channels, or names an unknown
+                normalisation scheme.
         """
         schemes = self._schemes(case, configuration)
         axes = configuration.transpose_forward
@@ -102,7 +109,8 @@ class DefaultPreprocessor:
         return PreparedCase(case.name, images, label, geometry, locations)
 
     def prepare_label(self, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
-        """Take a label map (Z, Y, X) of the file's grid to that of a prepared case (spec: inference, section 6).
+        """Take a label map (Z, Y, X) of the file's grid to that of a prepared case (spec:
+        inference, section 6).
 
         It is cropped first, which v1 forgot; then linear per value, along all axes alike.
         """
@@ -113,11 +121,13 @@ class DefaultPreprocessor:
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
 
-        Linear, per class, without renormalisation. Voxels outside the crop box are 0 in every channel.
+        Linear, per class, without renormalisation. Voxels outside the crop box are 0 in every
+        channel.
         """
         if probabilities.shape[1:] != geometry.prepared_shape:
             raise ImageError(
-                f"The probabilities have shape {probabilities.shape}; the prepared case has {geometry.prepared_shape} "
+                f"The probabilities have shape {probabilities.shape}; the prepared case has "
+                f"{geometry.prepared_shape} "
                 "after the class axis."
             )
         back = [geometry.transpose_forward.index(axis) for axis in range(3)]
@@ -140,17 +150,21 @@ class DefaultPreprocessor:
         return original, kept[self.resample]
 
     def _schemes(self, case: Case, configuration: Configuration) -> list[Normalization]:
-        """Return how each channel is normalised; find out before the long work what would fail after it."""
+        """Return how each channel is normalised; find out before the long work what would fail
+        after it.
+        """
         channels, schemes = case.images.shape[0], list(configuration.normalization)
         if channels != len(schemes):
             raise UsageError(
-                f"Case {case.name} has {channels} image channels, the configuration normalises {len(schemes)}. "
+                f"Case {case.name} has {channels} image channels, the configuration normalises "
+                f"{len(schemes)}. "
                 "Use the plans of this dataset."
             )
         for channel, scheme in (self.normalization or {}).items():
             if not 0 <= channel < channels:
                 raise UsageError(
-                    f"preprocessor.normalization names channel {channel}; the dataset has channels 0 to {channels - 1}."
+                    f"preprocessor.normalization names channel {channel}; the dataset has channels "
+                    f"0 to {channels - 1}."
                 )
             schemes[channel] = schemes[channel].model_copy(update={"scheme": scheme})
         for normalization in schemes:
@@ -159,11 +173,13 @@ class DefaultPreprocessor:
 
 
 def class_locations(label: np.ndarray, foreground: Sequence[int]) -> dict[int, np.ndarray]:
-    """Draw voxels of each foreground value for oversampling: 10,000 or 1 %, whichever is more, or all there are.
+    """Draw voxels of each foreground value for oversampling: 10,000 or 1 %, whichever is more, or
+    all there are.
 
     Args:
         label: Prepared label map.
-        foreground: Values, in the order in which random numbers are used; an absent value uses none.
+        foreground: Values, in the order in which random numbers are used; an absent value uses
+            none.
 
     Returns:
         {value: integer (n, 3) voxel coordinates}.

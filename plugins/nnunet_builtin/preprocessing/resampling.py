@@ -1,8 +1,10 @@
-"""Resampling of images, label maps and probabilities to another grid (spec: preprocessing, section 2).
+"""Resampling of images, label maps and probabilities to another grid (spec: preprocessing, section
+2).
 
-Spline interpolation is linear and separable: along one axis it is a product with a matrix that depends on the two
-lengths alone. The matrices are read off `scipy.ndimage.zoom` of unit impulses, so they hold SciPy's own numbers, its
-boundary included. Their entries fall off quickly from the diagonal; products are taken band by band.
+Spline interpolation is linear and separable: along one axis it is a product with a matrix that
+depends on the two lengths alone. The matrices are read off `scipy.ndimage.zoom` of unit impulses,
+so they hold SciPy's own numbers, its boundary included. Their entries fall off quickly from the
+diagonal; products are taken band by band.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ _VOXELS_AT_ONCE = 1 << 15
 def new_shape(
     shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
 ) -> tuple[int, ...]:
-    """Return the voxels per axis of a grid of `shape` and `spacing` (mm) at the `target` spacing; at least 1."""
+    """Return the voxels per axis of a grid of `shape` and `spacing` (mm) at the `target` spacing;
+    at least 1.
+    """
     sizes = np.round(np.asarray(spacing, float) / np.asarray(target, float) * np.asarray(shape))
     return tuple(max(1, int(size)) for size in sizes)
 
@@ -38,8 +42,8 @@ def new_shape(
 def low_axis(original_spacing: Sequence[float], target_spacing: Sequence[float]) -> int | None:
     """Return the axis to resample apart by nearest neighbour, or None for ordinary resampling.
 
-    It is the only axis of the largest spacing, if that is more than 3 times the smallest; the original spacing decides
-    if it is anisotropic, else the target spacing.
+    It is the only axis of the largest spacing, if that is more than 3 times the smallest; the
+    original spacing decides if it is anisotropic, else the target spacing.
     """
     for spacing in (original_spacing, target_spacing):
         largest = max(spacing)
@@ -62,7 +66,8 @@ def resample_images(
     Args:
         images: float32 (C, *spatial), no NaN.
         shape: New spatial shape.
-        low_axis: Axis to resample apart, of the three spatial ones; slices across it are then clipped one by one.
+        low_axis: Axis to resample apart, of the three spatial ones; slices across it are then
+            clipped one by one.
         order: Spline order, of all axes or of those within slices.
         order_z: Spline order along `low_axis`.
         device: Where to compute.
@@ -126,10 +131,12 @@ def _on_gpu(
 
 
 def resample_label(label: np.ndarray, shape: Sequence[int], low_axis: int | None) -> np.ndarray:
-    """Resample a label map: a voxel gets the value whose 0/1 map, interpolated linearly, reaches 0.5.
+    """Resample a label map: a voxel gets the value whose 0/1 map, interpolated linearly, reaches
+    0.5.
 
-    The larger value wins a tie; where no value reaches 0.5 the result is 0. A voxel interpolates between eight corners
-    (four with `low_axis`), so only voxels whose corners differ need computing, whatever the number of values.
+    The larger value wins a tie; where no value reaches 0.5 the result is 0. A voxel interpolates
+    between eight corners (four with `low_axis`), so only voxels whose corners differ need
+    computing, whatever the number of values.
 
     Args:
         label: Integer (*spatial), three axes.
@@ -173,7 +180,9 @@ def _nearest(old: int, new: int) -> tuple[_Tap]:
 
 @functools.lru_cache(maxsize=128)
 def _linear(old: int, new: int) -> tuple[_Tap, _Tap]:
-    """Return the lower and the upper neighbour; beyond the edge both are the edge, and share its weight as in SciPy."""
+    """Return the lower and the upper neighbour; beyond the edge both are the edge, and share its
+    weight as in SciPy.
+    """
     coordinates = (np.arange(new) + 0.5) * (old / new) - 0.5
     below = np.floor(coordinates)
     weights = 1 - (coordinates - below)
@@ -186,7 +195,9 @@ def _linear(old: int, new: int) -> tuple[_Tap, _Tap]:
 def _corners(
     label: np.ndarray, taps: Sequence[tuple[_Tap, ...]], voxels: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (corners, voxels) values and float64 weights of the label's voxels around single output voxels."""
+    """Return (corners, voxels) values and float64 weights of the label's voxels around single
+    output voxels.
+    """
     shape = [len(sides) for sides in taps]
     samples = [[tap.samples[v] for tap in sides] for sides, v in zip(taps, voxels, strict=True)]
     factors = [[tap.weights[v] for tap in sides] for sides, v in zip(taps, voxels, strict=True)]
@@ -201,7 +212,9 @@ def _corners(
 
 
 def _vote(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the largest value with half the weight or more, or 0, for (corners, voxels) values and weights."""
+    """Return the largest value with half the weight or more, or 0, for (corners, voxels) values and
+    weights.
+    """
     low, high = values.min(axis=0), values.max(axis=0)
     winner = np.where(_share(values, weights, low) >= 0.5, low, 0)
     between = np.flatnonzero(((values != low) & (values != high)).any(axis=0))
@@ -214,7 +227,9 @@ def _vote(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _share(values: np.ndarray, weights: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Return the weight of the corners that hold the candidate; summed in the order of SciPy, so that ties agree."""
+    """Return the weight of the corners that hold the candidate; summed in the order of SciPy, so
+    that ties agree.
+    """
     total = np.zeros(values.shape[1])
     for value, weight in zip(values, weights, strict=True):
         total += np.where(value == candidate, weight, 0)
@@ -244,7 +259,9 @@ def _resize(
 
 
 def _along(array: np.ndarray, axis: int, new: int, order: int) -> np.ndarray:
-    """Resample a C-contiguous (Z, Y, X) array along one axis; it is returned as it is when the length stays."""
+    """Resample a C-contiguous (Z, Y, X) array along one axis; it is returned as it is when the
+    length stays.
+    """
     old = array.shape[axis]
     if old == new:
         return array

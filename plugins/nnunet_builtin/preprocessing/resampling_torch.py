@@ -1,4 +1,6 @@
-"""Resampling of images and probabilities on a GPU: the matrices of `resampling`, applied by PyTorch."""
+"""Resampling of images and probabilities on a GPU: the matrices of `resampling`, applied by
+PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def resample(
     order_z: int,
     device: str,
 ) -> None:
-    """Resample every channel of (C, *spatial) into `out` (C, *shape), clipped as on CPU; one channel at a time.
+    """Resample every channel of (C, *spatial) into `out` (C, *shape), clipped as on CPU; one
+    channel at a time.
 
     Args:
         channels: float32, no NaN.

@@ -1,4 +1,5 @@
-"""Extra arrays of prepared cases in training batches: `arrays` {name: (B, K, *patch)} and `like` {name: image or label}.
+"""Extra arrays of prepared cases in training batches: `arrays` {name: (B, K, *patch)} and `like`
+{name: image or label}.
 
 Both keys are there only if the prepared cases have extra arrays.
 """
@@ -29,7 +30,8 @@ def check_arrays(task: TrainingTask) -> None:
         return
     if isinstance(loss.arrays, str):
         raise UsageError(
-            f"The loss {type(task.loss).__name__} has arrays = {loss.arrays!r}; it must be a tuple of names: "
+            f"The loss {type(task.loss).__name__} has arrays = {loss.arrays!r}; it must be a tuple "
+            "of names: "
             f"({loss.arrays!r},)."
         )
     for case in (*task.training, *task.validation):
@@ -37,14 +39,18 @@ def check_arrays(task: TrainingTask) -> None:
         for name in loss.arrays:
             if name not in there:
                 raise UsageError(
-                    f"The loss {type(task.loss).__name__} needs the extra array '{name}', which the prepared case {case} does "
-                    f"not have.{nearest(name, there)} It has: {', '.join(there) or 'none'}. Use a preprocessor that adds it "
+                    f"The loss {type(task.loss).__name__} needs the extra array '{name}', which "
+                    f"the prepared case {case} does "
+                    f"not have.{nearest(name, there)} It has: {', '.join(there) or 'none'}. Use a "
+                    "preprocessor that adds it "
                     "(--preprocessor; see 'Extra data for a loss' in the documentation)."
                 )
 
 
 def empty_arrays(case: StoredCase, count: int, patch_size: Sequence[int]) -> dict[str, Any]:
-    """Return `arrays` and `like` of a batch whose cases have the arrays of `case`; all zeros. Empty if it has none."""
+    """Return `arrays` and `like` of a batch whose cases have the arrays of `case`; all zeros. Empty
+    if it has none.
+    """
     if not case.arrays:
         return {}
     arrays = {
@@ -61,8 +67,10 @@ def check_same(case: StoredCase, batch: Mapping[str, Any]) -> None:
     expected = {name: (like[name], array.shape[1]) for name, array in arrays.items()}
     if found != expected:
         raise TrainingError(
-            f"Case {case.name} has the extra arrays {_described(found)}, another case of its batch {_described(expected)}. "
-            "A preprocessor must return the same arrays, with the same number of channels, for every case."
+            f"Case {case.name} has the extra arrays {_described(found)}, another case of its batch "
+            f"{_described(expected)}. "
+            "A preprocessor must return the same arrays, with the same number of channels, for "
+            "every case."
         )
 
 
@@ -91,7 +99,8 @@ def joined(
         concatenate: Of arrays, or of tensors.
 
     Raises:
-        TrainingError: The batch had extra arrays, and the augmentation left them out or as they were.
+        TrainingError: The batch had extra arrays, and the augmentation left them out or as they
+            were.
     """
     result: dict[str, Any] = {
         key: concatenate([sample[key] for sample in samples]) for key in ("images", "label")
@@ -113,8 +122,10 @@ def joined(
 def cannot_move(augmentation: object, batch: Mapping[str, Any]) -> TrainingError:
     """Return the error of an augmentation that does not know extra arrays."""
     return TrainingError(
-        f"The augmentation {type(augmentation).__name__} cannot move the extra arrays of the prepared cases "
-        f"({', '.join(batch['arrays'])}) with the image. Use another one (--augmentation none leaves patches as they are), or a "
+        f"The augmentation {type(augmentation).__name__} cannot move the extra arrays of the "
+        "prepared cases "
+        f"({', '.join(batch['arrays'])}) with the image. Use another one (--augmentation none "
+        "leaves patches as they are), or a "
         "preprocessor without them."
     )
 

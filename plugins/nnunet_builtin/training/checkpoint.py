@@ -1,4 +1,6 @@
-"""The state of a training, and its checkpoint on disk: written beside the training, whole or not at all."""
+"""The state of a training, and its checkpoint on disk: written beside the training, whole or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Progress:
     Attributes:
         position: Batches done, training first.
         training_losses, validation_losses: Of these batches.
-        counts: True positives, false positives and false negatives (3, foreground) of the validation batches.
+        counts: True positives, false positives and false negatives (3, foreground) of the
+            validation batches.
         seconds, waited: Spent in all, and spent waiting for batches.
     """
 
@@ -77,7 +80,9 @@ class State:
         return self.network if self.average is None else self.average.module
 
     def weights(self) -> bytes:
-        """Return the content of a weights file; weights that a network uses under two names are there twice."""
+        """Return the content of a weights file; weights that a network uses under two names are
+        there twice.
+        """
         named = self.best_network.state_dict()
         plain = torch.contiguous_format
         return save(
@@ -88,7 +93,9 @@ class State:
         )
 
     def snapshot(self) -> dict[str, Any]:
-        """Return a copy of everything, tensors on the CPU, to be written while the training goes on."""
+        """Return a copy of everything, tensors on the CPU, to be written while the training goes
+        on.
+        """
         return {
             "format": _FORMAT,
             "epoch": self.epoch,
@@ -136,7 +143,9 @@ def averaged_weights(network: torch.nn.Module, decay: float) -> AveragedModel:
 
 
 class Writer:
-    """Does one piece of writing at a time beside the training; an error is raised at the next one, or at the end."""
+    """Does one piece of writing at a time beside the training; an error is raised at the next one,
+    or at the end.
+    """
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(1)
@@ -170,7 +179,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         written = content["format"]
     if written != _FORMAT:
         raise TrainingError(
-            f"The checkpoint {path} is of another version of this software (format {written}, here {_FORMAT}). Go on with that "
+            f"The checkpoint {path} is of another version of this software (format {written}, here "
+            f"{_FORMAT}). Go on with that "
             "version, or delete it to train this fold from the start."
         )
     return content
@@ -178,13 +188,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with the content of a checkpoint into a TrainingError that says what to do."""
+    """Turn what goes wrong with the content of a checkpoint into a TrainingError that says what to
+    do.
+    """
     try:
         yield
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise TrainingError(
-            f"The checkpoint {path} cannot be read: {reason[0]}. Delete it to train this fold from the start."
+            f"The checkpoint {path} cannot be read: {reason[0]}. Delete it to train this fold from "
+            "the start."
         ) from error
 
 

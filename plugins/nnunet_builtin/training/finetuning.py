@@ -20,9 +20,11 @@ _ENDINGS = tuple(Path(name).suffix for name in _NAMES)
 
 
 def find_weights(path: Path) -> Path:
-    """Return the weights file that a path stands for: itself, that of a fold folder, or of a model's first trained fold.
+    """Return the weights file that a path stands for: itself, that of a fold folder, or of a
+    model's first trained fold.
 
-    Models of nnU-Net v1 and v2 are folders of folds, too, with checkpoints (`.model`, `.pth`) in them.
+    Models of nnU-Net v1 and v2 are folders of folds, too, with checkpoints (`.model`, `.pth`) in
+    them.
 
     Raises:
         UsageError: There are none, or the file is of another kind.
@@ -31,7 +33,8 @@ def find_weights(path: Path) -> Path:
     if path.is_file():
         if path.suffix not in _ENDINGS:
             raise UsageError(
-                f"{path} is no file of weights: those end with {', '.join(_ENDINGS)}. Unpack archives first."
+                f"{path} is no file of weights: those end with {', '.join(_ENDINGS)}. Unpack "
+                "archives first."
             )
         return path
     places = [
@@ -43,7 +46,8 @@ def find_weights(path: Path) -> Path:
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         raise UsageError(
-            f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold folder, a {WEIGHTS} file, or a "
+            f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold "
+            f"folder, a {WEIGHTS} file, or a "
             "checkpoint of nnU-Net v1 or v2; 'nnunet models list' shows the trained ones."
         )
     return found
@@ -78,8 +82,8 @@ class Transfer:
 def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) -> Transfer:
     """Copy every tensor of a weights file whose name and shape the network has.
 
-    Heads differ with the number of classes, the first convolution with the number of channels; they keep their initial
-    values then.
+    Heads differ with the number of classes, the first convolution with the number of channels; they
+    keep their initial values then.
 
     Args:
         network: To change.
@@ -87,7 +91,8 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
         digest: Of the file that was chosen; None does not check.
 
     Raises:
-        TrainingError: The file is missing or damaged, is another one than was chosen, or no tensor fits.
+        TrainingError: The file is missing or damaged, is another one than was chosen, or no tensor
+            fits.
     """
     try:
         if digest is not None and files.file_digest(path) != digest:
@@ -106,7 +111,8 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
     if not loaded:
         examples = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
         raise TrainingError(
-            f"No tensor of {path} fits this network ({examples}). Use the plans of the pretrained model, so that pooling "
+            f"No tensor of {path} fits this network ({examples}). Use the plans of the pretrained "
+            "model, so that pooling "
             "and kernels are equal."
         )
     network.load_state_dict({name: found[name] for name in loaded}, strict=False)
@@ -119,7 +125,8 @@ def freeze(network: torch.nn.Module, part: str, initial: Collection[str]) -> tup
     Args:
         network: To change.
         part: Name of a child module.
-        initial: Tensors of the network that have initial values; the layers that they belong to are trained.
+        initial: Tensors of the network that have initial values; the layers that they belong to are
+            trained.
 
     Returns:
         Names of the frozen parameters.
@@ -138,7 +145,8 @@ def freeze(network: torch.nn.Module, part: str, initial: Collection[str]) -> tup
     frozen = tuple(name for name in own if _layer(name) not in new)
     if not frozen:
         raise TrainingError(
-            f"No tensor of the {part} was loaded, so there is nothing to freeze: leave out --freeze."
+            f"No tensor of the {part} was loaded, so there is nothing to freeze: leave out "
+            "--freeze."
         )
     freeze_parameters(network, frozen)
     return frozen
@@ -151,7 +159,9 @@ def freeze_parameters(network: torch.nn.Module, names: Iterable[str]) -> None:
 
 
 def hold_frozen_layers(network: torch.nn.Module) -> None:
-    """Let the layers without a parameter that is trained be in evaluation: a frozen batch norm keeps its statistics."""
+    """Let the layers without a parameter that is trained be in evaluation: a frozen batch norm
+    keeps its statistics.
+    """
     for layer in network.modules():
         parameters = list(layer.parameters(recurse=False))
         if parameters and not any(parameter.requires_grad for parameter in parameters):

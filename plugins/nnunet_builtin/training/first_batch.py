@@ -1,4 +1,6 @@
-"""A network that was built is tried on one batch before it is trained: whether it returns what a training needs."""
+"""A network that was built is tried on one batch before it is trained: whether it returns what a
+training needs.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ def count_heads(
         precision: Context of the forward pass.
 
     Raises:
-        TrainingError: The network cannot be applied to the batch, or returned something else than logits of the full
-            resolution and, perhaps, of others that labels can be brought to.
+        TrainingError: The network cannot be applied to the batch, or returned something else than
+            logits of the full resolution and, perhaps, of others that labels can be brought to.
     """
     try:
         with torch.no_grad(), heads_on_zeros(network, shape, device, precision) as heads:
@@ -41,8 +43,10 @@ def count_heads(
         raise
     except Exception as error:
         raise TrainingError(
-            f"The network {type(network).__name__} cannot be applied to a batch of shape {tuple(shape)} (samples, channels, "
-            f"voxels): {type(error).__name__}: {error}. Look at how it was built, and at the patch size of the plans."
+            f"The network {type(network).__name__} cannot be applied to a batch of shape "
+            f"{tuple(shape)} (samples, channels, "
+            f"voxels): {type(error).__name__}: {error}. Look at how it was built, and at the patch "
+            "size of the plans."
         ) from error
 
 
@@ -52,13 +56,16 @@ def _check(heads: Sequence[torch.Tensor], shape: Sequence[int], outputs: int) ->
         expected = [samples, outputs, *(patch if index == 0 else head.shape[2:])]
         if list(head.shape) != expected or head.ndim != len(shape):
             raise TrainingError(
-                f"Head {index} of the network has the shape {tuple(head.shape)} for images {tuple(shape)}. Expected is "
-                f"({samples}, {outputs}, *voxels), {outputs} outputs for these labels (spec.output_channels), the first head "
+                f"Head {index} of the network has the shape {tuple(head.shape)} for images "
+                f"{tuple(shape)}. Expected is "
+                f"({samples}, {outputs}, *voxels), {outputs} outputs for these labels "
+                "(spec.output_channels), the first head "
                 f"with all {' x '.join(map(str, patch))} voxels."
             )
         if not bool(head.isfinite().all()):
             raise TrainingError(
-                f"Head {index} of the network is infinite or NaN for images of zeros. Look at its initial weights and its "
+                f"Head {index} of the network is infinite or NaN for images of zeros. Look at its "
+                "initial weights and its "
                 "norms, or train with --precision float32."
             )
     # raises where labels cannot be brought to a resolution

@@ -1,7 +1,7 @@
 """Read the weights in a checkpoint of nnU-Net v1 or v2; nothing that the file names is called.
 
-These files are pickles of more than tensors. PyTorch's restricted reader calls no function that is not allowed; NumPy numbers, of
-which such files hold many, become objects that do nothing.
+These files are pickles of more than tensors. PyTorch's restricted reader calls no function that is
+not allowed; NumPy numbers, of which such files hold many, become objects that do nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ class _Ignored:
 
 
 def read_foreign_weights(path: Path) -> State:
-    """Return the tensors of a v1 (`.model`) or v2 (`.pth`) checkpoint under the names of `network.UNet`.
+    """Return the tensors of a v1 (`.model`) or v2 (`.pth`) checkpoint under the names of
+    `network.UNet`.
 
     Raises:
-        TrainingError: The file is damaged, asks for functions that are not allowed, or holds no plain U-Net.
+        TrainingError: The file is damaged, asks for functions that are not allowed, or holds no
+            plain U-Net.
     """
     content = _content(path)
     found = [
@@ -47,7 +49,8 @@ def read_foreign_weights(path: Path) -> State:
     ]
     if not found:
         raise TrainingError(
-            f"{path} holds no weights: expected one of {', '.join(_WEIGHTS)}. Is it a checkpoint of nnU-Net?"
+            f"{path} holds no weights: expected one of {', '.join(_WEIGHTS)}. Is it a checkpoint "
+            "of nnU-Net?"
         )
     weights = content[found[0]]
     if not all(
@@ -73,6 +76,7 @@ def _content(path: Path) -> Any:
             type(error).__name__,
         )
         raise TrainingError(
-            f"{path} cannot be read as a checkpoint of nnU-Net v1 or v2: {reason}. Only tensors, numbers and text are read, "
+            f"{path} cannot be read as a checkpoint of nnU-Net v1 or v2: {reason}. Only tensors, "
+            "numbers and text are read, "
             "since a pickle could run any program."
         ) from error

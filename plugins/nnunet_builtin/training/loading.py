@@ -1,7 +1,9 @@
-"""The stream of training and validation batches, made in worker processes (spec: training, sections 4 and 5).
+"""The stream of training and validation batches, made in worker processes (spec: training, sections
+4 and 5).
 
-Every batch has its own seed, made from the run's seed and the batch's place in the training, and every sample of it. Neither
-the number of workers, nor the place at which a training goes on, nor the number of training processes changes what is in it.
+Every batch has its own seed, made from the run's seed and the batch's place in the training, and
+every sample of it. Neither the number of workers, nor the place at which a training goes on, nor
+the number of training processes changes what is in it.
 """
 
 from __future__ import annotations
@@ -98,10 +100,12 @@ class BatchDataset(Dataset[Any]):
 
     Args:
         training, validation: Samplers of the fold's cases.
-        augmentation: Of training batches. One with `augment_tensors` is left to the training process, which has the GPU.
+        augmentation: Of training batches. One with `augment_tensors` is left to the training
+            process, which has the GPU.
         configuration: Of the patches.
         seed: Of the run, not negative.
-        positions: Samples of every batch to make, for one of several training processes; None makes all.
+        positions: Samples of every batch to make, for one of several training processes; None makes
+            all.
     """
 
     def __init__(
@@ -121,10 +125,12 @@ class BatchDataset(Dataset[Any]):
         self.positions = positions
 
     def __getitem__(self, step: Iteration) -> dict[str, Any] | Failure:
-        """Return `images` float32 (B, C, *patch), `label` int16 (B, 1, *patch) without -1, `names`; or a failure.
+        """Return `images` float32 (B, C, *patch), `label` int16 (B, 1, *patch) without -1, `names`;
+        or a failure.
 
-        For augmentations on tensors, training patches have the generator's size, labels are -1 outside, and `previous` is
-        there in a cascade. If the cases have extra arrays, `arrays` and `like` are there (training/arrays.py).
+        For augmentations on tensors, training patches have the generator's size, labels are -1
+        outside, and `previous` is there in a cascade. If the cases have extra arrays, `arrays` and
+        `like` are there (training/arrays.py).
         """
         try:
             batch = self._batch(step)
@@ -182,7 +188,8 @@ def batches(
 ) -> Generator[tuple[Iteration, dict[str, Any]], None, None]:
     """Yield the batches of a training in the order of their use.
 
-    Workers that die or get stuck are named and replaced; nothing is lost, since a batch depends on its step alone.
+    Workers that die or get stuck are named and replaced; nothing is lost, since a batch depends on
+    its step alone.
 
     Args:
         dataset: Makes the batches.
@@ -211,7 +218,8 @@ def batches(
             cases = ", ".join(dataset.names(step))
             if failures >= _ATTEMPTS:
                 raise TrainingError(
-                    f"Loader workers failed {failures} times at {step}, cases {cases}: {error}. {_USE_FEWER}"
+                    f"Loader workers failed {failures} times at {step}, cases {cases}: {error}. "
+                    f"{_USE_FEWER}"
                 ) from error
             report.warning(
                 f"{error}, at {step} or soon after it (cases {cases}); the workers are replaced"
@@ -248,7 +256,9 @@ def _stream(
 
 
 def _end_workers(iterator: Any) -> None:
-    """End the workers now; an error's traceback would keep the iterator alive, and a stuck worker its process."""
+    """End the workers now; an error's traceback would keep the iterator alive, and a stuck worker
+    its process.
+    """
     shut_down = getattr(iterator, "_shutdown_workers", None)
     if shut_down is not None:
         shut_down()
@@ -277,9 +287,11 @@ def _loader(
 
 
 def _process_context() -> Any:
-    """Return how to start workers: copies of a small process that has imported what they need, but runs no threads.
+    """Return how to start workers: copies of a small process that has imported what they need, but
+    runs no threads.
 
-    Copies of the training process itself would inherit the locks of its compute and display threads.
+    Copies of the training process itself would inherit the locks of its compute and display
+    threads.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -291,7 +303,9 @@ def _process_context() -> Any:
 
 
 def _start_worker(number: int, training: int, started: Any) -> None:
-    """Compute in one thread, and outlive signals that ask the training to stop: it may need the next batch."""
+    """Compute in one thread, and outlive signals that ask the training to stop: it may need the
+    next batch.
+    """
     threadpool_limits(1)
     keep_freed_memory()
     threading.Thread(target=_end_with, args=[training], daemon=True).start()
@@ -301,14 +315,17 @@ def _start_worker(number: int, training: int, started: Any) -> None:
 
 
 def _end_with(process: int) -> None:
-    """End this process when another one has ended; a training that is killed cannot end its workers itself."""
+    """End this process when another one has ended; a training that is killed cannot end its workers
+    itself.
+    """
     while psutil.pid_exists(process):
         time.sleep(_CHECK_SECONDS)
     os._exit(1)
 
 
 def _next(iterator: Iterator[Any], patience: float, started: Any) -> Any:
-    """Return the next item; while it is not there, the loader looks after its workers every few seconds.
+    """Return the next item; while it is not there, the loader looks after its workers every few
+    seconds.
 
     Patience counts from now, or from the moment at which the first worker has started.
     """
@@ -326,8 +343,10 @@ def _next(iterator: Iterator[Any], patience: float, started: Any) -> Any:
             if time.monotonic() - since > (patience * _STARTING if starting else patience):
                 processes = [str(worker.pid) for worker in getattr(iterator, "_workers", ())]
                 raise _WorkerError(
-                    f"no batch arrived for {time.monotonic() - since:.0f} s: loader workers are stuck "
-                    f"(processes {', '.join(processes)}), or the disk of the prepared cases is that slow"
+                    f"no batch arrived for {time.monotonic() - since:.0f} s: loader workers are "
+                    "stuck "
+                    f"(processes {', '.join(processes)}), or the disk of the prepared cases is "
+                    "that slow"
                 ) from error
 
 

@@ -1,4 +1,6 @@
-"""The training of one fold: iterations, epochs, online evaluation, checkpoints (spec: training, sections 1 and 7)."""
+"""The training of one fold: iterations, epochs, online evaluation, checkpoints (spec: training,
+sections 1 and 7).
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,8 @@ class Loop:
         self.share, self.updating = 1, True
 
     def open(self) -> Loop:
-        """Build network, optimiser and loss, or restore them from the last checkpoint; return the loop.
+        """Build network, optimiser and loss, or restore them from the last checkpoint; return the
+        loop.
 
         Raises:
             TrainingError: The network, the weights to start from or the checkpoint do not fit.
@@ -167,7 +170,9 @@ class Loop:
         return state
 
     def _start_from_weights(self, network: torch.nn.Module) -> None:
-        """Take over what fits of the weights that the task names, and keep the parts that it names as they are."""
+        """Take over what fits of the weights that the task names, and keep the parts that it names
+        as they are.
+        """
         initial = self.task.initial
         if initial is None:
             return
@@ -306,8 +311,10 @@ class Loop:
         """Add the gradients of a batch's loss (seams.Training)."""
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"The loss of epoch {self.state.epoch} became {loss.item()} (cases {', '.join(self.names)}). Check these "
-                "cases with 'nnunet dataset verify', lower trainer.learning_rate, or train with --precision float32."
+                f"The loss of epoch {self.state.epoch} became {loss.item()} (cases "
+                f"{', '.join(self.names)}). Check these "
+                "cases with 'nnunet dataset verify', lower trainer.learning_rate, or train with "
+                "--precision float32."
             )
         self.state.scaler.scale(loss / self.share).backward()
 
@@ -326,7 +333,9 @@ class Loop:
         settings.updated(self)
 
     def _accumulated(self, step: Iteration) -> int:
-        """Return the number of batches whose gradients make up the update that a step belongs to."""
+        """Return the number of batches whose gradients make up the update that a step belongs
+        to.
+        """
         first = step.index - step.index % self.settings.accumulation
         return min(self.settings.accumulation, self.settings.iterations_per_epoch - first)
 
@@ -388,7 +397,9 @@ class Loop:
     def _on_device(
         self, batch: dict[str, Any], training: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R, *patch); keep the arrays."""
+        """Return images, and the label (B, 1, *patch) or the binary maps of the regions (B, R,
+        *patch); keep the arrays.
+        """
         task, device = self.task, self.runtime.device
         moved: dict[str, Any] = {
             key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
@@ -408,7 +419,9 @@ class Loop:
         return images, label
 
     def _augmented(self, augmentation: AugmentsTensors, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the batch after an augmentation on tensors, sample by sample, each with its own seed."""
+        """Return the batch after an augmentation on tensors, sample by sample, each with its own
+        seed.
+        """
         configuration = self.task.configuration
         try:
             samples = [
@@ -419,12 +432,15 @@ class Loop:
             raise
         except Exception as error:
             raise TrainingError(
-                f"A batch of the cases {', '.join(batch['names'])} cannot be augmented: {type(error).__name__}: {error}"
+                f"A batch of the cases {', '.join(batch['names'])} cannot be augmented: "
+                f"{type(error).__name__}: {error}"
             ) from error
         return joined(samples, batch, augmentation, torch.cat)
 
     def _finish_epoch(self, tracker: Tracker) -> None:
-        """Update averages; write metrics, picture, best weights and checkpoint beside the next epoch."""
+        """Update averages; write metrics, picture, best weights and checkpoint beside the next
+        epoch.
+        """
         state, settings = self.state, self.settings
         self._check_weights()
         line = self._metrics_line()
@@ -452,12 +468,15 @@ class Loop:
             bool(tensor.isfinite().all()) for tensor in self.state.network.state_dict().values()
         ):
             raise TrainingError(
-                f"Weights became infinite or NaN in epoch {self.state.epoch}; the last checkpoint, if there is one, is kept. "
+                f"Weights became infinite or NaN in epoch {self.state.epoch}; the last checkpoint, "
+                "if there is one, is kept. "
                 "Lower trainer.learning_rate, or train with --precision float32."
             )
 
     def _metrics_line(self) -> dict[str, Any]:
-        """Return one line of metrics.jsonl; the Dice is pooled over the epoch's patches (spec: training, section 7)."""
+        """Return one line of metrics.jsonl; the Dice is pooled over the epoch's patches (spec:
+        training, section 7).
+        """
         state, progress = self.state, self.state.progress
         counts = ranks.summed(progress.counts)
         dice, mean_dice = _dice(counts)
@@ -519,16 +538,20 @@ class Loop:
             True
         )  # no process ends before everything is saved: torchrun would end the others
         raise StoppedError(
-            f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything is saved in "
+            f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything "
+            "is saved in "
             f"{self.task.folder}. Run the same command again to go on.",
             number,
         )
 
 
 def _start_over(task: TrainingTask, state: State) -> None:
-    """Initialise anew with less momentum when 101 epochs found no foreground at all (spec: training, section 1)."""
+    """Initialise anew with less momentum when 101 epochs found no foreground at all (spec:
+    training, section 1).
+    """
     task.report.warning(
-        "No foreground was found in 101 epochs: the weights are initialised anew, momentum is now 0.95."
+        "No foreground was found in 101 epochs: the weights are initialised anew, momentum is now "
+        "0.95."
     )
     fresh = task.network.build(task.configuration.network).state_dict()
     weights = {

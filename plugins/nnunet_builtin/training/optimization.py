@@ -50,7 +50,9 @@ def learning_rate(settings: TrainerSettings, epoch: int, losses: Sequence[float]
 
 
 def momentum(settings: TrainerSettings, epoch: int) -> float | None:
-    """Return the momentum of an epoch while it falls to `final_momentum`, which it all but reaches; None leaves it."""
+    """Return the momentum of an epoch while it falls to `final_momentum`, which it all but reaches;
+    None leaves it.
+    """
     fallen = epoch - 1 - (settings.epochs - settings.momentum_epochs)
     if settings.final_momentum is None or fallen <= 0:
         return None
@@ -81,7 +83,8 @@ def make_optimizer(
         )
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"trainer.optimizer={settings.optimizer} does not take these settings: {error}. It got learning_rate, weight_decay "
+            f"trainer.optimizer={settings.optimizer} does not take these settings: {error}. It got "
+            "learning_rate, weight_decay "
             f"and trainer.optimizer_settings={settings.optimizer_settings}."
         ) from error
 
@@ -105,7 +108,8 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
         except (ImportError, AttributeError, ValueError) as error:
             reason = str(error)
     raise UsageError(
-        f"trainer.optimizer={name} cannot be used: {reason}. Allowed: {', '.join(_OPTIMIZERS)}, or package.module:Class of "
+        f"trainer.optimizer={name} cannot be used: {reason}. Allowed: {', '.join(_OPTIMIZERS)}, or "
+        "package.module:Class of "
         "an installed package."
     )
 
@@ -122,7 +126,9 @@ def _cycle_rate(settings: TrainerSettings, epoch: int) -> float:
 
 
 def _plateaus(settings: TrainerSettings, losses: Sequence[float]) -> int:
-    """Return how often the moving average of the loss has stopped to fall; as v1, the first epoch does not count."""
+    """Return how often the moving average of the loss has stopped to fall; as v1, the first epoch
+    does not count.
+    """
     best, bad, found = math.inf, 0, 0
     averages = itertools.accumulate(
         losses, lambda average, loss: _LOSS_MEMORY * average + (1 - _LOSS_MEMORY) * loss

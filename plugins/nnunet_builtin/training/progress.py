@@ -1,4 +1,6 @@
-"""The curves of a training as a picture, written atomically; Matplotlib is imported on first use."""
+"""The curves of a training as a picture, written atomically; Matplotlib is imported on first
+use.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 def progress_picture(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the curves of a training (spec: training, section 8).
 
-    Above: training loss (blue), validation loss (red); on the right axis the Dice of the validation patches (green,
-    dashed) and its moving average (green). Below: learning rate and seconds per epoch.
+    Above: training loss (blue), validation loss (red); on the right axis the Dice of the validation
+    patches (green, dashed) and its moving average (green). Below: learning rate and seconds per
+    epoch.
 
     Args:
         metrics: Lines of metrics.jsonl; missing or undefined values leave a gap.

@@ -29,8 +29,8 @@ class PatchSampler:
         names: Cases to draw from, uniformly and with replacement.
         configuration: The network's patch size decides how far patches may reach out of the volume.
         batch_size: Patches per batch.
-        foreground_share: Share of the batch, from its end, that is placed on foreground: the samples from
-            round(batch_size * (1 - foreground_share)) on.
+        foreground_share: Share of the batch, from its end, that is placed on foreground: the
+            samples from round(batch_size * (1 - foreground_share)) on.
         foreground: Label values that patches are placed on.
         previous: Label maps of the previous stage, in a cascade.
     """
@@ -73,14 +73,16 @@ class PatchSampler:
 
         Args:
             rng: Source of everything random.
-            patch_size: Of the patches, voxels: the generator's or the network's size. Two entries draw single slices.
+            patch_size: Of the patches, voxels: the generator's or the network's size. Two entries
+                draw single slices.
             positions: Samples of the batch to read, ascending; None reads all.
 
         Returns:
-            For B positions: `images` float32 (B, C, *patch_size), 0 outside the volume; `label` int16 (B, 1, *patch_size),
-            -1 outside the volume and the non-zero region; `previous` likewise in a cascade, 0 outside; `names`, the case of
-            each patch; `seeds`, one integer per sample for what comes after. If the cases have extra arrays, also `arrays`
-            and `like` (`arrays.empty_arrays`), 0 outside.
+            For B positions: `images` float32 (B, C, *patch_size), 0 outside the volume; `label`
+            int16 (B, 1, *patch_size), -1 outside the volume and the non-zero region; `previous`
+            likewise in a cascade, 0 outside; `names`, the case of each patch; `seeds`, one integer
+            per sample for what comes after. If the cases have extra arrays, also `arrays` and
+            `like` (`arrays.empty_arrays`), 0 outside.
 
         Raises:
             TrainingError: There is no case to draw from, or cases have different extra arrays.
@@ -144,7 +146,9 @@ class PatchSampler:
         forced: bool,
         rng: np.random.Generator,
     ) -> list[int]:
-        """Draw the first voxel (z, y, x) of a patch; with `forced`, a foreground voxel is in its middle."""
+        """Draw the first voxel (z, y, x) of a patch; with `forced`, a foreground voxel is in its
+        middle.
+        """
         slices = len(patch_size) == 2
         voxel = _foreground_voxel(case, self.foreground, slices, rng) if forced else None
         start: list[int] = []
@@ -198,9 +202,11 @@ def start_range(volume: int, patch: int, network: int) -> tuple[int, int]:
 def _foreground_voxel(
     case: StoredCase, foreground: Sequence[int], slices: bool, rng: np.random.Generator
 ) -> np.ndarray | None:
-    """Return a voxel of a class that is drawn first, (z, y, x) of the prepared array; None without foreground.
+    """Return a voxel of a class that is drawn first, (z, y, x) of the prepared array; None without
+    foreground.
 
-    With `slices` a slice that holds the class is drawn before the voxel, so that slices are equally likely.
+    With `slices` a slice that holds the class is drawn before the voxel, so that slices are equally
+    likely.
     """
     located = [
         case.class_locations[v]
@@ -218,7 +224,9 @@ def _foreground_voxel(
 def _overlap(
     volume: Sequence[int], start: Sequence[int], size: Sequence[int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the part of a volume that a patch covers, in the volume's and in the patch's voxels."""
+    """Return the part of a volume that a patch covers, in the volume's and in the patch's
+    voxels.
+    """
     source, target = [], []
     for length, first, count in zip(volume, start, size, strict=True):
         low, high = max(first, 0), min(first + count, length)

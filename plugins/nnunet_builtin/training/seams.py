@@ -23,8 +23,8 @@ class Training(Protocol):
         optimizer: What `Seams.make_optimizer` returned.
         modules: What `Seams.modules` returned.
         epoch: The current one, from 0.
-        arrays: Extra arrays of the current batch on the device, {name: (B, K, *patch)}, augmented as the image is; empty if
-            the prepared cases have none.
+        arrays: Extra arrays of the current batch on the device, {name: (B, K, *patch)}, augmented
+            as the image is; empty if the prepared cases have none.
     """
 
     @property
@@ -39,7 +39,8 @@ class Training(Protocol):
     def arrays(self) -> Mapping[str, torch.Tensor]: ...  # noqa: D102
 
     def heads(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Apply the network to images (B, C, *patch); return logits (B, K, *resolution), full resolution first.
+        """Apply the network to images (B, C, *patch); return logits (B, K, *resolution), full
+        resolution first.
 
         Mixed precision and several processes are taken care of.
         """
@@ -51,14 +52,17 @@ class Training(Protocol):
         label: torch.Tensor,
         arrays: Mapping[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Return the loss of logits and the label (B, 1, *patch), or region maps, over all resolutions; a scalar.
+        """Return the loss of logits and the label (B, 1, *patch), or region maps, over all
+        resolutions; a scalar.
 
-        A loss that uses extra arrays gets those of the batch, or the ones given here, at each resolution.
+        A loss that uses extra arrays gets those of the batch, or the ones given here, at each
+        resolution.
         """
         ...
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a loss, a scalar, to those of the network: scaled in float16, averaged over accumulated batches.
+        """Add the gradients of a loss, a scalar, to those of the network: scaled in float16,
+        averaged over accumulated batches.
 
         Raises:
             TrainingError: The loss is not finite.
@@ -66,17 +70,22 @@ class Training(Protocol):
         ...
 
     def update(self) -> None:
-        """Clip the gradients and let the optimiser change the weights; nothing while batches are accumulated."""
+        """Clip the gradients and let the optimiser change the weights; nothing while batches are
+        accumulated.
+        """
         ...
 
 
 class Seams(TrainerSettings):
-    """The methods of the V2 trainer that a subclass overrides to change one thing (docs: how-to/change-training)."""
+    """The methods of the V2 trainer that a subclass overrides to change one thing (docs:
+    how-to/change-training).
+    """
 
     def rate(self, epoch: int, losses: Sequence[float]) -> float:
         """Return the learning rate of an epoch; it is constant within one.
 
-        Groups of the optimiser that were made with another rate than `trainer.learning_rate` keep their proportion to it.
+        Groups of the optimiser that were made with another rate than `trainer.learning_rate` keep
+        their proportion to it.
 
         Args:
             epoch: From 0.
@@ -85,13 +94,16 @@ class Seams(TrainerSettings):
         return optimization.learning_rate(self, epoch, losses)
 
     def make_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimiser of the network's weights; those without `requires_grad` are kept as they are."""
+        """Return the optimiser of the network's weights; those without `requires_grad` are kept as
+        they are.
+        """
         return optimization.make_optimizer(self, parameters)
 
     def make_sampler(
         self, task: TrainingTask, names: Sequence[str], batch_size: int
     ) -> PatchSampler:
-        """Return what draws patches from the cases of these names; it is pickled for the loader processes.
+        """Return what draws patches from the cases of these names; it is pickled for the loader
+        processes.
 
         It is called for the training and for the validation cases.
         """
@@ -106,7 +118,9 @@ class Seams(TrainerSettings):
         )
 
     def modules(self, network: torch.nn.Module) -> dict[str, torch.nn.Module]:  # noqa: ARG002
-        """Return further modules that belong to the training, such as a teacher; checkpoints hold them."""
+        """Return further modules that belong to the training, such as a teacher; checkpoints hold
+        them.
+        """
         return {}
 
     def training_loss(
@@ -126,7 +140,8 @@ class Seams(TrainerSettings):
     ) -> torch.Tensor:
         """Learn from one batch, and return its loss, a scalar; arguments as of `training_loss`.
 
-        Override it for more than one loss and one update: two backward passes, clipping of one's own.
+        Override it for more than one loss and one update: two backward passes, clipping of one's
+        own.
         """
         loss = self.training_loss(training, images, label)
         training.backward(loss)

@@ -1,4 +1,6 @@
-"""The settings of the V2 trainer, described at `trainer.TrainerV2` (spec: training, sections 1 and 11)."""
+"""The settings of the V2 trainer, described at `trainer.TrainerV2` (spec: training, sections 1 and
+11).
+"""
 
 from __future__ import annotations
 

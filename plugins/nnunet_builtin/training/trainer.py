@@ -24,36 +24,43 @@ class TrainerV2(Seams):
     Args:
         epochs, iterations_per_epoch, validation_iterations: Length of the training.
         batch_size: Samples per batch, of all processes together; null follows the plans.
-        optimizer, learning_rate, weight_decay: `SGD` with Nesterov momentum, `Adam`, `AMSGrad`, `AdamW`, or
-            `package.module:Class`; optimizer_settings are further arguments of it.
-        momentum: Of SGD; it falls to final_momentum in the last momentum_epochs, unless that is null.
-        schedule: Of the learning rate: `poly` (1 - epoch / epochs) ** poly_power, `cosine` or `constant`; or `plateau`,
-            times step_factor when the moving average of the training loss has not fallen by plateau_threshold in
-            plateau_patience epochs.
-        warmup_epochs, decay_start, step_epochs: The rate rises linearly in the first epochs; `poly` and `cosine` fall
-            from decay_start on; any schedule is multiplied by step_factor at each of step_epochs.
-        cycle_epochs, cycle_learning_rate: Epochs at the end, in which the rate rises to this one and falls again.
+        optimizer, learning_rate, weight_decay: `SGD` with Nesterov momentum, `Adam`, `AMSGrad`,
+            `AdamW`, or `package.module:Class`; optimizer_settings are further arguments of it.
+        momentum: Of SGD; it falls to final_momentum in the last momentum_epochs, unless that is
+            null.
+        schedule: Of the learning rate: `poly` (1 - epoch / epochs) ** poly_power, `cosine` or
+            `constant`; or `plateau`, times step_factor when the moving average of the training loss
+            has not fallen by plateau_threshold in plateau_patience epochs.
+        warmup_epochs, decay_start, step_epochs: The rate rises linearly in the first epochs; `poly`
+            and `cosine` fall from decay_start on; any schedule is multiplied by step_factor at each
+            of step_epochs.
+        cycle_epochs, cycle_learning_rate: Epochs at the end, in which the rate rises to this one
+            and falls again.
         gradient_clip: Largest L2 norm of all gradients together; null does not clip.
         accumulation: Batches whose gradients are averaged for one update.
         foreground_share: Share of each batch, from its end, that is centred on foreground.
-        ema: Decay of a moving average of the weights, which is validated and kept instead of them; null keeps the weights.
+        ema: Decay of a moving average of the weights, which is validated and kept instead of them;
+            null keeps the weights.
         deep_supervision: Train the outputs of all resolutions, or the full one alone.
         checkpoint_interval: Epochs between checkpoints.
-        early_stopping: Epochs without a better moving average of the Dice after which the training ends; null never.
-        compile: Compile the network with PyTorch; where that fails it is said, and it runs as it is.
+        early_stopping: Epochs without a better moving average of the Dice after which the training
+            ends; null never.
+        compile: Compile the network with PyTorch; where that fails it is said, and it runs as it
+            is.
         deterministic: Reproducible operations on GPUs, where they exist; CPUs always are.
     """
 
     def train(self, task: TrainingTask) -> dict[str, str]:
         """Train one fold, or go on from its last checkpoint (contracts.Trainer).
 
-        The final weights are written last: a fold that has them is trained. Started by `torchrun`, every process calls
-        this; the first one writes.
+        The final weights are written last: a fold that has them is trained. Started by `torchrun`,
+        every process calls this; the first one writes.
 
         Raises:
-            UsageError: Settings contradict each other, the device or precision does not exist, or the loss needs an extra array
-                that the prepared cases do not have.
-            TrainingError: The loss is not finite, a loader died again and again, or a case cannot be read.
+            UsageError: Settings contradict each other, the device or precision does not exist, or
+                the loss needs an extra array that the prepared cases do not have.
+            TrainingError: The loss is not finite, a loader died again and again, or a case cannot
+                be read.
             StoppedError: Ctrl-C or SIGTERM; the training is saved.
         """
         self.check(task.runtime)
@@ -62,7 +69,8 @@ class TrainerV2(Seams):
         runtime = with_exact_gradients(asked, configuration.network, configuration.patch_size)
         if runtime != asked:
             task.report.message(
-                "training in float32: on CPU, bfloat16 is wrong for networks with 2 voxels or fewer along an axis"
+                "training in float32: on CPU, bfloat16 is wrong for networks with 2 voxels or "
+                "fewer along an axis"
             )
         with ranks.joined(runtime.device), computing(runtime, self.deterministic):
             if ranks.told_by_first((task.folder / WEIGHTS).is_file()):
@@ -77,19 +85,25 @@ class TrainerV2(Seams):
         }
 
     def check(self, runtime: Runtime) -> None:
-        """Raise UsageError where settings contradict each other, or the device or precision does not exist."""
+        """Raise UsageError where settings contradict each other, or the device or precision does
+        not exist.
+        """
         resolve(runtime)
         find_optimizer(self.optimizer)
         if self.warmup_epochs + self.cycle_epochs >= self.epochs and self.cycle_epochs:
             raise UsageError(
-                f"trainer.warmup_epochs={self.warmup_epochs} and trainer.cycle_epochs={self.cycle_epochs} leave none of "
+                f"trainer.warmup_epochs={self.warmup_epochs} and "
+                f"trainer.cycle_epochs={self.cycle_epochs} leave none of "
                 f"trainer.epochs={self.epochs} between them."
             )
         if self.early_stopping is not None and not self.validation_iterations:
             raise UsageError(
-                "trainer.early_stopping needs the Dice of validation patches: trainer.validation_iterations is 0."
+                "trainer.early_stopping needs the Dice of validation patches: "
+                "trainer.validation_iterations is 0."
             )
 
     def find_weights(self, path: Path) -> Path:
-        """Return the weights that a path stands for, also of nnU-Net v1 and v2 (abilities.StartsFromWeights)."""
+        """Return the weights that a path stands for, also of nnU-Net v1 and v2
+        (abilities.StartsFromWeights).
+        """
         return finetuning.find_weights(path)

@@ -1,4 +1,6 @@
-"""Augmentation: batchgenerators' own numbers for fixed draws, v1's label rules, frequencies, seeds."""
+"""Augmentation: batchgenerators' own numbers for fixed draws, v1's label rules, frequencies,
+seeds.
+"""
 
 import random
 
@@ -56,7 +58,9 @@ def coordinates(size, patch, angles, scale) -> np.ndarray:
 
 
 def specified_label(label, points) -> np.ndarray:
-    """Return v1's label of one channel: 0/1 masks, linear, -1 outside, ascending where at least 0.5."""
+    """Return v1's label of one channel: 0/1 masks, linear, -1 outside, ascending where at least
+    0.5.
+    """
     result = np.zeros(points.shape[1:], label.dtype)
     for value in np.unique(label):
         mask = ndimage.map_coordinates(
@@ -145,7 +149,9 @@ def test_no_label_has_half_of_the_weights():
 
 
 def test_what_is_rotated_in_is_background_and_not_outside():
-    """Step 13 masks where the label is -1, before it becomes 0: noise stays in the corners, but not there."""
+    """Step 13 masks where the label is -1, before it becomes 0: noise stays in the corners, but not
+    there.
+    """
     config = configuration(PLANE, use_mask=(True,))
     size = AugmentationV2().generator_patch_size(config)
     images, label = np.full((1, *size), 7, np.float32), np.full((1, *size), 3, np.int16)

@@ -1,4 +1,6 @@
-"""Transforms of batchgenerators as steps, and v1's pipeline of them, with which the built-in steps are compared."""
+"""Transforms of batchgenerators as steps, and v1's pipeline of them, with which the built-in steps
+are compared.
+"""
 
 import pickle
 import random
@@ -99,7 +101,9 @@ def test_a_cascade_of_v1_has_the_channels_of_the_previous_stage():
 
 
 def statistics(batch) -> np.ndarray:
-    """Return mean, deviation, quantiles, differences of neighbours along each axis, and the share of each label."""
+    """Return mean, deviation, quantiles, differences of neighbours along each axis, and the share
+    of each label.
+    """
     images = batch["images"][:, :2].astype(float)
     standard = (images - images.mean()) / images.std()
     neighbours = [np.mean(np.diff(standard, axis=axis) ** 2) for axis in range(2, images.ndim)]

@@ -1,4 +1,6 @@
-"""Cascade: the previous stage moves with the label, its random changes are v1's, and it becomes image channels."""
+"""Cascade: the previous stage moves with the label, its random changes are v1's, and it becomes
+image channels.
+"""
 
 import numpy as np
 import pytest

@@ -58,7 +58,9 @@ def test_light_leaves_out_what_blurs_and_disturbs():
 
 
 def test_insane_has_the_numbers_of_v1s_da3():
-    """Its three decimals are those of v1's trainer; the steps that it shares with `v2` are tested there."""
+    """Its three decimals are those of v1's trainer; the steps that it shares with `v2` are tested
+    there.
+    """
     rng, augmentation, config = np.random.default_rng(0), built("insane"), configuration((24, 12))
     draws = drawn(augmentation, rng, config, 2, 3000)
     motions = [draw["spatial"] for draw in draws]

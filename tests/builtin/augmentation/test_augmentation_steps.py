@@ -1,4 +1,6 @@
-"""An augmentation is an ordered tuple of steps: settings order and extend it; further arrays move along."""
+"""An augmentation is an ordered tuple of steps: settings order and extend it; further arrays move
+along.
+"""
 
 from dataclasses import dataclass, fields, replace
 

@@ -1,4 +1,6 @@
-"""Augmentation on tensors, in the training process: the batches of the loaders for equal seeds, and nothing changed beside."""
+"""Augmentation on tensors, in the training process: the batches of the loaders for equal seeds, and
+nothing changed beside.
+"""
 
 import numpy as np
 import pytest

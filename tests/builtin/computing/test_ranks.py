@@ -133,7 +133,9 @@ def train_and_look(rank, port, folder, stops_after):
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="names of threads are Linux's")
 @pytest.mark.parametrize("stops_after", [0, 2])
 def test_no_thread_of_the_group_outlives_a_training(tmp_path, stops_after):
-    """One that releases a tensor while Python ends takes the process down with it (SIGABRT), now and then."""
+    """One that releases a tensor while Python ends takes the process down with it (SIGABRT), now
+    and then.
+    """
     folder = tmp_path / "fold_0"
     small.prepare(folder, small.labels_of(small.CLASSES))
     torch.multiprocessing.spawn(train_and_look, (small.free_port(), folder, stops_after), nprocs=2)

@@ -1,4 +1,6 @@
-"""Conversion from the decathlon layout: channels, geometry, voxel types, and what must not be converted."""
+"""Conversion from the decathlon layout: channels, geometry, voxel types, and what must not be
+converted.
+"""
 
 import json
 import shutil
@@ -35,7 +37,9 @@ def _write(path: Path, array: np.ndarray) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Two training cases and one test case of two channels, with the hidden files that macOS leaves behind."""
+    """Two training cases and one test case of two channels, with the hidden files that macOS leaves
+    behind.
+    """
     folder = tmp_path / "Task07_Small"
     rng = np.random.default_rng(0)
     for case, part in (("a", "Tr"), ("b", "Tr"), ("c", "Ts")):

@@ -1,4 +1,6 @@
-"""Conversion of plain folders and of DICOM series: which files belong together, channels, label values, endings."""
+"""Conversion of plain folders and of DICOM series: which files belong together, channels, label
+values, endings.
+"""
 
 import json
 import shutil
@@ -312,7 +314,9 @@ def test_a_dicom_series_with_its_segmentation(data: Path, tmp_path: Path) -> Non
 
 @pytest.fixture
 def hospital(tmp_path: Path) -> Path:
-    """Two series and their DICOM SEG files, in another order, with the segments of both numbered from 1."""
+    """Two series and their DICOM SEG files, in another order, with the segments of both numbered
+    from 1.
+    """
     dicom = pytest.importorskip("dicom_files", reason="needs highdicom and pydicom")
     for case, segment, name in (("p1", "tumour", "2.dcm"), ("p2", "liver", "1.dcm")):
         dicom.write_series(tmp_path / "images" / case, np.full((4, 6, 7), 10, np.uint16))

@@ -1,4 +1,6 @@
-"""Conversion between the layouts of v1 and v2: identical voxels, what v1 cannot say, ambiguous folders."""
+"""Conversion between the layouts of v1 and v2: identical voxels, what v1 cannot say, ambiguous
+folders.
+"""
 
 import json
 import shutil

@@ -1,4 +1,6 @@
-"""Every real dataset and every file of formats/: converted, verified, planned and preprocessed through the command line."""
+"""Every real dataset and every file of formats/: converted, verified, planned and preprocessed
+through the command line.
+"""
 
 import json
 import subprocess

@@ -1,4 +1,6 @@
-"""Folds of others: v1's pickles without running them, v2's JSON, tables of patients; and what folds must hold."""
+"""Folds of others: v1's pickles without running them, v2's JSON, tables of patients; and what folds
+must hold.
+"""
 
 import contextlib
 import copyreg

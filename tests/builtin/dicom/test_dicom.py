@@ -1,4 +1,6 @@
-"""DICOM series as images, and DICOM SEG as labels on their grid: order, rescaling, faults, placement."""
+"""DICOM series as images, and DICOM SEG as labels on their grid: order, rescaling, faults,
+placement.
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Every image format, also with labels of another one: from files to prepared cases and predictions' file names."""
+"""Every image format, also with labels of another one: from files to prepared cases and
+predictions' file names.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""Losses and deep supervision: v1's numbers, hand-computed examples, ignored voxels, regions, several processes."""
+"""Losses and deep supervision: v1's numbers, hand-computed examples, ignored voxels, regions,
+several processes.
+"""
 
 import itertools
 import json
@@ -123,8 +125,9 @@ def test_worked_example_of_the_spec():
         assert forced(logits, label).item() == pytest.approx(expected, abs=1e-6)
 
 
-# One class against the background with probabilities 0.2, 0.5, 0.8, 0.9 where the truth is 0, 1, 1, 1:
-# tp = 2.2, fp = 0.2, fn = 0.8, tn = 0.8, the sum of squares is 1.74, the truth has probabilities 0.8, 0.5, 0.8, 0.9.
+# One class against the background with probabilities 0.2, 0.5, 0.8, 0.9 where the truth is 0, 1, 1,
+# 1: tp = 2.2, fp = 0.2, fn = 0.8, tn = 0.8, the sum of squares is 1.74, the truth has probabilities
+# 0.8, 0.5, 0.8, 0.9.
 CE = -(2 * math.log(0.8) + math.log(0.5) + math.log(0.9)) / 4
 FOCAL = -(0.04 * math.log(0.8) * 2 + 0.25 * math.log(0.5) + 0.01 * math.log(0.9)) / 4
 DICE = 4.4 / 5.4
@@ -431,7 +434,9 @@ JOINED = [
 
 
 def scaled_gradient(case, samples):
-    """Return the loss of some samples of a batch of 3, and its gradient by 3 scales of the channels (a tiny network)."""
+    """Return the loss of some samples of a batch of 3, and its gradient by 3 scales of the channels
+    (a tiny network).
+    """
     name, regions, batch_dice, ignored = case
     features, _, target = batch(10, 3, (4, 5), regions, ignored)
     scales = torch.ones(3, 1, 1, dtype=torch.float64, requires_grad=True)
@@ -442,7 +447,9 @@ def scaled_gradient(case, samples):
 
 
 def train_in_process(rank, folder):
-    """Average value and gradient of two processes with one and two samples, as DistributedDataParallel does."""
+    """Average value and gradient of two processes with one and two samples, as
+    DistributedDataParallel does.
+    """
     distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     found = torch.stack(
         [scaled_gradient(case, slice(0, 1) if rank == 0 else slice(1, 3)) for case in JOINED]

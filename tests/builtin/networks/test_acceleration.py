@@ -27,7 +27,8 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 def pair_of(builder, dimensions, depth=2):
     """Return a network as it was built, one that was placed, and images in either memory order."""
     torch.manual_seed(0)
-    # with 4, oneDNN (PyTorch 2.13) writes past its memory: strided convolutions in 2D with kernels of 1, channels last
+    # with 4, oneDNN (PyTorch 2.13) writes past its memory: strided convolutions in 2D with kernels
+    # of 1, channels last
     network = builder.build(isotropic(depth, dimensions, base_features=8))
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
@@ -138,7 +139,9 @@ def test_hooks_on_what_holds_convolutions_are_called(where, used):
 
 
 def test_layers_of_any_network_are_found(used):
-    """Another one's norms, one of them with statistics of its own; and a weight of four axes that is no convolution's."""
+    """Another one's norms, one of them with statistics of its own; and a weight of four axes that
+    is no convolution's.
+    """
     torch.manual_seed(0)
 
     class Theirs(nn.Module):

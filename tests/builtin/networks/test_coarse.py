@@ -1,4 +1,6 @@
-"""Upsampling and convolution in one: the values and gradients of the two steps, and where it is used."""
+"""Upsampling and convolution in one: the values and gradients of the two steps, and where it is
+used.
+"""
 
 import pytest
 import torch

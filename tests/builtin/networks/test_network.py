@@ -1,4 +1,6 @@
-"""The network: v1's outputs for v1's weights, its sizes, and gradients of the fused normalisation."""
+"""The network: v1's outputs for v1's weights, its sizes, and gradients of the fused
+normalisation.
+"""
 
 import numpy as np
 import pytest
@@ -100,7 +102,9 @@ def test_bfloat16_follows_float32():
 
 
 def variant_block(**style):
-    """Return one block of a network, with random norm parameters, and images in both memory orders."""
+    """Return one block of a network, with random norm parameters, and images in both memory
+    orders.
+    """
     torch.manual_seed(0)
     spec = isotropic(1, input_channels=2, base_features=8)
     block = PlainUNet(**style).build(spec).encoder[0][0]

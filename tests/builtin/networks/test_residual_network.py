@@ -42,7 +42,9 @@ def leaky(features):
 
 @pytest.mark.parametrize("block", [0, 1])
 def test_a_block_adds_its_convolutions_to_its_input(block):
-    """The first block of the second resolution changes features and resolution, the next one neither."""
+    """The first block of the second resolution changes features and resolution, the next one
+    neither.
+    """
     torch.manual_seed(0)
     layer = ResidualUNet().build(spec_of()).encoder[1][block]
     for name, parameter in layer.named_parameters():

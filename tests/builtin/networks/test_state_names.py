@@ -1,4 +1,6 @@
-"""Names of tensors in v1's and v2's state dicts: real models of both load, predict as they did, and go back unchanged."""
+"""Names of tensors in v1's and v2's state dicts: real models of both load, predict as they did, and
+go back unchanged.
+"""
 
 import pickle
 import zipfile
@@ -54,7 +56,9 @@ def networks(models, folder, model, layout):
 
 
 def normalised(models):
-    """Return an image (1, Z, Y, X) as its models expect it: spacing 1 mm, nothing to crop, z-score."""
+    """Return an image (1, Z, Y, X) as its models expect it: spacing 1 mm, nothing to crop,
+    z-score.
+    """
     image = sitk.GetArrayFromImage(
         sitk.ReadImage(models / "inputs" / "hippocampus_353_0000.nii.gz")
     ).astype(np.float32)

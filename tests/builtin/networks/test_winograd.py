@@ -1,4 +1,6 @@
-"""Convolutions by fewer products: the values and gradients of PyTorch's own, and where they are used."""
+"""Convolutions by fewer products: the values and gradients of PyTorch's own, and where they are
+used.
+"""
 
 from dataclasses import replace
 

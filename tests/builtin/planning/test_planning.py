@@ -270,7 +270,9 @@ def test_axes_that_round_to_no_voxel_keep_one(size, spacing, settings):
 
 @dataclass
 class InBlocks(PlainUNet):
-    """A network whose patches are multiples of another number than that of its pooling, as a transformer's."""
+    """A network whose patches are multiples of another number than that of its pooling, as a
+    transformer's.
+    """
 
     step: int = 48
 

@@ -126,7 +126,9 @@ def test_permuting_axes_changes_nothing_else(axes, target, spacing):
 
 
 def test_an_axis_of_low_target_resolution_is_restored_by_nearest_neighbour():
-    """The spacing is put into the order of the file's axes first; v1 took another axis here (quirk 29)."""
+    """The spacing is put into the order of the file's axes first; v1 took another axis here (quirk
+    29).
+    """
     geometry = PreparedGeometry(
         Geometry((8, 8, 8)), ((0, 8),) * 3, (2, 0, 1), (2, 8, 8), (4.0, 1.0, 1.0)
     )

@@ -43,7 +43,9 @@ def nearest(array: np.ndarray, new: int, axis: int) -> np.ndarray:
 
 
 def slice_by_slice(array, shape, axis, function):
-    """Resize every slice across `axis` by `function(slice, shape)`, then take the nearest slices."""
+    """Resize every slice across `axis` by `function(slice, shape)`, then take the nearest
+    slices.
+    """
     within = tuple(size for a, size in enumerate(shape) if a != axis)
     slices = [function(s, within) for s in np.moveaxis(array, axis, 0)]
     return nearest(np.stack(slices, axis), shape[axis], axis)

@@ -1,4 +1,6 @@
-"""Every real case: prepared for the configurations of its dataset's plans and restored to the grid it came from."""
+"""Every real case: prepared for the configurations of its dataset's plans and restored to the grid
+it came from.
+"""
 
 import numpy as np
 import pytest

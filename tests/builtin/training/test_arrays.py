@@ -1,4 +1,6 @@
-"""Extra arrays of prepared cases: from the store through patches, loader processes and augmentation to the loss."""
+"""Extra arrays of prepared cases: from the store through patches, loader processes and augmentation
+to the loss.
+"""
 
 import numpy as np
 import pytest
@@ -256,7 +258,9 @@ def test_regions_and_arrays_go_together(tmp_path):
 
 @pytest.mark.parametrize("kind", [AugmentationV2, AugmentationV2Torch])
 def test_arrays_move_with_image_and_label(tmp_path, kind):
-    """In the loader processes and on the device: rotated, scaled and mirrored, marks lie where the labels do."""
+    """In the loader processes and on the device: rotated, scaled and mirrored, marks lie where the
+    labels do.
+    """
     augmentation = kind(rotation_probability=1, scaling_probability=1)
     task = make_task(tmp_path / "fold_0", augmentation=augmentation)
     TrainerV2(**{**small.SETTINGS, "epochs": 1, "validation_iterations": 0}).train(task)

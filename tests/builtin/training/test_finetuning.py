@@ -1,4 +1,6 @@
-"""Weights of another model: what fits is taken over, what does not is named, what was loaded can be frozen."""
+"""Weights of another model: what fits is taken over, what does not is named, what was loaded can be
+frozen.
+"""
 
 import pytest
 import small_training as small
@@ -72,7 +74,9 @@ def test_frozen_is_what_was_loaded():
 
 
 def test_layers_that_were_loaded_in_part_are_trained():
-    """Weights of an instance norm fit a batch norm, whose statistics are new: it has to learn them."""
+    """Weights of an instance norm fit a batch norm, whose statistics are new: it has to learn
+    them.
+    """
     target = PlainUNet(norm="batch").build(small.CONFIGURATION.network)
     norm = "encoder.0.0.norm"
     frozen = freeze(
@@ -102,7 +106,9 @@ def test_parts_that_cannot_be_frozen_are_named():
 
 
 def test_new_channels_of_a_frozen_encoder_are_trained_also_after_a_resume(tmp_path):
-    """The first convolution fits neither the channels nor anything else: frozen, it would stay random."""
+    """The first convolution fits neither the channels nor anything else: frozen, it would stay
+    random.
+    """
     source = small.train(tmp_path / "a" / "fold_0")
     started = {"cascade": True, "initial": small.frozen_encoder(source)}
     undisturbed = small.train(tmp_path / "b" / "fold_0", **started)

@@ -1,4 +1,6 @@
-"""What networks may return: one tensor or several, switched off or not; and what is said when they return something else."""
+"""What networks may return: one tensor or several, switched off or not; and what is said when they
+return something else.
+"""
 
 import itertools
 import json

@@ -1,4 +1,6 @@
-"""Cases that are unlike the others are planned, prepared, trained on and validated; ignored voxels teach nothing."""
+"""Cases that are unlike the others are planned, prepared, trained on and validated; ignored voxels
+teach nothing.
+"""
 
 import json
 from pathlib import Path
@@ -95,7 +97,9 @@ def train(dataset, folds="all"):
 
 
 def check(dataset, fold, cases):
-    """The fold is trained and validated: finite weights and losses, one prediction per case, on its own grid."""
+    """The fold is trained and validated: finite weights and losses, one prediction per case, on its
+    own grid.
+    """
     (line,) = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
     assert np.isfinite([line["train_loss"], line["validation_loss"]]).all()
     assert all(

@@ -1,4 +1,6 @@
-"""The stream of batches: the same in any number of processes and after a restart; what breaks is told."""
+"""The stream of batches: the same in any number of processes and after a restart; what breaks is
+told.
+"""
 
 import contextlib
 import itertools
@@ -137,7 +139,9 @@ class Killed(NoAugmentation):
 
 
 class Trouble(NoAugmentation):
-    """Kills or blocks its process at a sample, as often as there are files in a folder to take away."""
+    """Kills or blocks its process at a sample, as often as there are files in a folder to take
+    away.
+    """
 
     def __init__(self, folder, stuck=False, sample=5):
         self.folder = folder

@@ -52,7 +52,9 @@ class Recorder:
 
 
 class Cases(dict):
-    """A store in memory. The channels of a case hold each voxel's own coordinates plus 1, so that 0 is outside."""
+    """A store in memory. The channels of a case hold each voxel's own coordinates plus 1, so that 0
+    is outside.
+    """
 
     def add(self, shape, locations=None, name="case"):
         images = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).astype(np.float32) + 1

@@ -1,4 +1,6 @@
-"""What each setting of the trainer does, and that a resume keeps it: trainings of milliseconds, compared with plain formulas."""
+"""What each setting of the trainer does, and that a resume keeps it: trainings of milliseconds,
+compared with plain formulas.
+"""
 
 import contextlib
 import copy
@@ -52,7 +54,9 @@ def assert_close(found, expected, **tolerance):
 
 
 def assert_near(found, expected):
-    """Compare tensors as wholes: after some steps, rounding moves single weights further than that."""
+    """Compare tensors as wholes: after some steps, rounding moves single weights further than
+    that.
+    """
     assert set(found) == set(expected)
     for name, tensor in expected.items():
         allowed = 1e-5 * tensor.numel() ** 0.5 + 1e-3 * tensor.norm()
@@ -109,7 +113,9 @@ def test_the_averaged_weights_are_validated(tmp_path):
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_accumulated_batches_are_one_larger_batch(tmp_path, clip):
-    """Three iterations of an epoch with accumulation=2: an update from two batches, and one from what is left."""
+    """Three iterations of an epoch with accumulation=2: an update from two batches, and one from
+    what is left.
+    """
     random = np.random.default_rng(0)
     settings = {"accumulation": 2, "gradient_clip": clip}
 
@@ -172,7 +178,9 @@ def test_the_progress_is_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 0]), (0.5, [0, 1]), (1.0, [1, 1])])
 def test_the_share_of_a_batch_that_is_centred_on_foreground(tmp_path, share, expected):
-    """One foreground voxel in a large case: a patch has it when it is centred on it, else in one of seventy."""
+    """One foreground voxel in a large case: a patch has it when it is centred on it, else in one of
+    seventy.
+    """
     task = small.make_task(tmp_path / "fold_0")
     label = np.zeros((40, 40, 40), np.int8)
     label[20, 20, 20] = 1

@@ -1,4 +1,6 @@
-"""Training through the command line: stops, resumes, cascades, several processes, fine-tuning; and what settings do."""
+"""Training through the command line: stops, resumes, cascades, several processes, fine-tuning; and
+what settings do.
+"""
 
 import contextlib
 import itertools

@@ -1,4 +1,6 @@
-"""What an epoch of a training does: rates, online evaluation, the best weights, batches on the device, and what goes wrong."""
+"""What an epoch of a training does: rates, online evaluation, the best weights, batches on the
+device, and what goes wrong.
+"""
 
 import contextlib
 import copy

@@ -1,4 +1,6 @@
-"""The training loop makes the steps of nnU-Net v1: losses and final weights of its V2 trainer, stored in the repository."""
+"""The training loop makes the steps of nnU-Net v1: losses and final weights of its V2 trainer,
+stored in the repository.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""What a dataset says of its cases: from dataset.json and cases.json to the preprocessor, and into the key of a case."""
+"""What a dataset says of its cases: from dataset.json and cases.json to the preprocessor, and into
+the key of a case.
+"""
 
 import dataclasses
 import json

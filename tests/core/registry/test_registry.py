@@ -1,4 +1,6 @@
-"""The registry: discovery through entry points, naming rules, clashes, blocking, broken plugins, observers."""
+"""The registry: discovery through entry points, naming rules, clashes, blocking, broken plugins,
+observers.
+"""
 
 import importlib
 import os
@@ -121,7 +123,8 @@ def test_two_distributions_with_one_plugin_name_are_both_left_out(install):
             "Component",
         ),
         (
-            "from nnunet_core import hookimpl\n@hookimpl\ndef nnunet_losses():\n    raise KeyError('x')",
+            "from nnunet_core import hookimpl\n@hookimpl\ndef nnunet_losses():\n    raise "
+            "KeyError('x')",
             "KeyError",
         ),
         (
@@ -370,7 +373,8 @@ def test_a_hook_may_have_any_name_of_its_own(install):
         "    return [Component('mine', 'nnunet_builtin.losses.dice_ce:DiceCE')]\n"
         "@hookimpl(specname='nnunet_losses')\ndef more_losses():\n"
         "    return [Component('other', 'nnunet_builtin.losses.dice_ce:DiceCE')]\n"
-        "@hookimpl(specname='nnunet_variants')\ndef my_variants():\n    return [Variant('v', loss='mine')]\n"
+        "@hookimpl(specname='nnunet_variants')\ndef my_variants():\n    return [Variant('v', "
+        "loss='mine')]\n"
     )
     install("alpha", "alpha", code)
     registry = Registry.discover()
@@ -383,7 +387,8 @@ def test_a_hook_may_have_any_name_of_its_own(install):
 
 
 def test_a_wrapper_is_refused(install):
-    code = "from nnunet_core import hookimpl\n@hookimpl(wrapper=True)\ndef nnunet_losses():\n    return (yield)\n"
+    imported = "from nnunet_core import hookimpl\n"
+    code = f"{imported}@hookimpl(wrapper=True)\ndef nnunet_losses():\n    return (yield)\n"
     install("alpha", "alpha", code)
     registry = Registry.discover()
     assert "wrapper" in row(registry, "alpha").error

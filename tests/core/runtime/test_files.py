@@ -1,4 +1,6 @@
-"""Files and folders that are whole or absent: permissions, leftovers, and digests that are remembered."""
+"""Files and folders that are whole or absent: permissions, leftovers, and digests that are
+remembered.
+"""
 
 import os
 import stat
@@ -11,7 +13,9 @@ from nnunet_core.runtime import files
 
 @pytest.fixture
 def private(monkeypatch):
-    """New files are for the owner and the group to read; nobody may change that while threads write."""
+    """New files are for the owner and the group to read; nobody may change that while threads
+    write.
+    """
     before = os.umask(0o027)
     monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask is of every thread"))
     yield

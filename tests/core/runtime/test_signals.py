@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: what each kind of process does, and that handlers are as before afterwards."""
+"""Ctrl-C and SIGTERM: what each kind of process does, and that handlers are as before
+afterwards.
+"""
 
 import os
 import signal

@@ -1,4 +1,6 @@
-"""Who reads a folder: ours first, then the only one of others that fits; folders of images to predict, too."""
+"""Who reads a folder: ours first, then the only one of others that fits; folders of images to
+predict, too.
+"""
 
 import dataclasses
 

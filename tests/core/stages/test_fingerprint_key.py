@@ -1,4 +1,6 @@
-"""When a stored fingerprint is used again: as long as the code that made it is the same, wherever it was inherited."""
+"""When a stored fingerprint is used again: as long as the code that made it is the same, wherever
+it was inherited.
+"""
 
 import importlib
 import os
@@ -35,7 +37,9 @@ OWN = INHERITING.replace(
 
 @pytest.fixture
 def planner(tmp_path, monkeypatch):
-    """Return a function that writes the module `local_planner` and returns a reference to its planner."""
+    """Return a function that writes the module `local_planner` and returns a reference to its
+    planner.
+    """
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 

@@ -1,4 +1,6 @@
-"""Another predictor, or another setting of it, trains nothing: it validates anew what is trained."""
+"""Another predictor, or another setting of it, trains nothing: it validates anew what is
+trained.
+"""
 
 import json
 from types import SimpleNamespace

@@ -1,4 +1,6 @@
-"""Preparing a dataset: only what is missing or stale, in one process or several, with errors as they were."""
+"""Preparing a dataset: only what is missing or stale, in one process or several, with errors as
+they were.
+"""
 
 import dataclasses
 import os

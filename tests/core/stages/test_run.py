@@ -1,4 +1,6 @@
-"""The main path: everything is made once, reused while its inputs are equal, and survives being stopped."""
+"""The main path: everything is made once, reused while its inputs are equal, and survives being
+stopped.
+"""
 
 import json
 import resource
@@ -209,7 +211,9 @@ def test_folds_of_other_plans_are_no_part_of_a_model(tiny, tmp_path):
 
 
 def test_postprocessing_is_that_of_the_folds_that_predict(tiny, tmp_path):
-    """A later run of fewer folds, or of all cases, has its own; a fold that is trained anew has none until it is fitted."""
+    """A later run of fewer folds, or of all cases, has its own; a fold that is trained anew has
+    none until it is fitted.
+    """
     both = run_tiny(tiny, folds=("0", "1")).best.folder
     for path in (both / "postprocessing").glob("*.json"):
         document = json.loads(path.read_text())
@@ -362,7 +366,9 @@ def command(tiny, *options):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_asked_to_stop_leaves_no_lock(tiny, number):
-    """A lock of another host is never taken over: a batch system that starts the run elsewhere would wait for ever."""
+    """A lock of another host is never taken over: a batch system that starts the run elsewhere
+    would wait for ever.
+    """
     workspace = tiny.parent.parent
     process = subprocess.Popen(
         command(tiny), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

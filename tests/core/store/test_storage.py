@@ -1,4 +1,6 @@
-"""Prepared cases on disk: what is written is read, in parts; what is damaged or half written is never trusted."""
+"""Prepared cases on disk: what is written is read, in parts; what is damaged or half written is
+never trusted.
+"""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,6 @@
-"""Conversion of datasets: from the decathlon, v1 and v2 layouts, plain folders and DICOM to the layouts of v1 and v2."""
+"""Conversion of datasets: from the decathlon, v1 and v2 layouts, plain folders and DICOM to the
+layouts of v1 and v2.
+"""
 
 from __future__ import annotations
 

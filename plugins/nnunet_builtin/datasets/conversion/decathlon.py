@@ -21,7 +21,8 @@ STACKED = "nifti_4d"
 
 
 def read_decathlon(folder: Path, document: Mapping[str, Any], registry: Registry) -> Source:
-    """Describe a dataset of the decathlon layout (spec: dataset, section 3). Hidden files are left out.
+    """Describe a dataset of the decathlon layout (spec: dataset, section 3). Hidden files are left
+    out.
 
     Args:
         folder: Holds dataset.json, imagesTr, labelsTr and perhaps imagesTs, labelsTs.
@@ -41,7 +42,8 @@ def read_decathlon(folder: Path, document: Mapping[str, Any], registry: Registry
     training = _listed(images, document, path)
     if missing := [name for name in training if name not in labels]:
         raise DatasetError(
-            f"{folder / 'labelsTr'} lacks the labels of {len(missing)} images of imagesTr: {', '.join(missing[:10])}."
+            f"{folder / 'labelsTr'} lacks the labels of {len(missing)} images of imagesTr: "
+            f"{', '.join(missing[:10])}."
         )
     test_labels = _files(folder / "labelsTs")
     return Source(
@@ -74,7 +76,8 @@ def _listed(found: Iterable[str], document: Mapping[str, Any], path: Path) -> li
     listed = sorted(set(entry_names(document.get("training"), ENDING)))
     if absent := [name for name in listed if name not in found]:
         raise DatasetError(
-            f"{path} lists {len(absent)} training cases that are not in imagesTr: {', '.join(absent[:10])}. "
+            f"{path} lists {len(absent)} training cases that are not in imagesTr: "
+            f"{', '.join(absent[:10])}. "
             "Add the files or remove the entries."
         )
     return listed or list(found)

@@ -33,11 +33,14 @@ def find_folders(
     renumber: bool = False,
     workers: Workers | None = None,
 ) -> Source:
-    """Describe folders of images and labels without a dataset.json: files of any image format, or DICOM series.
+    """Describe folders of images and labels without a dataset.json: files of any image format, or
+    DICOM series.
 
     Args:
-        images: Files `CASE_0000.ext`, `CASE_0001.ext`, ... or `CASE.ext`; or DICOM series, one folder per case.
-        labels: Files `CASE.ext`, whose ending may be another one; or DICOM SEG files; or one DICOM SEG file.
+        images: Files `CASE_0000.ext`, `CASE_0001.ext`, ... or `CASE.ext`; or DICOM series, one
+            folder per case.
+        labels: Files `CASE.ext`, whose ending may be another one; or DICOM SEG files; or one DICOM
+            SEG file.
         registry: Image formats.
         channels: Channel names; needed except for pictures and for DICOM, whose modality is known.
         names: {label name: value in the files}; default: see `name_values`.
@@ -46,7 +49,8 @@ def find_folders(
 
     Raises:
         UsageError: Channel names are needed, or are not as many as channels.
-        DatasetError: The folders could be more than one thing or none, or images and labels do not belong together.
+        DatasetError: The folders could be more than one thing or none, or images and labels do not
+            belong together.
         ImageError: A file cannot be read.
     """
     if not images.is_dir() or not labels.exists():
@@ -99,7 +103,8 @@ def _cases(images: Listing, labels: Listing) -> list[CaseFiles]:
     whole = any(stem in labels.files for stem in images.files)
     if split and whole:
         raise DatasetError(
-            f"{images.folder} could hold one file per case or one per channel (CASE_0000): {labels.folder} has labels "
+            f"{images.folder} could hold one file per case or one per channel (CASE_0000): "
+            f"{labels.folder} has labels "
             "for both. Rename or remove one kind."
         )
     found = grouped if split else {stem: {0: path} for stem, path in images.files.items()}
@@ -111,7 +116,8 @@ def _cases(images: Listing, labels: Listing) -> list[CaseFiles]:
     numbers = list(range(max(len(case) for case in found.values())))
     if uneven := sorted(name for name, case in found.items() if sorted(case) != numbers):
         raise DatasetError(
-            f"{images.folder}: {len(uneven)} cases lack channel files, for example {uneven[0]}, which has "
+            f"{images.folder}: {len(uneven)} cases lack channel files, for example {uneven[0]}, "
+            "which has "
             f"{sorted(found[uneven[0]])}; every case needs {numbers}."
         )
     return [
@@ -120,14 +126,19 @@ def _cases(images: Listing, labels: Listing) -> list[CaseFiles]:
 
 
 def _check_matches(cases: set[str], images: Listing, labels: Listing) -> None:
-    rule = f"The label of CASE{images.ending}, or of CASE_0000{images.ending}, is named CASE{labels.ending}."
+    rule = (
+        f"The label of CASE{images.ending}, or of CASE_0000{images.ending}, is named "
+        f"CASE{labels.ending}."
+    )
     if missing := sorted(cases - set(labels.files)):
         raise DatasetError(
-            f"{labels.folder} lacks the labels of {len(missing)} images of {images.folder}: {', '.join(missing[:5])}. {rule}"
+            f"{labels.folder} lacks the labels of {len(missing)} images of {images.folder}: "
+            f"{', '.join(missing[:5])}. {rule}"
         )
     if extra := sorted(set(labels.files) - cases):
         raise DatasetError(
-            f"{images.folder} lacks the images of {len(extra)} labels of {labels.folder}: {', '.join(extra[:5])}. {rule}"
+            f"{images.folder} lacks the images of {len(extra)} labels of {labels.folder}: "
+            f"{', '.join(extra[:5])}. {rule}"
         )
 
 
@@ -139,7 +150,9 @@ def _channel_names(
         return _PICTURE_CHANNELS[count]
     if len(given) != count:
         raise UsageError(
-            f"{case.images[0]} has {count} channels, --channel names {len(given)}. Give one --channel NAME per channel: "
-            "CT for computed tomography in Hounsfield units, noNorm for no normalisation, any other name otherwise."
+            f"{case.images[0]} has {count} channels, --channel names {len(given)}. Give one "
+            "--channel NAME per channel: "
+            "CT for computed tomography in Hounsfield units, noNorm for no normalisation, any "
+            "other name otherwise."
         )
     return tuple(given)

@@ -26,14 +26,16 @@ _RULE = f"A dataset folder has dataset.json, imagesTr and labelsTr; without them
 
 
 def find_source(folder: Path, registry: Registry) -> Source:
-    """Describe a dataset folder: the layout of the decathlon, of v1 or of v2, told by its structure; or of a plugin's reader.
+    """Describe a dataset folder: the layout of the decathlon, of v1 or of v2, told by its
+    structure; or of a plugin's reader.
 
     Args:
         folder: Holds dataset.json, imagesTr and labelsTr.
         registry: Image formats.
 
     Raises:
-        DatasetError: The folder could be none or more than one of these, or breaks its own dataset.json.
+        DatasetError: The folder could be none or more than one of these, or breaks its own
+            dataset.json.
         ImageError: An image that must be read for this cannot be read.
     """
     if not folder.is_dir():
@@ -67,7 +69,8 @@ def _kind(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
     labels = list_files(folder / "labelsTr", find_label_ending(folder, document, registry))
     if not images:
         raise DatasetError(
-            f"{folder / 'imagesTr'} holds no image ending in '{ending}'. For other folders, {_FOLDERS}."
+            f"{folder / 'imagesTr'} holds no image ending in '{ending}'. For other folders, "
+            f"{_FOLDERS}."
         )
     whole = any(name in labels for name in images)
     split = any(case in labels for case in by_channel(images))
@@ -75,21 +78,26 @@ def _kind(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
     path = folder / FILE
     if whole and split:
         raise DatasetError(
-            f"{folder} could be of the decathlon layout (image and label have one name) or have one file per channel "
+            f"{folder} could be of the decathlon layout (image and label have one name) or have "
+            "one file per channel "
             f"(CASE_0000): labelsTr has files for both. Rename or remove one kind, or {_FOLDERS}."
         )
     if not whole and not split:
         raise DatasetError(
-            f"{folder} is of no known layout: labelsTr holds no CASE of an image CASE_0000{ending} (v1, v2) or "
-            f"CASE{ending} (decathlon). Images: {', '.join(sorted(images)[:3])}. Rename the labels, or {_FOLDERS}."
+            f"{folder} is of no known layout: labelsTr holds no CASE of an image CASE_0000{ending} "
+            "(v1, v2) or "
+            f"CASE{ending} (decathlon). Images: {', '.join(sorted(images)[:3])}. Rename the "
+            f"labels, or {_FOLDERS}."
         )
     if v1 and v2:
         raise DatasetError(
-            f"{path} has 'modality' (v1) and 'channel_names' (v2): remove the one that is not right."
+            f"{path} has 'modality' (v1) and 'channel_names' (v2): remove the one that is not "
+            "right."
         )
     if not v1 and not v2:
         raise DatasetError(
-            f"{path} has neither 'modality' (v1) nor 'channel_names' (v2): {{'0': 'CT'}} names a channel."
+            f"{path} has neither 'modality' (v1) nor 'channel_names' (v2): {{'0': 'CT'}} names a "
+            "channel."
         )
     return "decathlon" if whole else "v1" if v1 else "v2"
 

@@ -26,7 +26,8 @@ class Listing:
 
 
 def list_images(folder: Path, registry: Registry) -> Listing:
-    """List the image files of a folder. Hidden files and files that no image format reads are left out.
+    """List the image files of a folder. Hidden files and files that no image format reads are left
+    out.
 
     Raises:
         DatasetError: No folder, no image, or images of more than one ending.

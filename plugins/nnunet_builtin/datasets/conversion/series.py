@@ -1,4 +1,6 @@
-"""Folders of series (DICOM), whose format finds them, with labels of its own or with label files of other formats."""
+"""Folders of series (DICOM), whose format finds them, with labels of its own or with label files of
+other formats.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,20 @@ from nnunet_core.stages.formats import find_format
 
 @runtime_checkable
 class SeriesFormat(Protocol):
-    """An image format whose images are recognised by their content, not by their names: a conversion asks it first."""
+    """An image format whose images are recognised by their content, not by their names: a
+    conversion asks it first.
+    """
 
     def find_series(self, folder: Path) -> Mapping[str, Path]:
-        """Return {name: image} of a folder, sorted; empty when it holds none. Raises DatasetError where it is ambiguous."""
+        """Return {name: image} of a folder, sorted; empty when it holds none. Raises DatasetError
+        where it is ambiguous.
+        """
         ...
 
     def channel_name(self, path: Path) -> str:
-        """Return the name of the channel that an image says it is: `CT`, `MRI`, ... Raises ImageError."""
+        """Return the name of the channel that an image says it is: `CT`, `MRI`, ... Raises
+        ImageError.
+        """
         ...
 
     def find_labels(
@@ -42,8 +50,8 @@ class SeriesFormat(Protocol):
             values: {label name: value} that the user asks for; empty numbers them.
 
         Returns:
-            {case: label file}, {label name: value} with the background, and what reads the files to these values; None where
-            the labels are files of other formats.
+            {case: label file}, {label name: value} with the background, and what reads the files to
+            these values; None where the labels are files of other formats.
 
         Raises:
             DatasetError: Labels and images do not belong to each other.
@@ -72,10 +80,11 @@ def find_series(
     renumber: bool,
     workers: Workers,
 ) -> Source | None:
-    """Describe series with their labels; arguments and errors as `find_folders`. None when there are no series.
+    """Describe series with their labels; arguments and errors as `find_folders`. None when there
+    are no series.
 
-    With n > 1 channel names, series `CASE_0000`, `CASE_0001`, ... are the channels of a case. Label files that are none of the
-    format's own are named as the case.
+    With n > 1 channel names, series `CASE_0000`, `CASE_0001`, ... are the channels of a case. Label
+    files that are none of the format's own are named as the case.
     """
     for image_format in series_formats(registry):
         if found := image_format.find_series(images):
@@ -87,7 +96,8 @@ def find_series(
     named = sorted({image_format.channel_name(path) for path in first.values()})
     if not channels and len(named) > 1:
         raise DatasetError(
-            f"{images} holds series of several modalities: {', '.join(named)}. Give every case the same."
+            f"{images} holds series of several modalities: {', '.join(named)}. Give every case the "
+            "same."
         )
     describe = functools.partial(
         Source,
@@ -133,7 +143,8 @@ def _cases(images: Path, found: Mapping[str, Path], channels: int) -> dict[str, 
     wrong = [name for name, case in grouped.items() if sorted(case) != list(range(channels))]
     if wrong or sum(len(case) for case in grouped.values()) != len(found):
         raise DatasetError(
-            f"{images}: with {channels} channels, every case has folders CASE_0000 to CASE_{channels - 1:04d}; found "
+            f"{images}: with {channels} channels, every case has folders CASE_0000 to "
+            f"CASE_{channels - 1:04d}; found "
             f"{', '.join(sorted(found)[:6])}. Rename the folders, or give one --channel."
         )
     return {name: tuple(case[c] for c in range(channels)) for name, case in sorted(grouped.items())}
@@ -145,6 +156,7 @@ def _label_files(
     listing = list_images(labels, registry)
     if missing := [name for name in cases if name not in listing.files]:
         raise DatasetError(
-            f"{labels} lacks the labels of the series {', '.join(missing[:5])} (CASE{listing.ending})."
+            f"{labels} lacks the labels of the series {', '.join(missing[:5])} "
+            f"(CASE{listing.ending})."
         )
     return {name: listing.files[name] for name in cases}, listing.ending

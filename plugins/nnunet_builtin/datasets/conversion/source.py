@@ -33,7 +33,9 @@ class LabelReader(Protocol):
     """Reads the label file of a case."""
 
     def read(self, path: Path, geometry: Geometry | None) -> Image:
-        """Read a label to integers (1, Z, Y, X); `geometry` is that of the image, None where nobody has read it."""
+        """Read a label to integers (1, Z, Y, X); `geometry` is that of the image, None where nobody
+        has read it.
+        """
         ...
 
 
@@ -73,13 +75,16 @@ class Source:
         names = [name for name, value in self.labels.items() if value != 0]
         kind = KINDS.get(self.kind, self.kind)
         return (
-            f"{kind}: {len(self.training)} training cases{test}; channels: {', '.join(self.channels)}; "
+            f"{kind}: {len(self.training)} training cases{test}; channels: "
+            f"{', '.join(self.channels)}; "
             f"labels: {', '.join(names) or 'none'}"
         )
 
 
 def by_name(labels: Labels) -> dict[str, int | list[int]]:
-    """Return `labels` of a dataset.json of v2: {name: value, or values of a region}, background first, ignore label last."""
+    """Return `labels` of a dataset.json of v2: {name: value, or values of a region}, background
+    first, ignore label last.
+    """
     regions = {n: list(v) for n, v in zip(labels.region_names, labels.regions, strict=True)}
     single = {labels.names[value]: value for value in labels.foreground}
     ignore = {} if labels.ignore is None else {"ignore": labels.ignore}
@@ -87,7 +92,9 @@ def by_name(labels: Labels) -> dict[str, int | list[int]]:
 
 
 def writers_of(registry: Registry, ending: str) -> dict[str, ImageFormat]:
-    """Return {ending: format} of what a conversion may write: NIfTI, lossless pictures, and the ending of the source."""
+    """Return {ending: format} of what a conversion may write: NIfTI, lossless pictures, and the
+    ending of the source.
+    """
     endings = {".nii.gz", ".png", ".tif", ending} - {""}
     return {each: find_format(each, registry) for each in endings}
 
@@ -145,6 +152,7 @@ def whole_values(image: Image, path: Path) -> np.ndarray:
         or values[-1] > 65535
     ):
         raise DatasetError(
-            f"The label {path} holds values from {values[0]} to {values[-1]}; labels are whole numbers from 0 to 65535."
+            f"The label {path} holds values from {values[0]} to {values[-1]}; labels are whole "
+            "numbers from 0 to 65535."
         )
     return values.astype(np.int64)

@@ -54,7 +54,8 @@ def _values(path: Path, image_format: ImageFormat) -> tuple[Path, list[int]]:
 def name_values(
     found: Mapping[int, Path], given: Mapping[str, int], renumber: bool
 ) -> tuple[LabelValues, dict[int, int]]:
-    """Name the values of label files, and number them from 0 in increasing order where that is asked for.
+    """Name the values of label files, and number them from 0 in increasing order where that is
+    asked for.
 
     Args:
         found: {value: a file that holds it}.
@@ -62,10 +63,12 @@ def name_values(
         renumber: Map values that are not consecutive.
 
     Returns:
-        {name: value of the result}, and {value of the file: value of the result}, empty when they are the same.
+        {name: value of the result}, and {value of the file: value of the result}, empty when they
+        are the same.
 
     Raises:
-        DatasetError: Values that are not consecutive without `renumber`, or that no given name declares.
+        DatasetError: Values that are not consecutive without `renumber`, or that no given name
+            declares.
     """
     names = {value: name for name, value in given.items()}
     unknown = sorted(value for value in found if given and value and value not in names)
@@ -79,8 +82,10 @@ def name_values(
     if not consecutive and not renumber:
         example = next((found[value] for value in reversed(values) if value in found), "the labels")
         raise DatasetError(
-            f"The label values are {_short(values)} (the last one for example in {example}); they must be consecutive "
-            f"from 0, which is the background. --renumber maps them to 0..{len(values) - 1} in increasing order."
+            f"The label values are {_short(values)} (the last one for example in {example}); they "
+            "must be consecutive "
+            f"from 0, which is the background. --renumber maps them to 0..{len(values) - 1} in "
+            "increasing order."
         )
     labels: dict[str, int | list[int]] = {"background": 0}
     labels.update(

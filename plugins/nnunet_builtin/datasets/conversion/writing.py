@@ -60,14 +60,16 @@ def default_destination(
     """Return where a converted dataset goes: `raw/DatasetXXX_NAME` (v2) or `raw/TaskXXX_NAME` (v1).
 
     Args:
-        source: Dataset folder, whose name may hold id and name (`Task90_Lesions4D`); None for folders of images.
+        source: Dataset folder, whose name may hold id and name (`Task90_Lesions4D`); None for
+            folders of images.
         raw: The workspace's raw folder.
         dataset_id: Id, when the source has none or another one is wanted.
         name: Name, when the source has none or another one is wanted.
         layout: `v1` or `v2`.
 
     Raises:
-        UsageError: No id or name, an id that is not within 0..999, a name with a path separator, or no such layout.
+        UsageError: No id or name, an id that is not within 0..999, a name with a path separator, or
+            no such layout.
     """
     prefix = _PREFIXES.get(layout)
     if prefix is None:
@@ -78,7 +80,8 @@ def default_destination(
     number = dataset_id if dataset_id is not None or match is None else int(match["id"])
     if number is None or not 0 <= number <= 999:
         raise UsageError(
-            f"No dataset id from 0 to 999 for {source or 'the folders'}: got {number}. Give one with --id, or name the "
+            f"No dataset id from 0 to 999 for {source or 'the folders'}: got {number}. Give one "
+            "with --id, or name the "
             "folder like Task90_Name."
         )
     chosen = name or (match["name"] if match else source.name if source is not None else None)
@@ -99,13 +102,15 @@ def convert(
 ) -> Path:
     """Write a dataset in the layout of nnU-Net v1 or v2. The source is not changed.
 
-    Files are copied byte for byte where their format can stay: always `.nii.gz` with one file per channel; in v2 also
-    other formats that images and labels share. Pictures in lossy or different formats become `.png` or `.tif`.
-    Everything else becomes `.nii.gz`, with its voxel type and geometry.
+    Files are copied byte for byte where their format can stay: always `.nii.gz` with one file per
+    channel; in v2 also other formats that images and labels share. Pictures in lossy or different
+    formats become `.png` or `.tif`. Everything else becomes `.nii.gz`, with its voxel type and
+    geometry.
 
     Args:
         source: See `find_source` and `find_folders`.
-        destination: Dataset folder to make; it appears when everything is converted. See `default_destination`.
+        destination: Dataset folder to make; it appears when everything is converted. See
+            `default_destination`.
         layout: `v1` or `v2`.
         overwrite: Replace an existing destination.
         workers: Processes to write cases in; None writes them in this one.
@@ -114,8 +119,10 @@ def convert(
     Raises:
         UsageError: No such layout, or a destination that holds the source.
         StorageError: The destination exists, or cannot be written.
-        DatasetError: The source is of this layout already, or has regions or an ignore label, which v1 cannot express.
-        ImageError: An image is unreadable or has another number of channels than the source declares.
+        DatasetError: The source is of this layout already, or has regions or an ignore label, which
+            v1 cannot express.
+        ImageError: An image is unreadable or has another number of channels than the source
+            declares.
     """
     ending = _check(source, destination, layout)
     cases = [("Tr", case) for case in source.training] + [("Ts", case) for case in source.test]
@@ -145,7 +152,8 @@ def _check(source: Source, destination: Path, layout: str) -> str:
         )
     if source.kind == layout:
         raise DatasetError(
-            f"{source.inputs[0]} is of the layout {layout} already: it needs no conversion, use it as it is."
+            f"{source.inputs[0]} is of the layout {layout} already: it needs no conversion, use it "
+            "as it is."
         )
     target = destination.resolve()
     for path in source.inputs:
@@ -155,14 +163,16 @@ def _check(source: Source, destination: Path, layout: str) -> str:
             or path.resolve() in target.parents
         ):
             raise UsageError(
-                f"The result {destination} and the source {path} lie in one another. Choose another --output."
+                f"The result {destination} and the source {path} lie in one another. Choose "
+                "another --output."
             )
     if layout == "v1":
         regions = [name for name, value in source.labels.items() if isinstance(value, list)]
         if regions or "ignore" in source.labels:
             what = f"regions ({', '.join(regions)})" if regions else "an ignore label"
             raise DatasetError(
-                f"{source.inputs[0]} has {what}, which dataset.json of v1 cannot express. Use --to v2."
+                f"{source.inputs[0]} has {what}, which dataset.json of v1 cannot express. Use --to "
+                "v2."
             )
         return NIFTI
     return _target_ending(source.image_ending, source.label_ending)
@@ -186,9 +196,12 @@ class _Target:
     writer: ImageFormat
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
-        """Write one channel or a label; NIfTI files always have three dimensions, as v1 asks for."""
+        """Write one channel or a label; NIfTI files always have three dimensions, as v1 asks
+        for.
+        """
         if self.ending == NIFTI and geometry.spacing[0] == SLICE_SPACING_2D:
-            # The next larger number is the same one in the header's 32 bits, but does not ask for a 2D file.
+            # The next larger number is the same one in the header's 32 bits, but does not ask for a
+            # 2D file.
             spacing = (float(np.nextafter(SLICE_SPACING_2D, np.inf)), *geometry.spacing[1:])
             geometry = replace(geometry, spacing=spacing)
         self.writer.write(path, array, geometry)
@@ -213,7 +226,9 @@ def _write_case(job: tuple[str, CaseFiles], source: Source, target: _Target) -> 
 def _write_images(
     case: CaseFiles, source: Source, target: _Target, folder: Path
 ) -> Geometry | None:
-    """Write the channel files of one case; return the geometry of its image, None where it was not read."""
+    """Write the channel files of one case; return the geometry of its image, None where it was not
+    read.
+    """
     ending = target.ending
     paths = [
         folder / f"{case.name}_{channel:04d}{ending}" for channel in range(len(source.channels))
@@ -227,7 +242,8 @@ def _write_images(
     found = sum(image.array.shape[0] for image in images)
     if found != len(paths):
         raise ImageError(
-            f"The image {case.images[0]} has {found} channels, {len(paths)} are declared: {', '.join(source.channels)}. "
+            f"The image {case.images[0]} has {found} channels, {len(paths)} are declared: "
+            f"{', '.join(source.channels)}. "
             "Correct the file, or the names of the channels."
         )
     if source.image_ending == ending and _stays(case, source, target):
@@ -243,7 +259,9 @@ def _write_images(
 
 
 def _stays(case: CaseFiles, source: Source, target: _Target) -> bool:
-    """Return whether a case's files may be copied: one per channel, or a colour picture with all channels."""
+    """Return whether a case's files may be copied: one per channel, or a colour picture with all
+    channels.
+    """
     try:
         target.writer.header(case.images[0])
     except ImageError:  # of four dimensions: only the format of the source reads it

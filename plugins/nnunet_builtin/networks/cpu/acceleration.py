@@ -19,8 +19,9 @@ _Replacement = tuple[type[nn.Module], Callable[[Any, ResolvedRuntime], bool], ty
 def accelerate(network: nn.Module, runtime: ResolvedRuntime) -> None:
     """Let a network compute faster on a CPU, in place; on other devices nothing happens.
 
-    Layers are found by their type, in any network. Results are the same but for rounding; names, weights and hooks stay, and
-    hooks on layers are called as before. Each layer decides from batch to batch whether the fast way applies.
+    Layers are found by their type, in any network. Results are the same but for rounding; names,
+    weights and hooks stay, and hooks on layers are called as before. Each layer decides from batch
+    to batch whether the fast way applies.
 
     Args:
         network: To be computed in the runtime, features in channels-last order.
@@ -31,12 +32,15 @@ def accelerate(network: nn.Module, runtime: ResolvedRuntime) -> None:
     for layer in network.modules():
         for kind, applies, faster in _REPLACEMENTS:
             if type(layer) is kind and applies(layer, runtime):
-                # another class, the same object: whoever holds it, its hooks and its weights are not touched
+                # another class, the same object: whoever holds it, its hooks and its weights are
+                # not touched
                 layer.__class__ = faster
 
 
 def _has_enough_products(conv: nn.Conv2d | nn.Conv3d, runtime: ResolvedRuntime) -> bool:
-    """Return whether fewer products pay for a convolution: in bfloat16, and not where products cost little."""
+    """Return whether fewer products pay for a convolution: in bfloat16, and not where products cost
+    little.
+    """
     return (
         runtime.dtype == torch.bfloat16 and not has_tile_products() and winograd.is_possible(conv)
     )

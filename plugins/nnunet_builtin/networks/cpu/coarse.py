@@ -1,8 +1,10 @@
-"""Upsampling and the convolution after it in one convolution on the coarse grid, which takes a third fewer products.
+"""Upsampling and the convolution after it in one convolution on the coarse grid, which takes a
+third fewer products.
 
-A decoder stage doubles the resolution with a transposed convolution and convolves the result, beside the skip connection, with
-kernels of 3. Both are linear. So a voxel of the result is a weighted sum over a 2x2x2 window of the coarse grid, with other
-weights for each of the 8 positions within a coarse voxel. On GPUs the way pays less: their convolutions are not the limit.
+A decoder stage doubles the resolution with a transposed convolution and convolves the result,
+beside the skip connection, with kernels of 3. Both are linear. So a voxel of the result is a
+weighted sum over a 2x2x2 window of the coarse grid, with other weights for each of the 8 positions
+within a coarse voxel. On GPUs the way pays less: their convolutions are not the limit.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _VOXELS_PER_CHANNEL = 32  # on fewer, making the weights takes longer than what 
 
 
 class Join(unet.Join):
-    """A step of the decoder that upsamples and convolves in one, unless somebody watches its layers."""
+    """A step of the decoder that upsamples and convolves in one, unless somebody watches its
+    layers.
+    """
 
     def forward(
         self, coarse: torch.Tensor, skip: torch.Tensor, up: nn.Module, stage: nn.Module
@@ -60,7 +64,9 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def is_worthwhile(up: Any, conv: Any, coarse: torch.Tensor) -> bool:
-    """Return whether `upsampled_convolution` applies to these layers, and is faster for features (B, C, *spatial)."""
+    """Return whether `upsampled_convolution` applies to these layers, and is faster for features
+    (B, C, *spatial).
+    """
     dimensions = coarse.ndim - 2
     return bool(
         is_channels_last(coarse, dimensions)
@@ -105,7 +111,9 @@ def upsampled_convolution(
 
 
 def _window_weights(up: torch.Tensor, conv: torch.Tensor) -> torch.Tensor:
-    """Return (positions * outputs, inputs, 2, 2, 2) of weights (inputs, middle, 2, 2, 2) and (outputs, middle, 3, 3, 3)."""
+    """Return (positions * outputs, inputs, 2, 2, 2) of weights (inputs, middle, 2, 2, 2) and
+    (outputs, middle, 3, 3, 3).
+    """
     dimensions = up.ndim - 2
     windows, corners = (2,) * dimensions, 2**dimensions
     places = torch.from_numpy(_tap_places(dimensions)).to(conv)
@@ -120,10 +128,12 @@ def _window_weights(up: torch.Tensor, conv: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _tap_places(dimensions: int) -> np.ndarray:
-    """Return (taps, positions * places * sources), 1 where a tap of the fine grid falls on a place of the coarse window.
+    """Return (taps, positions * places * sources), 1 where a tap of the fine grid falls on a place
+    of the coarse window.
 
-    Along an axis, the fine voxel 2i + position sees, through tap t, the fine voxel 2i + position + t - 1, which is at the
-    position `source` of the coarse voxel i + step. The window of this position starts at the coarse voxel i + position - 1.
+    Along an axis, the fine voxel 2i + position sees, through tap t, the fine voxel 2i + position +
+    t - 1, which is at the position `source` of the coarse voxel i + step. The window of this
+    position starts at the coarse voxel i + position - 1.
     """
     axis = np.zeros((3, 2, 2, 2), np.float32)
     for position, tap in itertools.product(range(2), range(3)):
@@ -137,7 +147,9 @@ def _tap_places(dimensions: int) -> np.ndarray:
 
 
 class _AddPositions(torch.autograd.Function):
-    """Add windows (B, positions * C, *spatial + 1) to the fine grid (B, C, *spatial * 2), in place."""
+    """Add windows (B, positions * C, *spatial + 1) to the fine grid (B, C, *spatial * 2), in
+    place.
+    """
 
     @staticmethod
     def forward(ctx: Any, fine: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
@@ -161,7 +173,9 @@ class _AddPositions(torch.autograd.Function):
 def _positions(
     fine: torch.Tensor, windows: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield, for each position within a coarse voxel, its voxels of the fine grid and its part of the windows."""
+    """Yield, for each position within a coarse voxel, its voxels of the fine grid and its part of
+    the windows.
+    """
     channels = fine.shape[1]
     for index, position in enumerate(itertools.product(range(2), repeat=fine.ndim - 2)):
         spatial = [

@@ -8,7 +8,8 @@ from nnunet_builtin.computing.devices import CHANNELS_LAST
 
 
 def is_channels_last(features: torch.Tensor, dimensions: int) -> bool:
-    """Return whether features (B, C, *spatial) lie on a CPU in channels-last order, and are computed at once.
+    """Return whether features (B, C, *spatial) lie on a CPU in channels-last order, and are
+    computed at once.
 
     Compilers fuse better what they can see.
     """

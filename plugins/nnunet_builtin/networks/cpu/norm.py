@@ -1,8 +1,8 @@
 """Instance norm in channels-last order.
 
-PyTorch's own ways are slow there (instance norm copies to the other order, group norm is slow backwards) or inexact (group norm
-subtracts the squared mean from the mean of squares). Its batch norm is fast and exact, and the batch norm of one sample is an
-instance norm.
+PyTorch's own ways are slow there (instance norm copies to the other order, group norm is slow
+backwards) or inexact (group norm subtracts the squared mean from the mean of squares). Its batch
+norm is fast and exact, and the batch norm of one sample is an instance norm.
 """
 
 from __future__ import annotations

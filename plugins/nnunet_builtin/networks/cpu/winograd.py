@@ -1,9 +1,10 @@
 """Convolutions with kernels of 3 by a third fewer products, for training in bfloat16 on CPU.
 
-Winograd's F(2, 3) along one axis (Lavin and Gray, 2016, section 4.1): two neighbouring slices of the result take four products of
-slices with transformed kernels instead of six. The products are convolutions over the other axes, which leaves the work to
-PyTorch. Those of volumes take slices as samples: PyTorch is faster in two dimensions than with kernels of 1 along an axis.
-Terms and products are rounded before they are summed, so errors are about 2.5 times those of one convolution.
+Winograd's F(2, 3) along one axis (Lavin and Gray, 2016, section 4.1): two neighbouring slices of
+the result take four products of slices with transformed kernels instead of six. The products are
+convolutions over the other axes, which leaves the work to PyTorch. Those of volumes take slices as
+samples: PyTorch is faster in two dimensions than with kernels of 1 along an axis. Terms and
+products are rounded before they are summed, so errors are about 2.5 times those of one convolution.
 Predictions are computed without it, and trainings in float32, which keep to the numbers of v1.
 """
 
@@ -53,7 +54,8 @@ def convolve(
     """Return the convolution of features with a weight, the fast way where it pays.
 
     Args:
-        conv: With kernels of 3 that keep the size (`is_possible`); those of this file are computed the fast way.
+        conv: With kernels of 3 that keep the size (`is_possible`); those of this file are computed
+            the fast way.
         features: (B, C, *spatial).
         weight: (C', C, 3, ...), in the place of its own.
     """
@@ -67,7 +69,9 @@ def convolve(
 
 
 def is_possible(conv: nn.Conv2d | nn.Conv3d) -> bool:
-    """Return whether a convolution can be computed the fast way: kernels of 3 that keep the size."""
+    """Return whether a convolution can be computed the fast way: kernels of 3 that keep the
+    size.
+    """
     ones = (1,) * len(conv.kernel_size)
     return (
         conv.kernel_size == (_KERNEL,) * len(ones)
@@ -78,7 +82,9 @@ def is_possible(conv: nn.Conv2d | nn.Conv3d) -> bool:
 
 
 def is_worthwhile(weight: torch.Tensor, features: torch.Tensor) -> bool:
-    """Return whether the fast way is faster for a weight (C', C, 3, ...) and features (B, C, *spatial)."""
+    """Return whether the fast way is faster for a weight (C', C, 3, ...) and features (B, C,
+    *spatial).
+    """
     voxels, outputs = features.numel() // features.shape[1], len(weight)
     return bool(
         is_channels_last(features, weight.ndim - 2)
@@ -98,7 +104,9 @@ def _precision(weight: torch.Tensor) -> torch.dtype:
 
 
 class _Winograd(torch.autograd.Function):
-    """Convolution of (B, C, *spatial), an even number of slices along the first axis, with (C', C, 3, ...) and padding of 1."""
+    """Convolution of (B, C, *spatial), an even number of slices along the first axis, with (C', C,
+    3, ...) and padding of 1.
+    """
 
     @staticmethod
     def forward(
@@ -146,13 +154,16 @@ class _Winograd(torch.autograd.Function):
             part.to(dtype) for part in (sum_kernel, difference_kernel, first_kernel, last_kernel)
         )
         by_weight = _weight_gradient(*by_kernels).reshape(shape)
-        # With dtype=..., the sum would first make a copy, which takes ten times as long; it is in float32 anyway.
+        # With dtype=..., the sum would first make a copy, which takes ten times as long; it is in
+        # float32 anyway.
         by_bias = gradient.sum([0, *range(2, gradient.ndim)]).to(dtype) if biased else None
         return result, by_weight, by_bias
 
 
 def _terms(features: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield, of each pair of slices, their sum, their difference, the step from the previous odd, and to the next even one."""
+    """Yield, of each pair of slices, their sum, their difference, the step from the previous odd,
+    and to the next even one.
+    """
     even, odd = _slices(features)
     yield even + odd
     yield odd - even
@@ -182,7 +193,9 @@ def _gradients(
 
 
 def _kernels(weight: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Return the kernels of the terms, in their order, (C', C, 3, 3) each for volumes, else (C', C, 1, 3)."""
+    """Return the kernels of the terms, in their order, (C', C, 3, 3) each for volumes, else (C', C,
+    1, 3).
+    """
     first, middle, last = (
         part.squeeze(2) if weight.ndim == _VOLUMES else part for part in weight.split(1, dim=2)
     )
