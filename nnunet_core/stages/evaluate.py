@@ -202,10 +202,8 @@ def _metrics(joint: np.ndarray, values: Sequence[int]) -> Metrics:
     false_negative = int(joint[list(values)].sum()) - both
     neither = int(joint.sum()) - both - false_positive - false_negative
     precision, recall = _ratio(both, both + false_positive), _ratio(both, both + false_negative)
-    negative_rate, omission = (
-        _ratio(neither, neither + false_positive),
-        _ratio(false_negative, false_negative + neither),
-    )
+    negative_rate = _ratio(neither, neither + false_positive)
+    omission = _ratio(false_negative, false_negative + neither)
     return {
         "Accuracy": _ratio(both + neither, both + neither + false_positive + false_negative),
         "Dice": _ratio(2 * both, 2 * both + false_positive + false_negative),

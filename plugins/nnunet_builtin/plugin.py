@@ -115,11 +115,9 @@ def nnunet_losses() -> list[Component]:
     """Return Dice and cross entropy and their relatives: one class with different settings."""
     target, any_labels = "nnunet_builtin.losses.dice_ce:DiceCE", {"labels": "any"}
     voxels_only, overlap_only = {**any_labels, "dice_weight": 0.0}, {**any_labels, "ce_weight": 0.0}
-    tenth, focal, misses = (
-        {"top_k": 0.1},
-        {"focal_gamma": 2.0},
-        {"tversky_alpha": 0.3, "tversky_beta": 0.7},
-    )
+    tenth = {"top_k": 0.1}
+    focal = {"focal_gamma": 2.0}
+    misses = {"tversky_alpha": 0.3, "tversky_beta": 0.7}
     regions = {"labels": "regions", "smooth": 0.0}
     return [
         Component("dice_ce", target, "soft Dice + cross entropy"),
@@ -152,10 +150,8 @@ def nnunet_losses() -> list[Component]:
 @hookimpl
 def nnunet_augmentations() -> list[Component]:
     """Return the augmentation of the V2 trainer, stronger and weaker ones, and none."""
-    v2, still = (
-        "nnunet_builtin.augmentation.v2:AugmentationV2",
-        {"rotation_degrees": 0, "generator_scale": 1.0},
-    )
+    v2 = "nnunet_builtin.augmentation.v2:AugmentationV2"
+    still = {"rotation_degrees": 0, "generator_scale": 1.0}
     never = ("rotation", "scaling", "brightness", "contrast", "inverted_gamma", "gamma")
     clean = {f"{step}_probability": 0.0 for step in ("noise", "blur", "low_resolution")}
     light = {

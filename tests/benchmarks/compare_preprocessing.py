@@ -94,12 +94,10 @@ def peak_memory(command: list[str], environment: dict[str, str]) -> int:
     """Run a command, look at the memory of its processes every 50 ms, and return the largest sum in
     bytes.
     """
-    process, peak = (
-        psutil.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ),
-        0,
+    process = psutil.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    peak = 0
     while True:
         try:
             code = process.wait(timeout=0.05)

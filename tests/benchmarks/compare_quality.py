@@ -110,10 +110,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the table to this file, too")
     arguments = parser.parse_args()
     source = (arguments.data / "Task004_Hippocampus").resolve()
-    here, there = (
-        Ours(source, arguments.work),
-        V2(source, arguments.work, arguments.v2_python.absolute()),
-    )
+    here = Ours(source, arguments.work)
+    there = V2(source, arguments.work, arguments.v2_python.absolute())
     if not there.folder.is_dir():
         there.lay_out()
         run(there.whole(), there.environment)

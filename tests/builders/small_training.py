@@ -150,10 +150,8 @@ def prepare(folder, labels):
     """Return the stores of the cases and of their previous stage, written before if they are not
     there.
     """
-    store, previous = (
-        PreparedStore(folder.parent / "prepared"),
-        LabelStore(folder.parent / "previous"),
-    )
+    store = PreparedStore(folder.parent / "prepared")
+    previous = LabelStore(folder.parent / "previous")
     if not store.names():
         _write_cases(store, previous, labels)
     return store, previous

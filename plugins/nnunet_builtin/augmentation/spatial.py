@@ -101,10 +101,8 @@ class Spatial(Step):
                 f"{list(size)}; 'spatial' cuts to "
                 f"the network's {list(configuration.patch_size)}. Only one step may crop."
             )
-        axes, angle = (
-            spatial_axes(configuration),
-            min(self.largest_angle(configuration), math.pi / 2),
-        )
+        axes = spatial_axes(configuration)
+        angle = min(self.largest_angle(configuration), math.pi / 2)
         turned = np.array(size[-axes:], float)
         larger = turned
         for angles in angle * np.eye(3) if axes == 3 else [(angle,)]:

@@ -57,11 +57,9 @@ class ResidualEncoderUNet(UNet):
         """Return the residual blocks of a resolution; the finest begins with a convolution that
         makes its features.
         """
-        features, kernel, ones = (
-            spec.features(stage),
-            spec.conv_kernels[stage],
-            (1,) * spec.dimensions,
-        )
+        features = spec.features(stage)
+        kernel = spec.conv_kernels[stage]
+        ones = (1,) * spec.dimensions
         stem: list[nn.Module] = []
         if stage == 0:
             stem = [

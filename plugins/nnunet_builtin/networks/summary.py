@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 TABLE = "network.txt"
 DRAWING = "network.png"
 _BYTES = 4
-_WIDTH, _HEIGHT, _ROW, _SIDE = (
-    1.85,
-    0.56,
-    1.0,
-    1.75,
-)  # inches: boxes of stages, their rows, boxes of inputs and heads
+# inches: boxes of stages, their rows, boxes of inputs and heads
+_WIDTH = 1.85
+_HEIGHT = 0.56
+_ROW = 1.0
+_SIDE = 1.75
 _GAP, _SHIFT, _MARGIN = 0.5, 0.3, 0.3
 _INK, _GREY, _HEAD, _INPUT = "#1d2733", "#6b7785", "#ffe3bf", "#e4e7ea"
 
@@ -88,10 +87,9 @@ def network_table(network: nn.Module, shape: Sequence[int]) -> str:
     trained = sum(
         parameter.numel() for parameter in network.parameters() if parameter.requires_grad
     )
-    kept, maps = (
-        (weights + 2 * trained) * _BYTES,
-        statistics.total_output_bytes // 2,
-    )  # it counts gradients too
+    # it counts gradients too
+    kept = (weights + 2 * trained) * _BYTES
+    maps = statistics.total_output_bytes // 2
     size = " x ".join(map(str, shape))
     lines = [
         f"{type(network).__name__}, batch {size} (samples, channels, voxels)",
@@ -247,11 +245,9 @@ def _connect(axes: Axes, layout: _Layout, spec: NetworkSpec) -> None:
     for d, stride in enumerate(spec.pool_kernels):
         down, up, text = encoder[d + 1], (*decoder, encoder[-1])[d + 1], _times(stride)
         last = d + 1 == len(decoder)
-        edge, x_down, x_up = (
-            _HEIGHT / 2,
-            encoder[d].x if last else down.x,
-            decoder[d].x if last else up.x,
-        )
+        edge = _HEIGHT / 2
+        x_down = encoder[d].x if last else down.x
+        x_up = decoder[d].x if last else up.x
         if last:
             _arrow(
                 axes,

@@ -192,11 +192,9 @@ class Loop:
 
     def _forward(self) -> Callable[[torch.Tensor], Any]:
         """Return the network, compiled if asked, that averages its gradients over all processes."""
-        network, device, wanted = (
-            self.state.network,
-            self.runtime.device,
-            self.settings.deep_supervision,
-        )
+        network = self.state.network
+        device = self.runtime.device
+        wanted = self.settings.deep_supervision
         if ranks.world_size() == 1 and not self.settings.compile:
             return network
 

@@ -269,10 +269,8 @@ def test_masked_channels_are_zero_outside_after_all_steps():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_seeds_give_equal_batches_and_touch_nothing_else(kind):
-    config, augmentation = (
-        configuration(*KINDS[kind]),
-        AugmentationV2(noise_probability=1, mirror_probability=1),
-    )
+    config = configuration(*KINDS[kind])
+    augmentation = AugmentationV2(noise_probability=1, mirror_probability=1)
     batch = patches(config)
     before = {key: np.copy(batch[key]) for key in ("images", "label")}
     state, own_state = random.getstate(), np.random.get_state()[1].copy()

@@ -132,10 +132,8 @@ def test_removal_takes_one_small_component(fill):
     previous[0, 1:4, 1:4, 1:4] = previous[0, 4, 4, 4] = 1
     previous[0, 10:12, 10:12, 10:12] = 1
     previous[0, :, 15:] = 1
-    images, augmentation = (
-        np.zeros((2, *VOLUME), np.float32),
-        AugmentationV2(cascade_removal_size=0.15),
-    )
+    images = np.zeros((2, *VOLUME), np.float32)
+    augmentation = AugmentationV2(cascade_removal_size=0.15)
     given = (images, previous, config, previous, augmentation)
     found, _ = applied(*given, cascade_removal=(Removal(0, 0.99, fill),))
     gone = (previous[0] == 1) & (found[2] == 0)
@@ -176,10 +174,8 @@ def test_a_setting_makes_the_removal_work_as_intended():
 
 
 def test_equal_seeds_give_equal_cascades_and_change_nothing():
-    config, augmentation = (
-        cascade(),
-        AugmentationV2(cascade_operator_probability=1, cascade_removal_size=0.15),
-    )
+    config = cascade()
+    augmentation = AugmentationV2(cascade_operator_probability=1, cascade_removal_size=0.15)
     batch = with_previous(config)
     before = batch["previous"].copy()
     first, second = augmentation.augment(batch, config, 3), augmentation.augment(batch, config, 3)

@@ -61,10 +61,8 @@ def test_blocks_change_nothing(monkeypatch):
 def test_the_product_along_an_axis(axis):
     rng = np.random.default_rng(0)
     shape = (3, 40, 5)
-    array, matrix = (
-        rng.normal(size=(2, *shape)).astype(np.float32),
-        rng.normal(size=(shape[axis], 70)),
-    )
+    array = rng.normal(size=(2, *shape)).astype(np.float32)
+    matrix = rng.normal(size=(shape[axis], 70))
     matrices = [matrix if other == axis else None for other in range(3)]
     found = products(torch.from_numpy(array), matrices).numpy()
     expected = np.moveaxis(np.moveaxis(array, axis + 1, -1) @ matrix, -1, axis + 1)

@@ -109,10 +109,8 @@ def test_any_ending_becomes_nii_gz_of_v1_with_voxels_type_and_geometry(
     }
     assert (document["test"], document["description"]) == (["./imagesTs/c.nii.gz"], "kept")
     assert "file_ending" not in document
-    before, after = (
-        open_dataset(str(source), tmp_path, REGISTRY),
-        open_dataset(str(result), tmp_path, REGISTRY),
-    )
+    before = open_dataset(str(source), tmp_path, REGISTRY)
+    after = open_dataset(str(result), tmp_path, REGISTRY)
     assert after.labels == before.labels
     for one, other in zip(before.training, after.training, strict=True):
         first, second = before.load(one), after.load(other)

@@ -198,10 +198,8 @@ def test_class_weights_of_regions():
 def test_the_order_of_voxels_and_of_samples_is_irrelevant(seed, samples, batch_dice, kind):
     logits, _, target = batch(seed, samples, (24,), kind[1])
     generator = torch.Generator().manual_seed(seed)
-    order, voxels = (
-        torch.randperm(samples, generator=generator),
-        torch.randperm(24, generator=generator),
-    )
+    order = torch.randperm(samples, generator=generator)
+    voxels = torch.randperm(24, generator=generator)
     loss = made(kind[0], batch_dice=batch_dice, regions=kind[1])
     shuffled = loss(logits[order][..., voxels], target[order][..., voxels])
     assert shuffled.item() == pytest.approx(loss(logits, target).item(), abs=1e-9)

@@ -75,10 +75,8 @@ def test_a_network_computes_the_same_in_both_memory_orders(kernels, strides):
         conv_kernels=(kernels, (3, 3, 3), (3, 3, 3)),
         base_features=4,
     )
-    network, images = (
-        PlainUNet().build(spec).double(),
-        torch.randn(2, 1, 16, 24, 16, dtype=torch.float64),
-    )
+    network = PlainUNet().build(spec).double()
+    images = torch.randn(2, 1, 16, 24, 16, dtype=torch.float64)
     expected = network(images)
     network = placed(network, ResolvedRuntime(torch.device("cpu"), torch.float32, 1, 0), 3)
     for found, wanted in zip(

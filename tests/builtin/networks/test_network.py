@@ -79,10 +79,8 @@ def test_both_memory_orders_learn_the_same():
     gradients = []
     for layout in (torch.contiguous_format, torch.channels_last_3d):
         torch.manual_seed(0)
-        network, images = (
-            PlainUNet().build(spec).to(memory_format=layout),
-            torch.randn(2, 2, 6, 8, 8),
-        )
+        network = PlainUNet().build(spec).to(memory_format=layout)
+        images = torch.randn(2, 2, 6, 8, 8)
         network(images.contiguous(memory_format=layout))[0].square().mean().backward()
         gradients.append([p.grad for p in network.parameters()])
     for a, b in zip(*gradients, strict=True):
@@ -91,10 +89,8 @@ def test_both_memory_orders_learn_the_same():
 
 def test_bfloat16_follows_float32():
     torch.manual_seed(0)
-    network, images = (
-        PlainUNet().build(isotropic(2, base_features=8)),
-        torch.randn(1, 1, 16, 16, 16),
-    )
+    network = PlainUNet().build(isotropic(2, base_features=8))
+    images = torch.randn(1, 1, 16, 16, 16)
     exact = network(images)[0]
     with torch.autocast("cpu", torch.bfloat16):
         coarse = network(images)[0]

@@ -63,11 +63,9 @@ RUNTIME = ResolvedRuntime(torch.device("cpu"), torch.bfloat16, 1, 0)
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
 def test_it_takes_other_weights(small_is_worthwhile, order):
-    conv, images, weight = (
-        layer(3).float(),
-        features((6, 6, 6), dtype=torch.bfloat16),
-        torch.randn(2, 3, 3, 3, 3),
-    )
+    conv = layer(3).float()
+    images = features((6, 6, 6), dtype=torch.bfloat16)
+    weight = torch.randn(2, 3, 3, 3, 3)
     expected = nn.functional.conv3d(images.float(), weight, conv.bias, padding=1)
     accelerate(conv, RUNTIME)
     with mixed_precision():

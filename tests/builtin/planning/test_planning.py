@@ -63,10 +63,8 @@ def test_plans_are_those_of_v1(golden, planner):
         )
         assert len(names) == expected["num_stages"], found["name"]
         for stage, name in enumerate(names):
-            configuration, reference = (
-                plans.configurations[name],
-                expected["plans_per_stage"][str(stage)],
-            )
+            configuration = plans.configurations[name]
+            reference = expected["plans_per_stage"][str(stage)]
             ours = stage_as_v1(configuration)
             assert ours == {key: reference[key] for key in ours}, (found["name"], name)
             np.testing.assert_allclose(

@@ -126,11 +126,9 @@ def test_new_channels_of_a_frozen_encoder_are_trained_also_after_a_resume(tmp_pa
     (source / WEIGHTS).rename(tmp_path / "moved")  # it is not needed any more
     first = torch.load(folder / CHECKPOINT, weights_only=True)["network"][FIRST]
     small.train(folder, **started)
-    before, found, expected = (
-        load_file(tmp_path / "moved"),
-        load_file(folder / WEIGHTS),
-        load_file(undisturbed / WEIGHTS),
-    )
+    before = load_file(tmp_path / "moved")
+    found = load_file(folder / WEIGHTS)
+    expected = load_file(undisturbed / WEIGHTS)
     assert not torch.equal(first, found[FIRST])
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name

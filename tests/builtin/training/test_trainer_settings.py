@@ -124,10 +124,8 @@ def test_accumulated_batches_are_one_larger_batch(tmp_path, clip):
         label = torch.from_numpy(random.integers(0, 3, (size, 1, *small.PATCH)).astype(np.int16))
         return {"images": images, "label": label, "names": ["drawn"]}
 
-    several, one = (
-        loop_of(tmp_path / "a", **settings),
-        loop_of(tmp_path / "b", **{**settings, "accumulation": 1}),
-    )
+    several = loop_of(tmp_path / "a", **settings)
+    one = loop_of(tmp_path / "b", **{**settings, "accumulation": 1})
     for loop in (several, one):  # per sample, or the Dice of a larger batch would be another one
         loop.loss.loss.batch_dice = False
     first, second, third = (batch(2) for _ in range(3))

@@ -73,10 +73,8 @@ def test_the_dice_of_an_epoch_is_that_of_its_patches_together(tmp_path, declared
         np.random.default_rng(1).normal(size=(2, 3, *small.PATCH)).astype(np.float32)
     )
     loop.state.network = Answering(logits)
-    predicted, label = (
-        logits.argmax(1).numpy().reshape(-1, 8, 8),
-        batch["label"].numpy().reshape(-1, 8, 8),
-    )
+    predicted = logits.argmax(1).numpy().reshape(-1, 8, 8)
+    label = batch["label"].numpy().reshape(-1, 8, 8)
     joint = joint_counts(predicted, label, small.labels_of(declared))
     for times in (1, 2):  # counts add up
         loop._validation_step(batch)
@@ -135,11 +133,9 @@ def test_rates_momentum_and_loss_are_those_of_their_epoch(tmp_path, monkeypatch)
         "plateau_patience": 1,
         "plateau_threshold": 9.0,
     }
-    trainer, loss, used = (
-        TrainerV2(**{**small.SETTINGS, **settings}),
-        DiceCE(transition=(0, 4), final_ce_weight=0.5),
-        [],
-    )
+    trainer = TrainerV2(**{**small.SETTINGS, **settings})
+    loss = DiceCE(transition=(0, 4), final_ce_weight=0.5)
+    used = []
     step, forward = torch.optim.SGD.step, training_loop.DeepSupervisionLoss.forward
     weights = []
 

@@ -256,11 +256,9 @@ def test_a_workspace_may_be_moved(tiny, tmp_path):
 
 def test_outputs_of_another_model_are_never_taken_for_own(tiny, tmp_path):
     """Other cases, or probabilities beside label maps: a rerun would keep them."""
-    model, registry, out = (
-        Model.open(run_tiny(tiny).best.folder),
-        Registry.discover(),
-        tmp_path / "out",
-    )
+    model = Model.open(run_tiny(tiny).best.folder)
+    registry = Registry.discover()
+    out = tmp_path / "out"
     for name in ("case_0", "case_1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}_0000.nii.gz").write_bytes(
