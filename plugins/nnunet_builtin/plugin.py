@@ -147,47 +147,49 @@ def nnunet_losses() -> list[Component]:
     ]
 
 
+_STILL = {"rotation_degrees": 0, "generator_scale": 1.0}
+_NEVER = ("rotation", "scaling", "brightness", "contrast", "inverted_gamma", "gamma")
+_CLEAN = {f"{step}_probability": 0.0 for step in ("noise", "blur", "low_resolution")}
+_LIGHT = {
+    "rotation_degrees": 10,
+    "scale_range": [0.9, 1.1],
+    "generator_scale": 0.9,
+    "brightness_range": [0.9, 1.1],
+    "contrast_range": [0.9, 1.1],
+    "gamma_range": [0.9, 1.1],
+}
+_FIRST = {
+    **_CLEAN,
+    **{f"{step}_probability": 0.0 for step in ("brightness", "contrast", "inverted_gamma")},
+    "rotation_degrees": 15,
+    "scale_range": [0.85, 1.25],
+    "elastic_probability": 0.2,
+    "elastic_alpha": [0, 900],
+}
+_INSANE = {
+    "rotation_probability": 0.3,
+    "elongated_degrees": 180,
+    "scaling_probability": 0.3,
+    "scale_range": [0.65, 1.6],
+    "generator_scale": 0.7,
+    "independent_scale_probability": 0.3,
+    "elastic_probability": 0.3,
+    "noise_probability": 0.15,
+    "blur_range": [0.5, 1.5],
+    "brightness_range": [0.7, 1.3],
+    "additive_brightness_probability": 0.3,
+    "additive_brightness_channel_probability": 1.0,
+    "additive_brightness_deviation": 0.2,
+    "contrast_range": [0.65, 1.5],
+    "inverted_gamma_probability": 0.15,
+    "gamma_range": [0.5, 1.6],
+}
+
+
 @hookimpl
 def nnunet_augmentations() -> list[Component]:
     """Return the augmentation of the V2 trainer, stronger and weaker ones, and none."""
     v2 = "nnunet_builtin.augmentation.v2:AugmentationV2"
-    still = {"rotation_degrees": 0, "generator_scale": 1.0}
-    never = ("rotation", "scaling", "brightness", "contrast", "inverted_gamma", "gamma")
-    clean = {f"{step}_probability": 0.0 for step in ("noise", "blur", "low_resolution")}
-    light = {
-        "rotation_degrees": 10,
-        "scale_range": [0.9, 1.1],
-        "generator_scale": 0.9,
-        "brightness_range": [0.9, 1.1],
-        "contrast_range": [0.9, 1.1],
-        "gamma_range": [0.9, 1.1],
-    }
-    first = {
-        **clean,
-        **{f"{step}_probability": 0.0 for step in ("brightness", "contrast", "inverted_gamma")},
-        "rotation_degrees": 15,
-        "scale_range": [0.85, 1.25],
-        "elastic_probability": 0.2,
-        "elastic_alpha": [0, 900],
-    }
-    insane = {
-        "rotation_probability": 0.3,
-        "elongated_degrees": 180,
-        "scaling_probability": 0.3,
-        "scale_range": [0.65, 1.6],
-        "generator_scale": 0.7,
-        "independent_scale_probability": 0.3,
-        "elastic_probability": 0.3,
-        "noise_probability": 0.15,
-        "blur_range": [0.5, 1.5],
-        "brightness_range": [0.7, 1.3],
-        "additive_brightness_probability": 0.3,
-        "additive_brightness_channel_probability": 1.0,
-        "additive_brightness_deviation": 0.2,
-        "contrast_range": [0.65, 1.5],
-        "inverted_gamma_probability": 0.15,
-        "gamma_range": [0.5, 1.6],
-    }
     return [
         Component("v2", v2, "rotation, scaling, noise, blur, contrast, gamma, mirroring"),
         Component(
@@ -199,26 +201,26 @@ def nnunet_augmentations() -> list[Component]:
             "mirror_only",
             v2,
             "mirroring alone",
-            {**still, **clean, **{f"{step}_probability": 0.0 for step in never}},
+            {**_STILL, **_CLEAN, **{f"{step}_probability": 0.0 for step in _NEVER}},
         ),
         Component(
             "light",
             v2,
             "mirroring, small rotation and scaling, slight changes of contrast; no noise, blur or "
             "low resolution",
-            {**clean, **light},
+            {**_CLEAN, **_LIGHT},
         ),
         Component(
             "first",
             v2,
             "v1's first trainer: elastic deformation, rotation, scaling, gamma, mirroring",
-            first,
+            _FIRST,
         ),
         Component(
             "insane",
             v2,
             "v1's insaneDA as in its DA3 trainer: elastic deformation, wide ranges",
-            insane,
+            _INSANE,
         ),
         Component(
             "da5",
