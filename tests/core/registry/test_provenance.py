@@ -1,5 +1,6 @@
 """The identity of a component changes with the code that it is made of, wherever that lies."""
 
+import importlib
 import sys
 
 import pytest
@@ -25,11 +26,12 @@ def local(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(strength):
-        (tmp_path / "own_steps.py").write_text(STEP.format(strength=strength))
+        (tmp_path / "steps_of_ones_own.py").write_text(STEP.format(strength=strength))
+        importlib.invalidate_caches()  # the folder may have been looked at a moment ago
 
     write(1)
     yield write
-    sys.modules.pop("own_steps", None)
+    sys.modules.pop("steps_of_ones_own", None)
 
 
 def record(**settings):
@@ -40,9 +42,9 @@ def record(**settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"extra_steps": {"noise": ["own_steps:Flow"]}},
-        {"extra_steps": {"noise": [{"own_steps:Flow": {"strength": 2}}]}},
-        {"steps": ["spatial", "own_steps:Flow", "mirror"]},
+        {"extra_steps": {"noise": ["steps_of_ones_own:Flow"]}},
+        {"extra_steps": {"noise": [{"steps_of_ones_own:Flow": {"strength": 2}}]}},
+        {"steps": ["spatial", "steps_of_ones_own:Flow", "mirror"]},
     ],
 )
 def test_code_that_a_setting_names_is_part_of_the_identity(local, settings):
@@ -60,8 +62,8 @@ def test_code_of_packages_is_known_by_their_version():
 
 
 def test_the_file_of_a_module_is_found_without_running_it(local):
-    assert source_file("own_steps:Flow").endswith("own_steps.py")
-    assert "own_steps" not in sys.modules
+    assert source_file("steps_of_ones_own:Flow").endswith("steps_of_ones_own.py")
+    assert "steps_of_ones_own" not in sys.modules
     assert source_file("nnunet_core.registry.records:FoldRecord").endswith("records.py")
     assert source_file("no_such_module:Anything") is None
     assert source_file("sys:path") is None
