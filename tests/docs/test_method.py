@@ -14,8 +14,11 @@ PAGES = {
 }
 NAMES = "|".join(sorted(PAGES, key=len, reverse=True))
 
-#: Up to the end of the sentence or of the parentheses; after a comma it may go on in the next line.
-CITATION = re.compile(r"\b[Ss]pec: (?P<text>[a-z][^).\n]*(?:,\n +[^).\n]+)?)")
+#: Up to the end of the sentence or of the parentheses; within these, and after a comma, it may
+#: go on in the next line.
+CITATION = re.compile(
+    r"\b[Ss]pec: (?P<text>(?<=\(spec: )[a-z][^).]*|[a-z][^).\n]*(?:,\n +[^).\n]+)?)"
+)
 SECTION = re.compile(r"^## (\d+)\. \S", re.MULTILINE)
 RANGE = re.compile(r"(\d+)(?: to |-)(\d+)")
 
