@@ -68,6 +68,16 @@ SETTINGS = {
 }
 
 
+class Told(Silence):
+    """A reporter that remembers warnings."""
+
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
 def labels_of(declared):
     return read_labels({"labels": declared, "regions_class_order": [1, 2]}, "test")
 

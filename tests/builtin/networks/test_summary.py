@@ -2,10 +2,10 @@
 
 import itertools
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_training as small
 import torch
 from PIL import Image
 
@@ -29,13 +29,12 @@ def spec_of(pools, kernels, **more):
 
 
 def task_of(folder, spec, patch, network=None):
-    warnings = []
-    configuration = SimpleNamespace(network=spec, patch_size=patch)
-    report = SimpleNamespace(warning=warnings.append)
-    task = SimpleNamespace(
-        folder=folder, configuration=configuration, network=network or PlainUNet(), report=report
-    )
-    return task, warnings
+    report = small.Told()
+    sizes = {"network": spec, "patch_size": patch}
+    configuration = small.CONFIGURATION.model_copy(update=sizes)
+    how = {"network": network or PlainUNet(), "report": report}
+    task = small.task_without_cases(folder, configuration, small.labels_of(small.CLASSES), **how)
+    return task, report.warnings
 
 
 def test_the_table_has_every_layer_and_the_parameters_of_the_specification():

@@ -1,7 +1,7 @@
 """Patches: where they lie, what is around the volume, how often foreground is in their centre."""
 
 import pickle
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -51,6 +51,18 @@ class Recorder:
         return self.array[index]
 
 
+@dataclass
+class CaseInMemory:
+    """What the sampler sees of a stored case."""
+
+    images: Recorder
+    label: Recorder
+    class_locations: dict
+    spatial_shape: tuple
+    arrays: dict = field(default_factory=dict)
+    like: dict = field(default_factory=dict)
+
+
 class Cases(dict):
     """A store in memory. The channels of a case hold each voxel's own coordinates plus 1, so that 0
     is outside.
@@ -65,18 +77,28 @@ class Cases(dict):
         }
         for value, voxels in found.items():
             label[tuple(voxels.T)] = value
-        self[name] = SimpleNamespace(
-            images=Recorder(images),
-            label=Recorder(label),
-            class_locations=found,
-            spatial_shape=shape,
-            arrays={},
-            like={},
-        )
+        self[name] = CaseInMemory(Recorder(images), Recorder(label), found, shape)
         return self
 
     def open(self, name):
         return self[name]
+
+
+class Counted(Cases):
+    """A store that counts how often cases are opened."""
+
+    opened = 0
+
+    def open(self, name):
+        self.opened += 1
+        return self[name]
+
+
+class LabelMaps(Cases):
+    """The label maps of these cases, as a stage before would have found them."""
+
+    def open(self, name):
+        return self[name].label.array
 
 
 def draw(cases, patch, network=None, *, batch=200, share=0.0, seed=0):
@@ -249,14 +271,12 @@ def test_patches_of_stored_cases(tmp_path):
 
 
 def test_few_cases_stay_open(tmp_path):
-    cases = Cases()
+    cases = Counted()
     for name in range(100):
         cases.add((2, 2, 2), name=str(name))
-    opened = []
-    store = SimpleNamespace(open=lambda name: opened.append(name) or cases[name])
-    sampler = PatchSampler(store, tuple(cases), configuration((2, 2, 2)), 500)
+    sampler = PatchSampler(cases, tuple(cases), configuration((2, 2, 2)), 500)
     sampler.draw(np.random.default_rng(0), (2, 2, 2))
-    assert 300 < len(opened) < 400  # 32 of 100 stay open
+    assert 300 < cases.opened < 400  # 32 of 100 stay open
 
 
 def test_what_cannot_be_drawn_is_an_error(tmp_path):
@@ -274,7 +294,7 @@ def test_the_previous_stage_is_cut_where_the_label_is(patch):
     shape = (9, 12, 11)
     foreground = {1: [(2, 3, 4), (8, 11, 10)], 2: [(0, 0, 0)]}
     cases = Cases().add(shape, foreground)
-    previous = SimpleNamespace(open=lambda name: cases[name].label.array)
+    previous = LabelMaps(cases)
     sampler = PatchSampler(cases, tuple(cases), configuration(patch), 60, 0.5, (1, 2, 7), previous)
     batch = sampler.draw(np.random.default_rng(0), patch)
     assert batch["previous"].dtype == np.int16

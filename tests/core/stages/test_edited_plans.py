@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import small_training as small
 
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.discovery import Registry
@@ -36,18 +37,9 @@ def test_a_patch_size_that_the_network_cannot_take_is_refused_with_the_nearest_o
             edited([16, 20, 3])
 
 
-class Told(Silence):
-    """Remembers warnings."""
-
-    def __init__(self):
-        self.warnings = []
-
-    def warning(self, text):
-        self.warnings.append(text)
-
-
 def test_settings_of_a_variant_that_an_own_choice_makes_void_are_said(tiny):
-    registry, workspace, told = Registry.discover(), Workspace.find(tiny.parents[1]), Told()
+    registry, workspace = Registry.discover(), Workspace.find(tiny.parents[1])
+    told = small.Told()
     other = "nnunet_builtin.training.trainer:TrainerV2"
     request = Request(str(tiny), variant="demo", choices={"trainer": other})
     with opened(request, registry, workspace, told):

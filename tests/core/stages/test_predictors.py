@@ -3,7 +3,6 @@ trained.
 """
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,11 @@ from tiny_dataset import make_tiny
 
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_builtin.preprocessing.preprocessor import DefaultPreprocessor
 from nnunet_core import Component, hookimpl
 from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.cases import PreparedGeometry
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import NnunetError, PluginError, SettingsError, StorageError, UsageError
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
@@ -238,9 +240,12 @@ def test_a_wrong_setting_is_said_before_a_case_is_prepared(tmp_path):
 def test_probabilities_of_another_shape_are_the_predictors_fault():
     labels = read_labels({"labels": {"background": 0, "a": 1}}, "test")
     images = np.zeros((1, 4, 5, 6), np.float32)
-    case = CasePredictor(lambda images: images, SimpleNamespace(), labels)
+    grid = Geometry((4, 5, 6))
+    box = ((0, 4), (0, 5), (0, 6))
+    place = PreparedGeometry(grid, box, (0, 1, 2), grid.shape, grid.spacing)
+    case = CasePredictor(lambda images: images, DefaultPreprocessor(), labels)
     with pytest.raises(PluginError, match=r"\(1, 4, 5, 6\).*must return \(2, 4, 5, 6\)"):
-        case(images, SimpleNamespace())
+        case(images, place)
 
 
 def test_a_model_of_another_version_is_one_message(trained, tmp_path):

@@ -11,10 +11,10 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_training as small
 from commands import nnunet
 from listening import Listener
 
@@ -300,10 +300,11 @@ def test_the_stage_before_predicts_with_the_same_folds_if_it_has_them(
     monkeypatch, trained, expected
 ):
     """A cascade of a sixth fold is trained on what the five folds of its stage predict."""
-    stage = SimpleNamespace(trained=lambda: dict.fromkeys(trained))
-    monkeypatch.setattr(prediction.Model, "open", lambda folder: stage)
-    configuration = SimpleNamespace(previous="3d_lowres")
-    model = SimpleNamespace(folder=Path("x"), document=SimpleNamespace(configuration=configuration))
+    configuration = small.CONFIGURATION.model_copy(update={"previous": "3d_lowres"})
+    model = Model(Path("x"), ModelDocument.model_construct(configuration=configuration))
+    stage = Model(Path("y"), model.document)
+    monkeypatch.setattr(Model, "trained", lambda _: dict.fromkeys(trained))
+    monkeypatch.setattr(Model, "open", lambda folder: stage)
     found, options = prediction._previous(model, PredictionOptions(folds=("5",)))
     assert (found, options.folds) == (stage, expected)
 
