@@ -52,9 +52,8 @@ def hooks() -> str:
     """Return the page of all hooks, in life-cycle order."""
     parts = [
         "# Hooks\n\nA plugin is a module that an entry point of the group `nnunet_plugins` names. "
-        "It implements any of these "
-        "with `@hookimpl`. What a component of each kind has to do is in "
-        "[Contracts](contracts.md).\n"
+        "It implements any of these with `@hookimpl`. What a component of each kind has to do is "
+        "in [Contracts](contracts.md).\n"
     ]
     for name, function in vars(hookspecs).items():
         if name.startswith("nnunet_"):
@@ -144,9 +143,8 @@ def contracts() -> str:
     """
     parts = [
         "# Contracts\n\nWhat a component of each kind has to do, and what it may be able to do "
-        "beyond that: every class of "
-        "`nnunet_core.contracts`, with shapes, units and errors. A component need not inherit from "
-        "them.\n"
+        "beyond that: every class of `nnunet_core.contracts`, with shapes, units and errors. A "
+        "component need not inherit from them.\n"
     ]
     for path in sorted((ROOT / "nnunet_core" / "contracts").glob("*.py")):
         if path.name == "__init__.py":

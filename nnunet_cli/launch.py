@@ -28,8 +28,7 @@ def launch(arguments: Sequence[str], processes: int, device: str) -> NoReturn:
     if torch.cuda.device_count() < processes:
         raise UsageError(
             f"--gpus {processes}: this machine has {torch.cuda.device_count()} GPUs. For processes "
-            "on CPUs run: torchrun "
-            f"--nproc-per-node {processes} -m nnunet_cli train ..."
+            f"on CPUs run: torchrun --nproc-per-node {processes} -m nnunet_cli train ..."
         )
     launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "nnunet_cli"]
     sys.exit(_run([*launcher, *_without_gpus(arguments)]))

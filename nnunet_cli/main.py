@@ -40,9 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         print(  # noqa: T201
-            f"error: unexpected {type(error).__name__}: {error}\n"
-            "This is a defect of the software or of a plugin; run the command again with --debug "
-            "and report what it prints.",
+            f"error: unexpected {type(error).__name__}: {error}\nThis is a defect of the software "
+            "or of a plugin; run the command again with --debug and report what it prints.",
             file=sys.stderr,
         )
         _end(1)

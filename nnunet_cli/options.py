@@ -126,8 +126,7 @@ def _start(
         Path | None,
         typer.Option(
             help="Model folder, fold folder or weights file to start from, also of nnU-Net v1 and "
-            "v2; "
-            "what does not fit is said and left out."
+            "v2; what does not fit is said and left out."
         ),
     ] = None,
     freeze: Annotated[

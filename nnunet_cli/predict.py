@@ -108,8 +108,7 @@ def _find(reference: str, workspace: Path | None) -> Model:
         )
         raise UsageError(
             f"There is no trained model {'/'.join(parts)} in "
-            f"{results}.{nearest('/'.join(parts), known)} "
-            f"Models: {', '.join(known) or 'none'}."
+            f"{results}.{nearest('/'.join(parts), known)} Models: {', '.join(known) or 'none'}."
         )
     return Model.open(results.joinpath(*parts))
 
@@ -123,8 +122,7 @@ def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:
     if others:
         raise UsageError(
             f"--set got a field of the {others[0]}, which decides how a model is trained; 'nnunet "
-            "predict' takes "
-            "predictor.FIELD=VALUE."
+            "predict' takes predictor.FIELD=VALUE."
         )
     given = {name: value for name, value in short.items() if value is not None}
     return {**parsed.get("predictor", {}), **given}

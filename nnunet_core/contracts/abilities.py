@@ -190,8 +190,7 @@ def built(resolved: Resolved) -> Any:
     if lacking := [name for name in _public(contract) if not hasattr(component, name)]:
         raise PluginError(
             f"{who} lacks {', '.join(lacking)}; a {resolved.kind} has "
-            f"{', '.join(_public(contract))} "
-            f"(see {contract.__module__}.{contract.__name__})."
+            f"{', '.join(_public(contract))} (see {contract.__module__}.{contract.__name__})."
         )
     known = [name for protocol in (contract, *abilities) for name in _public(protocol)]
     _refuse_nearly(component, known, who, _inherited(component))
@@ -244,8 +243,7 @@ def _refuse_nearly(
         if meant and name not in inspect.signature(cls).parameters:
             raise PluginError(
                 f"{who} has '{name}', which nobody calls. Did you mean '{meant[0]}'? Otherwise "
-                "give it a name that differs "
-                "more, or that starts with '_'."
+                "give it a name that differs more, or that starts with '_'."
             )
 
 

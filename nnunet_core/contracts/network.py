@@ -63,7 +63,6 @@ def divisor_of(network: NetworkBuilder, spec: NetworkSpec) -> tuple[int, ...]:
     if not numbers or len(divisor) != spec.dimensions:
         raise PluginError(
             f"The divisor of the network {type(network).__name__} is {divisor!r}; it must be a "
-            "tuple of "
-            f"{spec.dimensions} positive whole numbers, one for each axis of the patch."
+            f"tuple of {spec.dimensions} positive whole numbers, one for each axis of the patch."
         )
     return tuple(divisor)

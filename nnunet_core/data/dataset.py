@@ -152,16 +152,14 @@ class Dataset:
             )
             raise ImageError(
                 f"{image_path} and its label {path} lie on different grids: {details}. Resample "
-                "the label to its image, "
-                "or copy the image's geometry if only the header is wrong."
+                "the label to its image, or copy the image's geometry if only the header is wrong."
             )
         values = np.unique(label.array)
         unknown = [v.item() for v in values if v.item() not in self.labels.values]
         if unknown:
             raise DatasetError(
                 f"The label {path} holds the values {unknown[:10]}, which dataset.json does not "
-                "declare. "
-                f"Declared: {sorted(self.labels.values)}. Correct the file or 'labels' of "
+                f"declare. Declared: {sorted(self.labels.values)}. Correct the file or 'labels' of "
                 f"{self.folder / 'dataset.json'}."
             )
         return label.array[0].astype(np.int16)

@@ -129,6 +129,6 @@ def check_finite(voxels: np.ndarray, path: Path) -> None:
         return
     if lost := int(np.count_nonzero(~np.isfinite(voxels))):
         raise ImageError(
-            f"{path} holds {lost} voxels that are NaN or infinite. "
-            "Replace them with a number, for example the background intensity."
+            f"{path} holds {lost} voxels that are NaN or infinite. Replace them with a number, for "
+            "example the background intensity."
         )

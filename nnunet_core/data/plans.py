@@ -180,7 +180,6 @@ class Plans(Document):
             why = f" The planner left it out: {self.skipped[name]}" if name in self.skipped else ""
             raise UsageError(
                 f"There is no configuration '{name}' in the plans of {self.dataset} by "
-                f"{self.planner}."
-                f"{nearest(name, self.configurations)}{why} Available: "
+                f"{self.planner}.{nearest(name, self.configurations)}{why} Available: "
                 f"{', '.join(self.configurations)}."
             ) from None

@@ -57,9 +57,8 @@ class Splits(Document):
         if unknown := sorted(self._used() - set(names)):
             raise StorageError(
                 f"{origin} names cases that the dataset does not have: {listed(unknown)}. If the "
-                "dataset has changed, make "
-                f"new folds: nnunet splits DATASET --folds {FOLDS} --overwrite. Folds whose cases "
-                "change are trained anew."
+                f"dataset has changed, make new folds: nnunet splits DATASET --folds {FOLDS} "
+                "--overwrite. Folds whose cases change are trained anew."
             )
 
     def unused(self, names: Iterable[str]) -> list[str]:
@@ -136,8 +135,7 @@ def load_splits(
     if report is not None and (unused := stored.unused(names)):
         report.warning(
             f"{len(unused)} cases of the dataset are in no fold of {path}, and take no part: "
-            f"{listed(unused)}. "
-            "'nnunet splits' shows the folds and makes new ones."
+            f"{listed(unused)}. 'nnunet splits' shows the folds and makes new ones."
         )
     known = {str(number): split for number, split in enumerate(stored.folds)}
     return {fold: known.get(fold) or random_split(names, int(fold)) for fold in folds or known}
@@ -168,6 +166,5 @@ def _check_fold(origin: str, split: Split) -> None:
     if both := sorted(set(split.train) & set(split.val)):
         raise StorageError(
             f"{origin} trains on cases that it validates: {listed(both)}. Their scores would be "
-            "too good; remove them "
-            "from 'train' or from 'val'."
+            "too good; remove them from 'train' or from 'val'."
         )

@@ -101,8 +101,7 @@ class Resolved:
             origin = f" of {self.distribution} {self.version}" if self.distribution else ""
             raise PluginError(
                 f"The {self.kind} '{self.reference}'{origin} cannot be loaded: importing "
-                f"'{self.component.target}' "
-                f"failed with {type(error).__name__}: {error}"
+                f"'{self.component.target}' failed with {type(error).__name__}: {error}"
             ) from error
         return target
 
@@ -239,8 +238,7 @@ class Registry:
             known = ", ".join(sorted(self._plugins))
             raise UnknownComponentError(
                 f"'{reference}' names the plugin '{plugin}', which is not "
-                f"installed.{nearest(plugin, self._plugins)} "
-                f"Installed plugins: {known}."
+                f"installed.{nearest(plugin, self._plugins)} Installed plugins: {known}."
             )
         if info.status == "broken":
             raise PluginError(
@@ -256,10 +254,10 @@ class Registry:
         broken = [info.name for info in self._plugins.values() if info.status == "broken"]
         hint = f" These plugins are broken and register nothing: {', '.join(broken)}."
         code = " Code of your own is named as 'package.module:Attribute'."
+        further = ("" if kind == _VARIANT else code) + (hint if broken else "")
         return (
-            f"There is no {kind} named '{reference}'.{nearest(reference, names)} "
-            f"Available: {', '.join(sorted(names)) or 'none'}."
-            f"{'' if kind == _VARIANT else code}{hint if broken else ''}"
+            f"There is no {kind} named '{reference}'.{nearest(reference, names)} Available: "
+            f"{', '.join(sorted(names)) or 'none'}.{further}"
         )
 
 
@@ -293,8 +291,7 @@ def _checked(kind: str, found: Iterable[object], info: PluginInfo) -> list[Compo
         if not allowed.fullmatch(record.name) or not lazy:
             raise PluginError(
                 f"{subject} a {word} with name {record.name!r}{target}; allowed are names of "
-                "letters, digits, '_', '-', '.' and "
-                "targets 'package.module:Attribute'."
+                "letters, digits, '_', '-', '.' and targets 'package.module:Attribute'."
             )
         if record.name in records:
             raise PluginError(f"{subject} two {word}s named '{record.name}'.")

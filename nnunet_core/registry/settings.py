@@ -30,8 +30,7 @@ def build(resolved: Resolved) -> Any:
     except Exception as error:
         raise PluginError(
             f"The {resolved.kind} '{resolved.reference}' cannot be built with settings "
-            f"{dict(resolved.component.settings)}: "
-            f"{type(error).__name__}: {error}"
+            f"{dict(resolved.component.settings)}: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -56,8 +55,7 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
         if name not in parameters:
             raise SettingsError(
                 f"The {resolved.kind} '{resolved.reference}' has no setting "
-                f"'{name}'.{nearest(name, parameters)} "
-                f"Settings: {shown}."
+                f"'{name}'.{nearest(name, parameters)} Settings: {shown}."
             )
     hints = _hints(target) if settings else {}
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in settings}
@@ -70,8 +68,7 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
         field = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
             f"{resolved.kind}.{field} of '{resolved.reference}' got {first.get('input')!r}: "
-            f"{first['msg']}. "
-            f"Settings: {shown}."
+            f"{first['msg']}. Settings: {shown}."
         ) from error
 
 

@@ -248,7 +248,6 @@ def _storage_errors(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StorageError(
                 f"No space left while writing {path}. Nothing half written is kept: free some "
-                "space, "
-                "then run the same command again; it goes on where it stopped."
+                "space, then run the same command again; it goes on where it stopped."
             ) from error
         raise StorageError(f"{path} cannot be written: {error}") from error

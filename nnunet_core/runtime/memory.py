@@ -31,9 +31,8 @@ def check_fits(path: Path, size: int) -> None:
     if size > 1 << 28 and size > available() / 2:
         raise ImageError(
             f"The image {path} holds {size / GB:.1f} GB of voxels, {available() / GB:.1f} GB of "
-            "memory are free; a case "
-            "needs at least twice its size. Is the file what it should be? Otherwise use a machine "
-            "with more memory."
+            "memory are free; a case needs at least twice its size. Is the file what it should be? "
+            "Otherwise use a machine with more memory."
         )
 
 

@@ -189,9 +189,8 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
             return True
         raise NnunetError(
             f"The process of {name(job.item)} died twice: {'; then alone: '.join(job.deaths)}. "
-            "Most often the memory was "
-            "full or a library crashed on this case. Free memory, or leave the case out. "
-            f"{_SCRIPT_HINT}"
+            "Most often the memory was full or a library crashed on this case. Free memory, or "
+            f"leave the case out. {_SCRIPT_HINT}"
         ) from error
 
 

@@ -55,8 +55,7 @@ def prepared_label(
     if label.shape != geometry.original.shape:
         raise UsageError(
             f"The label map of the previous stage has shape {label.shape}, its image "
-            f"{geometry.original.shape}; they must be "
-            "equal. Predict the previous stage anew."
+            f"{geometry.original.shape}; they must be equal. Predict the previous stage anew."
         )
     return np.asarray(able.prepare_label(label, geometry))
 
@@ -96,10 +95,9 @@ def connect(
     if unpredicted:
         raise UsageError(
             f"{experiment.configuration_name} needs a prediction of {previous.configuration_name} "
-            "for every case, made by a fold "
-            f"that validates it; no fold validates {listed(unpredicted)}. Use folds that validate "
-            "every case once: "
-            f"see 'nnunet splits {dataset.name}'."
+            "for every case, made by a fold that validates it; no fold validates "
+            f"{listed(unpredicted)}. Use folds that validate every case once: see 'nnunet splits "
+            f"{dataset.name}'."
         )
     missing = sorted(
         {fold for fold, split in splits.items() if not previous.is_finished(fold, split)}
@@ -108,11 +106,9 @@ def connect(
         folds = ",".join(missing)
         raise UsageError(
             f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds "
-            f"{', '.join(missing)} are not "
-            f"trained, or were validated with another predictor. Run: nnunet train {dataset.name} "
-            "-c "
-            f"{previous.configuration_name} --folds {folds}, with the same options, or let 'nnunet "
-            "run' do it."
+            f"{', '.join(missing)} are not trained, or were validated with another predictor. Run: "
+            f"nnunet train {dataset.name} -c {previous.configuration_name} --folds {folds}, with "
+            "the same options, or let 'nnunet run' do it."
         )
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {

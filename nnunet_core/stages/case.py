@@ -66,9 +66,8 @@ class CasePredictor:
         if found.shape != expected:
             raise PluginError(
                 f"The predictor returned probabilities of shape {found.shape} for images of shape "
-                f"{images.shape}; it must "
-                f"return {expected}: {self.labels.outputs} classes or regions on the grid of the "
-                "images."
+                f"{images.shape}; it must return {expected}: {self.labels.outputs} classes or "
+                "regions on the grid of the images."
             )
         probabilities = self.preprocessor.restore(found, geometry)
         return to_segmentation(probabilities, self.labels), probabilities

@@ -75,8 +75,7 @@ def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:
     names = [folder.name for folder in known]
     raise UsageError(
         f"There is no dataset '{reference}': no such folder, and no such id or name in "
-        f"{raw}.{nearest(reference, names)} "
-        f"Datasets there: {', '.join(names) or 'none'}."
+        f"{raw}.{nearest(reference, names)} Datasets there: {', '.join(names) or 'none'}."
     )
 
 
@@ -122,8 +121,7 @@ def find_reader(folder: Path, registry: Registry) -> DatasetReader:
     hint = f" Plugins that are blocked or broken: {blocked}." if blocked else ""
     raise DatasetError(
         f"No dataset reader fits {folder}. Readers: {shown or 'none is active'}.{hint} See 'Use "
-        "your own dataset' in the "
-        "documentation."
+        "your own dataset' in the documentation."
     )
 
 

@@ -79,7 +79,6 @@ def _check_patches(plans: Plans, network: NetworkBuilder, path: Path) -> None:
                 nearest_sizes = f"{below} or {below + step}" if below else f"{step}"
                 raise UsageError(
                     f"Plans {path}: {name} has patch_size {configuration.patch_size}, but the "
-                    "network "
-                    f"{type(network).__name__} needs a multiple of {step} along axis {axis}: "
-                    f"{nearest_sizes}."
+                    f"network {type(network).__name__} needs a multiple of {step} along axis "
+                    f"{axis}: {nearest_sizes}."
                 )

@@ -97,8 +97,8 @@ class ModelPredictor:
         if options.postprocess and state is None:
             report.warning(
                 "No postprocessing: none was fitted on the validation cases of "
-                f"{', '.join(fold.name for fold in folds)} of "
-                f"{model.folder}. 'nnunet run' with these folds does that."
+                f"{', '.join(fold.name for fold in folds)} of {model.folder}. 'nnunet run' with "
+                "these folds does that."
             )
         clean = None
         if state is not None:

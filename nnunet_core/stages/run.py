@@ -201,8 +201,7 @@ def opened(
             settings = ", ".join(f"{kind}.{name}={value}" for name, value in values.items())
             report.warning(
                 f"the variant '{chosen.variant}' sets {settings} for the {kind} that --{kind} "
-                "replaces; these do not count. "
-                "Repeat with --set what is wanted."
+                "replaces; these do not count. Repeat with --set what is wanted."
             )
         method = starting_from(chosen, request.pretrained, request.freeze)
         dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
@@ -222,9 +221,8 @@ def run(
     if in_several_processes():
         raise UsageError(
             "A run is one process; torchrun has started several. Train with 'torchrun ... -m "
-            "nnunet_cli train' or "
-            "'nnunet train --gpus N' first; 'nnunet run' with the same options then does what is "
-            "missing."
+            "nnunet_cli train' or 'nnunet train --gpus N' first; 'nnunet run' with the same "
+            "options then does what is missing."
         )
     with opened(request, registry, workspace, report) as steps:
         splits, source = steps.splits(), _image_folder(request, steps.dataset)

@@ -98,7 +98,6 @@ def damaged(path: Path, problem: str) -> StorageError:
     """Return the error of a file that does not hold what was written."""
     return StorageError(
         f"{path} is damaged: {problem}. Delete what is left of the case there and run the same "
-        "command "
-        "again, which prepares it anew. 'nnunet preprocess --verify' finds and mends every damaged "
-        "case."
+        "command again, which prepares it anew. 'nnunet preprocess --verify' finds and mends every "
+        "damaged case."
     )

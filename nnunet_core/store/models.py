@@ -113,22 +113,19 @@ class Model:
             raise UsageError(
                 f"Fold {', '.join(missing) or '0'} of {self.folder} is not trained. Trained: "
                 f"{', '.join(trained) or 'none'}. Train with: nnunet train {self.document.dataset} "
-                "--configuration "
-                f"{self.document.configuration_name} --folds {','.join(missing) or '0'}, with the "
-                "options of this model's "
-                f"other folds (they are in {FILE})"
+                f"--configuration {self.document.configuration_name} --folds "
+                f"{','.join(missing) or '0'}, with the options of this model's other folds (they "
+                f"are in {FILE})"
             )
         digest = self.document.digest()
         others = [name for name in wanted if trained[name][1].model_digest != digest]
         if others:
             raise UsageError(
                 f"Fold {', '.join(others)} of {self.folder} was trained with other plans, labels "
-                f"or code than {FILE} has now, so "
-                "it is no part of this model. Name the folds to use (--folds), or train it again: "
-                "nnunet train "
-                f"{self.document.dataset} --configuration {self.document.configuration_name} "
-                f"--folds {','.join(others)}, with "
-                f"the options of this model's other folds (they are in {FILE})"
+                f"or code than {FILE} has now, so it is no part of this model. Name the folds to "
+                f"use (--folds), or train it again: nnunet train {self.document.dataset} "
+                f"--configuration {self.document.configuration_name} --folds {','.join(others)}, "
+                f"with the options of this model's other folds (they are in {FILE})"
             )
         return tuple(trained[name][0] for name in wanted)
 
@@ -165,8 +162,7 @@ class Model:
         if resolved.version != record.version:
             report.warning(
                 f"The {kind} '{record.reference}' is installed in version {resolved.version}; the "
-                "model was trained "
-                f"with {record.version}. For equal numbers run: pip install "
+                f"model was trained with {record.version}. For equal numbers run: pip install "
                 f"'{record.distribution}=={record.version}'"
             )
         return resolved

@@ -247,8 +247,7 @@ class PreparedStore(_Store):
         if self.keys.get(name, record.key) != record.key:
             raise StorageError(
                 f"Case {name} of {self.folder} was prepared anew from other data while this ran. "
-                "Run the same command again: "
-                "it trains anew what depends on the case."
+                "Run the same command again: it trains anew what depends on the case."
             )
         for file, problem in self._problems(name, record, verify):
             raise damaged(file, problem)
@@ -313,15 +312,13 @@ def _check(case: PreparedCase) -> None:
     if images.ndim != 4 or not images.shape[1:] == label.shape == shape:
         raise PluginError(
             f"The preprocessor returned images {images.shape}, a label {label.shape} and "
-            "prepared_shape "
-            f"{case.geometry.prepared_shape} for case {case.name}; they must be (C, *shape), shape "
-            "and shape."
+            f"prepared_shape {case.geometry.prepared_shape} for case {case.name}; they must be (C, "
+            "*shape), shape and shape."
         )
     if images.dtype != np.float32 or label.dtype not in (np.int8, np.int16):
         raise PluginError(
             f"The preprocessor returned {images.dtype} images and a {label.dtype} label for case "
-            f"{case.name}; "
-            "they must be float32, and int8 or int16."
+            f"{case.name}; they must be float32, and int8 or int16."
         )
     for name, extra in case.arrays.items():
         _check_array(case.name, name, extra, shape)

@@ -47,7 +47,6 @@ class Mirror(Step):
         if set(chosen) - set(axes) or len(set(chosen)) < len(chosen):
             raise UsageError(
                 f"augmentation.mirror_axes is {list(chosen)}, but the patch has the axes "
-                f"{list(axes)}. "
-                "Name some of these, each once, or null for all."
+                f"{list(axes)}. Name some of these, each once, or null for all."
             )
         return chosen if self.probability else ()

@@ -56,9 +56,8 @@ class Pipeline(ABC):
             if name not in (START, *names):
                 raise SettingsError(
                     f"augmentation.extra_steps has steps after '{name}', which is none of the "
-                    "steps."
-                    f"{nearest(name, names)} Steps: {', '.join(names)}; or '{START}' for the first "
-                    "place."
+                    f"steps.{nearest(name, names)} Steps: {', '.join(names)}; or '{START}' for the "
+                    "first place."
                 )
         found = [built("extra_steps", e, known) for e in self.extra_steps.get(START, ())]
         for name, entry in zip(names, entries, strict=True):
@@ -165,9 +164,8 @@ class Pipeline(ABC):
         if found != patch:
             raise UsageError(
                 f"The steps {', '.join(name for name, _ in self.ordered)} make patches of "
-                f"{list(found)}; the network "
-                f"takes {list(patch)}. In augmentation.steps, one step has to crop to the "
-                "network's patch, as 'spatial'."
+                f"{list(found)}; the network takes {list(patch)}. In augmentation.steps, one step "
+                "has to crop to the network's patch, as 'spatial'."
             )
         images = sample.images
         if sample.previous is not None:

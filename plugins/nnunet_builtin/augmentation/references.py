@@ -15,8 +15,8 @@ from nnunet_core.registry.settings import build
 #: A name or reference; or one with settings: {reference: {setting: value}}.
 StepEntry = str | dict[str, dict[str, Any]]
 _FORMS = (
-    'Allowed: a name, "package.module:Class", or with settings '
-    '{"package.module:Class": {"setting": 1}}.'
+    'Allowed: a name, "package.module:Class", or with settings {"package.module:Class": '
+    '{"setting": 1}}.'
 )
 
 
@@ -52,8 +52,8 @@ def built(setting: str, entry: StepEntry, known: Mapping[str, Step]) -> tuple[st
         if settings:
             raise SettingsError(
                 f"augmentation.{setting} gives '{name}' settings {settings}. Those of a step with "
-                "a short name are "
-                f"settings of the augmentation itself: augmentation.{name}_probability and so on."
+                "a short name are settings of the augmentation itself: "
+                f"augmentation.{name}_probability and so on."
             )
         return name, known[name]
     if ":" not in name:
@@ -69,7 +69,6 @@ def built(setting: str, entry: StepEntry, known: Mapping[str, Step]) -> tuple[st
         return name, transform_of(name, target, settings)
     raise SettingsError(
         f"augmentation.{setting} names '{name}', which is {target!r} and no step. A step is a "
-        "subclass of "
-        "nnunet_core.contracts.augmentation.Step with `draw` and `apply`, or a transform of "
-        "batchgenerators."
+        "subclass of nnunet_core.contracts.augmentation.Step with `draw` and `apply`, or a "
+        "transform of batchgenerators."
     )

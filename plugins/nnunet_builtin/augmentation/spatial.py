@@ -98,8 +98,8 @@ class Spatial(Step):
         if size != configuration.patch_size:
             raise UsageError(
                 "augmentation.steps has a step after 'spatial' that takes patches of "
-                f"{list(size)}; 'spatial' cuts to "
-                f"the network's {list(configuration.patch_size)}. Only one step may crop."
+                f"{list(size)}; 'spatial' cuts to the network's {list(configuration.patch_size)}. "
+                "Only one step may crop."
             )
         axes = spatial_axes(configuration)
         angle = min(self.largest_angle(configuration), math.pi / 2)

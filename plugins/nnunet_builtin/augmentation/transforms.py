@@ -52,8 +52,8 @@ class Transform(Step):
         if sample.arrays and not np.array_equal(seg, result["seg"]):
             raise UsageError(
                 f"{type(self.make(sample.configuration)).__name__} of batchgenerators moves label "
-                "maps, but cannot move "
-                f"the arrays {', '.join(sample.arrays)}. Use the built-in spatial steps."
+                f"maps, but cannot move the arrays {', '.join(sample.arrays)}. Use the built-in "
+                "spatial steps."
             )
         images, moved = (
             torch.from_numpy(np.ascontiguousarray(result[key][0], kind)).to(sample.images.device)
@@ -99,8 +99,7 @@ def transform_of(name: str, target: Any, settings: Mapping[str, Any]) -> Transfo
     except Exception as error:
         raise SettingsError(
             f"The augmentation step '{name}' cannot be made with settings {dict(settings)}: "
-            f"{error}. "
-            f"Its settings: {inspect.signature(target)}."
+            f"{error}. Its settings: {inspect.signature(target)}."
         ) from error
     return Transform(functools.partial(_make, target, arguments))
 

@@ -27,9 +27,8 @@ def computing(runtime: ResolvedRuntime, deterministic: bool = False) -> Iterator
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{runtime.device} has too little memory: {str(error).splitlines()[0]} End what else "
-            "runs on it, use another GPU, "
-            "or train with smaller batches or patches: --set trainer.batch_size=..., --set "
-            "planner.gpu_memory_gb=..."
+            "runs on it, use another GPU, or train with smaller batches or patches: --set "
+            "trainer.batch_size=..., --set planner.gpu_memory_gb=..."
         ) from error
     finally:
         torch.set_num_threads(threads)

@@ -23,8 +23,7 @@ def heads_of(returned: object) -> list[torch.Tensor]:
     if not heads or len(heads) < len(given):
         raise TrainingError(
             f"The network returned {_described(returned)}. Allowed are logits (B, output_channels, "
-            "*patch), or a list or tuple "
-            "of them, full resolution first."
+            "*patch), or a list or tuple of them, full resolution first."
         )
     return heads
 

@@ -94,8 +94,7 @@ def own_part(batch_size: int) -> range | None:
     if batch_size < size:
         raise UsageError(
             f"{size} processes share batches of {batch_size} samples; each needs one. Use fewer "
-            "processes, or a larger "
-            f"batch: --set trainer.batch_size={size * batch_size}"
+            f"processes, or a larger batch: --set trainer.batch_size={size * batch_size}"
         )
     first, last = (batch_size * number // size for number in (rank(), rank() + 1))
     return range(first, last)

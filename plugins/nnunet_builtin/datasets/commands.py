@@ -128,8 +128,7 @@ def _check_sources(
     if (source is None) == (images is None) or (images is None) != (labels is None):
         raise UsageError(
             "Give either a dataset folder (decathlon, v1 or v2 layout), or --images DIR with "
-            "--labels DIR; "
-            f"got folder {source}, --images {images}, --labels {labels}."
+            f"--labels DIR; got folder {source}, --images {images}, --labels {labels}."
         )
     if source is not None and described:
         raise UsageError(

@@ -34,8 +34,8 @@ def read_plain_pickle(path: Path) -> Any:
     except _ForbiddenError as error:
         raise StorageError(
             f"{path} needs '{error}', which is not read: a pickle could run any program. Allowed "
-            "are lists, tuples, sets, "
-            "dicts, strings and NumPy arrays of strings. Save the folds as JSON instead."
+            "are lists, tuples, sets, dicts, strings and NumPy arrays of strings. Save the folds "
+            "as JSON instead."
         ) from error
     except Exception as error:  # a damaged pickle raises anything
         raise StorageError(

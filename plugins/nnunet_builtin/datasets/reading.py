@@ -64,8 +64,7 @@ class NnunetReader:
         if any(case.metadata for case in cases):
             raise DatasetError(
                 f"{folder / 'imagesTr' / CASES_FILE} describes training cases: that belongs in "
-                f"'cases' of {path}. "
-                "Move it there."
+                f"'cases' of {path}. Move it there."
             )
         return DatasetContent(
             channels=channels,
@@ -163,8 +162,7 @@ def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Regis
     if len(found) > 1:
         raise DatasetError(
             f"{labels} holds files of several endings: {', '.join(sorted(found))}. Name one as "
-            "'label_ending' in "
-            f"{folder / FILE}."
+            f"'label_ending' in {folder / FILE}."
         )
     return found.pop() if found else images
 
@@ -187,8 +185,7 @@ def list_cases(
         plain = f"{next(iter(named))}{ending}" if named else ""
         hint = (
             f" It holds {plain} and {len(named) - 1} more without a channel number: 4D files of "
-            "the decathlon layout "
-            "are converted with: nnunet dataset convert FOLDER"
+            "the decathlon layout are converted with: nnunet dataset convert FOLDER"
         )
         raise DatasetError(
             f"{folder} holds no image named CASE_0000{ending}.{hint if plain else ''}"
@@ -246,7 +243,6 @@ def _select(cases: Iterable[CaseFiles], listed: Sequence[str], folder: Path) -> 
     if missing:
         raise DatasetError(
             f"{folder / FILE} lists {len(missing)} training cases without images in "
-            f"{folder / 'imagesTr'}: "
-            f"{', '.join(missing[:10])}."
+            f"{folder / 'imagesTr'}: {', '.join(missing[:10])}."
         )
     return [by_name[name] for name in sorted(listed)]

@@ -99,9 +99,8 @@ def _write(made: Splits, path: Path, overwrite: bool, trained: list[Path]) -> st
             return f"folds of {path}: they were equal already"
         raise UsageError(
             f"{path} exists and holds other folds. {_dependants(trained)} Give --overwrite to "
-            "replace the folds; "
-            "a fold whose cases change is then trained anew, and what was trained is kept under "
-            "another name."
+            "replace the folds; a fold whose cases change is then trained anew, and what was "
+            "trained is kept under another name."
         )
     made.write(path)
     note = f" {_dependants(trained)}" if trained else ""

@@ -65,8 +65,7 @@ def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
         if case not in known:
             raise UsageError(
                 f"{path}, line {line}: the dataset has no case '{case}'.{nearest(case, known)} "
-                "Write names without channel "
-                "and file ending, as in 'nnunet splits DATASET'."
+                "Write names without channel and file ending, as in 'nnunet splits DATASET'."
             )
         if case in groups:
             raise UsageError(
@@ -77,8 +76,7 @@ def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
     if missing := sorted(known - set(groups)):
         raise UsageError(
             f"{path} names no patient for {len(missing)} cases: {listed(missing)}. Every case "
-            "needs one; "
-            "the first line is the header."
+            "needs one; the first line is the header."
         )
     return groups
 

@@ -148,8 +148,8 @@ def _inspect(dataset: Dataset, files: CaseFiles) -> CaseFacts | str:
         return str(error)
     if not case.images.any():
         return (
-            f"Case {case.name} is 0 everywhere ({files.images[0]}). "
-            "Replace its images or remove the case."
+            f"Case {case.name} is 0 everywhere ({files.images[0]}). Replace its images or remove "
+            "the case."
         )
     label = np.empty(0, np.int16) if case.label is None else case.label
     values, counts = np.unique(label, return_counts=True)
@@ -184,14 +184,12 @@ def _test_cases(dataset: Dataset) -> tuple[list[CaseFiles], list[str]]:
     if missing := sorted(set(named) - names):
         problems.append(
             f"dataset.json lists {len(missing)} test cases without images in {folder}: "
-            f"{listed(missing)}. "
-            "Add the images or remove the entries."
+            f"{listed(missing)}. Add the images or remove the entries."
         )
     if unlisted := sorted(names - set(named)) if named else []:
         problems.append(
             f"{folder} holds {len(unlisted)} cases that 'test' of dataset.json does not list: "
-            f"{listed(unlisted)}. "
-            "Remove the files or add the entries."
+            f"{listed(unlisted)}. Remove the files or add the entries."
         )
     return found, problems
 
@@ -208,8 +206,8 @@ def _extra_files(dataset: Dataset, tests: Sequence[CaseFiles]) -> Iterator[str]:
         if extra and known:
             yield (
                 f"{folder} holds {len(extra)} files that belong to no case: {listed(extra)}. "
-                "Remove them, or complete "
-                "them to cases (images, labels, channels, entries of dataset.json)."
+                "Remove them, or complete them to cases (images, labels, channels, entries of "
+                "dataset.json)."
             )
 
 
@@ -228,8 +226,8 @@ def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[s
     ]
     if absent and cases:
         yield (
-            f"Labels that occur in no case: {listed(absent)}. "
-            "No network can learn them; correct dataset.json."
+            f"Labels that occur in no case: {listed(absent)}. No network can learn them; correct "
+            "dataset.json."
         )
     empty = [case.name for case in cases if not set(dataset.labels.foreground) & set(case.voxels)]
     if empty:
@@ -257,8 +255,8 @@ def _doubtful_images(
     if other:
         yield (
             f"{len(other)} cases are oriented otherwise than the usual {usual[0][0]}: "
-            f"{listed(other)}. Networks see "
-            "voxels, not patients: reorient them, unless the orientation is meant to vary."
+            f"{listed(other)}. Networks see voxels, not patients: reorient them, unless the "
+            "orientation is meant to vary."
         )
     groups = collections.defaultdict(list)
     for case in everything:
@@ -267,8 +265,7 @@ def _doubtful_images(
         if len(names) > 1:
             yield (
                 f"These cases hold the same image: {listed(names)}. Remove all but one: copies on "
-                "both sides of a split "
-                "make the scores too good."
+                "both sides of a split make the scores too good."
             )
 
 

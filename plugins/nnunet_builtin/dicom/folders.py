@@ -63,9 +63,8 @@ def find_series(folder: Path) -> dict[str, Path]:
     if (series and direct) or others:
         raise DatasetError(
             f"{folder} could be more than one thing: {len(series)} folders with DICOM files, "
-            f"{len(direct)} DICOM files, "
-            f"{len(others)} other images. --images takes one series, or one folder per case, or "
-            "image files: separate them."
+            f"{len(direct)} DICOM files, {len(others)} other images. --images takes one series, or "
+            "one folder per case, or image files: separate them."
         )
     if direct:
         return {folder.absolute().name: folder}
@@ -136,8 +135,8 @@ def _segment_values(segmentations: Sequence[Path], given: Mapping[str, int]) -> 
     if unknown := sorted(set(smallest) - set(given)):
         raise UsageError(
             f"--label declares {', '.join(given)}; the DICOM SEG files also have the segments "
-            f"{', '.join(unknown)}. "
-            "Declare all of them, or give no --label: they are numbered from 1."
+            f"{', '.join(unknown)}. Declare all of them, or give no --label: they are numbered "
+            "from 1."
         )
     if sorted(given.values()) != list(range(1, len(given) + 1)):
         raise UsageError(

@@ -74,9 +74,8 @@ def read_segmentation(
         if taken.size:
             raise ImageError(
                 f"{path}: the segments {int(taken[0])} '{names[int(taken[0])]}' and {number} "
-                f"'{names[number]}' overlap; "
-                "a label map holds one value per voxel. Remove the overlap, or export disjoint "
-                "segments."
+                f"'{names[number]}' overlap; a label map holds one value per voxel. Remove the "
+                "overlap, or export disjoint segments."
             )
         label[where], owner[where] = values[number], number
     return label
@@ -171,10 +170,9 @@ def _voxels(
     if not parallel or np.abs(corners - np.round(corners)).max() > _TOLERANCE:
         raise ImageError(
             f"{path} lies on another grid than its image: one pixel down is {_shown(steps[:, 0])} "
-            "voxels (x, y, z), one to "
-            f"the right {_shown(steps[:, 1])}, the first pixel is at voxel {_shown(start)}. Whole "
-            "voxels along the "
-            "image's axes are needed: resample the segmentation to its image."
+            f"voxels (x, y, z), one to the right {_shown(steps[:, 1])}, the first pixel is at "
+            f"voxel {_shown(start)}. Whole voxels along the image's axes are needed: resample the "
+            "segmentation to its image."
         )
     found = np.round(start).astype(int)[:, None] + whole.astype(int) @ np.array(np.nonzero(mask))
     places = found[::-1]

@@ -121,8 +121,7 @@ class DicomSeriesFormat:
         """
         raise ImageError(
             f"{path} cannot be written ({array.dtype}, shape {geometry.shape}): DICOM series are "
-            "read only. "
-            "Labels and predictions take the ending .nii.gz."
+            "read only. Labels and predictions take the ending .nii.gz."
         )
 
 
@@ -185,8 +184,7 @@ def _check_complete(folder: Path, read: set[str]) -> None:
     if lost:
         raise ImageError(
             f"{folder}: {len(lost)} DICOM files cannot be read as slices: {', '.join(lost[:5])}. "
-            "They are damaged or no "
-            "images: replace or remove them."
+            "They are damaged or no images: replace or remove them."
         )
 
 
@@ -227,8 +225,7 @@ def _check_positions(names: Sequence[str], path: Path) -> None:
     if any(p.size != 3 for p in positions) or any(a.size != 6 for a in axes):
         raise ImageError(
             f"{path}: {len(names)} slices, some without position or orientation; their order is "
-            "unknown. "
-            "Export the series again, or give every file a case of its own."
+            "unknown. Export the series again, or give every file a case of its own."
         )
     if not all(np.allclose(a, axes[0], atol=1e-4) for a in axes):
         raise ImageError(
@@ -242,16 +239,14 @@ def _check_positions(names: Sequence[str], path: Path) -> None:
     if usual == 0 or np.any(np.abs(gaps - usual) > _UNEVEN * usual):
         raise ImageError(
             f"{path}: the distances between its {len(names)} slices are {_listed(gaps)} mm; they "
-            "must be equal within "
-            f"{_UNEVEN:.0%}. Slices are missing, doubled (several time points?) or uneven: "
-            "complete, split or resample them."
+            f"must be equal within {_UNEVEN:.0%}. Slices are missing, doubled (several time "
+            "points?) or uneven: complete, split or resample them."
         )
     shifts = np.linalg.norm(steps - (steps @ normal)[:, None] * normal, axis=1)
     if np.any(shifts > _UNEVEN * usual):
         raise ImageError(
             f"{path}: each slice is shifted by {_listed(shifts)} mm within its plane (a tilted "
-            "gantry), which a grid "
-            "of voxels cannot express. Resample the series."
+            "gantry), which a grid of voxels cannot express. Resample the series."
         )
 
 

@@ -52,8 +52,7 @@ def check(path: Path) -> None:
         except DAMAGE as error:
             raise ImageError(
                 f"The image {path} cannot be read: its voxels are truncated or damaged ({error}). "
-                "Replace it with an "
-                "intact copy."
+                "Replace it with an intact copy."
             ) from error
 
 

@@ -106,8 +106,8 @@ class SimpleItkFormat:
                     raise OSError(28, "No space left on device") from error
                 raise ImageError(
                     f"{path} cannot be written: {ending} files cannot hold {array.dtype} values "
-                    f"from {array.min()} to "
-                    f"{array.max()}. Use another ending, for example .nii.gz or .tif."
+                    f"from {array.min()} to {array.max()}. Use another ending, for example .nii.gz "
+                    "or .tif."
                 ) from error
             finally:
                 named.unlink(missing_ok=True)
@@ -133,8 +133,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     if reader.GetDimension() not in (2, 3):
         raise ImageError(
             f"The image {path} has {reader.GetDimension()} dimensions; cases are 2D or 3D, one "
-            "file per channel. "
-            "Convert 4D files with: nnunet dataset convert"
+            "file per channel. Convert 4D files with: nnunet dataset convert"
         )
     check_fits(
         path,

@@ -46,10 +46,8 @@ def _samples(label: Sequence[int], head: Sequence[int]) -> tuple[slice, ...]:
     ):
         raise TrainingError(
             f"The network returned logits of {_times(head)} voxels for labels of {_times(label)}. "
-            "Along each axis, the size of "
-            "the label must be a multiple of theirs: only whole voxels can be left out of a label. "
-            "Change the network, or the "
-            "patch size of the plans."
+            "Along each axis, the size of the label must be a multiple of theirs: only whole "
+            "voxels can be left out of a label. Change the network, or the patch size of the plans."
         )
     factors = [voxels // size for voxels, size in zip(label, head, strict=True)]
     return tuple(slice(factor // 2, None, factor) for factor in factors)

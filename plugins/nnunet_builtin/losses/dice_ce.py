@@ -247,8 +247,7 @@ class _Loss(nn.Module):
         if len(found) != outputs:
             raise UsageError(
                 f"loss.class_weights has {len(found)} values; the network has {outputs} outputs. "
-                "Give one weight per "
-                "class with the background first, or one per region."
+                "Give one weight per class with the background first, or one per region."
             )
         return view.per_voxel(view.log_truth.new_tensor(found))
 

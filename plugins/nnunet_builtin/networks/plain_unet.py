@@ -88,6 +88,5 @@ def check_groups(norm: str, spec: NetworkSpec) -> None:
     if norm == "group" and odd:
         raise UsageError(
             f"network.norm=group has {GROUPS} groups, but the network has stages with {odd[0]} "
-            "features. Plan with a "
-            f"multiple of {GROUPS}: --set planner.base_features=..."
+            f"features. Plan with a multiple of {GROUPS}: --set planner.base_features=..."
         )

@@ -91,7 +91,6 @@ class ResidualUNet:
         if resolutions > len(self.blocks):
             raise UsageError(
                 f"network.blocks={list(self.blocks)} has {len(self.blocks)} numbers; this network "
-                f"has {resolutions} resolutions. "
-                "Give one number per resolution."
+                f"has {resolutions} resolutions. Give one number per resolution."
             )
         return self.blocks[:resolutions]

@@ -99,9 +99,9 @@ def to_v1(state: Mapping[str, torch.Tensor]) -> State:
     extra = [name for name in renamed if re.match(r"(tu|seg_outputs)\.\d+\.bias$", name)]
     if used := [name for name in extra if renamed[name].any()]:
         raise UsageError(
-            "This network has no equal in nnU-Net v1, whose transposed convolutions and heads "
-            f"have no bias: {', '.join(used)} "
-            "are not 0. Train with network.layout=v1 for models that v1 can load."
+            "This network has no equal in nnU-Net v1, whose transposed convolutions and heads have "
+            f"no bias: {', '.join(used)} are not 0. Train with network.layout=v1 for models that "
+            "v1 can load."
         )
     return {name: tensor for name, tensor in renamed.items() if name not in extra}
 
@@ -170,6 +170,5 @@ def _renamed(name: str, rules: tuple[tuple[str, str], ...], version: str) -> str
             return re.sub(pattern, replacement, name)
     raise UsageError(
         f"'{name}' is no tensor of a plain U-Net of nnU-Net {version}. Networks with other layers "
-        "(residual encoders) "
-        "cannot be taken over."
+        "(residual encoders) cannot be taken over."
     )

@@ -150,6 +150,5 @@ def _imported(library: str, name: str) -> Any:
     except ImportError as error:
         raise PluginError(
             f"{VARIABLE} asks for {name}, which cannot be imported ({error}). Run: pip install "
-            f"'nnunet-core[{name}]'. "
-            "This fold is not logged there."
+            f"'nnunet-core[{name}]'. This fold is not logged there."
         ) from error

@@ -46,8 +46,7 @@ def unknown_names(fingerprint: Fingerprint, schemes: Mapping[str, str] = SCHEMES
     """Return a note for each channel whose name stands for no scheme."""
     return [
         f"channel {index} '{name}' is normalised by z-score, as every name without a scheme of its "
-        "own; "
-        f"another one: --set preprocessor.normalization.{index}=CT"
+        f"own; another one: --set preprocessor.normalization.{index}=CT"
         for index, name in enumerate(fingerprint.channels)
         if name not in schemes
     ]

@@ -104,9 +104,8 @@ def shorter(found: Candidate, length: np.ndarray, propose: Propose) -> np.ndarra
     if not can_shrink.any():
         raise UsageError(
             f"The network needs {found.memory / 1e9:.3g} GB for its smallest patch "
-            f"{found.patch_size}, more than the planner "
-            "allows. Plan with more memory (--set planner.gpu_memory_gb=...) or choose a smaller "
-            "network."
+            f"{found.patch_size}, more than the planner allows. Plan with more memory (--set "
+            "planner.gpu_memory_gb=...) or choose a smaller network."
         )
     axis = int(np.argsort(np.where(can_shrink, length, -1), kind="stable")[-1])
     tried = sizes.copy()

@@ -38,8 +38,8 @@ def target_spacing(fingerprint: Fingerprint, percentile: float = 10) -> tuple[np
     low = np.percentile([case.spacing[worst] for case in fingerprint.cases], percentile)
     spacing[worst] = finest + 1e-5 if low < finest else low
     return spacing, (
-        f"axis {'zyx'[worst]} is anisotropic ({median:.4g} mm): "
-        f"its spacing is the {percentile:g}th percentile"
+        f"axis {'zyx'[worst]} is anisotropic ({median:.4g} mm): its spacing is the "
+        f"{percentile:g}th percentile"
     )
 
 

@@ -88,8 +88,7 @@ class LargestComponent:
         if not isinstance(entries, list):
             raise StorageError(
                 f"The postprocessing state has for_which_classes = {entries!r}; it must be a list "
-                "of labels and lists "
-                "of labels. Fit the postprocessing again."
+                "of labels and lists of labels. Fit the postprocessing again."
             )
         limits = _minimum_sizes(state.get("min_valid_object_sizes"), entries)
         voxel = math.prod(geometry.spacing)
@@ -236,6 +235,5 @@ def _minimum_sizes(stored: Any, entries: Sequence[Any]) -> list[float | None]:
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise StorageError(
             f"min_valid_object_sizes is {stored!r}; it must be null or map every entry of "
-            "for_which_classes "
-            f"({entries}) to mm³. Fit the postprocessing again."
+            f"for_which_classes ({entries}) to mm³. Fit the postprocessing again."
         ) from error

@@ -56,8 +56,7 @@ def find_scheme(name: str) -> Scheme:
     if name not in schemes:
         raise UsageError(
             f"There is no normalisation scheme '{name}'.{nearest(name, schemes)} Schemes: "
-            f"{', '.join(schemes)}. "
-            "Correct 'normalization' in the plans."
+            f"{', '.join(schemes)}. Correct 'normalization' in the plans."
         )
     return schemes[name]
 
@@ -78,9 +77,8 @@ def _ct2(image: np.ndarray, label: np.ndarray, normalization: Normalization) -> 
     if not inside.size:
         raise ImageError(
             f"No voxel lies between {lower:g} and {upper:g}, the intensities of the dataset's "
-            "foreground; CT2 needs "
-            f"some there. The image spans {image.min():g} to {image.max():g}. Leave the case out, "
-            "or use 'CT'."
+            f"foreground; CT2 needs some there. The image spans {image.min():g} to "
+            f"{image.max():g}. Leave the case out, or use 'CT'."
         )
     np.clip(image, lower, upper, out=image)
     image -= inside.mean()
@@ -118,8 +116,7 @@ def _rgb(image: np.ndarray, _label: np.ndarray, _normalization: Normalization) -
     if image.min() < 0 or image.max() > _BRIGHTEST:
         raise ImageError(
             f"rgb_to_0_1 takes intensities from 0 to {_BRIGHTEST}, the image spans {image.min():g} "
-            f"to {image.max():g}. "
-            "Use rescale_to_0_1 or zscore for this channel."
+            f"to {image.max():g}. Use rescale_to_0_1 or zscore for this channel."
         )
     image /= _BRIGHTEST
 
@@ -130,7 +127,6 @@ def _statistics(normalization: Normalization) -> IntensityStatistics:
         found = "none" if statistics is None else f"a standard deviation of {statistics.sd}"
         raise UsageError(
             f"Scheme '{normalization.scheme}' needs the foreground intensities of the dataset; the "
-            f"plans have {found}. "
-            "Plan again with labelled training cases, or use scheme 'zscore'."
+            f"plans have {found}. Plan again with labelled training cases, or use scheme 'zscore'."
         )
     return statistics

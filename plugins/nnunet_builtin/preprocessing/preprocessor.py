@@ -127,8 +127,7 @@ class DefaultPreprocessor:
         if probabilities.shape[1:] != geometry.prepared_shape:
             raise ImageError(
                 f"The probabilities have shape {probabilities.shape}; the prepared case has "
-                f"{geometry.prepared_shape} "
-                "after the class axis."
+                f"{geometry.prepared_shape} after the class axis."
             )
         back = [geometry.transpose_forward.index(axis) for axis in range(3)]
         spacing = [geometry.prepared_spacing[axis] for axis in back]
@@ -157,8 +156,7 @@ class DefaultPreprocessor:
         if channels != len(schemes):
             raise UsageError(
                 f"Case {case.name} has {channels} image channels, the configuration normalises "
-                f"{len(schemes)}. "
-                "Use the plans of this dataset."
+                f"{len(schemes)}. Use the plans of this dataset."
             )
         for channel, scheme in (self.normalization or {}).items():
             if not 0 <= channel < channels:

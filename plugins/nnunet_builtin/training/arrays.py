@@ -31,8 +31,7 @@ def check_arrays(task: TrainingTask) -> None:
     if isinstance(loss.arrays, str):
         raise UsageError(
             f"The loss {type(task.loss).__name__} has arrays = {loss.arrays!r}; it must be a tuple "
-            "of names: "
-            f"({loss.arrays!r},)."
+            f"of names: ({loss.arrays!r},)."
         )
     for case in (*task.training, *task.validation):
         there = task.store.record(case).like
@@ -40,9 +39,8 @@ def check_arrays(task: TrainingTask) -> None:
             if name not in there:
                 raise UsageError(
                     f"The loss {type(task.loss).__name__} needs the extra array '{name}', which "
-                    f"the prepared case {case} does "
-                    f"not have.{nearest(name, there)} It has: {', '.join(there) or 'none'}. Use a "
-                    "preprocessor that adds it "
+                    f"the prepared case {case} does not have.{nearest(name, there)} It has: "
+                    f"{', '.join(there) or 'none'}. Use a preprocessor that adds it "
                     "(--preprocessor; see 'Extra data for a loss' in the documentation)."
                 )
 
@@ -68,9 +66,8 @@ def check_same(case: StoredCase, batch: Mapping[str, Any]) -> None:
     if found != expected:
         raise TrainingError(
             f"Case {case.name} has the extra arrays {_described(found)}, another case of its batch "
-            f"{_described(expected)}. "
-            "A preprocessor must return the same arrays, with the same number of channels, for "
-            "every case."
+            f"{_described(expected)}. A preprocessor must return the same arrays, with the same "
+            "number of channels, for every case."
         )
 
 
@@ -123,10 +120,8 @@ def cannot_move(augmentation: object, batch: Mapping[str, Any]) -> TrainingError
     """Return the error of an augmentation that does not know extra arrays."""
     return TrainingError(
         f"The augmentation {type(augmentation).__name__} cannot move the extra arrays of the "
-        "prepared cases "
-        f"({', '.join(batch['arrays'])}) with the image. Use another one (--augmentation none "
-        "leaves patches as they are), or a "
-        "preprocessor without them."
+        f"prepared cases ({', '.join(batch['arrays'])}) with the image. Use another one "
+        "(--augmentation none leaves patches as they are), or a preprocessor without them."
     )
 
 

@@ -180,8 +180,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if written != _FORMAT:
         raise TrainingError(
             f"The checkpoint {path} is of another version of this software (format {written}, here "
-            f"{_FORMAT}). Go on with that "
-            "version, or delete it to train this fold from the start."
+            f"{_FORMAT}). Go on with that version, or delete it to train this fold from the start."
         )
     return content
 

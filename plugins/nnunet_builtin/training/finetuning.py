@@ -47,8 +47,8 @@ def find_weights(path: Path) -> Path:
     if found is None:
         raise UsageError(
             f"There are no weights in {path}. Give a model folder (it holds {FILE}), a fold "
-            f"folder, a {WEIGHTS} file, or a "
-            "checkpoint of nnU-Net v1 or v2; 'nnunet models list' shows the trained ones."
+            f"folder, a {WEIGHTS} file, or a checkpoint of nnU-Net v1 or v2; 'nnunet models list' "
+            "shows the trained ones."
         )
     return found
 
@@ -112,8 +112,7 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
         examples = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
         raise TrainingError(
             f"No tensor of {path} fits this network ({examples}). Use the plans of the pretrained "
-            "model, so that pooling "
-            "and kernels are equal."
+            "model, so that pooling and kernels are equal."
         )
     network.load_state_dict({name: found[name] for name in loaded}, strict=False)
     return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))

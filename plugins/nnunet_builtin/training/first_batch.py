@@ -44,9 +44,8 @@ def count_heads(
     except Exception as error:
         raise TrainingError(
             f"The network {type(network).__name__} cannot be applied to a batch of shape "
-            f"{tuple(shape)} (samples, channels, "
-            f"voxels): {type(error).__name__}: {error}. Look at how it was built, and at the patch "
-            "size of the plans."
+            f"{tuple(shape)} (samples, channels, voxels): {type(error).__name__}: {error}. Look at "
+            "how it was built, and at the patch size of the plans."
         ) from error
 
 
@@ -57,16 +56,14 @@ def _check(heads: Sequence[torch.Tensor], shape: Sequence[int], outputs: int) ->
         if list(head.shape) != expected or head.ndim != len(shape):
             raise TrainingError(
                 f"Head {index} of the network has the shape {tuple(head.shape)} for images "
-                f"{tuple(shape)}. Expected is "
-                f"({samples}, {outputs}, *voxels), {outputs} outputs for these labels "
-                "(spec.output_channels), the first head "
-                f"with all {' x '.join(map(str, patch))} voxels."
+                f"{tuple(shape)}. Expected is ({samples}, {outputs}, *voxels), {outputs} outputs "
+                "for these labels (spec.output_channels), the first head with all "
+                f"{' x '.join(map(str, patch))} voxels."
             )
         if not bool(head.isfinite().all()):
             raise TrainingError(
                 f"Head {index} of the network is infinite or NaN for images of zeros. Look at its "
-                "initial weights and its "
-                "norms, or train with --precision float32."
+                "initial weights and its norms, or train with --precision float32."
             )
     # raises where labels cannot be brought to a resolution
     targets(torch.empty(1, 1, *patch, device="meta"), [head.shape[2:] for head in heads])

@@ -77,6 +77,5 @@ def _content(path: Path) -> Any:
         )
         raise TrainingError(
             f"{path} cannot be read as a checkpoint of nnU-Net v1 or v2: {reason}. Only tensors, "
-            "numbers and text are read, "
-            "since a pickle could run any program."
+            "numbers and text are read, since a pickle could run any program."
         ) from error

@@ -344,9 +344,8 @@ def _next(iterator: Iterator[Any], patience: float, started: Any) -> Any:
                 processes = [str(worker.pid) for worker in getattr(iterator, "_workers", ())]
                 raise _WorkerError(
                     f"no batch arrived for {time.monotonic() - since:.0f} s: loader workers are "
-                    "stuck "
-                    f"(processes {', '.join(processes)}), or the disk of the prepared cases is "
-                    "that slow"
+                    f"stuck (processes {', '.join(processes)}), or the disk of the prepared cases "
+                    "is that slow"
                 ) from error
 
 

@@ -310,9 +310,8 @@ class Loop:
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"The loss of epoch {self.state.epoch} became {loss.item()} (cases "
-                f"{', '.join(self.names)}). Check these "
-                "cases with 'nnunet dataset verify', lower trainer.learning_rate, or train with "
-                "--precision float32."
+                f"{', '.join(self.names)}). Check these cases with 'nnunet dataset verify', lower "
+                "trainer.learning_rate, or train with --precision float32."
             )
         self.state.scaler.scale(loss / self.share).backward()
 
@@ -467,8 +466,8 @@ class Loop:
         ):
             raise TrainingError(
                 f"Weights became infinite or NaN in epoch {self.state.epoch}; the last checkpoint, "
-                "if there is one, is kept. "
-                "Lower trainer.learning_rate, or train with --precision float32."
+                "if there is one, is kept. Lower trainer.learning_rate, or train with --precision "
+                "float32."
             )
 
     def _metrics_line(self) -> dict[str, Any]:
@@ -537,8 +536,7 @@ class Loop:
         )  # no process ends before everything is saved: torchrun would end the others
         raise StoppedError(
             f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything "
-            "is saved in "
-            f"{self.task.folder}. Run the same command again to go on.",
+            f"is saved in {self.task.folder}. Run the same command again to go on.",
             number,
         )
 

@@ -84,8 +84,8 @@ def make_optimizer(
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"trainer.optimizer={settings.optimizer} does not take these settings: {error}. It got "
-            "learning_rate, weight_decay "
-            f"and trainer.optimizer_settings={settings.optimizer_settings}."
+            "learning_rate, weight_decay and "
+            f"trainer.optimizer_settings={settings.optimizer_settings}."
         ) from error
 
 
@@ -109,8 +109,7 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
             reason = str(error)
     raise UsageError(
         f"trainer.optimizer={name} cannot be used: {reason}. Allowed: {', '.join(_OPTIMIZERS)}, or "
-        "package.module:Class of "
-        "an installed package."
+        "package.module:Class of an installed package."
     )
 
 

@@ -77,7 +77,6 @@ def _listed(found: Iterable[str], document: Mapping[str, Any], path: Path) -> li
     if absent := [name for name in listed if name not in found]:
         raise DatasetError(
             f"{path} lists {len(absent)} training cases that are not in imagesTr: "
-            f"{', '.join(absent[:10])}. "
-            "Add the files or remove the entries."
+            f"{', '.join(absent[:10])}. Add the files or remove the entries."
         )
     return listed or list(found)

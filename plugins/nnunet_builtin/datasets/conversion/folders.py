@@ -104,8 +104,7 @@ def _cases(images: Listing, labels: Listing) -> list[CaseFiles]:
     if split and whole:
         raise DatasetError(
             f"{images.folder} could hold one file per case or one per channel (CASE_0000): "
-            f"{labels.folder} has labels "
-            "for both. Rename or remove one kind."
+            f"{labels.folder} has labels for both. Rename or remove one kind."
         )
     found = grouped if split else {stem: {0: path} for stem, path in images.files.items()}
     if split and (plain := sorted(s for s in images.files if not CHANNEL.fullmatch(s))):
@@ -117,8 +116,7 @@ def _cases(images: Listing, labels: Listing) -> list[CaseFiles]:
     if uneven := sorted(name for name, case in found.items() if sorted(case) != numbers):
         raise DatasetError(
             f"{images.folder}: {len(uneven)} cases lack channel files, for example {uneven[0]}, "
-            "which has "
-            f"{sorted(found[uneven[0]])}; every case needs {numbers}."
+            f"which has {sorted(found[uneven[0]])}; every case needs {numbers}."
         )
     return [
         CaseFiles(n, tuple(found[n][c] for c in numbers), labels.files[n]) for n in sorted(found)
@@ -151,8 +149,7 @@ def _channel_names(
     if len(given) != count:
         raise UsageError(
             f"{case.images[0]} has {count} channels, --channel names {len(given)}. Give one "
-            "--channel NAME per channel: "
-            "CT for computed tomography in Hounsfield units, noNorm for no normalisation, any "
-            "other name otherwise."
+            "--channel NAME per channel: CT for computed tomography in Hounsfield units, noNorm "
+            "for no normalisation, any other name otherwise."
         )
     return tuple(given)

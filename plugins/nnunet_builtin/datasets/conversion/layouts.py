@@ -79,15 +79,14 @@ def _kind(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
     if whole and split:
         raise DatasetError(
             f"{folder} could be of the decathlon layout (image and label have one name) or have "
-            "one file per channel "
-            f"(CASE_0000): labelsTr has files for both. Rename or remove one kind, or {_FOLDERS}."
+            "one file per channel (CASE_0000): labelsTr has files for both. Rename or remove one "
+            f"kind, or {_FOLDERS}."
         )
     if not whole and not split:
         raise DatasetError(
             f"{folder} is of no known layout: labelsTr holds no CASE of an image CASE_0000{ending} "
-            "(v1, v2) or "
-            f"CASE{ending} (decathlon). Images: {', '.join(sorted(images)[:3])}. Rename the "
-            f"labels, or {_FOLDERS}."
+            f"(v1, v2) or CASE{ending} (decathlon). Images: {', '.join(sorted(images)[:3])}. "
+            f"Rename the labels, or {_FOLDERS}."
         )
     if v1 and v2:
         raise DatasetError(

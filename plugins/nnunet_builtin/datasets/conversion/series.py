@@ -144,8 +144,8 @@ def _cases(images: Path, found: Mapping[str, Path], channels: int) -> dict[str, 
     if wrong or sum(len(case) for case in grouped.values()) != len(found):
         raise DatasetError(
             f"{images}: with {channels} channels, every case has folders CASE_0000 to "
-            f"CASE_{channels - 1:04d}; found "
-            f"{', '.join(sorted(found)[:6])}. Rename the folders, or give one --channel."
+            f"CASE_{channels - 1:04d}; found {', '.join(sorted(found)[:6])}. Rename the folders, "
+            "or give one --channel."
         )
     return {name: tuple(case[c] for c in range(channels)) for name, case in sorted(grouped.items())}
 

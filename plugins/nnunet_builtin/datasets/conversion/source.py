@@ -76,8 +76,7 @@ class Source:
         kind = KINDS.get(self.kind, self.kind)
         return (
             f"{kind}: {len(self.training)} training cases{test}; channels: "
-            f"{', '.join(self.channels)}; "
-            f"labels: {', '.join(names) or 'none'}"
+            f"{', '.join(self.channels)}; labels: {', '.join(names) or 'none'}"
         )
 
 

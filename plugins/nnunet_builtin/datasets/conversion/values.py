@@ -83,9 +83,8 @@ def name_values(
         example = next((found[value] for value in reversed(values) if value in found), "the labels")
         raise DatasetError(
             f"The label values are {_short(values)} (the last one for example in {example}); they "
-            "must be consecutive "
-            f"from 0, which is the background. --renumber maps them to 0..{len(values) - 1} in "
-            "increasing order."
+            "must be consecutive from 0, which is the background. --renumber maps them to "
+            f"0..{len(values) - 1} in increasing order."
         )
     labels: dict[str, int | list[int]] = {"background": 0}
     labels.update(

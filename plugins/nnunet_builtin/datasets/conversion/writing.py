@@ -81,8 +81,7 @@ def default_destination(
     if number is None or not 0 <= number <= 999:
         raise UsageError(
             f"No dataset id from 0 to 999 for {source or 'the folders'}: got {number}. Give one "
-            "with --id, or name the "
-            "folder like Task90_Name."
+            "with --id, or name the folder like Task90_Name."
         )
     chosen = name or (match["name"] if match else source.name if source is not None else None)
     if not chosen or re.search(r"[\\/]", chosen):
@@ -243,8 +242,7 @@ def _write_images(
     if found != len(paths):
         raise ImageError(
             f"The image {case.images[0]} has {found} channels, {len(paths)} are declared: "
-            f"{', '.join(source.channels)}. "
-            "Correct the file, or the names of the channels."
+            f"{', '.join(source.channels)}. Correct the file, or the names of the channels."
         )
     if source.image_ending == ending and _stays(case, source, target):
         for origin, path in zip(case.images, paths, strict=False):
