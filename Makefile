@@ -7,8 +7,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE ?= nnunet_workspace
-# one more than there are cores: tests of signals, kills and late loaders wait most of their time
-TEST_PROCESSES ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
 # of make gpu; also TINY=1 to try it without a card, PEER=python with nnunetv2, PREPARED=cases of stage e
 STAGES ?= a,b,c,d,e,f
@@ -35,7 +33,7 @@ contracts: $(BIN)/.installed
 # those of tests/gpu run on the CPU where no card is: this shows that they work
 tests: $(BIN)/.installed
 	OMP_NUM_THREADS=1 NNUNET_GPU_TESTS=any $(BIN)/python -m pytest \
-	  -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGUMENTS)
+	  -n auto --dist worksteal $(PYTEST_ARGUMENTS)
 
 # in under eight minutes; OUTPUT/report.md holds what it found
 gpu:
