@@ -124,6 +124,11 @@ class BatchDataset(Dataset[Any]):
         self.seed = seed
         self.positions = positions
 
+    @functools.cached_property
+    def _left_to_training(self) -> bool:
+        """Whether the training process augments; looked up once, not for each batch."""
+        return ability(self.augmentation, AugmentsTensors) is not None
+
     def __getitem__(self, step: Iteration) -> dict[str, Any] | Failure:
         """Return `images` float32 (B, C, *patch), `label` int16 (B, 1, *patch) without -1, `names`;
         or a failure.
@@ -170,7 +175,7 @@ class BatchDataset(Dataset[Any]):
         batch = sampler.draw(
             rng, self.augmentation.generator_patch_size(configuration), self.positions
         )
-        if ability(self.augmentation, AugmentsTensors) is not None:
+        if self._left_to_training:
             return batch
         samples = [
             self.augmentation.augment(arrays.one_sample(batch, index), configuration, seed)

@@ -336,6 +336,16 @@ class Loop:
         first = step.index - step.index % self.settings.accumulation
         return min(self.settings.accumulation, self.settings.iterations_per_epoch - first)
 
+    # looked up once: the search for misspelt names takes a millisecond
+
+    @functools.cached_property
+    def _on_tensors(self) -> AugmentsTensors | None:
+        return ability(self.task.augmentation, AugmentsTensors)
+
+    @functools.cached_property
+    def _loss_uses_arrays(self) -> bool:
+        return ability(self.task.loss, UsesArrays) is not None
+
     @property
     def network(self) -> torch.nn.Module:
         """The network that is trained (seams.Training)."""
@@ -370,7 +380,7 @@ class Loop:
         sizes = [head.shape[2:] for head in heads]
         labels = targets(label, sizes)
         further: list[Any] = []
-        if ability(self.task.loss, UsesArrays) is not None:
+        if self._loss_uses_arrays:
             given = self.arrays if arrays is None else arrays
             further.append(at_resolutions(given, self.like, sizes))
         value: torch.Tensor = self.loss(heads, labels, *further)
@@ -405,9 +415,8 @@ class Loop:
         arrays = batch.get("arrays", {})
         if arrays:
             moved["arrays"] = {k: v.to(device, non_blocking=True) for k, v in arrays.items()}
-        augmentation = ability(task.augmentation, AugmentsTensors)
-        if training and augmentation is not None:
-            moved = self._augmented(augmentation, moved)
+        if training and self._on_tensors is not None:
+            moved = self._augmented(self._on_tensors, moved)
         self.arrays, self.like = moved.get("arrays", {}), moved.get("like", {})
         order = memory_format(self.runtime, task.configuration.dimensions)
         images, label = moved["images"].to(memory_format=order), moved["label"]
