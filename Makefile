@@ -35,7 +35,7 @@ tests: $(BIN)/.installed
 	OMP_NUM_THREADS=1 NNUNET_GPU_TESTS=any $(BIN)/python -m pytest \
 	  -n auto --dist worksteal $(PYTEST_ARGUMENTS)
 
-# in under eight minutes; OUTPUT/report.md holds what it found
+# in under ten minutes; OUTPUT/report.md holds what it found
 gpu:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) tests/gpu/measure.py --stages $(STAGES) \
 	  --device $(DEVICE) --output $(OUTPUT) $(if $(TINY),--tiny) $(if $(PEER),--peer $(PEER)) \

@@ -16,12 +16,12 @@ mode, warm_up, iterations = sys.argv[1], *map(int, sys.argv[2:4])
 batches = training_loop.batches
 
 
-def timed_batches(dataset, steps, workers, report):
+def timed_batches(dataset, steps, workers, report, **settings):
     """Yield the batches of `steps`, and print how long the training took with those after the
     warm-up.
     """
     stream = (
-        batches(dataset, steps, workers, report)
+        batches(dataset, steps, workers, report, **settings)
         if mode == "loading"
         else one_batch(dataset, steps, report)
     )

@@ -179,14 +179,9 @@ class OwnStep:
         """Return the loss."""
         return self.loop._training_step(Iteration(0, 0, training=True), self.batch, updating=True)
 
-    def pinned(self) -> OwnStep:
-        """Return the same step on a batch in pinned memory, where nnunetv2's loaders put theirs."""
-        tensors = {name: self.batch[name].pin_memory() for name in ("images", "label")}
-        return OwnStep(self.loop, {**self.batch, **tensors})
-
 
 def own_step(size: Size, choice: Choice, device: str, folder: Path) -> OwnStep:
-    """Return a training step; its batch is pageable, as our loaders hand it over.
+    """Return a training step; for a card its batch is in pinned memory, as loaders hand it over.
 
     The table and the drawing of the network are left out: they take seconds of the measurement.
 
@@ -205,7 +200,10 @@ def own_step(size: Size, choice: Choice, device: str, folder: Path) -> OwnStep:
     failed = [text for text in warnings.kept if "cannot be compiled" in text]
     if failed:
         raise RuntimeError(failed[0])
-    return OwnStep(loop, one_batch(size))
+    batch = one_batch(size)
+    if device == "cuda":
+        batch |= {name: batch[name].pin_memory() for name in ("images", "label")}
+    return OwnStep(loop, batch)
 
 
 def one_batch(size: Size) -> dict[str, Any]:

@@ -94,9 +94,9 @@ class Watch:
         self.count, self.waited, self.seconds, self.cores = 0, 0.0, 0.0, 0.0
         self.started = (0.0, 0.0)
 
-    def __call__(self, *arguments: Any) -> Iterator[Any]:
+    def __call__(self, *arguments: Any, **settings: Any) -> Iterator[Any]:
         """Yield the batches of `training_loop.batches`."""
-        with contextlib.closing(self.batches(*arguments)) as stream:
+        with contextlib.closing(self.batches(*arguments, **settings)) as stream:
             for _ in range(self.sizes.warm):
                 item = next(stream)
                 if not self.idle:

@@ -62,21 +62,21 @@ def train(dataset, launcher, device, environment, *options):
     return fold, done.stderr
 
 
-def test_one_gpu_and_one_process_of_torchrun_train_alike(tmp_path, device, environment, request):
+def test_one_gpu_and_one_process_of_torchrun_train_alike(tmp_path, card, environment, request):
     for needed in ("SimpleITK", "matplotlib"):
         pytest.importorskip(needed)
     dataset = request.getfixturevalue("tiny")
-    fold, _ = train(dataset, ["-m", "nnunet_cli"], device, environment, "--gpus", "1")
+    fold, _ = train(dataset, ["-m", "nnunet_cli"], card, environment, "--gpus", "1")
     record, lines = json.loads((fold / "run.json").read_text()), lines_of(fold)
     assert record["status"] == "finished"
-    assert record["device"] == str(resolve(Runtime(device.type)).device)
+    assert record["device"] == str(resolve(Runtime(card.type)).device)
     assert len(list((fold / "validation").glob("case_*.nii.gz"))) == 2
     fold.rename(tmp_path / "alone")
 
     script = tmp_path / "alone.py"
     script.write_text(ALONE)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", str(script)]
-    again, _ = train(dataset, torchrun, device, {**environment, "OMP_NUM_THREADS": "1"})
+    again, _ = train(dataset, torchrun, card, {**environment, "OMP_NUM_THREADS": "1"})
     assert again == fold
     assert json.loads((fold / "run.json").read_text())["device"] == record["device"]
     for mine, theirs in zip(lines_of(fold), lines, strict=True):

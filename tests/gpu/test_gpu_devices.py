@@ -56,16 +56,17 @@ def test_a_training_says_where_it_ran_and_how_much_memory_it_took(tmp_path, devi
         assert found["precision"] == "float16"
 
 
-@pytest.mark.parametrize("pinned", [False, True])
-def test_batches_arrive_as_they_were_sent(tmp_path, device, pinned):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_arrive_as_they_were_sent(tmp_path, device, workers):
     """Copies run beside the CPU: what they read may be thrown away, but not before it was read."""
-    loop = loop_of(tmp_path / "fold_0", resolved_on(device), {"iterations_per_epoch": 30})
+    runtime = replace(resolved_on(device), workers=workers)
+    loop = loop_of(tmp_path / "fold_0", runtime, {"iterations_per_epoch": 30})
     sent, arrived = [], []
     with contextlib.closing(loop._stream()) as stream:
         for _, batch in itertools.islice(stream, 30):
             sent.append((batch["images"].clone(), batch["label"].clone()))
-            if pinned and device.type == "cuda":
-                batch.update({key: batch[key].pin_memory() for key in ("images", "label")})
+            pinned = [batch[key].is_pinned() for key in ("images", "label")]
+            assert pinned == [device.type == "cuda"] * 2
             arrived.append(loop._on_device(batch, training=True))
     for (images, label), (images_there, label_there) in zip(sent, arrived, strict=True):
         assert images_there.device == label_there.device == device

@@ -119,8 +119,7 @@ def all_end(pids):
 
 def test_the_limits_of_all_stages_fit_together():
     assert [stage.script.is_file() for stage in STAGES.values()] == [True] * 6
-    assert sum(stage.limit for stage in STAGES.values()) <= 8 * 60
-    assert STAGES["a"].limit < 120
+    assert sum(stage.limit for stage in STAGES.values()) <= 10 * 60
 
 
 @pytest.mark.slow
@@ -355,13 +354,9 @@ def test_other_sizes_begin_with_the_best_choice_so_far(tmp_path):
     assert len(times._choices(FULL[0], compiled=False)) == ALL - 2
 
 
-def test_a_pinned_batch(tmp_path, monkeypatch):
+def test_a_step_writes_nothing(tmp_path):
     step = own_step(TINY[3], Choice("float32", False, False), "cpu", tmp_path)
-    asked = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda own: asked.append(own) or own)
-    pinned = step.pinned()
-    assert [id(tensor) for tensor in asked] == [id(step.batch[k]) for k in ("images", "label")]
-    assert math.isfinite(pinned())
+    assert math.isfinite(step())
     assert not list(tmp_path.iterdir())  # no table and no drawing of the network
 
 

@@ -190,6 +190,7 @@ def batches(
     workers: int,
     report: Reporter,
     patience: float = PATIENCE,
+    pinned: bool = False,
 ) -> Generator[tuple[Iteration, dict[str, Any]], None, None]:
     """Yield the batches of a training in the order of their use.
 
@@ -202,6 +203,7 @@ def batches(
         workers: Loader processes; 0 makes batches in this process. Closing the iterator ends them.
         report: Hears of workers that were replaced.
         patience: Seconds without a batch after which the workers count as stuck.
+        pinned: Hand batches over in pinned memory, which GPUs copy from several times as fast.
 
     Yields:
         The step, and its batch as tensors; see `BatchDataset`.
@@ -211,7 +213,7 @@ def batches(
     """
     done, failed_at, failures = 0, -1, 0
     while done < len(steps):
-        stream = _stream(dataset, steps[done:], workers, patience)
+        stream = _stream(dataset, steps[done:], workers, patience, pinned)
         try:
             for step, batch in stream:
                 done += 1
@@ -238,10 +240,10 @@ class _WorkerError(Exception):
 
 
 def _stream(
-    dataset: BatchDataset, steps: Sequence[Iteration], workers: int, patience: float
+    dataset: BatchDataset, steps: Sequence[Iteration], workers: int, patience: float, pinned: bool
 ) -> Generator[tuple[Iteration, dict[str, Any]], None, None]:
     started = _process_context().Event() if workers else None
-    iterator = iter(_loader(dataset, steps, workers, started))
+    iterator = iter(_loader(dataset, steps, workers, started, pinned))
     threads = ThreadpoolController()
     try:
         for step in steps:
@@ -274,20 +276,21 @@ def _end_workers(iterator: Any) -> None:
 
 
 def _loader(
-    dataset: BatchDataset, steps: Sequence[Iteration], workers: int, started: Any
+    dataset: BatchDataset, steps: Sequence[Iteration], workers: int, started: Any, pinned: bool
 ) -> DataLoader[Any]:
+    generator = torch.Generator()
+    whole: dict[str, Any] = {"batch_size": None, "generator": generator, "pin_memory": pinned}
     if workers == 0:
-        return DataLoader(dataset, batch_size=None, sampler=steps, generator=torch.Generator())
+        return DataLoader(dataset, sampler=steps, **whole)
     return DataLoader(
         dataset,
-        batch_size=None,
         sampler=steps,
+        **whole,
         num_workers=workers,
         prefetch_factor=_PREFETCH,
         timeout=_CHECK_SECONDS,
         worker_init_fn=functools.partial(_start_worker, training=os.getpid(), started=started),
         multiprocessing_context=_process_context(),
-        generator=torch.Generator(),
     )
 
 

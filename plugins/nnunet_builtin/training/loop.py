@@ -86,6 +86,7 @@ class Loop:
         self.heads_built, self.has_deep_supervision = 0, False
         self.names: list[str] = []
         self.share, self.updating = 1, True
+        self.learnt: list[torch.Tensor] = []  # losses of the batch that gradients were taken of
 
     def open(self) -> Loop:
         """Build network, optimiser and loss, or restore them from the last checkpoint; return the
@@ -250,7 +251,8 @@ class Loop:
             settings.validation_iterations,
             self.state.progress.position,
         )
-        return batches(dataset, steps, self.runtime.workers, task.report)
+        pinned = self.runtime.device.type == "cuda"
+        return batches(dataset, steps, self.runtime.workers, task.report, pinned=pinned)
 
     def _epoch(
         self,
@@ -301,18 +303,33 @@ class Loop:
         images, label = self._on_device(batch, training=True)
         if step.index % settings.accumulation == 0:
             state.optimizer.zero_grad(set_to_none=True)
+        self.learnt.clear()
         with ranks.gradients_at(self.forward, updating):
             value = settings.training_step(self, images, label)
-        return float(value.detach())
+        return self._finite(value)
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a batch's loss (seams.Training)."""
-        if not torch.isfinite(loss):
+    def _finite(self, value: torch.Tensor) -> float:
+        """Return the loss of a batch as a number.
+
+        Reading it waits for the device, so this comes last: a look at it before the backward pass
+        would leave a GPU idle for a twentieth of the step.
+
+        Raises:
+            TrainingError: It is not finite, or one of those that weights were changed for.
+        """
+        found = float(value.detach())
+        wrong = [loss for loss in (*map(float, self.learnt), found) if not math.isfinite(loss)]
+        if wrong:
             raise TrainingError(
-                f"The loss of epoch {self.state.epoch} became {loss.item()} (cases "
+                f"The loss of epoch {self.state.epoch} became {wrong[0]} (cases "
                 f"{', '.join(self.names)}). Check these cases with 'nnunet dataset verify', lower "
                 "trainer.learning_rate, or train with --precision float32."
             )
+        return found
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a batch's loss (seams.Training)."""
+        self.learnt.append(loss.detach())
         self.state.scaler.scale(loss / self.share).backward()
 
     def update(self) -> None:

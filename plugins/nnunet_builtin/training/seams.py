@@ -64,8 +64,7 @@ class Training(Protocol):
         """Add the gradients of a loss, a scalar, to those of the network: scaled in float16,
         averaged over accumulated batches.
 
-        Raises:
-            TrainingError: The loss is not finite.
+        A loss that is not finite ends the training after the step; no checkpoint has seen it.
         """
         ...
 

@@ -373,15 +373,3 @@ def test_restart_keeps_what_was_trained(trained):
     assert "trained and validated already" in train(trained)
     assert "as asked" in train(trained, "--restart")
     assert len(folds(trained)) == len(folds(trained, "stale_fold_0_1")) == 1
-
-
-@pytest.mark.slow
-def test_a_compiler_that_fails_is_a_message(tiny, monkeypatch):
-    monkeypatch.setenv("CXX", "/nowhere/c++")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tiny.parent / "cache"))
-    # in a process of its own: this one may have found its compiler before
-    words = command(tiny, settings=(*SHORT, "compile=true"))
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "cannot be compiled" in done.stderr
-    assert len(lines(folds(tiny)[0])) == 2
