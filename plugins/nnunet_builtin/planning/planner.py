@@ -67,7 +67,9 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         skipped: dict[str, str] = {}
         if "2d" in wanted:
             planned["2d"] = self._plan_2d(dataset, fingerprint, network)
-        if any(name != "2d" for name in wanted):
+        if self.configurations is None and all(case.size[0] == 1 for case in fingerprint.cases):
+            skipped = dict.fromkeys(CONFIGURATIONS[1:], "every case is a single slice")
+        elif any(name != "2d" for name in wanted):
             volumes, skipped = self._plan_3d(dataset, fingerprint, network)
             planned.update(volumes)
         kept = {

@@ -323,3 +323,16 @@ def test_a_planner_may_have_configurations_of_its_own():
     assert list(plans.configurations) == ["3d_fullres", "3d_single"]
     assert plans.configuration("3d_single").batch_size == 1
     assert plans.planner.endswith(":TwoSizes")
+
+
+def test_pictures_get_no_volumes_unless_they_are_asked_for():
+    pictures = ([(1, 200, 180)] * 3, [(999, 1, 1)] * 3, {"0": "grey"}, 1)
+    plans = plan(*pictures)
+    assert list(plans.configurations) == ["2d"]
+    assert plans.skipped == dict.fromkeys(
+        ("3d_lowres", "3d_fullres", "3d_cascade_fullres"), "every case is a single slice"
+    )
+    asked = plan(*pictures, configurations=("2d", "3d_fullres"))
+    assert list(asked.configurations) == ["2d", "3d_fullres"]
+    mixed = plan([(1, 200, 180), (2, 200, 180)], [(5, 1, 1)] * 2, {"0": "grey"}, 1)
+    assert "3d_fullres" in mixed.configurations
