@@ -5,11 +5,13 @@ device.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nnunet_core.data.weights import InitialWeights
+from nnunet_core.registry.components import TRAINING_KINDS
 from nnunet_core.runtime import files
 
 FILE = "run.json"
@@ -23,7 +25,8 @@ class ComponentRecord(BaseModel):
         distribution, version: The pip package to install; None for code outside any package.
         target: Where the code was.
         settings: Every setting, defaults included.
-        source_digest: Content digest of the source file, for code outside any package.
+        source_digest: Of the code outside any package; part of the identity.
+        code_digest: Of the code in the file of the target, wherever it is; tells changes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +37,7 @@ class ComponentRecord(BaseModel):
     version: str | None
     settings: dict[str, Any]
     source_digest: str | None = None
+    code_digest: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what decides whether two runs are the same method."""
@@ -79,6 +83,21 @@ class FoldRecord(files.Document):
     plugins: dict[str, str] = Field(default_factory=dict)
     started: str = ""
     finished: str = ""
+
+    def changed_code(self, now: Mapping[str, ComponentRecord]) -> list[str]:
+        """Describe the components of the training whose code is not what the fold was trained
+        with.
+
+        Args:
+            now: {kind: record} of the same components as they are installed now.
+        """
+        changed = []
+        for kind in (kind for kind in TRAINING_KINDS if kind in self.components):
+            old, new = self.components[kind], now[kind]
+            if old.code_digest not in (None, new.code_digest):
+                versions = "" if old.version == new.version else f" {old.version} -> {new.version}"
+                changed.append(f"{kind} '{old.reference}'{versions}")
+        return changed
 
     def is_validated(self, predictor: ComponentRecord) -> bool:
         """Return whether the fold is trained, and validated with this predictor."""

@@ -68,6 +68,12 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     report = experiment.report
     inputs, predictor = experiment.inputs_digest(split), experiment.predictor()
     record = _current_record(folder, inputs, report) or _new_record(experiment, fold, inputs)
+    now = experiment.method.records(experiment.configuration)
+    if changed := record.changed_code(now):
+        report.warning(
+            f"fold {fold} was trained with other code: changed since then: {', '.join(changed)}. "
+            "What is trained stays; to train it with the code of today: nnunet train ... --restart"
+        )
     _write_model_document(experiment)
     hooks = experiment.method.registry.hooks
     if record.status != "running" and in_several_processes():

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -370,6 +371,15 @@ def test_early_stopping_ends_the_training(tiny):
 
 @pytest.mark.slow
 def test_restart_keeps_what_was_trained(trained):
-    assert "trained and validated already" in train(trained)
+    err = train(trained)
+    assert "trained and validated already" in err
+    assert "other code" not in err
+    path = folds(trained)[0] / "run.json"
+    record = json.loads(path.read_text())
+    record["components"]["loss"] |= {"code_digest": "0" * 16, "version": "0.0.1"}
+    path.write_text(json.dumps(record))
+    err = train(trained)
+    assert "trained and validated already" in err
+    assert re.search(r"other code: .*loss 'builtin/dice_ce' 0\.0\.1 -> .*--restart", err)
     assert "as asked" in train(trained, "--restart")
     assert len(folds(trained)) == len(folds(trained, "stale_fold_0_1")) == 1

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nnunet_core.registry.discovery import Registry, source_file
-from nnunet_core.registry.provenance import component_record
+from nnunet_core.registry.provenance import code_digest, component_record
 
 STEP = """
 from dataclasses import dataclass
@@ -67,3 +67,42 @@ def test_the_file_of_a_module_is_found_without_running_it(local):
     assert source_file("nnunet_core.registry.records:FoldRecord").endswith("records.py")
     assert source_file("no_such_module:Anything") is None
     assert source_file("sys:path") is None
+
+
+SOURCE = '''rate = 1
+text = """a
+
+# b
+"""
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("rate = 1", "# of ours\n\nrate = 1  # per second\n\n", True),
+        ("rate = 1", "rate = 2", False),
+        ("\n\n# b", "\n# b", False),
+        ("# b", "# c", False),
+        ("rate = 1", "rate = '#1'", False),
+    ],
+)
+def test_comments_and_empty_lines_are_no_change(tmp_path, old, new, same):
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text(SOURCE)
+    second.write_text(SOURCE.replace(old, new))
+    assert (code_digest(first) == code_digest(second)) == same
+
+
+def test_what_is_no_python_is_known_by_its_bytes(tmp_path):
+    first, second = tmp_path / "first.so", tmp_path / "second.so"
+    first.write_bytes(b"\x7fELF\0 # one")
+    second.write_bytes(b"\x7fELF\0 # two")
+    assert code_digest(first) != code_digest(second)
+
+
+def test_packages_have_a_digest_of_their_code_that_is_no_identity():
+    found = record()
+    assert found.code_digest is not None
+    other = found.model_copy(update={"code_digest": "0" * 16})
+    assert found.identity() == other.identity()
