@@ -83,8 +83,8 @@ class Trainer(Protocol):
         fold's folder.
 
         Returns:
-            `device` and `precision` as they were resolved, for the run record; empty when there was
-            nothing to do.
+            `device`, `precision` and `threads` as they were resolved, for the run record; empty
+            when there was nothing to do.
 
         Raises:
             TrainingError: The training cannot go on (a loader died, the loss is not finite).

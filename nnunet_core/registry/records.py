@@ -60,7 +60,7 @@ class FoldRecord(files.Document):
             another digest is stale.
         model_digest: Of the model that the fold is a part of, see `models.ModelDocument.digest`.
         libraries: {distribution: version}.
-        device, precision: What computed it.
+        device, precision, threads: What computed it; on CPU, sums depend on the threads.
         plugins: {plugin: "distribution version"} of all active plugins.
     """
 
@@ -80,6 +80,7 @@ class FoldRecord(files.Document):
     libraries: dict[str, str] = Field(default_factory=dict)
     device: str = "auto"
     precision: str = "auto"
+    threads: str = "auto"
     plugins: dict[str, str] = Field(default_factory=dict)
     started: str = ""
     finished: str = ""

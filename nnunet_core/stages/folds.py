@@ -27,6 +27,8 @@ from nnunet_core.store.models import WEIGHTS, ModelDocument
 
 _LOOK_SECONDS = 1
 SUMMARY = "summary.json"
+#: What a trainer says of how it computed.
+COMPUTED = ("device", "precision", "threads")
 
 
 def train_fold(
@@ -103,7 +105,7 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
 def _train(
     experiment: Experiment, folder: Path, split: Split, record: FoldRecord
 ) -> dict[str, str]:
-    """Train a fold; return `device` and `precision` as the trainer resolved them."""
+    """Train a fold; return what computed it as the trainer resolved it."""
     method, report = experiment.method, experiment.report
 
     def epoch_finished(metrics: Mapping[str, object]) -> None:
@@ -116,7 +118,7 @@ def _train(
             f"The trainer '{record.components['trainer'].reference}' ended without "
             f"{folder / WEIGHTS}."
         )
-    return {name: computed[name] for name in ("device", "precision") if name in computed}
+    return {name: computed[name] for name in COMPUTED if name in computed}
 
 
 def _task(

@@ -82,6 +82,7 @@ class TrainerV2(Seams):
         return {
             "device": str(runtime.device),
             "precision": str(runtime.dtype).removeprefix("torch."),
+            "threads": str(runtime.threads),
         }
 
     def check(self, runtime: Runtime) -> None:

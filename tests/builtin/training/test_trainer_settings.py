@@ -6,6 +6,7 @@ import contextlib
 import copy
 import itertools
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from nnunet_builtin.training.loading import Iteration
 from nnunet_builtin.training.loop import BEST_WEIGHTS, Loop
 from nnunet_builtin.training.trainer import TrainerV2
 from nnunet_core.errors import UsageError
+from nnunet_core.runtime.workers import usable_cores
 from nnunet_core.store.models import WEIGHTS
 
 
@@ -390,6 +392,8 @@ def test_networks_that_bfloat16_computes_wrongly_train_in_float32(tmp_path):
     used = TrainerV2(**small.SETTINGS).train(
         replace(task, runtime=replace(task.runtime, precision="bfloat16"))
     )
+    assert used["device"] == "cpu"
+    assert used["threads"] == os.environ.get("OMP_NUM_THREADS", str(usable_cores()))
     assert used["precision"] == "float32"  # its coarsest resolution has 2 voxels along each axis
     assert any("float32" in text for text in listener.messages)
 

@@ -376,6 +376,7 @@ def test_restart_keeps_what_was_trained(trained):
     assert "other code" not in err
     path = folds(trained)[0] / "run.json"
     record = json.loads(path.read_text())
+    assert int(record["threads"]) >= 1
     record["components"]["loss"] |= {"code_digest": "0" * 16, "version": "0.0.1"}
     path.write_text(json.dumps(record))
     err = train(trained)
