@@ -58,7 +58,7 @@ def predict(
     step_size: Annotated[
         float | None,
         typer.Option(
-            help="Sliding-window step, a fraction of the patch in (0, 1]; short for --set "
+            help="Sliding-window step, a fraction of the patch from 0.01 to 1; short for --set "
             "predictor.step_size=..."
         ),
     ] = None,
