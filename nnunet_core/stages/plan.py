@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from nnunet_core.contracts.network import NetworkBuilder, divisor_of
 from nnunet_core.contracts.planner import Planner
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
+from nnunet_core.data.metadata import first_problem
 from nnunet_core.data.plans import Plans
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import PluginError, UsageError
 from nnunet_core.registry.provenance import code_identity, component_record
 from nnunet_core.runtime import locks
 from nnunet_core.runtime.files import digest
@@ -47,6 +50,8 @@ def make_plans(
 
     Raises:
         UsageError: A patch size is no multiple of the network's divisor.
+        UnknownComponentError: The plans name a preprocessor that no plugin registers.
+        PluginError: The planner made plans that cannot be.
     """
     found = make_fingerprint(dataset, method, workspace, workers, report)
     resolved = method.components["planner"]
@@ -58,19 +63,26 @@ def make_plans(
     network: NetworkBuilder = method.build("network")
     if path.is_file():
         plans = Plans.read(path)
-        _check_patches(plans, network, path)
+        _check(plans, method, network, path)
         return plans, path
-    plans = method.build("planner").plan(dataset, found, network)
+    try:
+        plans = method.build("planner").plan(dataset, found, network)
+    except ValidationError as error:
+        raise PluginError(
+            f"The planner '{resolved.reference}' made plans that cannot be: "
+            f"{first_problem(error)}. Change its settings (--set planner.FIELD=VALUE)."
+        ) from error
     plans = plans.model_copy(update={"planner": resolved.reference})
-    _check_patches(plans, network, path)
+    _check(plans, method, network, path)
     for note in () if "normalization" in method.preprocessor_settings else plans.notes:
         report.message(note)
     plans.write(path)
     return plans, path
 
 
-def _check_patches(plans: Plans, network: NetworkBuilder, path: Path) -> None:
+def _check(plans: Plans, method: Method, network: NetworkBuilder, path: Path) -> None:
     for name, configuration in plans.configurations.items():
+        method.preprocessor(configuration, f"{name} in {path}")
         divisor = divisor_of(network, configuration.network)
         pairs = zip(configuration.patch_size, divisor, strict=True)
         for axis, (size, step) in enumerate(pairs):
