@@ -14,7 +14,7 @@ PatchSize = Annotated[int, Field(ge=1, le=65_536)]
 #: Voxels of a whole patch.
 PATCH_VOXELS = 2**30
 #: Spacing in mm.
-Millimetres = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Millimetres = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 #: Image channels, classes (labels have at most 16 bits), patches of a batch.
 Channels = Annotated[int, Field(ge=1, le=65_536)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]

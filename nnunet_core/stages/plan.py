@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -38,7 +40,9 @@ def make_fingerprint(
             if not path.is_file():  # another run may have written it while this one waited
                 with report.track("fingerprint", len(dataset.training)) as tracker:
                     advance = functools.partial(tracker.advance, 1)
-                    planner.fingerprint(dataset, workers, progress=advance).write(path)
+                    with _possible(method):
+                        made = planner.fingerprint(dataset, workers, progress=advance)
+                    made.write(path)
     return Fingerprint.read(path)
 
 
@@ -65,19 +69,26 @@ def make_plans(
         plans = Plans.read(path)
         _check(plans, method, network, path)
         return plans, path
-    try:
+    with _possible(method):
         plans = method.build("planner").plan(dataset, found, network)
-    except ValidationError as error:
-        raise PluginError(
-            f"The planner '{resolved.reference}' made plans that cannot be: "
-            f"{first_problem(error)}. Change its settings (--set planner.FIELD=VALUE)."
-        ) from error
     plans = plans.model_copy(update={"planner": resolved.reference})
     _check(plans, method, network, path)
     for note in () if "normalization" in method.preprocessor_settings else plans.notes:
         report.message(note)
     plans.write(path)
     return plans, path
+
+
+@contextlib.contextmanager
+def _possible(method: Method) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise PluginError(
+            f"The planner '{method.components['planner'].reference}' made what cannot be: "
+            f"{first_problem(error)}. 'nnunet dataset verify' shows sizes and spacings of the "
+            "images; --set planner.FIELD=VALUE changes the planner."
+        ) from error
 
 
 def _check(plans: Plans, method: Method, network: NetworkBuilder, path: Path) -> None:
