@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import commands
 import pytest
@@ -59,10 +60,17 @@ PREDICTING = ("preprocessor", "network", "predictor", "postprocessor")
 ENDINGS = ("/../../outside/x.nii.gz", "/x.nii.gz", "..\\x.nii.gz", ".nii.gz\n", "nii", "", ".n\0i")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def registry():
+    """The plugins that are installed, looked for once for all tests."""
+    found = Registry.discover()
+    with mock.patch.object(Registry, "discover", lambda: found):
+        yield found
+
+
 @pytest.fixture(scope="module")
-def document():
+def document(registry):
     """A model.json of the default method."""
-    registry = Registry.discover()
     _, variant = registry.variant("default")
     chosen = {"preprocessor": "default", **variant.choices()}
     records = {kind: component_record(registry.resolve(kind, chosen[kind])) for kind in RUN_KINDS}
