@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,14 @@ from pydantic import AfterValidator, Field
 from nnunet_core.errors import DatasetError, StorageError
 
 _ENDING = r"\.[A-Za-z0-9.]+"
+_UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}  # controls, bytes that are no UTF-8, ends of lines
 _PLAIN = "a plain name: no '/', no '\\', no control characters, not '.' or '..'"
 
 
 def is_plain(name: str) -> bool:
     """Return whether a name means a file or folder directly below another one, and can be shown."""
-    return name.isprintable() and name not in {"", ".", ".."} and not {"/", "\\"} & set(name)
+    odd = {"/", "\\"} & set(name) or _UNSHOWN & {unicodedata.category(letter) for letter in name}
+    return name not in {"", ".", ".."} and not odd
 
 
 def _checked(name: str) -> str:

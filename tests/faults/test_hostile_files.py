@@ -64,7 +64,7 @@ ENDINGS = ("/../../outside/x.nii.gz", "/x.nii.gz", "..\\x.nii.gz", ".nii.gz\n", 
 def registry():
     """The plugins that are installed, looked for once for all tests."""
     found = Registry.discover()
-    with mock.patch.object(Registry, "discover", lambda: found):
+    with mock.patch.object(Registry, "discover", return_value=found):
         yield found
 
 
