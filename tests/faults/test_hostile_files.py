@@ -410,7 +410,9 @@ def test_nothing_is_imported_from_the_current_folder(tiny, tmp_path):
     if sys.version_info >= (3, 11):  # older ones look for these in the folder first
         (here / "multiprocessing.py").write_text(LOCAL)
     workspace = ("--workspace", tmp_path / "ws")
-    done = in_folder(here, "dataset", "verify", tiny, *workspace, "--processes", 2)
+    labels, output = tiny / "labelsTr", tmp_path / "summary.json"
+    options = ("--dataset", tiny, "--output", output, "--processes", 2)
+    done = in_folder(here, "evaluate", labels, labels, *options)
     assert done.returncode == 0, done.stderr
     path = tiny / "dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "image_format": "evil:Evil"}))

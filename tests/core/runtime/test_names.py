@@ -18,9 +18,7 @@ def test_plain_names_lie_below_their_folder(tmp_path, name):
 
 @pytest.mark.parametrize("name", ODD)
 def test_other_names_are_refused(tmp_path, name):
-    with pytest.raises(
-        StorageError, match=r"cannot be the name of a file in .* Allowed is a plain"
-    ):
+    with pytest.raises(StorageError, match=r"cannot be the name .* Allowed is a plain"):
         below(tmp_path, name)
     with pytest.raises(StorageError):
         below(tmp_path, name, "x")
