@@ -6,11 +6,15 @@ one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import NoReturn
+
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         rest, denied = _take_no_plugin([argument for argument in given if argument != "--debug"])
         _block(denied)
         registry = Registry.discover()
-        with stopped_by_signals():
+        with stopped_by_signals(), _current_folder_off_path():
             build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
     except NnunetError as error:
         if debug:
@@ -45,6 +49,22 @@ def main(arguments: list[str] | None = None) -> None:
             file=sys.stderr,
         )
         _end(1)
+
+
+@contextlib.contextmanager
+def _current_folder_off_path() -> Iterator[None]:
+    """Let processes that are started here import nothing from the current folder, where files of
+    strangers may lie: Python would look there first (3.11 and later can be told not to).
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _end(code: int) -> NoReturn:

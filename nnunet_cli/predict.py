@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,7 @@ def predict(
     step_size: Annotated[
         float | None,
         typer.Option(
-            help="Sliding-window step, a fraction of the patch in (0, 1]; short for --set "
+            help="Sliding-window step, a fraction of the patch from 0.01 to 1; short for --set "
             "predictor.step_size=..."
         ),
     ] = None,
@@ -70,6 +71,14 @@ def predict(
     ] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace predictions of another model in the output folder.")
+    ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run code that the model names and no installed plugin registers; it is shown "
+            "first.",
+        ),
     ] = False,
     workspace: o.WorkspaceOption = None,
     device: o.DeviceOption = "auto",
@@ -88,7 +97,7 @@ def predict(
         overwrite=overwrite,
         runtime=Runtime(device, precision, 0, threads),
     )
-    found = _find(model, workspace)
+    found = replace(_find(model, workspace), trusted=trust)
     paths = predict_folder(found, images, output, o.registry_of(context), options, make_reporter())
     out().print(f"{len(paths)} cases in {output}", soft_wrap=True)
 

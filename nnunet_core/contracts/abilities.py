@@ -177,26 +177,35 @@ def ability(component: object, protocol: type[_Ability]) -> _Ability | None:
 
 def built(resolved: Resolved) -> Any:
     """Import and construct a component (see `settings.build`), and check that it is one of its
-    kind.
+    kind: its methods before it is constructed, since a constructor may do anything.
 
     Raises:
         PluginError: It lacks a method of its contract, or has one whose name is nearly that of an
             ability.
         SettingsError: A setting that does not exist, or a value of the wrong type.
     """
-    component = settings.build(resolved)
     contract, *abilities = CONTRACTS[resolved.kind]
     who = f"The {resolved.kind} '{resolved.reference}'"
-    if lacking := [name for name in _public(contract) if not hasattr(component, name)]:
-        raise PluginError(
-            f"{who} lacks {', '.join(lacking)}; a {resolved.kind} has "
-            f"{', '.join(_public(contract))} (see {contract.__module__}.{contract.__name__})."
-        )
+    target, methods = resolved.load(), [n for n in _public(contract) if hasattr(contract, n)]
+    if inspect.isclass(target):
+        _check_complete(target, methods, resolved)
+    component = settings.build(resolved)
+    _check_complete(component, _public(contract), resolved)
     known = [name for protocol in (contract, *abilities) for name in _public(protocol)]
     _refuse_nearly(component, known, who, _inherited(component))
     for protocol in (contract, *abilities):
         _check_arguments(component, protocol, who)
     return component
+
+
+def _check_complete(owner: object, names: Sequence[str], resolved: Resolved) -> None:
+    contract, *_ = CONTRACTS[resolved.kind]
+    if lacking := [name for name in names if not hasattr(owner, name)]:
+        raise PluginError(
+            f"The {resolved.kind} '{resolved.reference}' lacks {', '.join(lacking)}; a "
+            f"{resolved.kind} has {', '.join(_public(contract))} (see "
+            f"{contract.__module__}.{contract.__name__})."
+        )
 
 
 def _check_arguments(component: object, protocol: type, who: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from nnunet_core.data.limits import Millimetres, Voxels
 from nnunet_core.runtime.files import Document, digest
 
 
@@ -36,8 +37,8 @@ class CaseFingerprint(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float]
+    size: tuple[Voxels, Voxels, Voxels]
+    spacing: tuple[Millimetres, Millimetres, Millimetres]
     size_reduction: float
 
 

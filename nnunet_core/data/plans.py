@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nnunet_core.data.fingerprint import IntensityStatistics
+from nnunet_core.data.limits import (
+    PATCH_VOXELS,
+    STAGES,
+    BatchSize,
+    Channels,
+    Features,
+    Kernel,
+    Layers,
+    Millimetres,
+    PatchSize,
+    Voxels,
+)
 from nnunet_core.data.metadata import JsonMapping
 from nnunet_core.errors import UsageError, nearest
 from nnunet_core.runtime.files import Document
+from nnunet_core.runtime.names import PlainName
 
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Triple = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+Triple = tuple[Millimetres, Millimetres, Millimetres]
+Kernels = Annotated[tuple[tuple[Kernel, ...], ...], Field(max_length=STAGES)]
 
 
 class NetworkSpec(BaseModel):
@@ -37,15 +50,15 @@ class NetworkSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dimensions: Literal[2, 3]
-    input_channels: PositiveInt
-    output_channels: PositiveInt
-    pool_kernels: tuple[tuple[PositiveInt, ...], ...]
-    conv_kernels: tuple[tuple[PositiveInt, ...], ...]
-    base_features: PositiveInt = 32
-    max_features: PositiveInt = 320
-    convs_per_stage: PositiveInt = 2
+    input_channels: Channels
+    output_channels: Channels
+    pool_kernels: Kernels
+    conv_kernels: Kernels
+    base_features: Features = 32
+    max_features: Features = 320
+    convs_per_stage: Layers = 2
     extra: JsonMapping = Field(default_factory=dict)
-    patch_size: tuple[PositiveInt, ...] = Field(
+    patch_size: tuple[PatchSize, ...] = Field(
         default=(), exclude=True
     )  # stands in the configuration
 
@@ -109,14 +122,14 @@ class Configuration(BaseModel):
     preprocessor: str
     transpose_forward: tuple[int, int, int]
     spacing: Triple
-    median_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
-    patch_size: tuple[PositiveInt, ...]
-    batch_size: PositiveInt
+    median_shape: tuple[Voxels, Voxels, Voxels]
+    patch_size: tuple[PatchSize, ...]
+    batch_size: BatchSize
     network: NetworkSpec
     dummy_2d_augmentation: bool
     batch_dice: bool
     normalization: tuple[Normalization, ...]
-    previous: str | None = None
+    previous: PlainName | None = None
     notes: tuple[str, ...] = ()
     extra: JsonMapping = Field(default_factory=dict)
 
@@ -129,6 +142,10 @@ class Configuration(BaseModel):
         if len(self.patch_size) != self.network.dimensions:
             raise ValueError(
                 f"patch_size {self.patch_size} needs {self.network.dimensions} entries"
+            )
+        if math.prod(self.patch_size) > PATCH_VOXELS:
+            raise ValueError(
+                f"patch_size {self.patch_size} has more than {PATCH_VOXELS} voxels, the limit"
             )
         # the one place where a network hears of its patch; the model is frozen for everybody else
         network = self.network.model_copy(update={"patch_size": self.patch_size})
@@ -164,9 +181,24 @@ class Plans(Document):
     dataset: str
     planner: str
     fingerprint_digest: str
-    configurations: dict[str, Configuration]
+    configurations: dict[PlainName, Configuration]
     skipped: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _cascades_end(self) -> Plans:
+        for start in self.configurations:
+            seen, name = {start}, self._before(start)
+            while name is not None:
+                if name in seen:
+                    raise ValueError(f"'previous' of {start} leads back to {name}: it never ends")
+                seen.add(name)
+                name = self._before(name)
+        return self
+
+    def _before(self, name: str) -> str | None:
+        found = self.configurations.get(name)
+        return None if found is None else found.previous
 
     def configuration(self, name: str) -> Configuration:
         """Return one configuration.

@@ -25,7 +25,8 @@ ALLOW_VARIABLE = "NNUNET_PLUGINS"
 _VARIANT = "variant"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _COMMAND = re.compile(rf"{_NAME.pattern}( {_NAME.pattern})?")
-TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+TARGET = re.compile(f"{_DOTTED}:{_DOTTED}")
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ class Registry:
         return list(self._records[_VARIANT])
 
     def resolve(self, kind: str, reference: str) -> Resolved:
-        """Find a component by `name`, `plugin/name` or `package.module:Attribute`.
+        """Find a component that the user, or code that is installed, names: by `name`,
+        `plugin/name` or `package.module:Attribute`, which is imported.
 
         A built-in name always means the built-in component. Another bare name works while it is
         unique.
@@ -208,13 +210,39 @@ class Registry:
         """
         if ":" in reference:
             return _unregistered(kind, reference)
-        return _resolved(kind, *self._find(kind, reference))
+        code = " Code of your own is named as 'package.module:Attribute'."
+        return _resolved(kind, *self._find(kind, reference, code))
+
+    def registered(self, kind: str, reference: object, source: str, otherwise: str) -> Resolved:
+        """Find a component that a file names: by `name` or `plugin/name` alone, of what installed
+        plugins register. Files come from anybody; nothing that they name is imported here.
+
+        Args:
+            kind: Of the component.
+            reference: What the file says, of any type.
+            source: File and entry, for messages.
+            otherwise: What to do where it names something else, for messages.
+
+        Raises:
+            UnknownComponentError: It has another form, or nothing has that name.
+            PluginError, UsageError: The plugin is broken, or blocked.
+        """
+        if not isinstance(reference, str) or ":" in reference or not reference.isprintable():
+            names = ", ".join(sorted(record.name for _, record in self._records[kind]))
+            raise UnknownComponentError(
+                f"{source} is {reference!r}, of which nothing was imported. A file may only name "
+                f"what an installed plugin registers (name or plugin/name): {names}. {otherwise}"
+            )
+        try:
+            return _resolved(kind, *self._find(kind, reference, f" {otherwise}"))
+        except NnunetError as error:
+            raise type(error)(f"{source}: {error}") from error
 
     def variant(self, reference: str) -> tuple[PluginInfo, Variant]:
         """Find a variant by `name` or `plugin/name`; the rules are those of `resolve`."""
         return self._find(_VARIANT, reference)
 
-    def _find(self, kind: str, reference: str) -> tuple[PluginInfo, Any]:
+    def _find(self, kind: str, reference: str, further: str = "") -> tuple[PluginInfo, Any]:
         plugin, slash, name = reference.rpartition("/")
         if slash:
             self._require_active(plugin, reference)
@@ -225,7 +253,7 @@ class Registry:
             return (own or hits)[0]
         if not hits:
             names = [record.name for _, record in records]
-            raise UnknownComponentError(self._unknown(kind, reference, names))
+            raise UnknownComponentError(self._unknown(kind, reference, names) + further)
         owners = ", ".join(f"'{i.name}/{name}' ({i.distribution} {i.version})" for i, _ in hits)
         raise UnknownComponentError(
             f"The {kind} '{reference}' is registered by more than one plugin: {owners}. Write one "
@@ -253,11 +281,9 @@ class Registry:
     def _unknown(self, kind: str, reference: str, names: list[str]) -> str:
         broken = [info.name for info in self._plugins.values() if info.status == "broken"]
         hint = f" These plugins are broken and register nothing: {', '.join(broken)}."
-        code = " Code of your own is named as 'package.module:Attribute'."
-        further = ("" if kind == _VARIANT else code) + (hint if broken else "")
         return (
             f"There is no {kind} named '{reference}'.{nearest(reference, names)} Available: "
-            f"{', '.join(sorted(names)) or 'none'}.{further}"
+            f"{', '.join(sorted(names)) or 'none'}.{hint if broken else ''}"
         )
 
 

@@ -39,7 +39,8 @@ def _source_digest(resolved: Resolved, settings: Mapping[str, Any]) -> str | Non
     those that settings name.
     """
     targets = [] if resolved.distribution else [resolved.component.target]
-    targets += [text for text in _references(settings) if owner(text)[0] is None]
+    named = [text for text in texts_of(settings) if TARGET.fullmatch(text)]
+    targets += [text for text in named if owner(text)[0] is None]
     return _digest_of(targets)
 
 
@@ -76,14 +77,14 @@ def _code_digest(path: Path, *_: int) -> str:
     return files.digest([line for row, line in lines.items() if line.strip() or row in inside])
 
 
-def _references(value: Any) -> list[str]:
-    """Return every `package.module:Attribute` in a JSON value, keys of objects included."""
+def texts_of(value: Any) -> list[str]:
+    """Return every text in a JSON value, keys of objects included."""
     if isinstance(value, str):
-        return [value] if TARGET.fullmatch(value) else []
+        return [value]
     if isinstance(value, Mapping):
-        return [text for pair in value.items() for part in pair for text in _references(part)]
-    if isinstance(value, list):
-        return [text for part in value for text in _references(part)]
+        return [text for pair in value.items() for part in pair for text in texts_of(part)]
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in texts_of(part)]
     return []
 
 

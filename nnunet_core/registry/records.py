@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,8 +33,9 @@ class ComponentRecord(BaseModel):
 
     reference: str
     target: str
-    distribution: str | None
-    version: str | None
+    # messages tell people to install these
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+!_-]+$")] | None
     settings: dict[str, Any]
     source_digest: str | None = None
     code_digest: str | None = None
@@ -102,5 +103,9 @@ class FoldRecord(files.Document):
 
     def is_validated(self, predictor: ComponentRecord) -> bool:
         """Return whether the fold is trained, and validated with this predictor."""
-        mine = self.components["predictor"].identity()
-        return self.status == "finished" and mine == predictor.identity()
+        mine = self.components.get("predictor")
+        return (
+            self.status == "finished"
+            and mine is not None
+            and (mine.identity() == predictor.identity())
+        )

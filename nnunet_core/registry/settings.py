@@ -59,7 +59,7 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
             )
     hints = _hints(target) if settings else {}
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in settings}
-    config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+    config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     model = create_model(target.__name__, __config__=config, **fields)
     try:
         return dict(model.model_validate_json(json.dumps(settings), strict=True))

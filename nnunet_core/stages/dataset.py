@@ -46,9 +46,11 @@ def open_dataset(
         channels=found.channels,
         labels=found.labels,
         ending=found.ending,
-        image_format=find_format(found.ending, registry, found.image_format),
+        image_format=find_format(found.ending, registry, found.image_format, folder),
         label_ending=label_ending,
-        label_format=find_format(label_ending, registry, found.label_format),
+        label_format=find_format(
+            label_ending, registry, found.label_format, folder, "label_format"
+        ),
         training=tuple(sorted(found.training, key=lambda case: case.name)),
         document=found.document or described,
         digests=files.Digests(stored),

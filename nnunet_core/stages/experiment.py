@@ -15,6 +15,7 @@ from nnunet_core.registry.provenance import component_record, components_digest
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
+from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.method import Method
 from nnunet_core.store.models import ModelDocument
@@ -52,7 +53,7 @@ class Experiment:
 
     def validation_file(self, fold: str, name: str) -> Path:
         """Return the predicted label map of a validation case."""
-        return self.fold_folder(fold) / VALIDATION / f"{name}{self.dataset.label_ending}"
+        return below(self.fold_folder(fold) / VALIDATION, f"{name}{self.dataset.label_ending}")
 
     def is_finished(self, fold: str, split: Split) -> bool:
         """Return whether a fold of these inputs is trained, and validated with the predictor of the

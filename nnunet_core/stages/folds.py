@@ -17,6 +17,7 @@ from nnunet_core.registry.provenance import library_versions
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.runtime import files, locks
+from nnunet_core.runtime.names import below
 from nnunet_core.runtime.processes import distributed_rank, in_several_processes
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.case import CasePredictor
@@ -170,7 +171,7 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
             stored = experiment.store.open(name)
             previous = None if experiment.previous is None else experiment.previous.open(name)[:]
             segmentation, _ = predict(stored.images[:], stored.geometry, previous)
-            path = target / f"{name}{dataset.label_ending}"
+            path = below(target, f"{name}{dataset.label_ending}")
             dataset.label_format.write(path, segmentation, stored.geometry.original)
             reference_path = dataset.case(name).label
             if reference_path is None:

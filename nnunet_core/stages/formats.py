@@ -6,17 +6,39 @@ from nnunet_core.contracts.abilities import built
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime.names import checked_ending
+
+_OTHERWISE = (
+    "Correct or remove the entry, or install a plugin that registers the format (nnunet plugins "
+    "list shows what is there)."
+)
 
 
-def find_format(ending: str, registry: Registry, reference: str | None = None) -> ImageFormat:
-    """Return the image format of a file ending, or the one that is named.
+def find_format(
+    ending: str,
+    registry: Registry,
+    reference: object = None,
+    source: object = "dataset.json",
+    entry: str = "image_format",
+) -> ImageFormat:
+    """Return the image format of a file ending, or the one that a file names.
+
+    Args:
+        ending: With the leading dot.
+        registry: Of the image formats.
+        reference: What the file names; None goes by the ending.
+        source: That file, for messages.
+        entry: In that file, for messages.
 
     Raises:
-        DatasetError: No installed format reads the ending, or several plugins claim it and none is
-            built in.
+        DatasetError: It is no ending, no installed format reads it, or several plugins claim it and
+            none is built in.
+        UnknownComponentError: The file names something else than a registered format.
     """
+    checked_ending(ending, source)
     if reference is not None:
-        return built(registry.resolve("image_format", reference))
+        named = registry.registered("image_format", reference, f"{entry} of {source}", _OTHERWISE)
+        return built(named)
     formats = registry.components("image_format")
     hits = [f for f in formats if ending.lower() in f.component.settings.get("endings", ())]
     own = [f for f in hits if f.is_own]

@@ -48,12 +48,21 @@ class Method:
         """Import and construct the component of a kind; see `abilities.built` for errors."""
         return built(self.components[kind])
 
-    def preprocessor(self, configuration: Configuration) -> Resolved:
-        """Return the chosen preprocessor, or the one that the plans name."""
+    def preprocessor(self, configuration: Configuration, plans: object = "the plans") -> Resolved:
+        """Return the chosen preprocessor, or the one that plans (their file, for messages) name.
+
+        Raises:
+            UnknownComponentError: They name something else than a registered component.
+        """
         chosen = self.components.get("preprocessor")
         if chosen is not None:
             return chosen
-        named = self.registry.resolve("preprocessor", configuration.preprocessor)
+        named = self.registry.registered(
+            "preprocessor",
+            configuration.preprocessor,
+            f"preprocessor of {plans}",
+            "Correct the entry, or choose a preprocessor on the command line (--preprocessor).",
+        )
         return named.with_settings(self.preprocessor_settings)
 
     def records(self, configuration: Configuration) -> dict[str, ComponentRecord]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from nnunet_core.contracts.network import NetworkBuilder, divisor_of
 from nnunet_core.contracts.planner import Planner
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
+from nnunet_core.data.metadata import first_problem
 from nnunet_core.data.plans import Plans
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import PluginError, UsageError
 from nnunet_core.registry.provenance import code_identity, component_record
 from nnunet_core.runtime import locks
 from nnunet_core.runtime.files import digest
@@ -35,7 +40,9 @@ def make_fingerprint(
             if not path.is_file():  # another run may have written it while this one waited
                 with report.track("fingerprint", len(dataset.training)) as tracker:
                     advance = functools.partial(tracker.advance, 1)
-                    planner.fingerprint(dataset, workers, progress=advance).write(path)
+                    with _possible(method):
+                        made = planner.fingerprint(dataset, workers, progress=advance)
+                    made.write(path)
     return Fingerprint.read(path)
 
 
@@ -47,6 +54,8 @@ def make_plans(
 
     Raises:
         UsageError: A patch size is no multiple of the network's divisor.
+        UnknownComponentError: The plans name a preprocessor that no plugin registers.
+        PluginError: The planner made plans that cannot be.
     """
     found = make_fingerprint(dataset, method, workspace, workers, report)
     resolved = method.components["planner"]
@@ -58,19 +67,33 @@ def make_plans(
     network: NetworkBuilder = method.build("network")
     if path.is_file():
         plans = Plans.read(path)
-        _check_patches(plans, network, path)
+        _check(plans, method, network, path)
         return plans, path
-    plans = method.build("planner").plan(dataset, found, network)
+    with _possible(method):
+        plans = method.build("planner").plan(dataset, found, network)
     plans = plans.model_copy(update={"planner": resolved.reference})
-    _check_patches(plans, network, path)
+    _check(plans, method, network, path)
     for note in () if "normalization" in method.preprocessor_settings else plans.notes:
         report.message(note)
     plans.write(path)
     return plans, path
 
 
-def _check_patches(plans: Plans, network: NetworkBuilder, path: Path) -> None:
+@contextlib.contextmanager
+def _possible(method: Method) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise PluginError(
+            f"The planner '{method.components['planner'].reference}' made what cannot be: "
+            f"{first_problem(error)}. 'nnunet dataset verify' shows sizes and spacings of the "
+            "images; --set planner.FIELD=VALUE changes the planner."
+        ) from error
+
+
+def _check(plans: Plans, method: Method, network: NetworkBuilder, path: Path) -> None:
     for name, configuration in plans.configurations.items():
+        method.preprocessor(configuration, f"{name} in {path}")
         divisor = divisor_of(network, configuration.network)
         pairs = zip(configuration.patch_size, divisor, strict=True)
         for axis, (size, step) in enumerate(pairs):

@@ -19,12 +19,14 @@ from nnunet_core.errors import NnunetError, PluginError, StorageError
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
+from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
 from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.dataset import find_cases
 from nnunet_core.stages.formats import find_format
 from nnunet_core.stages.prepare import prepare_case
+from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.postprocessing import postprocessing_state
 from nnunet_core.store.predictions import PredictionRecord, claim, write_probabilities
@@ -146,12 +148,15 @@ def predict_folder(
         DatasetError: No cases, or channel files are missing.
         UsageError: The output folder holds predictions of something else, or the predictor refuses
             its settings.
+        PluginError: The model names code that no plugin registers, and is not trusted; nothing of
+            it was imported.
         NnunetError: Cases failed; the message says which and why.
     """
     options, report = options or PredictionOptions(), report or Silence()
+    _check_components(model, registry, options, report)
     dataset = _as_dataset(model, source, registry)
     cases = find_cases(source, dataset, registry)
-    outputs = {case.name: output / f"{case.name}{dataset.label_ending}" for case in cases}
+    outputs = {c.name: below(output, f"{c.name}{dataset.label_ending}") for c in cases}
     record = _record(model, registry, options)
     claimed = claim(output, record, list(outputs.values()), options.overwrite)
     todo = [case for case in cases if claimed.needs(outputs[case.name], options.save_probabilities)]
@@ -178,6 +183,21 @@ def predict_folder(
     return list(outputs.values())
 
 
+def _check_components(
+    model: Model, registry: Registry, options: PredictionOptions, report: Reporter
+) -> None:
+    """Raise where a component that predicts is not there, or is not trusted: before anything that
+    the model names is imported.
+    """
+    kinds = ["preprocessor", "network", *(["postprocessor"] if options.postprocess else [])]
+    for stage in model.stages():
+        named = kinds if options.predictor is not None else [*kinds, "predictor"]
+        stage.check_trusted(named, report)
+        _predictor(stage, registry, options, Silence())
+        for kind in kinds:
+            stage.component(registry, kind, Silence())
+
+
 def _predictor(
     model: Model, registry: Registry, options: PredictionOptions, report: Reporter
 ) -> Resolved:
@@ -197,10 +217,10 @@ def _previous(model: Model, options: PredictionOptions) -> tuple[Model, Predicti
     """Return the stage before a cascade and how it predicts: with the same folds if it has them,
     else with all of its own.
     """
-    name = model.document.configuration.previous
-    if name is None:
+    stages = model.stages()
+    if len(stages) == 1:
         return None
-    stage = Model.open(model.folder.parent / name)
+    stage = stages[-2]
     return stage, options if set(options.folds) <= set(stage.trained()) else replace(
         options, folds=()
     )
@@ -231,16 +251,18 @@ def _record(model: Model, registry: Registry, options: PredictionOptions) -> Pre
 
 def _as_dataset(model: Model, source: Path, registry: Registry) -> Dataset:
     """Return a dataset without training cases that reads images as the model's dataset did."""
-    document = model.document
+    document, file = model.document, model.folder / MODEL_FILE
     return Dataset(
         folder=source,
         name=document.dataset,
         channels=document.channels,
         labels=document.labels,
         ending=document.file_ending,
-        image_format=find_format(document.file_ending, registry, document.image_format),
+        image_format=find_format(document.file_ending, registry, document.image_format, file),
         label_ending=document.label_ending,
-        label_format=find_format(document.label_ending, registry, document.label_format),
+        label_format=find_format(
+            document.label_ending, registry, document.label_format, file, "label_format"
+        ),
         training=(),
         document={},
     )

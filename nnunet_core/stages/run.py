@@ -16,6 +16,7 @@ from nnunet_core.data.plans import Plans
 from nnunet_core.data.splits import Split, load_splits
 from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime.names import below
 from nnunet_core.runtime.processes import in_several_processes
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
@@ -164,7 +165,7 @@ class Pipeline:
 
     def _experiment(self, name: str) -> Experiment:
         """Return what the folds of a configuration share."""
-        folder = self.workspace.results / self.dataset.name / self.method.name / name
+        folder = below(self.workspace.results, self.dataset.name, self.method.name, name)
         configuration, store = self.plans[0].configuration(name), self.prepared(name)
         how = (self.request.runtime, self.request.seed, self.report)
         return Experiment(self.dataset, self.method, name, configuration, store, folder, *how)
@@ -266,7 +267,7 @@ def _predict(
     """Predict a folder with the best configuration; evaluate it where `labelsX` lies beside
     `imagesX`.
     """
-    model = Model.open(result.best.folder)
+    model = Model.open(result.best.folder, trusted=True)  # this run has just written it
     options = replace(request.options, folds=request.options.folds or request.folds)
     paths = predict_folder(model, source, output, registry, options, report)
     dataset, result = result.dataset, replace(result, predictions=tuple(paths))

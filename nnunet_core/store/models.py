@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.weights import InitialWeights
-from nnunet_core.errors import PluginError, UsageError
-from nnunet_core.registry.components import TRAINING_KINDS
-from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.provenance import components_digest
+from nnunet_core.errors import PluginError, StorageError, UsageError
+from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS
+from nnunet_core.registry.discovery import TARGET, Registry, Resolved, source_file
+from nnunet_core.registry.provenance import components_digest, texts_of
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
+from nnunet_core.runtime.names import Ending, PlainName, below
 from nnunet_core.runtime.reporting import Reporter
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
+_OTHERWISE = "Install the plugin that the model was trained with."
+# how a text begins that names code, whatever follows; no address of the web
+_CODE = re.compile(r"\s*[^\W\d][\w.]*\s*:(?!//)")
+
+
+def _complete(components: dict[str, ComponentRecord]) -> dict[str, ComponentRecord]:
+    if set(components) != set(RUN_KINDS):
+        raise ValueError(f"must hold one of each kind: {', '.join(RUN_KINDS)}")
+    return components
 
 
 class ModelDocument(files.Document):
@@ -41,18 +54,18 @@ class ModelDocument(files.Document):
     """
 
     schema_version: Literal[2] = 2
-    dataset: str
-    variant: str
-    configuration_name: str
+    dataset: PlainName
+    variant: PlainName
+    configuration_name: PlainName
     channels: tuple[str, ...]
     labels: Labels
-    file_ending: str
-    label_ending: str
+    file_ending: Ending
+    label_ending: Ending
     image_format: str | None = None
     label_format: str | None = None
-    mirror_axes: tuple[int, ...]
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...]
     configuration: Configuration
-    components: dict[str, ComponentRecord]
+    components: Annotated[dict[str, ComponentRecord], AfterValidator(_complete)]
     initial: InitialWeights | None = None
 
     def digest(self) -> str:
@@ -81,14 +94,16 @@ class Model:
     Attributes:
         folder: `results/<dataset>/<variant>/<configuration>`.
         document: Its model.json.
+        trusted: Whether code that it names, and no plugin registers, may run.
     """
 
     folder: Path
     document: ModelDocument
+    trusted: bool = False
 
     @classmethod
-    def open(cls, folder: Path) -> Model:
-        """Read a model folder.
+    def open(cls, folder: Path, trusted: bool = False) -> Model:
+        """Read a model folder; nothing that it names is imported.
 
         Raises:
             UsageError: It holds no model.json.
@@ -96,7 +111,61 @@ class Model:
         """
         if not (folder / FILE).is_file():
             raise UsageError(f"{folder} is not a model folder: it has no {FILE}.")
-        return cls(folder, ModelDocument.read(folder / FILE))
+        return cls(folder, ModelDocument.read(folder / FILE), trusted)
+
+    def stages(self) -> tuple[Model, ...]:
+        """Return the models before it in a cascade, the first one first, and itself.
+
+        Raises:
+            StorageError: They never end, or `previous` names another place than the folder beside.
+        """
+        found: tuple[Model, ...] = (self,)
+        name = self.document.configuration.previous
+        while name is not None:
+            stage = Model.open(below(self.folder.parent, name), self.trusted)
+            if stage.document in (model.document for model in found):
+                raise StorageError(
+                    f"'previous' of {found[0].folder / FILE} is {name}, which leads back to it: "
+                    "such a cascade never ends. Get an intact copy of the model."
+                )
+            name, found = stage.document.configuration.previous, (stage, *found)
+        return found
+
+    def check_trusted(self, kinds: Iterable[str], report: Reporter) -> None:
+        """Let nothing of these kinds be imported that no plugin registers, unless the user trusts
+        the model; then say what will run.
+
+        Raises:
+            PluginError: The model names other code; the message shows it.
+        """
+        named = [f"{entry}: {_described(text)}" for entry, text in self._code(kinds)]
+        if named and self.trusted:
+            report.warning(
+                f"as --trust allows, code that {self.folder / FILE} names and no plugin registers "
+                f"runs now: {'; '.join(named)}"
+            )
+        elif named:
+            raise PluginError(
+                f"{self.folder / FILE} names code that no installed plugin registers, and nothing "
+                f"of it was imported: {'; '.join(named)}. Allowed are names that plugins register "
+                "(nnunet plugins list). Install the plugin that the model was trained with; or, if "
+                "you know this code and who made the model, run the command again with --trust."
+            )
+
+    def _code(self, kinds: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield (entry, what it names) of code that no plugin registers: references, and texts of
+        settings that look like them.
+        """
+        document = self.document
+        for kind in kinds:
+            record = document.components[kind]
+            if ":" in record.reference:
+                yield f"components.{kind}.reference", record.reference
+            for text in filter(_CODE.match, texts_of(record.settings)):
+                yield f"components.{kind}.settings", text
+        extra = (document.configuration.extra, document.configuration.network.extra)
+        for text in filter(_CODE.match, texts_of(extra)):
+            yield "configuration.extra", text
 
     def folds(self, asked: tuple[str, ...] = ()) -> tuple[Path, ...]:
         """Return the folders of the trained folds that were asked for; of all numbered folds when
@@ -148,8 +217,13 @@ class Model:
                 install.
         """
         record = self.document.components[kind]
+        entry = f"components.{kind}.reference of {self.folder / FILE}"
         try:
-            resolved = registry.resolve(kind, record.reference).with_settings(record.settings)
+            if self.trusted and ":" in record.reference:
+                resolved = registry.resolve(kind, record.reference)
+            else:
+                resolved = registry.registered(kind, record.reference, entry, _OTHERWISE)
+            resolved = resolved.with_settings(record.settings)
             resolved.load()
         except (PluginError, UsageError) as error:
             package = f"'{record.distribution}=={record.version}'"
@@ -166,6 +240,12 @@ class Model:
                 f"'{record.distribution}=={record.version}'"
             )
         return resolved
+
+
+def _described(text: str) -> str:
+    """Return what a model names, and the file that it would be; the file is found, not imported."""
+    file = source_file(text) if TARGET.fullmatch(text) else None
+    return f"{text!r} ({file or 'not found here'})"
 
 
 def weights_digests(folds: Iterable[Path]) -> dict[str, str]:

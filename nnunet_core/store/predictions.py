@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files
+from nnunet_core.runtime.names import PlainName
 
 RECORD = "predictions.json"
 
@@ -34,7 +34,7 @@ class PredictionRecord(files.Document):
     identity: str
     predictor: ComponentRecord
     postprocess: bool
-    outputs: tuple[Annotated[str, Field(pattern=r"^[^/\\]+$")], ...] = ()
+    outputs: tuple[PlainName, ...] = ()
 
 
 @dataclass(frozen=True)

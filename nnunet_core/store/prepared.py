@@ -25,6 +25,7 @@ from nnunet_core.data.cases import ExtraArray, Like, PreparedCase, PreparedGeome
 from nnunet_core.data.metadata import JsonMapping, json_problem
 from nnunet_core.errors import PluginError, StorageError
 from nnunet_core.runtime import files
+from nnunet_core.runtime.names import PlainName, below
 from nnunet_core.store.arrays import StoredArray, compress, damaged, open_array
 
 IMAGES, LABEL, LOCATIONS, RECORD = ".images.b2nd", ".label.b2nd", ".locations.npz", ".json"
@@ -50,7 +51,7 @@ class EntryRecord(files.Document):
     """
 
     key: str
-    files: dict[str, tuple[int, str]]
+    files: dict[PlainName, tuple[int, str]]
 
 
 class CaseRecord(EntryRecord):
@@ -64,7 +65,7 @@ class CaseRecord(EntryRecord):
 
     geometry: PreparedGeometry
     extra: JsonMapping = Field(default_factory=dict)
-    like: dict[str, Like] = Field(default_factory=dict)
+    like: dict[PlainName, Like] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class _Store:
                 path.unlink(missing_ok=True)
 
     def _path(self, name: str, part: str) -> Path:
-        return self.folder / (name + part)
+        return below(self.folder, name + part)
 
     def _write(self, name: str, contents: Mapping[str, bytes], **fields: Any) -> None:
         """Write the files of an entry and then its record, in the place of what was there."""

@@ -408,7 +408,7 @@ def test_predict_goes_on_after_a_case_that_cannot_be_read(trained, images, tmp_p
         (("/3d_fullres", ""), (), 2, ["not of the form DATASET/VARIANT/CONFIGURATION"]),
         (("", ""), ("--folds", "3"), 2, ["Fold 3 of", "Trained: 0.", "--folds 3"]),
         (("", ""), ("--folds", "0-4"), 2, ["--folds", "0-4"]),
-        (("", ""), ("--step-size", 0), 2, ["step size is 0.0", "(0, 1]"]),
+        (("", ""), ("--step-size", 0), 2, ["step size is 0.0", "0.01 to 1"]),
         (("", ""), ("--set", "trainer.epochs=3"), 2, ["the trainer", "predictor.FIELD=VALUE"]),
         (("", ""), ("--predictor", "sliding_windo"), 2, ["Did you mean 'sliding_window'"]),
     ],

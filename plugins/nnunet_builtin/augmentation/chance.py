@@ -31,6 +31,8 @@ Degrees = Annotated[float, Field(ge=0, le=180)]
 Axis = Annotated[int, Field(ge=0, le=2)]
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
 ZeroRange = Annotated[tuple[NotNegative, PositiveFloat], AfterValidator(_ascending)]
+#: How much larger patches are cut than they are used: divided by it.
+Scale = Annotated[float, Field(ge=0.1, le=10)]
 Radius = Annotated[float, Field(gt=0, le=60)]
 RadiusRange = Annotated[tuple[Radius, Radius], AfterValidator(_ascending)]
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import PositiveFloat
-
 from nnunet_builtin.augmentation.chance import (
     Degrees,
     NotNegative,
     Range,
+    Scale,
     Share,
     happens,
 )
@@ -82,7 +81,7 @@ class DA5(AugmentationV2):
     elongated_degrees: Degrees = 180.0
     scale_range: Range = (0.7, 1.43)
     independent_scale_probability: Share = 1.0
-    generator_scale: PositiveFloat = 0.7
+    generator_scale: Scale = 0.7
     blur_range: Range = (0.3, 1.5)
     brightness_probability: Share = 0.0
     additive_brightness_probability: Share = 0.1

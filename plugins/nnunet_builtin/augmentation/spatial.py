@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat
 from scipy import linalg, ndimage
 
 from nnunet_builtin.augmentation.chance import (
     Degrees,
     Range,
+    Scale,
     Share,
     ZeroRange,
     around_one,
@@ -80,7 +80,7 @@ class Spatial(Step):
     scaling_probability: Share = 0.2
     scale_range: Range = (0.7, 1.4)
     independent_scale_probability: Share = 0.0
-    generator_scale: PositiveFloat = 0.85
+    generator_scale: Scale = 0.85
     elastic_probability: Share = 0.0
     elastic_range: ZeroRange = (0.0, 0.25)
     elastic_alpha: ZeroRange | None = None

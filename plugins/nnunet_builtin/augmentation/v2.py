@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import PositiveFloat
 
 from nnunet_builtin.augmentation.blur import Blur
 from nnunet_builtin.augmentation.cascade import CascadeOperators, CascadeRemoval, append_previous
@@ -18,6 +17,7 @@ from nnunet_builtin.augmentation.chance import (
     NotNegative,
     RadiusRange,
     Range,
+    Scale,
     Share,
     ZeroRange,
 )
@@ -92,7 +92,7 @@ class AugmentationV2(Pipeline):
     rotation_degrees: Degrees | None = Spatial.rotation_degrees
     scaling_probability: Share = Spatial.scaling_probability
     scale_range: Range = Spatial.scale_range
-    generator_scale: PositiveFloat = Spatial.generator_scale
+    generator_scale: Scale = Spatial.generator_scale
     noise_probability: Share = Noise.probability
     noise_range: ZeroRange = Noise.range
     blur_probability: Share = Blur.probability

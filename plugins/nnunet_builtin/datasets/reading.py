@@ -17,6 +17,7 @@ from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, StorageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
+from nnunet_core.runtime.names import checked_ending
 from nnunet_core.stages.formats import find_format, known_endings
 
 FILE = "dataset.json"
@@ -54,9 +55,10 @@ class NnunetReader:
             )
         document = read_document(path)
         ending = str(document.get("file_ending", _ENDING))
-        image_format = find_format(ending, registry, document.get("image_format"))
+        image_format = find_format(ending, registry, document.get("image_format"), path)
         channels = channel_names(document, path)
         label_ending = find_label_ending(folder, document, registry)
+        find_format(label_ending, registry, document.get("label_format"), path, "label_format")
         cases = list_cases(folder / "imagesTr", ending, len(channels), image_format)
         listed = entry_names(document.get("training"), ending)
         chosen = _select(cases, listed, folder) if listed else cases
@@ -151,8 +153,8 @@ def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Regis
         DatasetError: labelsTr holds files of several known endings, and none is that of the images.
     """
     declared, images = document.get("label_ending"), str(document.get("file_ending", _ENDING))
-    if isinstance(declared, str):
-        return declared
+    if declared is not None:
+        return checked_ending(declared, folder / FILE)
     labels, known = folder / "labelsTr", known_endings(registry)
     names = list(list_files(labels, ""))
     if not names or any(name.endswith(images) for name in names):

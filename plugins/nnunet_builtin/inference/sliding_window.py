@@ -23,6 +23,7 @@ from nnunet_core.errors import UsageError
 
 #: Voxels that one forward pass may hold; tiles and mirrored versions are joined up to it.
 VOXELS_PER_PASS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**21}
+_LEAST_STEP = 0.01  # a window in about every voxel of usual patches
 
 
 @dataclass
@@ -31,7 +32,7 @@ class SlidingWindow:
     inference).
 
     Args:
-        step_size: Distance of windows as a fraction of the patch, in (0, 1].
+        step_size: Distance of windows as a fraction of the patch, from 0.01 to 1.
         mirroring: Average over inputs that are mirrored along every combination of the axes that
             training mirrored: 8 in 3D, and as many times slower.
     """
@@ -44,9 +45,10 @@ class SlidingWindow:
         exist.
         """
         resolve(runtime)
-        if not 0 < self.step_size <= 1:
+        if not _LEAST_STEP <= self.step_size <= 1:
             raise UsageError(
-                f"The step size is {self.step_size}; it is a fraction of the patch in (0, 1]."
+                f"The step size is {self.step_size}; it is a fraction of the patch, from "
+                f"{_LEAST_STEP} to 1."
             )
 
     def load(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:

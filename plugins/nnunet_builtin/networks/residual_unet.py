@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 
 from nnunet_builtin.networks.estimate import pooling_divisor, residual_unet_memory
 from nnunet_builtin.networks.plain_unet import check_groups
+from nnunet_core.data.limits import Layers
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
 
@@ -31,7 +32,7 @@ class ResidualUNet:
         zero_init: Begin with residual blocks that add nothing; needs a norm.
     """
 
-    blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (
+    blocks: Annotated[tuple[Layers, ...], Field(min_length=1)] = (
         1,
         2,
         3,

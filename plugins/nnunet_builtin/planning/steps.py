@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field
 
 from nnunet_builtin.networks.estimate import BYTES_PER_VALUE
 from nnunet_builtin.planning import normalizations, patches
@@ -17,6 +17,7 @@ from nnunet_builtin.planning.architecture import Topology, topology
 from nnunet_builtin.planning.patches import Candidate, Grid, Propose
 from nnunet_builtin.planning.spacings import median_spacing, target_spacing
 from nnunet_builtin.planning.target import Stage, Target, coarsest_first, low_resolution
+from nnunet_core.data.limits import BatchSize, Features, Layers, Millimetres
 
 if TYPE_CHECKING:
     from nnunet_core.data.fingerprint import Fingerprint
@@ -41,12 +42,12 @@ class PlanningSteps:
     plans; it may be empty.
     """
 
-    gpu_memory_gb: PositiveFloat = 8
+    gpu_memory_gb: Annotated[float, Field(gt=0, le=100_000)] = 8
     configurations: tuple[str, ...] | None = None
-    max_batch_size: PositiveInt | None = None
-    base_features: PositiveInt = 32
-    convs_per_stage: PositiveInt = 2
-    target_spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    max_batch_size: BatchSize | None = None
+    base_features: Features = 32
+    convs_per_stage: Layers = 2
+    target_spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     low_resolution: bool = True
     shrink: Literal["relative", "mm", "voxels"] = "relative"
     all_conv3: bool = False

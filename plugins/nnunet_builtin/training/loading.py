@@ -15,8 +15,8 @@ import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import psutil
@@ -74,25 +74,53 @@ class Failure:
     trace: str
 
 
+@dataclass(frozen=True)
+class Steps(Sequence[Iteration]):
+    """The batches of a training in the order of their use: of every epoch, training first.
+
+    Each is made when it is asked for: the length of a training costs no memory.
+
+    Attributes:
+        places: Of the batches, counted from the first one of epoch 0.
+        training_iterations: Training batches per epoch.
+        validation_iterations: Validation batches per epoch.
+    """
+
+    places: range
+    training_iterations: int
+    validation_iterations: int
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Iteration: ...
+    @overload
+    def __getitem__(self, index: slice) -> Steps: ...
+    def __getitem__(self, index: int | slice) -> Iteration | Steps:
+        if isinstance(index, slice):
+            return replace(self, places=self.places[index])
+        per_epoch = self.training_iterations + self.validation_iterations
+        epoch, place = divmod(self.places[index], per_epoch)
+        training = place < self.training_iterations
+        return Iteration(epoch, place if training else place - self.training_iterations, training)
+
+
 def steps_of(
     epochs: range, training_iterations: int, validation_iterations: int, position: int = 0
-) -> list[Iteration]:
-    """Return the batches in the order of their use: of every epoch, training first.
+) -> Steps:
+    """Return the batches of some epochs.
 
     Args:
-        epochs: Numbers of the epochs.
+        epochs: Numbers of the epochs, one after the other.
         training_iterations: Training batches per epoch.
         validation_iterations: Validation batches per epoch.
         position: Batches of the first epoch to leave out.
     """
-    iterations = ((True, training_iterations), (False, validation_iterations))
-    steps = [
-        Iteration(epoch, index, kind)
-        for epoch in epochs
-        for kind, count in iterations
-        for index in range(count)
-    ]
-    return steps[position:]
+    per_epoch = training_iterations + validation_iterations
+    first = epochs.start * per_epoch + position
+    places = range(first, max(first, epochs.stop * per_epoch))
+    return Steps(places, training_iterations, validation_iterations)
 
 
 class BatchDataset(Dataset[Any]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from nnunet_builtin.training.settings import TrainerSettings
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import NnunetError, UsageError
+from nnunet_core.registry.discovery import Registry
 
 _LOSS_MEMORY = 0.93
 _LOWEST_RATE = 1e-6
@@ -97,16 +97,15 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
     """
     if name in _OPTIMIZERS:
         return _OPTIMIZERS[name]
-    module, _, attribute = name.partition(":")
     reason = "it is not among the names"
-    if attribute:
+    if ":" in name:
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            found = Registry().resolve("optimizer", name).load()
             if isinstance(found, type) and issubclass(found, torch.optim.Optimizer):
                 return found
             reason = "it is not a torch.optim.Optimizer"
-        except (ImportError, AttributeError, ValueError) as error:
-            reason = str(error)
+        except NnunetError as error:
+            reason = str(error).rstrip(".")
     raise UsageError(
         f"trainer.optimizer={name} cannot be used: {reason}. Allowed: {', '.join(_OPTIMIZERS)}, or "
         "package.module:Class of an installed package."

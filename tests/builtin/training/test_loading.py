@@ -21,7 +21,7 @@ from listening import Listener
 
 from nnunet_builtin.augmentation.v2 import AugmentationV2, NoAugmentation
 from nnunet_builtin.training import loading
-from nnunet_builtin.training.loading import Iteration
+from nnunet_builtin.training.loading import Iteration, steps_of
 from nnunet_core.errors import TrainingError
 
 
@@ -51,6 +51,25 @@ def test_order_types_and_shapes(store):
         assert set(batch["names"]) <= (
             {"case_0", "case_1"} if step.training else {"case_2", "case_3"}
         )
+
+
+@pytest.mark.parametrize("position", [0, 1, 5, 6])
+@pytest.mark.parametrize("validation", [0, 2])
+def test_steps_are_those_of_the_epochs_without_what_was_done(position, validation):
+    epoch = [(True, i) for i in range(4)] + [(False, i) for i in range(validation)]
+    expected = [Iteration(e, i, t) for e in range(3, 6) for t, i in epoch][position:]
+    steps = steps_of(range(3, 6), 4, validation, position)
+    assert list(steps) == expected
+    assert len(steps) == len(expected)
+    assert list(steps[3:]) == expected[3:]
+    assert steps[2] == expected[2]
+    assert not steps_of(range(3, 3), 4, validation, position)
+
+
+def test_a_training_of_any_length_is_no_list_in_memory():
+    steps = steps_of(range(10**6), 10**6, 10**6)
+    assert len(steps) == 2 * 10**12
+    assert steps[-1] == Iteration(10**6 - 1, 10**6 - 1, False)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -86,6 +86,21 @@ def test_a_component_without_a_method_of_its_contract_is_refused():
         built(resolved("preprocessor", "Incomplete"))
 
 
+class DoesWhatItWants:
+    built = False
+
+    def __init__(self):
+        DoesWhatItWants.built = True
+
+    def prepare(self, case, configuration, foreground=()): ...
+
+
+def test_a_class_of_another_kind_is_not_constructed():
+    with pytest.raises(PluginError, match="lacks restore"):
+        built(resolved("preprocessor", "DoesWhatItWants"))
+    assert not DoesWhatItWants.built
+
+
 def test_a_setting_may_be_called_nearly_like_an_ability():
     augmentation = built(resolved("augmentation", "SettingsLikeAbilities"))
     assert ability(augmentation, Mirrors) is None

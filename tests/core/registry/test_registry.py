@@ -415,3 +415,15 @@ def test_an_observer_that_raises_is_a_warning():
     assert "'bad'" in warning
     assert "no network" in warning
     assert seen == [3]
+
+
+@pytest.mark.parametrize(
+    "reference", ["timeit:Timer", "", 3, None, ["dice_ce"], "a\rb", "builtin/v21"]
+)
+def test_a_file_names_what_is_registered(reference):
+    registry = Registry.discover()
+    with pytest.raises(UnknownComponentError, match=r"^loss of file.* dice_ce.* Do that\."):
+        registry.registered("loss", reference, "loss of file", "Do that.")
+    for name in ("dice_ce", "builtin/dice_ce"):
+        found = registry.registered("loss", name, "loss of file", "Do that.")
+        assert found == registry.resolve("loss", "dice_ce")

@@ -302,9 +302,9 @@ def test_the_stage_before_predicts_with_the_same_folds_if_it_has_them(
     """A cascade of a sixth fold is trained on what the five folds of its stage predict."""
     configuration = small.CONFIGURATION.model_copy(update={"previous": "3d_lowres"})
     model = Model(Path("x"), ModelDocument.model_construct(configuration=configuration))
-    stage = Model(Path("y"), model.document)
+    stage = Model(Path("y"), ModelDocument.model_construct(configuration=small.CONFIGURATION))
     monkeypatch.setattr(Model, "trained", lambda _: dict.fromkeys(trained))
-    monkeypatch.setattr(Model, "open", lambda folder: stage)
+    monkeypatch.setattr(Model, "open", lambda folder, trusted: stage)
     found, options = prediction._previous(model, PredictionOptions(folds=("5",)))
     assert (found, options.folds) == (stage, expected)
 

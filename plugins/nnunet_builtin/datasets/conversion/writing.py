@@ -19,6 +19,7 @@ from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image, ImageFormat
 from nnunet_core.errors import DatasetError, ImageError, UsageError
 from nnunet_core.runtime import files
+from nnunet_core.runtime.names import below
 from nnunet_core.runtime.workers import Workers
 
 LAYOUTS = ("v1", "v2")
@@ -212,7 +213,7 @@ def _write_case(job: tuple[str, CaseFiles], source: Source, target: _Target) -> 
     geometry = _write_images(case, source, target, target.folder / f"images{part}")
     if case.label is None:
         return case.name
-    path = target.folder / f"labels{part}" / f"{case.name}{target.ending}"
+    path = below(target.folder / f"labels{part}", f"{case.name}{target.ending}")
     reader = source.label_reader
     if source.label_ending == target.ending and isinstance(reader, FileLabels) and reader.unchanged:
         shutil.copyfile(case.label, path)
@@ -230,7 +231,8 @@ def _write_images(
     """
     ending = target.ending
     paths = [
-        folder / f"{case.name}_{channel:04d}{ending}" for channel in range(len(source.channels))
+        below(folder, f"{case.name}_{channel:04d}{ending}")
+        for channel in range(len(source.channels))
     ]
     trusted = source.kind in LAYOUTS and len(case.images) == len(paths)
     if trusted and source.image_ending == ending:
