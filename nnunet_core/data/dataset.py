@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,21 @@ from typing import Any
 import numpy as np
 
 from nnunet_core.data.cases import Case
-from nnunet_core.data.images import Image, ImageFormat, check_finite, stack_channels
+from nnunet_core.data.images import (
+    SLICE_SPACING_2D,
+    Image,
+    ImageFormat,
+    check_finite,
+    stack_channels,
+)
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, ImageError
+from nnunet_core.errors import DatasetError, ImageError, counted, listed, natural_order
 from nnunet_core.runtime import files
 
 # of an image while it is loaded or resampled: as it was, as it will be, and between
 _BYTES_PER_VALUE = 12
 _BYTES_PER_VOXEL = 8  # of label and masks
+_NO_IMAGES = (".json", ".npz", "thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class DatasetContent:
     Attributes:
         channels: Channel names, by channel index.
         labels: What label values mean.
-        training: Training cases, each with a label; their files lie below the folder.
+        training: Training cases, each with a label.
         ending: Of image files, with the leading dot.
         label_ending: Of label files and predictions; empty is that of the images.
         image_format, label_format: References of components, where the folder names them; None goes
@@ -120,10 +128,11 @@ class Dataset:
             DatasetError: The label holds values that dataset.json does not declare.
         """
         image = stack_channels([self.image_format.read(path) for path in case.images], case.images)
+        image = without_alpha(image, len(self.channels), case.images[0])
         if image.array.shape[0] != len(self.channels):
             raise ImageError(
-                f"Case {case.name} has {image.array.shape[0]} channels, dataset.json declares "
-                f"{len(self.channels)}: {', '.join(self.channels)}."
+                f"Case {case.name} has {counted(len(image.array), 'channel')}, dataset.json "
+                f"declares {len(self.channels)}: {', '.join(self.channels)}."
             )
         check_finite(image.array, case.images[0])
         label = None if case.label is None else self.load_label(case.label, image, case.images[0])
@@ -191,7 +200,8 @@ class Dataset:
         file.
         """
         paths = [path for case in self.training for path in case.paths]
-        names = [str(path.relative_to(self.folder)) for path in paths]
+        # files may lie elsewhere where dataset.json names them
+        names = [str(path).removeprefix(f"{self.folder}{os.sep}") for path in paths]
         contents = dict(zip(names, self.file_digests(paths), strict=True))
         return files.digest({"document": self.document, "files": contents})
 
@@ -206,3 +216,69 @@ class Dataset:
             return self.digests.of(paths)
         except OSError as error:
             raise ImageError(f"A file of {self.name} cannot be read: {error}") from error
+
+
+def without_alpha(image: Image, channels: int, path: Path) -> Image:
+    """Return a picture of grey or colours without the transparency that programs add, where it says
+    nothing; other images as they are.
+
+    Args:
+        image: Array (C, Z, Y, X).
+        channels: Number of channels that are declared.
+        path: For messages.
+
+    Raises:
+        ImageError: The transparency differs from pixel to pixel.
+    """
+    planar = image.geometry.spacing[0] == SLICE_SPACING_2D
+    if not planar or channels not in (1, 3) or len(image.array) != channels + 1:
+        return image
+    alpha = image.array[-1]
+    if alpha.min() != alpha.max():
+        raise ImageError(
+            f"The picture {path} has an alpha channel (transparency), from {alpha.min():g} to "
+            f"{alpha.max():g}, beside the {counted(channels, 'channel')} that are declared. Save "
+            "it without transparency, or declare alpha as a channel of its own."
+        )
+    return replace(image, array=image.array[:-1])
+
+
+def left_out(cases: Iterable[CaseFiles]) -> dict[Path, list[str]]:
+    """Return {folder: names of files that no case uses}, of the folders that hold files of cases.
+
+    Files of the operating system, JSON files, and hidden files that are no images are none of them.
+    """
+    used: dict[Path, set[str]] = {}
+    for case in cases:
+        for path in case.paths:
+            used.setdefault(path.parent, set()).add(path.name)
+    found = {}
+    for folder, names in used.items():
+        endings = tuple({"".join(Path(name).suffixes[-1:]).lower() for name in names})
+        with os.scandir(folder) as entries:
+            others = [e.name for e in entries if e.name not in names and e.is_file()]
+        if extra := [name for name in others if _looks_meant(name, endings)]:
+            found[folder] = sorted(extra, key=natural_order)
+    return found
+
+
+def left_out_messages(cases: Sequence[CaseFiles]) -> list[str]:
+    """Return a sentence per folder for `left_out`."""
+    found = left_out(cases).items()
+    return [left_out_message(folder, names, cases[0]) for folder, names in found]
+
+
+def left_out_message(folder: Path, names: Sequence[str], example: CaseFiles) -> str:
+    """Return a sentence that names files which no case uses."""
+    belong = "belongs" if len(names) == 1 else "belong"
+    return (
+        f"{folder} holds {counted(len(names), 'file')} that {belong} to no case: {listed(names)}. "
+        f"Nothing is made of them. Remove them, or complete them to cases, with names like "
+        f"{example.paths[0].name}."
+    )
+
+
+def _looks_meant(name: str, endings: tuple[str, ...]) -> bool:
+    if name.startswith("."):
+        return not name.startswith("._") and name.lower().endswith(endings)
+    return not name.lower().endswith(_NO_IMAGES)

@@ -15,14 +15,14 @@ from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry
-from nnunet_core.errors import NnunetError, PluginError, StorageError
+from nnunet_core.errors import NnunetError, PluginError, StorageError, UsageError
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
 from nnunet_core.stages.case import CasePredictor
-from nnunet_core.stages.dataset import find_cases
+from nnunet_core.stages.dataset import find_cases, remarks
 from nnunet_core.stages.formats import find_format
 from nnunet_core.stages.prepare import prepare_case
 from nnunet_core.store.models import Model, weights_digests
@@ -144,13 +144,16 @@ def predict_folder(
 
     Raises:
         DatasetError: No cases, or channel files are missing.
-        UsageError: The output folder holds predictions of something else, or the predictor refuses
-            its settings.
+        UsageError: The output folder is the one of the images or holds predictions of something
+            else, or the predictor refuses its settings.
         NnunetError: Cases failed; the message says which and why.
     """
     options, report = options or PredictionOptions(), report or Silence()
+    refuse_own_input(source, output)
     dataset = _as_dataset(model, source, registry)
     cases = find_cases(source, dataset, registry)
+    for message in remarks(dataset, cases):
+        report.warning(message)
     outputs = {case.name: output / f"{case.name}{dataset.label_ending}" for case in cases}
     record = _record(model, registry, options)
     claimed = claim(output, record, list(outputs.values()), options.overwrite)
@@ -176,6 +179,15 @@ def predict_folder(
     if failures:
         raise NnunetError(f"{len(failures)} of {len(cases)} cases failed:\n" + "\n".join(failures))
     return list(outputs.values())
+
+
+def refuse_own_input(source: Path, output: Path) -> None:
+    """Raise UsageError where predictions would be written among the images that they are of."""
+    if source.resolve() == output.resolve():
+        raise UsageError(
+            f"The predictions cannot be written to {output}, the folder of their own images: the "
+            "next prediction would take them for images. Choose another output folder."
+        )
 
 
 def _predictor(

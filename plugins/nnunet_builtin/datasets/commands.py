@@ -22,7 +22,8 @@ from nnunet_builtin.datasets.verification import verify as verify_dataset
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
-from nnunet_core.errors import NnunetError, UsageError
+from nnunet_core.data.splits import ALL, FOLDS
+from nnunet_core.errors import NnunetError, UsageError, counted, natural_order
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import fitting_readers, open_dataset
 
@@ -144,7 +145,8 @@ def list_datasets(
     cases.
     """
     registry, raw, rows = o.registry_of(context), o.workspace_of(workspace).raw, []
-    folders = sorted(path for path in raw.iterdir() if path.is_dir()) if raw.is_dir() else []
+    folders = [path for path in raw.iterdir() if path.is_dir()] if raw.is_dir() else []
+    folders.sort(key=lambda path: natural_order(path.name))
     for folder in folders:
         if not fitting_readers(folder, registry):
             continue
@@ -155,7 +157,7 @@ def list_datasets(
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table(title=f"{len(rows)} datasets in {raw}", title_justify="left")
+    table = Table(title=f"{counted(len(rows), 'dataset')} in {raw}", title_justify="left")
     for column in ("name", "channels", "labels", "cases", "files"):
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -189,7 +191,8 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
 def _print(data: Dataset, result: Report) -> None:
     console = out()
     table = Table(
-        title=f"{result.dataset}: {len(result.cases)} readable training cases", title_justify="left"
+        title=f"{result.dataset}: {counted(len(result.cases), 'readable training case')}",
+        title_justify="left",
     )
     for column in ("", "smallest", "largest"):
         table.add_column(column)
@@ -200,14 +203,24 @@ def _print(data: Dataset, result: Report) -> None:
         present = sum(case.voxels.get(value, 0) > 0 for case in result.cases)
         console.print(
             f"label {value} ({data.labels.names.get(value, 'ignore')}): {count} voxels in "
-            f"{present} cases"
+            f"{counted(present, 'case')}"
         )
     for warning in result.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+    if (count := len(data.training)) < FOLDS:
+        own = f"'nnunet splits {data.name} --folds {count}' makes fewer, " if count > 1 else ""
+        console.print(
+            f"warning: {counted(count, 'case')} cannot make {FOLDS} folds, which validate at least "
+            f"one case each; {own}'--folds {ALL}' trains on every case without validation",
+            soft_wrap=True,
+            markup=False,
+        )
     for error in result.errors:
         console.print(f"error: {error}", soft_wrap=True, markup=False)
     console.print(
-        "the dataset can be used" if result.ok else f"{len(result.errors)} errors to correct"
+        "the dataset can be used"
+        if result.ok
+        else f"{counted(len(result.errors), 'error')} to correct"
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_builtin.datasets.evaluation import evaluate_folders
+from nnunet_builtin.datasets.evaluation import match_folders
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
@@ -19,6 +19,7 @@ from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.evaluate import (
     evaluate_case,
+    evaluate_files,
     mean_foreground_dice,
     read_label_map,
     summarise,
@@ -151,7 +152,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def _evaluate(folders: tuple[Path, Path], **options: object) -> dict:
-    return evaluate_folders(*folders, THREE, SimpleItkFormat(), ".nii.gz", **options)
+    pairs = match_folders(*folders, ".nii.gz")
+    return evaluate_files(pairs, THREE, SimpleItkFormat(), **options)
 
 
 def test_summary_of_folders_is_strict_json_and_has_v1s_layout(folders: tuple[Path, Path]) -> None:
@@ -177,7 +179,7 @@ def test_folders_with_other_cases_are_listed_from_both_sides(folders: tuple[Path
     with pytest.raises(DatasetError, match="missing does not exist"):
         _evaluate((folders[0].with_name("missing"), folders[1]))
     with pytest.raises(DatasetError, match=r"no file ending in '\.nrrd'"):
-        evaluate_folders(*folders, THREE, SimpleItkFormat(), ".nrrd")
+        match_folders(*folders, ".nrrd")
 
 
 def test_files_that_cannot_be_compared_are_named(folders: tuple[Path, Path]) -> None:
