@@ -66,6 +66,7 @@ class DatasetContent:
             by the ending.
         document: What else the folder says, JSON values: the parsed dataset.json. Part of the
             dataset's identity.
+        original_values: {value: the one that it was renumbered from}; empty where none was.
     """
 
     channels: tuple[str, ...]
@@ -76,6 +77,7 @@ class DatasetContent:
     image_format: str | None = None
     label_format: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
+    original_values: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Dataset:
         document: What identifies it beside its files, see `DatasetContent`.
         digests: Content digests of its files.
         format_names: References of image format and label format, where the dataset names them.
+        original_values: {value: the one that it was renumbered from}; empty where none was.
     """
 
     folder: Path
@@ -109,6 +112,7 @@ class Dataset:
     document: Mapping[str, Any]
     digests: files.Digests = field(default_factory=files.Digests, compare=False)
     format_names: tuple[str | None, str | None] = (None, None)
+    original_values: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

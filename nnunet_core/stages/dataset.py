@@ -55,6 +55,7 @@ def open_dataset(
         document=found.document or described,
         digests=files.Digests(stored),
         format_names=(found.image_format, found.label_format),
+        original_values=found.original_values,
     )
 
 

@@ -23,7 +23,7 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
 from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.dataset import find_cases, remarks
-from nnunet_core.stages.formats import find_format
+from nnunet_core.stages.formats import OriginalValues, find_format
 from nnunet_core.stages.prepare import prepare_case
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.postprocessing import postprocessing_state
@@ -40,6 +40,7 @@ class PredictionOptions:
         settings: Of the predictor, on top of these.
         postprocess: Apply what was found useful on the validation cases.
         save_probabilities: Also write `CASE.npz` with `probabilities` float16 (K, Z, Y, X).
+        restore_values: Write label values as they were before `dataset convert --renumber`.
         overwrite: Replace predictions of another model.
         runtime: Device and precision.
     """
@@ -49,6 +50,7 @@ class PredictionOptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     postprocess: bool = True
     save_probabilities: bool = False
+    restore_values: bool = False
     overwrite: bool = False
     runtime: Runtime = field(default_factory=Runtime)
 
@@ -151,6 +153,8 @@ def predict_folder(
     options, report = options or PredictionOptions(), report or Silence()
     refuse_own_input(source, output)
     dataset = _as_dataset(model, source, registry)
+    if options.restore_values:
+        dataset = replace(dataset, label_format=_restoring(model, dataset))
     cases = find_cases(source, dataset, registry)
     for message in remarks(dataset, cases):
         report.warning(message)
@@ -190,6 +194,21 @@ def refuse_own_input(source: Path, output: Path) -> None:
         )
 
 
+def _restoring(model: Model, dataset: Dataset) -> OriginalValues:
+    """Return the format that writes the original values of labels.
+
+    Raises:
+        UsageError: The labels of the model's dataset were not renumbered.
+    """
+    originals = model.document.original_values
+    if not originals:
+        raise UsageError(
+            f"The labels of {model.document.dataset} were not renumbered, so that there are no "
+            "values to restore. Leave out --restore-values."
+        )
+    return OriginalValues(dataset.label_format, originals)
+
+
 def _predictor(
     model: Model, registry: Registry, options: PredictionOptions, report: Reporter
 ) -> Resolved:
@@ -225,13 +244,17 @@ def _record(model: Model, registry: Registry, options: PredictionOptions) -> Pre
     predictor = component_record(_predictor(model, registry, options, Silence()))
     before = _previous(model, options)
     parts = [
-        model.document.model_dump(mode="json", exclude={"components": {"predictor"}}),
+        model.document.model_dump(
+            mode="json", exclude={"components": {"predictor"}, "original_values": True}
+        ),
         predictor.identity(),
         list(weights.values()),
         options.postprocess,
         postprocessing_state(model, weights) if options.postprocess else None,
         None if before is None else _record(before[0], registry, before[1]).identity,
     ]
+    if options.restore_values:
+        parts.append(sorted(model.document.original_values.items()))
     return PredictionRecord(
         model=str(model.folder),
         folds=tuple(fold.name for fold in folds),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.weights import InitialWeights
@@ -34,6 +36,8 @@ class ModelDocument(files.Document):
         label_ending: Of the label files that it writes.
         image_format, label_format: Components that read and write these files, where dataset.json
             names them.
+        original_values: {value of a label: the one that it was renumbered from}; empty where none
+            was.
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
@@ -50,6 +54,7 @@ class ModelDocument(files.Document):
     label_ending: str
     image_format: str | None = None
     label_format: str | None = None
+    original_values: dict[int, int] = Field(default_factory=dict)
     mirror_axes: tuple[int, ...]
     configuration: Configuration
     components: dict[str, ComponentRecord]

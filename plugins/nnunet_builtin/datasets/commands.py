@@ -14,6 +14,7 @@ from nnunet_builtin.datasets.conversion import convert as convert_source
 from nnunet_builtin.datasets.conversion import (
     default_destination,
     find_folders,
+    find_renumbered,
     find_source,
     parse_labels,
 )
@@ -24,6 +25,7 @@ from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.splits import ALL, FOLDS
 from nnunet_core.errors import NnunetError, UsageError, counted, natural_order
+from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import fitting_readers, open_dataset
 
@@ -82,7 +84,8 @@ def convert(
         bool,
         typer.Option(
             "--renumber",
-            help="Map label values of --labels that are not consecutive to 0, 1, 2, ...",
+            help="Map label values that are not consecutive to 0, 1, 2, ...; predictions can "
+            "have the original ones again (--restore-values).",
         ),
     ] = False,
     output: Annotated[
@@ -103,7 +106,7 @@ def convert(
     Sources stay as they are.
     """
     registry, report = o.registry_of(context), make_reporter()
-    _check_sources(source, images, labels, bool(channel or label or renumber))
+    _check_sources(source, images, labels, bool(channel or label))
     folder = source.absolute() if source is not None else None
     place = functools.partial(
         default_destination, raw=o.workspace_of(workspace).raw, dataset_id=dataset_id, name=name
@@ -113,13 +116,23 @@ def convert(
             named, destination = parse_labels(label or ()), output or place(None, layout=to)
             found = find_folders(images, labels, registry, channel or (), named, renumber, workers)
         else:
-            found = find_source(folder or Path(), registry)
+            place_of = folder or Path()
+            if renumber:
+                found = find_renumbered(place_of, registry, workers)
+                _warn_of_tests(place_of, report)
+            else:
+                found = find_source(place_of, registry)
             destination = output or place(folder, layout=to)
         report.message(found.describe())
         with report.track("convert", len(found.training) + len(found.test)) as tracker:
             done = functools.partial(tracker.advance, 1)
             made = convert_source(found, destination, to, overwrite, workers, done)
     out().print(f"{made}", soft_wrap=True)
+
+
+def _warn_of_tests(folder: Path, report: Reporter) -> None:
+    if (folder / "imagesTs").is_dir():
+        report.warning(f"{folder / 'imagesTs'} stays as it is: only training cases are renumbered.")
 
 
 def _check_sources(
@@ -133,8 +146,7 @@ def _check_sources(
         )
     if source is not None and described:
         raise UsageError(
-            f"--channel, --label and --renumber go with --images; {source / 'dataset.json'} says "
-            "these things."
+            f"--channel and --label go with --images; {source / 'dataset.json'} says these things."
         )
 
 

@@ -11,18 +11,20 @@ from rich.table import Table
 
 from nnunet_builtin.datasets.naming import list_files
 from nnunet_builtin.datasets.reading import FILE, find_label_ending, read_document, read_labels
+from nnunet_builtin.datasets.reading import original_values as read_original_values
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.data.dataset import CaseFiles, left_out_messages
+from nnunet_core.data.dataset import CaseFiles, DatasetContent, left_out_messages
+from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, counted, listed, natural_order
+from nnunet_core.errors import DatasetError, UsageError, counted, listed, natural_order
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import find_dataset, find_reader
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
-from nnunet_core.stages.formats import find_format
+from nnunet_core.stages.formats import OriginalValues, find_format
 
 
 def evaluate(
@@ -49,6 +51,13 @@ def evaluate(
             "--allow-missing", help="Compare the cases that are in both folders, if others are not."
         ),
     ] = False,
+    original_values: Annotated[
+        bool,
+        typer.Option(
+            "--original-values",
+            help="The files hold the values from before 'dataset convert --renumber'.",
+        ),
+    ] = False,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
     as_json: o.JsonOption = False,
@@ -57,8 +66,11 @@ def evaluate(
     and label.
     """
     registry, report = o.registry_of(context), make_reporter(quiet=as_json)
-    labels, ending, named = _declared(dataset, o.workspace_of(workspace).raw, registry)
-    image_format = find_format(ending, registry, named)
+    declared = _declared(dataset, o.workspace_of(workspace).raw, registry)
+    labels, ending = declared.labels, declared.label_ending or declared.ending
+    image_format = find_format(ending, registry, declared.label_format)
+    if original_values:
+        image_format = _original(image_format, declared, dataset)
     with Workers(o.processes_of(processes)) as workers:
         pairs = match_folders(predictions, references, ending, allow_missing, report)
         summary = evaluate_files(pairs, labels, image_format, workers, report)
@@ -115,20 +127,34 @@ def match_folders(
     return [(predicted[name], true[name]) for name in both]
 
 
-def _declared(dataset: str, raw: Path, registry: Registry) -> tuple[Labels, str, str | None]:
-    """Return labels, their files' ending and the name of their format; of nnU-Net's layouts, images
-    need not be there.
+def _original(image_format: ImageFormat, declared: DatasetContent, dataset: str) -> OriginalValues:
+    if not declared.original_values:
+        raise UsageError(
+            f"The labels of {dataset} were not renumbered; leave out --original-values."
+        )
+    return OriginalValues(image_format, declared.original_values)
+
+
+def _declared(dataset: str, raw: Path, registry: Registry) -> DatasetContent:
+    """Return what is known of a dataset's label files; of nnU-Net's layouts, images need not be
+    there.
     """
     path = Path(dataset)
     if not dataset.endswith(".json"):
         folder = find_dataset(dataset, raw, registry)
         path = folder / FILE
         if not path.is_file():
-            found = find_reader(folder, registry).read(folder, registry)
-            return found.labels, found.label_ending or found.ending, found.label_format
+            return find_reader(folder, registry).read(folder, registry)
     document = read_document(path)
-    ending = find_label_ending(path.parent, document, registry)
-    return read_labels(document, path), ending, document.get("label_format")
+    labels = read_labels(document, path)
+    return DatasetContent(
+        channels=(),
+        labels=labels,
+        training=(),
+        label_ending=find_label_ending(path.parent, document, registry),
+        label_format=document.get("label_format"),
+        original_values=read_original_values(document, labels, path),
+    )
 
 
 def _label_files(folder: Path, ending: str) -> dict[str, Path]:

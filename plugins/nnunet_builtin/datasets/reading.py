@@ -72,15 +72,17 @@ class NnunetReader:
             listed_cases = list_cases(folder / "imagesTr", ending, len(channels), image_format)
             training = _labelled(listed_cases, document, path, ending, label_ending)
         metadata = training_metadata(document, path, [case.name for case in training])
+        labels = read_labels(document, path)
         return DatasetContent(
             channels=channels,
-            labels=read_labels(document, path),
+            labels=labels,
             training=tuple(replace(c, metadata=metadata.get(c.name, {})) for c in training),
             ending=ending,
             label_ending=label_ending,
             image_format=document.get("image_format"),
             label_format=document.get("label_format"),
             document=document,
+            original_values=original_values(document, labels, path),
         )
 
     def cases(self, folder: Path, dataset: Dataset) -> list[CaseFiles]:
@@ -113,6 +115,17 @@ def read_labels(document: Mapping[str, Any], source: object) -> Labels:
     Raises:
         DatasetError: No labels, two of one name, or what `Labels.from_names` refuses.
     """
+    return Labels.from_names(
+        label_names(document, source), document.get("regions_class_order"), source
+    )
+
+
+def label_names(document: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Return {name: value, or values of a region} of `labels` of a dataset.json of either layout.
+
+    Raises:
+        DatasetError: No labels, or two of one name.
+    """
     raw = document.get("labels")
     if not isinstance(raw, Mapping) or not raw:
         raise DatasetError(
@@ -123,7 +136,29 @@ def read_labels(document: Mapping[str, Any], source: object) -> Labels:
         names = {str(name): int(value) for value, name in raw.items()}
     if len(names) != len(raw):
         raise DatasetError(f"{source}: two labels have the same name: {list(raw.values())}.")
-    return Labels.from_names(names, document.get("regions_class_order"), source)
+    return names
+
+
+def original_values(document: Mapping[str, Any], labels: Labels, source: object) -> dict[int, int]:
+    """Return {value: the one that `dataset convert --renumber` found in the files}, from
+    `renumbered` of a dataset.json; empty where nothing was renumbered.
+
+    Raises:
+        DatasetError: It maps other things than values to values, or not to every value of the
+            labels.
+    """
+    raw = document.get("renumbered", {})
+    try:
+        found = {int(new): int(old) for old, new in raw.items()}
+        fits = not found or set(found) == labels.values
+        if not fits or len(found) != len(raw) or not all(0 <= v < 1 << 16 for v in found.values()):
+            raise ValueError
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{source}: 'renumbered' must map original values to all values of 'labels', "
+            f"{{'0': 0, '255': 1}}; got {raw!r}."
+        ) from error
+    return found
 
 
 def channel_names(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:
