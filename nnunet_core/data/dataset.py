@@ -274,11 +274,12 @@ def left_out_messages(cases: Sequence[CaseFiles]) -> list[str]:
 
 def left_out_message(folder: Path, names: Sequence[str], example: CaseFiles) -> str:
     """Return a sentence that names files which no case uses."""
-    belong = "belongs" if len(names) == 1 else "belong"
+    one = len(names) == 1
+    belong, are = ("belongs", "It is") if one else ("belong", "They are")
     return (
         f"{folder} holds {counted(len(names), 'file')} that {belong} to no case: {listed(names)}. "
-        f"Nothing is made of them. Remove them, or complete them to cases, with names like "
-        f"{example.paths[0].name}."
+        f"{are} left out. Remove what is no part of the data, and complete the others to cases "
+        f"with names like {example.paths[0].name}."
     )
 
 
