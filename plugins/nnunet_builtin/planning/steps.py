@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from nnunet_builtin.networks.estimate import BYTES_PER_VALUE
 from nnunet_builtin.planning import normalizations, patches
@@ -48,6 +48,7 @@ class PlanningSteps:
     convs_per_stage: PositiveInt = 2
     target_spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     low_resolution: bool = True
+    low_resolution_coverage: Annotated[float, Field(ge=0.001, le=1)] = 0.25
     shrink: Literal["relative", "mm", "voxels"] = "relative"
     all_conv3: bool = False
     schemes: Mapping[str, str] = field(default_factory=lambda: dict(normalizations.SCHEMES))
@@ -147,7 +148,7 @@ class PlanningSteps:
         """
         if not self.low_resolution:
             return None, "planner.low_resolution is false"
-        return low_resolution(target, full, stage_at)
+        return low_resolution(target, full, stage_at, self.low_resolution_coverage)
 
     def choose_configurations(self, planned: dict[str, Configuration]) -> dict[str, Configuration]:
         """Return the configurations of the plans, in order: those that were planned; a subclass may
