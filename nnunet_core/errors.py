@@ -79,9 +79,11 @@ def natural_order(name: str) -> tuple[list[int | str], str]:
     return [int(part) if odd % 2 else part.lower() for odd, part in enumerate(parts)], name
 
 
-def counted(number: int, noun: str) -> str:
-    """Return "1 case" or "2 cases" for a message."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return "1 case" or "2 cases" for a message; what is not made by an s is given as `several`
+    ("case is", "cases are").
+    """
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -274,11 +274,10 @@ def left_out_messages(cases: Sequence[CaseFiles]) -> list[str]:
 
 def left_out_message(folder: Path, names: Sequence[str], example: CaseFiles) -> str:
     """Return a sentence that names files which no case uses."""
-    one = len(names) == 1
-    belong, are = ("belongs", "It is") if one else ("belong", "They are")
+    files_of_no_case = counted(len(names), "file that belongs", "files that belong")
     return (
-        f"{folder} holds {counted(len(names), 'file')} that {belong} to no case: {listed(names)}. "
-        f"{are} left out. Remove what is no part of the data, and complete the others to cases "
+        f"{folder} holds {files_of_no_case} to no case: {listed(names)}. "
+        "These files are left out. Remove what is no part of the data, and complete the others to cases "
         f"with names like {example.paths[0].name}."
     )
 

@@ -15,7 +15,7 @@ from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry
-from nnunet_core.errors import NnunetError, PluginError, StorageError, UsageError
+from nnunet_core.errors import NnunetError, PluginError, StorageError, UsageError, counted
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
@@ -181,7 +181,9 @@ def predict_folder(
                 failures.append(f"{case.name}: {error}")
             tracker.advance(1, case.name)
     if failures:
-        raise NnunetError(f"{len(failures)} of {len(cases)} cases failed:\n" + "\n".join(failures))
+        raise NnunetError(
+            f"{len(failures)} of {counted(len(cases), 'case')} failed:\n" + "\n".join(failures)
+        )
     return list(outputs.values())
 
 

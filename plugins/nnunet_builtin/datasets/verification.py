@@ -243,9 +243,8 @@ def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[s
     empty = [case.name for case in cases if not set(dataset.labels.foreground) & set(case.voxels)]
     if empty:
         folder = dataset.folder / "labelsTr"
-        have = "has" if len(empty) == 1 else "have"
         yield (
-            f"{counted(len(empty), 'case')} {have} no foreground in {folder}: {listed(empty)}. Is "
+            f"{counted(len(empty), 'case has', 'cases have')} no foreground in {folder}: {listed(empty)}. Is "
             "this meant?"
         )
 
@@ -269,7 +268,7 @@ def _doubtful_images(
     ]
     if other:
         yield (
-            f"{counted(len(other), 'case')} oriented otherwise than the usual {usual[0][0]}: "
+            f"{counted(len(other), 'case is', 'cases are')} oriented otherwise than the usual {usual[0][0]}: "
             f"{listed(other)}. Networks see voxels, not patients: reorient them, unless the "
             "orientation is meant to vary."
         )

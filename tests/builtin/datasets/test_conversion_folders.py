@@ -273,7 +273,7 @@ def test_volumes_need_channel_names(tmp_path: Path) -> None:
         (
             ["a.nrrd", "b.mha"],
             ["a.nrrd", "b.nrrd"],
-            r"several formats: 1 files ending in \.mha, 1 .*\.nrrd",
+            r"several formats: 1 file ending in \.mha, 1 .*\.nrrd",
         ),
     ],
 )

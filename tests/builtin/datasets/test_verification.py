@@ -281,7 +281,7 @@ WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
             _write(f / f"imagesTs/d_000{c}.nii.gz", _image(30 + c), _other(direction=FLIPPED))
             for c in (0, 1)
         ],
-        r"1 case oriented otherwise than the usual LPS: d \(RAS\)",
+        r"1 case is oriented otherwise than the usual LPS: d \(RAS\)",
     ),
     "same image twice": (
         lambda f: [_write(f / f"imagesTs/e_000{c}.nii.gz", _image(10 + c)) for c in (0, 1)],
