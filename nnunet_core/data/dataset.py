@@ -277,8 +277,8 @@ def left_out_message(folder: Path, names: Sequence[str], example: CaseFiles) -> 
     files_of_no_case = counted(len(names), "file that belongs", "files that belong")
     return (
         f"{folder} holds {files_of_no_case} to no case: {listed(names)}. "
-        "These files are left out. Remove what is no part of the data, and complete the others to cases "
-        f"with names like {example.paths[0].name}."
+        "These files are left out. Remove what is no part of the data, and complete the others to "
+        f"cases with names like {example.paths[0].name}."
     )
 
 

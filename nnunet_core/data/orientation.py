@@ -29,7 +29,7 @@ def turned_like(image: Image, like: Geometry) -> Image:
     axes = np.abs(signs).argmax(axis=1)
     flipped = signs.sum(axis=1) < 0
     array = image.array.transpose(0, *(1 + 2 - axes[::-1]))
-    array = np.flip(array, [3 - axis for axis in range(3) if flipped[axis]])
+    array = np.flip(array, tuple(3 - axis for axis in range(3) if flipped[axis]))
     return Image(array, _turned(image.geometry, axes, flipped))
 
 

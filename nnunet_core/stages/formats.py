@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,23 +47,18 @@ def known_endings(registry: Registry) -> set[str]:
     return {str(e) for f in formats for e in f.component.settings.get("endings", ())}
 
 
-@dataclass(frozen=True)
 class OriginalValues:
     """A format of label files that hold the values from before `dataset convert --renumber`; in
     memory they are those of the dataset.
 
-    Attributes:
+    Args:
         image_format: Reads and writes the files.
         originals: {value of the dataset: value in the files}, every value of a label map.
     """
 
-    image_format: ImageFormat
-    originals: Mapping[int, int]
-
-    @property
-    def endings(self) -> tuple[str, ...]:
-        """Of the files."""
-        return self.image_format.endings
+    def __init__(self, image_format: ImageFormat, originals: Mapping[int, int]) -> None:
+        self.image_format, self.originals = image_format, originals
+        self.endings = image_format.endings
 
     def header(self, path: Path) -> Header:
         """Read size and spacing. Raises ImageError."""

@@ -120,12 +120,14 @@ def _dependants(trained: list[Path]) -> str:
         return "No trained fold depends on it."
     names = ", ".join(str(folder) for folder in trained[:_SHOWN])
     more = ", ..." if len(trained) > _SHOWN else ""
-    return f"{counted(len(trained), 'trained fold depends', 'trained folds depend')} on it: {names}{more}."
+    depend = counted(len(trained), "trained fold depends", "trained folds depend")
+    return f"{depend} on it: {names}{more}."
 
 
 def _print(shown: Splits, data: Dataset, state: str) -> None:
+    folds, count = counted(len(shown.folds), "fold"), counted(len(data.names), "case")
     table = Table(
-        title=f"{data.name}: {counted(len(shown.folds), 'fold')} of {counted(len(data.names), 'case')}",
+        title=f"{data.name}: {folds} of {count}",
         title_justify="left",
     )
     for column in ("fold", "train", "validate", "validation cases"):

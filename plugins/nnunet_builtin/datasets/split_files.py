@@ -75,8 +75,8 @@ def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
         groups[case] = group
     if missing := sorted(known - set(groups)):
         raise UsageError(
-            f"{path} names no patient for {counted(len(missing), 'case')}: {listed(missing)}. Every case "
-            "needs one; the first line is the header."
+            f"{path} names no patient for {counted(len(missing), 'case')}: {listed(missing)}. "
+            "Every case needs one; the first line is the header."
         )
     return groups
 

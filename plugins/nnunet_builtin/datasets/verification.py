@@ -244,8 +244,8 @@ def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[s
     if empty:
         folder = dataset.folder / "labelsTr"
         yield (
-            f"{counted(len(empty), 'case has', 'cases have')} no foreground in {folder}: {listed(empty)}. Is "
-            "this meant?"
+            f"{counted(len(empty), 'case has', 'cases have')} no foreground in {folder}: "
+            f"{listed(empty)}. Is this meant?"
         )
 
 
@@ -268,8 +268,8 @@ def _doubtful_images(
     ]
     if other:
         yield (
-            f"{counted(len(other), 'case is', 'cases are')} oriented otherwise than the usual {usual[0][0]}: "
-            f"{listed(other)}. Networks see voxels, not patients: reorient them, unless the "
+            f"{counted(len(other), 'case is', 'cases are')} oriented otherwise than the usual "
+            f"{usual[0][0]}: {listed(other)}. Networks see voxels, not patients: reorient them, unless the "
             "orientation is meant to vary."
         )
     groups = collections.defaultdict(list)
