@@ -269,8 +269,8 @@ def _doubtful_images(
     if other:
         yield (
             f"{counted(len(other), 'case is', 'cases are')} oriented otherwise than the usual "
-            f"{usual[0][0]}: {listed(other)}. Networks see voxels, not patients: reorient them, unless the "
-            "orientation is meant to vary."
+            f"{usual[0][0]}: {listed(other)}. Networks see voxels, not patients: reorient them, "
+            "unless the orientation is meant to vary."
         )
     groups = collections.defaultdict(list)
     for case in everything:

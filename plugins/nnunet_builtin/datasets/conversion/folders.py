@@ -20,8 +20,8 @@ from nnunet_core.registry.settings import build
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.formats import find_format
 
-_COLOURS = ("R", "G", "B")
-_PICTURE_CHANNELS = {1: ("grey",), 2: ("grey",), 3: _COLOURS, 4: _COLOURS}  # 2, 4: with alpha
+_PICTURE_CHANNELS = {1: ("grey",), 3: ("R", "G", "B")}
+_WITH_ALPHA = {count + 1: count for count in _PICTURE_CHANNELS}
 PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
 
 
@@ -151,10 +151,17 @@ def _channel_names(
     count = sum(image_format.header(path).channels for path in case.images)
     if not given and ending.lower() in PICTURES and count in _PICTURE_CHANNELS:
         return _PICTURE_CHANNELS[count]
+    alpha = _WITH_ALPHA.get(count) if ending in PICTURES else None
+    if alpha is not None and alpha == len(given):
+        return tuple(given)  # the transparency is left out when the pictures are read
     if len(given) != count:
+        hint = (
+            f" If the last one is alpha (transparency), name the other {alpha}: constant alpha is "
+            "left out."
+        )
         raise UsageError(
             f"{case.images[0]} has {count} channels, --channel names {len(given)}. Give one "
             "--channel NAME per channel: CT for computed tomography in Hounsfield units, noNorm "
-            "for no normalisation, any other name otherwise."
+            f"for no normalisation, any other name otherwise.{hint if alpha else ''}"
         )
     return tuple(given)
