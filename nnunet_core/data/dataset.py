@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,19 @@ import numpy as np
 
 from nnunet_core.data.cases import Case
 from nnunet_core.data.images import (
-    SLICE_SPACING_2D,
     Image,
     ImageFormat,
     check_finite,
     stack_channels,
 )
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, ImageError, counted, listed, natural_order
+from nnunet_core.data.transparency import without_alpha
+from nnunet_core.errors import DatasetError, ImageError, counted
 from nnunet_core.runtime import files
 
 # of an image while it is loaded or resampled: as it was, as it will be, and between
 _BYTES_PER_VALUE = 12
 _BYTES_PER_VOXEL = 8  # of label and masks
-_NO_IMAGES = (".json", ".npz", "thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -220,69 +219,3 @@ class Dataset:
             return self.digests.of(paths)
         except OSError as error:
             raise ImageError(f"A file of {self.name} cannot be read: {error}") from error
-
-
-def without_alpha(image: Image, channels: int, path: Path) -> Image:
-    """Return a picture of grey or colours without the transparency that programs add, where it says
-    nothing; other images as they are.
-
-    Args:
-        image: Array (C, Z, Y, X).
-        channels: Number of channels that are declared.
-        path: For messages.
-
-    Raises:
-        ImageError: The transparency differs from pixel to pixel.
-    """
-    planar = image.geometry.spacing[0] == SLICE_SPACING_2D
-    if not planar or channels not in (1, 3) or len(image.array) != channels + 1:
-        return image
-    alpha = image.array[-1]
-    if alpha.min() != alpha.max():
-        raise ImageError(
-            f"The picture {path} has an alpha channel (transparency), from {alpha.min():g} to "
-            f"{alpha.max():g}, beside the {counted(channels, 'channel')} that are declared. Save "
-            "it without transparency, or declare alpha as a channel of its own."
-        )
-    return replace(image, array=image.array[:-1])
-
-
-def left_out(cases: Iterable[CaseFiles]) -> dict[Path, list[str]]:
-    """Return {folder: names of files that no case uses}, of the folders that hold files of cases.
-
-    Files of the operating system, JSON files, and hidden files that are no images are none of them.
-    """
-    used: dict[Path, set[str]] = {}
-    for case in cases:
-        for path in case.paths:
-            used.setdefault(path.parent, set()).add(path.name)
-    found = {}
-    for folder, names in used.items():
-        endings = tuple({"".join(Path(name).suffixes[-1:]).lower() for name in names})
-        with os.scandir(folder) as entries:
-            others = [e.name for e in entries if e.name not in names and e.is_file()]
-        if extra := [name for name in others if _looks_meant(name, endings)]:
-            found[folder] = sorted(extra, key=natural_order)
-    return found
-
-
-def left_out_messages(cases: Sequence[CaseFiles]) -> list[str]:
-    """Return a sentence per folder for `left_out`."""
-    found = left_out(cases).items()
-    return [left_out_message(folder, names, cases[0]) for folder, names in found]
-
-
-def left_out_message(folder: Path, names: Sequence[str], example: CaseFiles) -> str:
-    """Return a sentence that names files which no case uses."""
-    files_of_no_case = counted(len(names), "file that belongs", "files that belong")
-    return (
-        f"{folder} holds {files_of_no_case} to no case: {listed(names)}. "
-        "These files are left out. Remove what is no part of the data, and complete the others to "
-        f"cases with names like {example.paths[0].name}."
-    )
-
-
-def _looks_meant(name: str, endings: tuple[str, ...]) -> bool:
-    if name.startswith("."):
-        return not name.startswith("._") and name.lower().endswith(endings)
-    return not name.lower().endswith(_NO_IMAGES)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetReader
-from nnunet_core.data.dataset import CaseFiles, Dataset, left_out_messages
+from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import SLICE_SPACING_2D
+from nnunet_core.data.unused import left_out_messages
 from nnunet_core.errors import DatasetError, UsageError, counted, natural_order, nearest
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.runtime import files

@@ -14,9 +14,10 @@ from nnunet_builtin.datasets.reading import FILE, find_label_ending, read_docume
 from nnunet_builtin.datasets.reading import original_values as read_original_values
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.data.dataset import CaseFiles, DatasetContent, left_out_messages
+from nnunet_core.data.dataset import CaseFiles, DatasetContent
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
+from nnunet_core.data.unused import left_out_messages
 from nnunet_core.errors import DatasetError, UsageError, counted, listed, natural_order
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files

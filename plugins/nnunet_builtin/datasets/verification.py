@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nnunet_builtin.datasets.naming import entry_names, list_files
 from nnunet_builtin.datasets.reading import NnunetReader
-from nnunet_core.data.dataset import left_out, left_out_message
+from nnunet_core.data.unused import left_out, left_out_message
 from nnunet_core.errors import DatasetError, counted, listed, natural_order
 from nnunet_core.runtime.files import Document
 from nnunet_core.runtime.reporting import Reporter, Silence

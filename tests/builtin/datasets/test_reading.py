@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_core.data.dataset import left_out
+from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import Geometry
+from nnunet_core.data.unused import left_out
 from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.stages.dataset import find_cases, open_dataset, remarks
@@ -152,6 +153,14 @@ def test_files_of_the_operating_system_and_records_are_not_named(folder, registr
     for name in ("._case_1_0000.nii.gz", ".DS_Store", "Thumbs.db", "desktop.ini", "x.json"):
         _touch(folder / "imagesTr" / name)
     assert left_out(_open(folder, registry).training) == {}
+
+
+def test_voxels_beside_a_header_file_belong_to_its_case(folder):
+    images = folder / "imagesTr"
+    _touch(*(images / f"a_0000.{ending}" for ending in ("mhd", "zraw", "raw.gz")), images / "b.raw")
+    found = left_out([CaseFiles("a", (images / "a_0000.mhd",))])[images]
+    assert "b.raw" in found
+    assert not any(name.startswith("a_") for name in found)
 
 
 def test_cases_to_predict_come_in_natural_order(folder, registry):

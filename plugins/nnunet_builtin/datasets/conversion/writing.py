@@ -15,8 +15,9 @@ import SimpleITK as sitk
 
 from nnunet_builtin.datasets.conversion.folders import PICTURES
 from nnunet_builtin.datasets.conversion.source import FileLabels, Source
-from nnunet_core.data.dataset import CaseFiles, without_alpha
+from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image, ImageFormat
+from nnunet_core.data.transparency import without_alpha
 from nnunet_core.errors import DatasetError, ImageError, UsageError
 from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
