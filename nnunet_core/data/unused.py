@@ -19,16 +19,17 @@ def left_out(cases: Iterable[CaseFiles]) -> dict[Path, list[str]]:
     Files of the operating system, JSON files, hidden files that are no images, and the voxels that
     a header file stands for are none of them.
     """
-    used: dict[Path, set[str]] = {}
+    used: dict[str, set[str]] = {}
     for case in cases:
         for path in case.paths:
-            used.setdefault(path.parent, set()).add(path.name)
-    found = {folder: _unused(folder, names) for folder, names in used.items()}
+            folder, name = os.path.split(path)
+            used.setdefault(folder or ".", set()).add(name)
+    found = {Path(folder): _unused(Path(folder), names) for folder, names in used.items()}
     return {folder: names for folder, names in found.items() if names}
 
 
 def _unused(folder: Path, names: set[str]) -> list[str]:
-    endings = tuple({Path(name).suffix.lower() for name in names})
+    endings = tuple({name[name.rfind(".") :].lower() for name in names})
     headers = {name.rpartition(".")[0] for name in names if name.lower().endswith(_HEADERS)}
     with os.scandir(folder) as entries:
         others = [e.name for e in entries if e.name not in names and e.is_file()]

@@ -100,13 +100,13 @@ def check_entries(entries: Iterable[Entry], cases: Iterable[CaseFiles], path: Pa
     images = _place(path.parent, "imagesTr")
     for entry in entries:
         case = by_name[_case_name(entry, by_name)]
-        used = {os.path.normpath(file) for file in case.images}
+        used = {_normal(str(file)) for file in case.images}
         named = {_place(path.parent, file) for file in entry.images}
         # v1 names all channels at once, imagesTr/CASE.nii.gz
         if len(named) == 1 and next(iter(named)).rpartition("/")[0] == images:
             named = used
         if entry.label is not None:
-            used = {*used, os.path.normpath(str(case.label))}
+            used = {*used, _normal(str(case.label))}
             named = {*named, _place(path.parent, entry.label)}
         if named != used:
             raise DatasetError(
@@ -125,4 +125,9 @@ def _case_name(entry: Entry, known: Mapping[str, CaseFiles]) -> str:
 
 
 def _place(folder: Path, path: str) -> str:
-    return os.path.normpath(path if path.startswith("/") else f"{folder}/{path}")
+    return _normal(path if path.startswith("/") else f"{folder}/{path.removeprefix('./')}")
+
+
+def _normal(path: str) -> str:
+    # most paths are normal already, and a dataset has many
+    return os.path.normpath(path) if "/." in path or "//" in path else path

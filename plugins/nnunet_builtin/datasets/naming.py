@@ -4,6 +4,7 @@ them does it here.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -49,13 +50,16 @@ def list_files(folder: Path, ending: str) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.lower().endswith(ending.lower()):
+    lower = ending.lower()
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)  # texts: paths take long to sort
+    for name in names:
+        if name.startswith(".") or not name.lower().endswith(lower):
             continue
-        other = found.setdefault(without_ending(path.name, ending), path)
+        other = found.setdefault(without_ending(name, ending), path := folder / name)
         if other is not path:
             raise DatasetError(
-                f"{folder} holds {other.name} and {path.name}, two files of one name. Remove one."
+                f"{folder} holds {other.name} and {name}, two files of one name. Remove one."
             )
     return found
 
