@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +11,10 @@ import typer
 
 from nnunet_cli.groups import Group
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.errors import SettingsError, UsageError, nearest
+from nnunet_core.errors import SettingsError, StorageError, UsageError, nearest
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime import files
 from nnunet_core.runtime.memory import GB
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers, usable_cores
@@ -224,6 +224,6 @@ def workers_of(processes: int | None, memory_gb: float | None, report: Reporter)
 
 def _json_or_text(value: str) -> Any:
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        return files.parse_json(value, "--set")
+    except StorageError:
         return value

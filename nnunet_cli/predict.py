@@ -11,7 +11,7 @@ import typer
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.errors import UsageError, nearest
+from nnunet_core.errors import UsageError, counted, nearest
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.store.models import FILE, Model
 
@@ -69,6 +69,13 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option(help="Also write CASE.npz with class probabilities.")
     ] = False,
+    restore_values: Annotated[
+        bool,
+        typer.Option(
+            "--restore-values",
+            help="Write label values as they were before 'dataset convert --renumber'.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace predictions of another model in the output folder.")
     ] = False,
@@ -94,12 +101,13 @@ def predict(
         settings=_predictor_settings(settings or [], mirroring=mirroring, step_size=step_size),
         postprocess=postprocessing,
         save_probabilities=save_probabilities,
+        restore_values=restore_values,
         overwrite=overwrite,
         runtime=Runtime(device, precision, 0, threads),
     )
     found = replace(_find(model, workspace), trusted=trust)
     paths = predict_folder(found, images, output, o.registry_of(context), options, make_reporter())
-    out().print(f"{len(paths)} cases in {output}", soft_wrap=True)
+    out().print(f"{counted(len(paths), 'case')} in {output}", soft_wrap=True)
 
 
 def _find(reference: str, workspace: Path | None) -> Model:

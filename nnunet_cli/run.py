@@ -16,6 +16,7 @@ from nnunet_cli.groups import grouped
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetMaker
+from nnunet_core.errors import counted
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.experiment import VALIDATION
@@ -178,8 +179,9 @@ def _print(result: RunResult) -> None:
             )
     console.print(f"plans        {result.plans_path}", soft_wrap=True)
     if result.predictions:
+        count = counted(len(result.predictions), "case")
         console.print(
-            f"predictions  {result.predictions[0].parent} ({len(result.predictions)} cases)",
+            f"predictions  {result.predictions[0].parent} ({count})",
             soft_wrap=True,
         )
 

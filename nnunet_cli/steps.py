@@ -13,6 +13,7 @@ from nnunet_cli.groups import grouped
 from nnunet_cli.launch import launch
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.plans import Configuration, Plans
+from nnunet_core.errors import counted
 from nnunet_core.runtime.processes import distributed_rank
 from nnunet_core.stages.run import Request, opened
 from nnunet_core.stages.select import dice_by_name
@@ -73,7 +74,9 @@ def preprocess(
     with opened(request, registry, space, make_reporter()) as steps:
         for name in steps.configurations():
             store = steps.prepared(name, device, verify)
-            out().print(f"{name}: {len(store.names())} cases in {store.folder}", soft_wrap=True)
+            out().print(
+                f"{name}: {counted(len(store.names()), 'case')} in {store.folder}", soft_wrap=True
+            )
 
 
 @grouped

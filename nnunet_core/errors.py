@@ -5,6 +5,7 @@ next.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 _SHOWN = 10
@@ -65,9 +66,24 @@ class StoppedError(NnunetError):
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first ten names for a message, and how many more there are."""
+    """Return the first ten names for a message, and how many more there are; a name that would
+    break the line is quoted.
+    """
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(n if n.isprintable() else repr(n) for n in names[:_SHOWN]) + more
+
+
+def natural_order(name: str) -> tuple[list[int | str], str]:
+    """Return the key that sorts names as people do: case_2 before case_10."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if odd % 2 else part.lower() for odd, part in enumerate(parts)], name
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return "1 case" or "2 cases" for a message; what is not made by an s is given as `several`
+    ("case is", "cases are").
+    """
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

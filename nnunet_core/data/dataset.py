@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +13,15 @@ from typing import Any
 import numpy as np
 
 from nnunet_core.data.cases import Case
-from nnunet_core.data.images import Image, ImageFormat, check_finite, stack_channels
+from nnunet_core.data.images import (
+    Image,
+    ImageFormat,
+    check_finite,
+    stack_channels,
+)
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, ImageError
+from nnunet_core.data.transparency import without_alpha
+from nnunet_core.errors import DatasetError, ImageError, counted
 from nnunet_core.runtime import files
 
 # of an image while it is loaded or resampled: as it was, as it will be, and between
@@ -51,13 +58,14 @@ class DatasetContent:
     Attributes:
         channels: Channel names, by channel index.
         labels: What label values mean.
-        training: Training cases, each with a label; their files lie below the folder.
+        training: Training cases, each with a label.
         ending: Of image files, with the leading dot.
         label_ending: Of label files and predictions; empty is that of the images.
         image_format, label_format: References of components, where the folder names them; None goes
             by the ending.
         document: What else the folder says, JSON values: the parsed dataset.json. Part of the
             dataset's identity.
+        original_values: {value: the one that it was renumbered from}; empty where none was.
     """
 
     channels: tuple[str, ...]
@@ -68,6 +76,7 @@ class DatasetContent:
     image_format: str | None = None
     label_format: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
+    original_values: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Dataset:
         document: What identifies it beside its files, see `DatasetContent`.
         digests: Content digests of its files.
         format_names: References of image format and label format, where the dataset names them.
+        original_values: {value: the one that it was renumbered from}; empty where none was.
     """
 
     folder: Path
@@ -101,6 +111,7 @@ class Dataset:
     document: Mapping[str, Any]
     digests: files.Digests = field(default_factory=files.Digests, compare=False)
     format_names: tuple[str | None, str | None] = (None, None)
+    original_values: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,10 +131,11 @@ class Dataset:
             DatasetError: The label holds values that dataset.json does not declare.
         """
         image = stack_channels([self.image_format.read(path) for path in case.images], case.images)
+        image = without_alpha(image, len(self.channels), case.images[0])
         if image.array.shape[0] != len(self.channels):
             raise ImageError(
-                f"Case {case.name} has {image.array.shape[0]} channels, dataset.json declares "
-                f"{len(self.channels)}: {', '.join(self.channels)}."
+                f"Case {case.name} has {counted(len(image.array), 'channel')}, dataset.json "
+                f"declares {len(self.channels)}: {', '.join(self.channels)}."
             )
         check_finite(image.array, case.images[0])
         label = None if case.label is None else self.load_label(case.label, image, case.images[0])
@@ -191,7 +203,8 @@ class Dataset:
         file.
         """
         paths = [path for case in self.training for path in case.paths]
-        names = [str(path.relative_to(self.folder)) for path in paths]
+        # files may lie elsewhere where dataset.json names them
+        names = [str(path).removeprefix(f"{self.folder}{os.sep}") for path in paths]
         contents = dict(zip(names, self.file_digests(paths), strict=True))
         return files.digest({"document": self.document, "files": contents})
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from nnunet_core.data.metadata import first_problem
 from nnunet_core.errors import DatasetError
 
 
@@ -33,6 +35,13 @@ class Labels(BaseModel):
     region_order: tuple[int, ...] = ()
     ignore: int | None = None
 
+    @model_validator(mode="after")
+    def _check_possible(self) -> Labels:
+        """Refuse tables that no label map can follow, from whatever file they come."""
+        _refuse_equal("have the values", {i: (v,) for i, v in enumerate(self.foreground)})
+        _check_regions(self)
+        return self
+
     @property
     def outputs(self) -> int:
         """Number of network output channels: classes with background, or regions."""
@@ -57,12 +66,24 @@ class Labels(BaseModel):
             source: Where they are declared, for messages.
 
         Raises:
-            DatasetError: No background 0, values that are not consecutive, or unknown forms.
+            DatasetError: No background 0, values that are not consecutive, two names for one value,
+                a region that is written with a value that it does not hold, or unknown forms.
         """
+        try:
+            return cls._from_names(names, order, source)
+        except ValidationError as error:
+            problem = first_problem(error).removeprefix("Value error, ")
+            raise DatasetError(f"{source}: {problem}") from error
+        except ValueError as error:
+            raise DatasetError(f"{source}: {error}") from error
+
+    @classmethod
+    def _from_names(cls, names: Mapping[str, Any], order: object, source: object) -> Labels:
         pairs = {name: _values(value, source) for name, value in names.items() if name != "ignore"}
         ignore = _value(names["ignore"], source) if "ignore" in names else None
         present = sorted({value for values in pairs.values() for value in values})
         _check_consecutive(present, ignore, source)
+        _refuse_equal("have the values", pairs)
         foreground = {name: values for name, values in pairs.items() if values != (0,)}
         if not any(isinstance(value, list | tuple) for value in names.values()):
             return cls(
@@ -86,6 +107,41 @@ class Labels(BaseModel):
         )
 
 
+def _refuse_equal(what: str, named: Mapping[Any, tuple[int, ...]]) -> None:
+    """Raise ValueError where two names stand for the same values."""
+    first: dict[tuple[int, ...], Any] = {}
+    for name, values in named.items():
+        key = tuple(sorted(values))
+        if first.setdefault(key, name) != name:
+            raise ValueError(
+                f"the labels '{first[key]}' and '{name}' both {what} {list(key)}; no two may be "
+                "equal. Correct one of them, or remove it."
+            )
+
+
+def _check_regions(labels: Labels) -> None:
+    """Raise ValueError unless every region is written with a value of its own that it holds."""
+    regions = dict(zip(labels.region_names, labels.regions, strict=True))
+    _refuse_equal("have the values", regions)
+    order = dict(zip(regions, labels.region_order, strict=True))
+    for name, value in order.items():
+        if value not in regions[name]:
+            raise ValueError(
+                f"'regions_class_order' writes the region '{name}' as {value}, which is not among "
+                f"its values {list(regions[name])}; it must be one of them."
+            )
+    for earlier, later in itertools.combinations(regions, 2):
+        if set(regions[earlier]) < set(regions[later]):
+            raise ValueError(
+                f"the region '{later}' is written after '{earlier}' and covers it, so that no "
+                f"{order[earlier]} would be left. List '{later}' before '{earlier}'."
+            )
+    _refuse_equal(
+        "are written by 'regions_class_order' as",
+        {name: (value,) for name, value in order.items()},
+    )
+
+
 def _check_consecutive(present: list[int], ignore: int | None, source: object) -> None:
     if present == list(range(len(present))) and ignore in (None, len(present)):
         return
@@ -98,6 +154,8 @@ def _check_consecutive(present: list[int], ignore: int | None, source: object) -
 
 
 def _value(value: Any, source: object) -> int:
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise DatasetError(f"{source}: label value {value!r} is not a non-negative integer.")
     return value
@@ -105,6 +163,8 @@ def _value(value: Any, source: object) -> int:
 
 def _values(value: Any, source: object) -> tuple[int, ...]:
     several = value if isinstance(value, list | tuple) else (value,)
+    if not several:
+        raise DatasetError(f"{source}: a region has no value; it needs at least one.")
     return tuple(_value(each, source) for each in several)
 
 

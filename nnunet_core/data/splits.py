@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from nnunet_core.errors import StorageError, UsageError, listed
+from nnunet_core.errors import StorageError, UsageError, counted, listed
 from nnunet_core.runtime import locks
 from nnunet_core.runtime.files import Document
 from nnunet_core.runtime.reporting import Reporter, Silence
@@ -134,7 +134,8 @@ def load_splits(
     stored = _stored(names, path, report or Silence())
     if report is not None and (unused := stored.unused(names)):
         report.warning(
-            f"{len(unused)} cases of the dataset are in no fold of {path}, and take no part: "
+            f"{counted(len(unused), 'case of the dataset is', 'cases of the dataset are')} in no "
+            f"fold of {path}: "
             f"{listed(unused)}. 'nnunet splits' shows the folds and makes new ones."
         )
     known = {str(number): split for number, split in enumerate(stored.folds)}

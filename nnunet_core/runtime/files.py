@@ -37,13 +37,15 @@ class Document(BaseModel):
         """Read and validate a file.
 
         Raises:
-            StorageError: Missing file, invalid JSON, or fields that are unknown, missing or of the
-                wrong type.
+            StorageError: Missing file, invalid JSON, or fields that are unknown, missing, given
+                twice or of the wrong type.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            content = path.read_bytes()
+        except OSError as error:
             raise StorageError(f"{path} cannot be read: {error}") from error
+        text = _decode(content, path)
+        parse_json(text, path)  # pydantic takes the last of two equal keys without a word
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -168,11 +170,47 @@ def read_json(path: Path) -> Any:
             column.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise StorageError(f"{path} does not exist.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except OSError as error:
         raise StorageError(f"{path} is not readable JSON: {error}") from error
+
+
+def parse_json(content: bytes | str, source: object) -> Any:
+    """Parse JSON: UTF-8, or UTF-16 and UTF-32 with or without their mark at the start.
+
+    Args:
+        content: The text.
+        source: Where it is from, for messages.
+
+    Raises:
+        StorageError: Invalid JSON, with line and column; another encoding; or an object that has a
+            key twice.
+    """
+    text = _decode(content, source) if isinstance(content, bytes) else content
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{source} is not readable JSON: {error}") from error
+
+
+def _decode(content: bytes, source: object) -> str:
+    try:
+        return content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError as error:
+        raise StorageError(
+            f"{source} is not readable JSON: {error}. Save it in the encoding UTF-8."
+        ) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key '{twice}' is given twice in one object; remove one of them.")
+    return found
 
 
 def digest(content: Any) -> str:

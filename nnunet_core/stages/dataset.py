@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetReader
 from nnunet_core.data.dataset import CaseFiles, Dataset
-from nnunet_core.errors import DatasetError, UsageError, nearest
+from nnunet_core.data.images import SLICE_SPACING_2D
+from nnunet_core.data.unused import left_out_messages
+from nnunet_core.errors import DatasetError, UsageError, counted, natural_order, nearest
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.runtime import files
 from nnunet_core.stages.formats import find_format
@@ -55,6 +58,7 @@ def open_dataset(
         document=found.document or described,
         digests=files.Digests(stored),
         format_names=(found.image_format, found.label_format),
+        original_values=found.original_values,
     )
 
 
@@ -88,8 +92,8 @@ def _matches(folder_name: str, reference: str) -> bool:
 
 
 def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
-    """List the cases of a folder of images, complete with every channel of a dataset, sorted by
-    name.
+    """List the cases of a folder of images, complete with every channel of a dataset, in the
+    natural order of their names.
 
     Raises:
         DatasetError: No folder, no reader that fits it, no case in it, or missing channels (all of
@@ -97,8 +101,50 @@ def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[Case
     """
     if not folder.is_dir():
         raise DatasetError(f"The image folder {folder} does not exist.")
+    if not fitting_readers(folder, registry):
+        _raise_unfit(folder, dataset, registry)
     found = find_reader(folder, registry).cases(folder, dataset)
-    return tuple(sorted(found, key=lambda case: case.name))
+    return tuple(sorted(found, key=lambda case: natural_order(case.name)))
+
+
+def remarks(dataset: Dataset, cases: Sequence[CaseFiles]) -> list[str]:
+    """Return what the user should know of files that are not used as they are: those of no case,
+    and the transparency of pictures.
+    """
+    alpha = alpha_message(dataset, cases)
+    return [*left_out_messages(cases), *([alpha] if alpha else [])]
+
+
+def alpha_message(dataset: Dataset, cases: Sequence[CaseFiles]) -> str:
+    """Return what is done with the transparency of pictures; empty where the first has none."""
+    channels = len(dataset.channels)
+    if channels not in (1, 3) or not cases or len(cases[0].images) != 1:
+        return ""
+    try:
+        header = dataset.image_format.header(cases[0].images[0])
+    except DatasetError:  # loading the case will say why
+        return ""
+    if header.channels != channels + 1 or header.spacing[0] != SLICE_SPACING_2D:
+        return ""
+    return (
+        f"{cases[0].images[0]} has an alpha channel (transparency) beside the "
+        f"{counted(channels, 'channel')} that are declared; it is left out where it is constant, "
+        "and an error where it is not."
+    )
+
+
+def _raise_unfit(folder: Path, dataset: Dataset, registry: Registry) -> None:
+    """Raise what is wrong with a folder of images that no reader fits, and what ours miss in it."""
+    try:
+        find_reader(folder, registry)
+    except DatasetError as error:
+        missed = []
+        for own in (r for r in registry.components("dataset_reader") if r.is_own):
+            try:
+                built(own).cases(folder, dataset)
+            except DatasetError as problem:
+                missed.append(str(problem))
+        raise DatasetError(" ".join([str(error), *missed])) from error
 
 
 def find_reader(folder: Path, registry: Registry) -> DatasetReader:

@@ -14,11 +14,15 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_core.errors import ImageError
+from nnunet_core.data.images import Image
+from nnunet_core.data.orientation import turned_like
+from nnunet_core.errors import DatasetError, ImageError, counted, listed
+from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 
 if TYPE_CHECKING:
@@ -54,8 +58,7 @@ def evaluate_case(
     Raises:
         ImageError: The maps differ in shape or do not hold integers.
     """
-    joint = joint_counts(prediction, reference, labels)
-    return {key: _metrics(joint, values) for key, values in targets(labels).items()}
+    return _scores(joint_counts(prediction, reference, labels), labels)
 
 
 def joint_counts(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> np.ndarray:
@@ -144,46 +147,116 @@ def evaluate_files(
     labels: Labels,
     image_format: ImageFormat,
     workers: Workers | None = None,
+    report: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Compare (prediction, reference) label files; return the summary.json document. Raises
-    ImageError.
+    """Compare (prediction, reference) label files; return the summary.json document.
+
+    A prediction whose axes run otherwise than its reference's is turned to them. Values of
+    predictions that no label has are a warning: they belong to no target.
+
+    Raises:
+        ImageError: A file cannot be read or holds no label map, or the two lie on different grids.
+        DatasetError: A reference holds values that `labels` does not declare.
     """
     evaluate = functools.partial(_evaluate_files, labels=labels, image_format=image_format)
-    results = (workers or Workers()).each(evaluate, pairs, name=lambda pair: pair[0].name)
-    return summarise(list(results))
+    pool, report = workers or Workers(), report or Silence()
+    compared = list(pool.each(evaluate, pairs, name=lambda pair: pair[0].name))
+    if strange := [f"{c.result['test']} {c.undeclared}" for c in compared if c.undeclared]:
+        report.warning(
+            f"{counted(len(strange), 'prediction')} with values that no label has, which count as "
+            f"wrong everywhere: {listed(strange)}. Declared: {sorted(labels.values)}."
+        )
+    if turned := [str(c.result["test"]) for c in compared if c.turned]:
+        report.warning(
+            f"{counted(len(turned), 'prediction')} with other axes than the reference, brought to "
+            f"its axes by their place: {listed(turned)}."
+        )
+    return summarise([c.result for c in compared])
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A compared pair: its metrics, the values of the prediction that no label has, and whether its
+    axes run otherwise than those of its reference.
+    """
+
+    result: dict[str, Any]
+    undeclared: list[int]
+    turned: bool
 
 
 def read_label_map(path: Path, image_format: ImageFormat) -> np.ndarray:
-    """Read a label file to an integer array (Z, Y, X); whole numbers that are stored as floats are
-    accepted.
+    """Read a label file to an integer array (Z, Y, X); see `read_label_image`."""
+    return read_label_image(path, image_format).array[0]
+
+
+def read_label_image(path: Path, image_format: ImageFormat) -> Image:
+    """Read a label file to integers (1, Z, Y, X) with its geometry; whole numbers that are stored
+    as floats are accepted.
 
     Raises:
         ImageError: Unreadable, more than one channel, or values that are no integers.
     """
-    array = image_format.read(path).array
+    image = image_format.read(path)
+    array = image.array
     if array.shape[0] != 1:
         raise ImageError(
             f"The label file {path} has {array.shape[0]} channels; a label map has one."
         )
     if array.dtype.kind in "iub":
-        return array[0]
+        return image
     if not np.array_equal(array, np.rint(array)):  # also catches NaN
         raise ImageError(
             f"The label file {path} holds values that are no whole numbers; a label map holds "
-            "integers."
+            "integers. Is it an image, or are these probabilities?"
         )
-    return array[0].astype(np.int64)
+    return Image(array.astype(np.int64), image.geometry)
 
 
 def _evaluate_files(
     pair: tuple[Path, Path], labels: Labels, image_format: ImageFormat
-) -> dict[str, Any]:
-    predicted, true = (read_label_map(path, image_format) for path in pair)
-    try:
-        result = evaluate_case(predicted, true, labels)
-    except ImageError as error:
-        raise ImageError(f"{pair[0]} cannot be compared with {pair[1]}: {error}") from error
-    return {**result, "test": str(pair[0]), "reference": str(pair[1])}
+) -> _Compared:
+    predicted, true = (read_label_image(path, image_format) for path in pair)
+    turned = _brought_together(predicted, true, pair)
+    joint = joint_counts(turned.array[0], true.array[0], labels)
+    if joint[-1].any():
+        raise DatasetError(
+            f"The reference {pair[1]} holds the values {_undeclared(true, labels)[:10]}, which no "
+            f"label has. Declared: {sorted(labels.values)}. References are label maps of the "
+            "dataset itself, not images, nor label maps from before 'dataset convert --renumber'."
+        )
+    result = {**_scores(joint, labels), "test": str(pair[0]), "reference": str(pair[1])}
+    undeclared = _undeclared(predicted, labels)[:10] if joint[:, -1].any() else []
+    return _Compared(result, undeclared, turned is not predicted)
+
+
+def _brought_together(predicted: Image, true: Image, pair: tuple[Path, Path]) -> Image:
+    """Return a prediction with the axes of its reference.
+
+    Raises:
+        ImageError: Its voxels lie elsewhere.
+    """
+    turned = turned_like(predicted, true.geometry)
+    if not (different := true.geometry.differences(turned.geometry)):
+        return turned
+    details = "; ".join(
+        f"{name} {getattr(turned.geometry, name)} of the prediction, "
+        f"{getattr(true.geometry, name)} of the reference"
+        for name in different
+    )
+    raise ImageError(
+        f"{pair[0]} cannot be compared with {pair[1]}: they lie on different grids: {details}. "
+        "Resample the prediction to its reference, or copy the reference's geometry if only the "
+        "header is wrong."
+    )
+
+
+def _undeclared(image: Image, labels: Labels) -> list[int]:
+    return [int(value) for value in np.unique(image.array) if value not in labels.values]
+
+
+def _scores(joint: np.ndarray, labels: Labels) -> dict[str, Metrics]:
+    return {key: _metrics(joint, values) for key, values in targets(labels).items()}
 
 
 def _known(array: np.ndarray, unknown: int) -> np.ndarray:

@@ -86,6 +86,7 @@ class Experiment:
             label_ending=self.dataset.label_ending,
             image_format=self.dataset.format_names[0],
             label_format=self.dataset.format_names[1],
+            original_values=dict(self.dataset.original_values),
             mirror_axes=self.mirror_axes(),
             configuration=self.configuration,
             components=self.method.records(self.configuration),

@@ -11,6 +11,7 @@ from typing import Any
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Trainer, TrainingTask
+from nnunet_core.data.images import Image
 from nnunet_core.data.splits import Split
 from nnunet_core.errors import StorageError
 from nnunet_core.registry.provenance import library_versions
@@ -173,10 +174,12 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
             segmentation, _ = predict(stored.images[:], stored.geometry, previous)
             path = below(target, f"{name}{dataset.label_ending}")
             dataset.label_format.write(path, segmentation, stored.geometry.original)
-            reference_path = dataset.case(name).label
+            files_of_case = dataset.case(name)
+            reference_path = files_of_case.label
             if reference_path is None:
                 raise StorageError(f"The validation case {name} has no label.")
-            reference = dataset.load_label(reference_path)
+            predicted = Image(segmentation[None], stored.geometry.original)
+            reference = dataset.load_label(reference_path, predicted, files_of_case.images[0])
             case = evaluate_case(segmentation, reference, dataset.labels)
             results.append({**case, "test": str(path), "reference": str(reference_path)})
             tracker.advance(1, name)

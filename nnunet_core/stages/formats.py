@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
 from nnunet_core.contracts.abilities import built
-from nnunet_core.data.images import ImageFormat
+from nnunet_core.data.images import Geometry, Header, Image, ImageFormat
+from nnunet_core.data.labels import label_type
 from nnunet_core.errors import DatasetError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.names import checked_ending
@@ -60,3 +67,45 @@ def known_endings(registry: Registry) -> set[str]:
     """Return the endings of files that an image format reads, with the leading dot."""
     formats = registry.components("image_format")
     return {str(e) for f in formats for e in f.component.settings.get("endings", ())}
+
+
+class OriginalValues:
+    """A format of label files that hold the values from before `dataset convert --renumber`; in
+    memory they are those of the dataset.
+
+    Args:
+        image_format: Reads and writes the files.
+        originals: {value of the dataset: value in the files}, every value of a label map.
+    """
+
+    def __init__(self, image_format: ImageFormat, originals: Mapping[int, int]) -> None:
+        self.image_format, self.originals = image_format, originals
+        self.endings = image_format.endings
+
+    def header(self, path: Path) -> Header:
+        """Read size and spacing. Raises ImageError."""
+        return self.image_format.header(path)
+
+    def read(self, path: Path) -> Image:
+        """Read a label file.
+
+        Raises:
+            ImageError: Unreadable.
+            DatasetError: Values that the dataset did not have.
+        """
+        image = self.image_format.read(path)
+        values, places = np.unique(image.array, return_inverse=True)
+        known = {original: value for value, original in self.originals.items()}
+        if unknown := [value for value in values.tolist() if value not in known]:
+            raise DatasetError(
+                f"{path} holds the values {unknown[:10]}; before it was renumbered, the dataset "
+                f"had {sorted(known)}."
+            )
+        numbers = np.array([known[value] for value in values.tolist()])
+        return replace(image, array=numbers[places].reshape(image.array.shape))
+
+    def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
+        """Write a label map (Z, Y, X). Raises ImageError and StorageError."""
+        table = np.zeros(max(self.originals) + 1, label_type(max(self.originals.values())))
+        table[list(self.originals)] = list(self.originals.values())
+        self.image_format.write(path, table[array], geometry)

@@ -15,7 +15,7 @@ from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry
-from nnunet_core.errors import NnunetError, PluginError, StorageError
+from nnunet_core.errors import NnunetError, PluginError, StorageError, UsageError, counted
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
@@ -23,8 +23,8 @@ from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
 from nnunet_core.stages.case import CasePredictor
-from nnunet_core.stages.dataset import find_cases
-from nnunet_core.stages.formats import find_format
+from nnunet_core.stages.dataset import find_cases, remarks
+from nnunet_core.stages.formats import OriginalValues, find_format
 from nnunet_core.stages.prepare import prepare_case
 from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.models import Model, weights_digests
@@ -42,6 +42,7 @@ class PredictionOptions:
         settings: Of the predictor, on top of these.
         postprocess: Apply what was found useful on the validation cases.
         save_probabilities: Also write `CASE.npz` with `probabilities` float16 (K, Z, Y, X).
+        restore_values: Write label values as they were before `dataset convert --renumber`.
         overwrite: Replace predictions of another model.
         runtime: Device and precision.
     """
@@ -51,6 +52,7 @@ class PredictionOptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     postprocess: bool = True
     save_probabilities: bool = False
+    restore_values: bool = False
     overwrite: bool = False
     runtime: Runtime = field(default_factory=Runtime)
 
@@ -146,16 +148,21 @@ def predict_folder(
 
     Raises:
         DatasetError: No cases, or channel files are missing.
-        UsageError: The output folder holds predictions of something else, or the predictor refuses
-            its settings.
+        UsageError: The output folder is the one of the images or holds predictions of something
+            else, or the predictor refuses its settings.
         PluginError: The model names code that no plugin registers, and is not trusted; nothing of
             it was imported.
         NnunetError: Cases failed; the message says which and why.
     """
     options, report = options or PredictionOptions(), report or Silence()
+    refuse_own_input(source, output)
     _check_components(model, registry, options, report)
     dataset = _as_dataset(model, source, registry)
+    if options.restore_values:
+        dataset = replace(dataset, label_format=_restoring(model, dataset))
     cases = find_cases(source, dataset, registry)
+    for message in remarks(dataset, cases):
+        report.warning(message)
     outputs = {c.name: below(output, f"{c.name}{dataset.label_ending}") for c in cases}
     record = _record(model, registry, options)
     claimed = claim(output, record, list(outputs.values()), options.overwrite)
@@ -179,7 +186,9 @@ def predict_folder(
                 failures.append(f"{case.name}: {error}")
             tracker.advance(1, case.name)
     if failures:
-        raise NnunetError(f"{len(failures)} of {len(cases)} cases failed:\n" + "\n".join(failures))
+        raise NnunetError(
+            f"{len(failures)} of {counted(len(cases), 'case')} failed:\n" + "\n".join(failures)
+        )
     return list(outputs.values())
 
 
@@ -196,6 +205,30 @@ def _check_components(
         _predictor(stage, registry, options, Silence())
         for kind in kinds:
             stage.component(registry, kind, Silence())
+
+
+def refuse_own_input(source: Path, output: Path) -> None:
+    """Raise UsageError where predictions would be written among the images that they are of."""
+    if source.resolve() == output.resolve():
+        raise UsageError(
+            f"The predictions cannot be written to {output}, the folder of their own images: the "
+            "next prediction would take them for images. Choose another output folder."
+        )
+
+
+def _restoring(model: Model, dataset: Dataset) -> OriginalValues:
+    """Return the format that writes the original values of labels.
+
+    Raises:
+        UsageError: The labels of the model's dataset were not renumbered.
+    """
+    originals = model.document.original_values
+    if not originals:
+        raise UsageError(
+            f"The labels of {model.document.dataset} were not renumbered, so that there are no "
+            "values to restore. Leave out --restore-values."
+        )
+    return OriginalValues(dataset.label_format, originals)
 
 
 def _predictor(
@@ -233,13 +266,17 @@ def _record(model: Model, registry: Registry, options: PredictionOptions) -> Pre
     predictor = component_record(_predictor(model, registry, options, Silence()))
     before = _previous(model, options)
     parts = [
-        model.document.model_dump(mode="json", exclude={"components": {"predictor"}}),
+        model.document.model_dump(
+            mode="json", exclude={"components": {"predictor"}, "original_values": True}
+        ),
         predictor.identity(),
         list(weights.values()),
         options.postprocess,
         postprocessing_state(model, weights) if options.postprocess else None,
         None if before is None else _record(before[0], registry, before[1]).identity,
     ]
+    if options.restore_values:
+        parts.append(sorted(model.document.original_values.items()))
     return PredictionRecord(
         model=str(model.folder),
         folds=tuple(fold.name for fold in folds),

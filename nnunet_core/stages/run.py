@@ -22,13 +22,13 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages import cascade
 from nnunet_core.stages import select as selection
-from nnunet_core.stages.dataset import open_dataset
+from nnunet_core.stages.dataset import open_dataset, remarks
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
 from nnunet_core.stages.experiment import Experiment, check_runtime
 from nnunet_core.stages.folds import train_fold
 from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose, starting_from
 from nnunet_core.stages.plan import make_plans
-from nnunet_core.stages.predict import PredictionOptions, predict_folder
+from nnunet_core.stages.predict import PredictionOptions, predict_folder, refuse_own_input
 from nnunet_core.stages.prepare import prepare
 from nnunet_core.store.models import Model
 from nnunet_core.store.prepared import PreparedStore
@@ -206,6 +206,8 @@ def opened(
             )
         method = starting_from(chosen, request.pretrained, request.freeze)
         dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
+        for message in remarks(dataset, dataset.training):
+            report.warning(message)
         yield Pipeline(request, workspace, report, method, dataset, workers)
 
 
@@ -253,6 +255,7 @@ def _image_folder(request: Request, dataset: Dataset) -> Path | None:
             f"There is no folder {request.predict} to predict, neither here nor in "
             f"{dataset.folder}."
         )
+    refuse_own_input(found, request.output)
     return found
 
 
@@ -272,12 +275,17 @@ def _predict(
     paths = predict_folder(model, source, output, registry, options, report)
     dataset, result = result.dataset, replace(result, predictions=tuple(paths))
     references = source.with_name(source.name.replace("images", "labels", 1))
-    if references == source or not all((references / path.name).is_file() for path in paths):
+    pairs = [(path, references / path.name) for path in paths]
+    found = [pair for pair in pairs if pair[1].is_file()]
+    if references == source or not found:
         return result
-    try:
-        summary = evaluate_files(
-            [(path, references / path.name) for path in paths], dataset.labels, dataset.label_format
+    if len(found) < len(pairs):
+        report.warning(
+            f"{references} has references of {len(found)} of {len(pairs)} predictions; the others "
+            "are not evaluated"
         )
+    try:
+        summary = evaluate_files(found, dataset.labels, dataset.label_format, report=report)
     except NnunetError as error:
         report.warning(f"the predictions are not evaluated: {error}")
         return result

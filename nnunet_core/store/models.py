@@ -47,6 +47,8 @@ class ModelDocument(files.Document):
         label_ending: Of the label files that it writes.
         image_format, label_format: Components that read and write these files, where dataset.json
             names them.
+        original_values: {value of a label: the one that it was renumbered from}; empty where none
+            was.
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version.
@@ -63,6 +65,7 @@ class ModelDocument(files.Document):
     label_ending: Ending
     image_format: str | None = None
     label_format: str | None = None
+    original_values: dict[int, int] = Field(default_factory=dict)
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...]
     configuration: Configuration
     components: Annotated[dict[str, ComponentRecord], AfterValidator(_complete)]

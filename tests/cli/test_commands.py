@@ -422,6 +422,34 @@ def test_predict_with_wrong_words(trained, images, tmp_path, change, options, co
     assert not output.exists()
 
 
+def test_predict_names_the_files_that_it_leaves_out_and_refuses_its_own_images(
+    trained, images, tmp_path
+):
+    (images / "new_0_0001.nii.gz").write_bytes(b"")
+    (images / "new_2.nii").write_bytes(b"")
+    outcome = trained.predict(images, tmp_path / "out")
+    assert outcome.code == 0
+    assert "2 files that belong to no case: new_0_0001.nii.gz, new_2.nii" in outcome.err
+    message = refused(2, "predict", trained.name, images, images, "--workspace", trained.workspace)
+    assert "folder of their own images" in message
+
+
+def test_predict_restores_no_values_where_none_were_renumbered(trained, images, tmp_path):
+    there = (images, tmp_path / "out", "--workspace", trained.workspace)
+    message = refused(2, "predict", trained.name, *there, "--restore-values")
+    assert "were not renumbered" in message
+    path = trained.fold.parent / "model.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), "original_values": {"0": 0, "1": 300}}))
+    try:
+        assert trained.predict(images, tmp_path / "out", "--restore-values").code == 0
+    finally:
+        path.write_text(before)
+    array = FORMAT.read(tmp_path / "out" / "new_0.nii.gz").array
+    assert set(np.unique(array)) <= {0, 300}
+    assert array.dtype == np.uint16
+
+
 # ---------------------------------------------------------------------------- nnunet evaluate
 
 METRICS = {

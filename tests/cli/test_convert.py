@@ -53,7 +53,7 @@ def test_folders_become_a_dataset_of_the_workspace(
     assert _main(*options, "--renumber", "--label", "cube=3", "--processes", "1") == 0
     output = capsys.readouterr()
     assert (
-        "folders of images and labels: 1 training cases; channels: MRI; labels: cube" in output.err
+        "folders of images and labels: 1 training case; channels: MRI; labels: cube" in output.err
     )
     made = folders / "ws" / "raw" / "Dataset007_Cubes"
     assert output.out.strip() == str(made)
@@ -62,13 +62,38 @@ def test_folders_become_a_dataset_of_the_workspace(
     assert (folders / "ws" / "raw" / "Task007_Cubes" / "labelsTr" / "a.nii.gz").is_file()
 
 
+def test_renumbering_a_dataset_folder_keeps_its_names_and_original_values_are_evaluated(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folders / "Dataset005_Gap"
+    (source / "imagesTr").mkdir(parents=True)
+    (folders / "images" / "a.nrrd").rename(source / "imagesTr" / "a_0000.nrrd")
+    (folders / "labels").rename(source / "labelsTr")
+    labels = {"background": 0, "cube": 3}
+    document = {"channel_names": {"0": "MRI"}, "labels": labels, "file_ending": ".nrrd"}
+    (source / "dataset.json").write_text(json.dumps(document))
+    assert _main(str(source)) == 1
+    assert _main(str(source), "--renumber", "--processes", "1") == 0
+    made = folders / "ws" / "raw" / source.name / "dataset.json"
+    assert json.loads(made.read_text())["labels"] == {"background": 0, "cube": 1}
+    assert json.loads(made.read_text())["renumbered"] == {"0": 0, "3": 1}
+    folder = str(source / "labelsTr")
+    evaluate = ["evaluate", folder, folder, "--dataset", str(made), "--output", "x.json"]
+    with pytest.raises(SystemExit, match="1"):
+        main(evaluate)
+    assert "holds the values [3]" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main([*evaluate, "--original-values"])
+    assert "mean foreground Dice 1.0000" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "either a dataset folder"),
         (["images", "--images", "images", "--labels", "labels"], "either a dataset folder"),
         (["--images", "images"], "either a dataset folder"),
-        (["images", "--renumber"], "go with --images"),
+        (["images", "--label", "x=1"], "go with --images"),
         (["--images", "images", "--labels", "labels"], "dataset id"),
         (["--images", "images", "--labels", "labels", "--id", "1"], "--name"),
         (

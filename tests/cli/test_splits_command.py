@@ -69,7 +69,7 @@ def test_other_folds_are_replaced_only_when_asked(splits, path, tiny):
     (fold / "run.json").write_text("{}")
     code, _, err = splits("--folds", 2)
     assert (code, path.read_text()) == (2, before)
-    assert "1 trained folds depend on it" in err
+    assert "1 trained fold depends on it" in err
     assert "fold_1" in err
     assert "--overwrite" in err
     assert splits("--folds", 2, "--overwrite")[0] == 0

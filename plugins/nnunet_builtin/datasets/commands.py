@@ -14,6 +14,7 @@ from nnunet_builtin.datasets.conversion import convert as convert_source
 from nnunet_builtin.datasets.conversion import (
     default_destination,
     find_folders,
+    find_renumbered,
     find_source,
     parse_labels,
 )
@@ -22,7 +23,9 @@ from nnunet_builtin.datasets.verification import verify as verify_dataset
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
-from nnunet_core.errors import NnunetError, UsageError
+from nnunet_core.data.splits import ALL, FOLDS
+from nnunet_core.errors import NnunetError, UsageError, counted, natural_order
+from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import fitting_readers, open_dataset
 
@@ -81,7 +84,8 @@ def convert(
         bool,
         typer.Option(
             "--renumber",
-            help="Map label values of --labels that are not consecutive to 0, 1, 2, ...",
+            help="Map label values that are not consecutive to 0, 1, 2, ...; predictions can "
+            "have the original ones again (--restore-values).",
         ),
     ] = False,
     output: Annotated[
@@ -102,7 +106,7 @@ def convert(
     Sources stay as they are.
     """
     registry, report = o.registry_of(context), make_reporter()
-    _check_sources(source, images, labels, bool(channel or label or renumber))
+    _check_sources(source, images, labels, bool(channel or label))
     folder = source.absolute() if source is not None else None
     place = functools.partial(
         default_destination, raw=o.workspace_of(workspace).raw, dataset_id=dataset_id, name=name
@@ -112,13 +116,23 @@ def convert(
             named, destination = parse_labels(label or ()), output or place(None, layout=to)
             found = find_folders(images, labels, registry, channel or (), named, renumber, workers)
         else:
-            found = find_source(folder or Path(), registry)
+            place_of = folder or Path()
+            if renumber:
+                found = find_renumbered(place_of, registry, workers)
+                _warn_of_tests(place_of, report)
+            else:
+                found = find_source(place_of, registry)
             destination = output or place(folder, layout=to)
         report.message(found.describe())
         with report.track("convert", len(found.training) + len(found.test)) as tracker:
             done = functools.partial(tracker.advance, 1)
             made = convert_source(found, destination, to, overwrite, workers, done)
     out().print(f"{made}", soft_wrap=True)
+
+
+def _warn_of_tests(folder: Path, report: Reporter) -> None:
+    if (folder / "imagesTs").is_dir():
+        report.warning(f"{folder / 'imagesTs'} stays as it is: only training cases are renumbered.")
 
 
 def _check_sources(
@@ -132,8 +146,7 @@ def _check_sources(
         )
     if source is not None and described:
         raise UsageError(
-            f"--channel, --label and --renumber go with --images; {source / 'dataset.json'} says "
-            "these things."
+            f"--channel and --label go with --images; {source / 'dataset.json'} says these things."
         )
 
 
@@ -144,7 +157,8 @@ def list_datasets(
     cases.
     """
     registry, raw, rows = o.registry_of(context), o.workspace_of(workspace).raw, []
-    folders = sorted(path for path in raw.iterdir() if path.is_dir()) if raw.is_dir() else []
+    folders = [path for path in raw.iterdir() if path.is_dir()] if raw.is_dir() else []
+    folders.sort(key=lambda path: natural_order(path.name))
     for folder in folders:
         if not fitting_readers(folder, registry):
             continue
@@ -155,7 +169,7 @@ def list_datasets(
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table(title=f"{len(rows)} datasets in {raw}", title_justify="left")
+    table = Table(title=f"{counted(len(rows), 'dataset')} in {raw}", title_justify="left")
     for column in ("name", "channels", "labels", "cases", "files"):
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -189,7 +203,8 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
 def _print(data: Dataset, result: Report) -> None:
     console = out()
     table = Table(
-        title=f"{result.dataset}: {len(result.cases)} readable training cases", title_justify="left"
+        title=f"{result.dataset}: {counted(len(result.cases), 'readable training case')}",
+        title_justify="left",
     )
     for column in ("", "smallest", "largest"):
         table.add_column(column)
@@ -200,14 +215,24 @@ def _print(data: Dataset, result: Report) -> None:
         present = sum(case.voxels.get(value, 0) > 0 for case in result.cases)
         console.print(
             f"label {value} ({data.labels.names.get(value, 'ignore')}): {count} voxels in "
-            f"{present} cases"
+            f"{counted(present, 'case')}"
         )
     for warning in result.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+    if (count := len(data.training)) < FOLDS:
+        own = f"'nnunet splits {data.name} --folds {count}' makes fewer, " if count > 1 else ""
+        console.print(
+            f"warning: {counted(count, 'case')} cannot make {FOLDS} folds, which validate at least "
+            f"one case each; {own}'--folds {ALL}' trains on every case without validation",
+            soft_wrap=True,
+            markup=False,
+        )
     for error in result.errors:
         console.print(f"error: {error}", soft_wrap=True, markup=False)
     console.print(
-        "the dataset can be used" if result.ok else f"{len(result.errors)} errors to correct"
+        "the dataset can be used"
+        if result.ok
+        else f"{counted(len(result.errors), 'error')} to correct"
     )
 
 

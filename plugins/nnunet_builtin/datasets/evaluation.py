@@ -11,17 +11,21 @@ from rich.table import Table
 
 from nnunet_builtin.datasets.naming import list_files
 from nnunet_builtin.datasets.reading import FILE, find_label_ending, read_document, read_labels
+from nnunet_builtin.datasets.reading import original_values as read_original_values
 from nnunet_cli import options as o
-from nnunet_cli.reporter import out
+from nnunet_cli.reporter import make_reporter, out
+from nnunet_core.data.dataset import CaseFiles, DatasetContent
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, listed
+from nnunet_core.data.unused import left_out_messages
+from nnunet_core.errors import DatasetError, UsageError, counted, listed, natural_order
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
+from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import find_dataset, find_reader
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
-from nnunet_core.stages.formats import find_format
+from nnunet_core.stages.formats import OriginalValues, find_format
 
 
 def evaluate(
@@ -42,6 +46,19 @@ def evaluate(
         Path | None,
         typer.Option(help="Summary file; default: summary.json beside the predictions."),
     ] = None,
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing", help="Compare the cases that are in both folders, if others are not."
+        ),
+    ] = False,
+    original_values: Annotated[
+        bool,
+        typer.Option(
+            "--original-values",
+            help="The files hold the values from before 'dataset convert --renumber'.",
+        ),
+    ] = False,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
     as_json: o.JsonOption = False,
@@ -49,11 +66,15 @@ def evaluate(
     """Compare predicted with reference label maps: Dice and twelve other overlap metrics per case
     and label.
     """
-    registry = o.registry_of(context)
-    labels, ending, named = _declared(dataset, o.workspace_of(workspace).raw, registry)
-    image_format = find_format(ending, registry, named)
+    registry, report = o.registry_of(context), make_reporter(quiet=as_json)
+    declared = _declared(dataset, o.workspace_of(workspace).raw, registry)
+    labels, ending = declared.labels, declared.label_ending or declared.ending
+    image_format = find_format(ending, registry, declared.label_format)
+    if original_values:
+        image_format = _original(image_format, declared, dataset)
     with Workers(o.processes_of(processes)) as workers:
-        summary = evaluate_folders(predictions, references, labels, image_format, ending, workers)
+        pairs = match_folders(predictions, references, ending, allow_missing, report)
+        summary = evaluate_files(pairs, labels, image_format, workers, report)
     target = output or predictions / "summary.json"
     files.write_json(target, summary)
     if as_json:
@@ -62,60 +83,79 @@ def evaluate(
         _print(summary, labels, target)
 
 
-def evaluate_folders(
+def match_folders(
     predictions: Path,
     references: Path,
-    labels: Labels,
-    image_format: ImageFormat,
     ending: str,
-    workers: Workers | None = None,
-) -> dict[str, Any]:
-    """Compare two folders of label files `CASE.ext` with the same names; return the summary.json
-    document.
+    allow_missing: bool = False,
+    report: Reporter | None = None,
+) -> list[tuple[Path, Path]]:
+    """Return (prediction, reference) of two folders of label files `CASE.ext`, in natural order.
 
     Args:
         predictions: Folder of label files.
         references: Folder of label files.
-        labels: What to evaluate.
-        image_format: Reads the files.
-        ending: Of the files to compare, with the leading dot; other files and hidden files are not
-            looked at.
-        workers: Processes to compare cases in; None does it in this one.
+        ending: Of the files to compare, with the leading dot; hidden files are not looked at.
+        allow_missing: Leave out cases that are in one folder only, with a warning.
+        report: Where warnings go.
 
     Raises:
         DatasetError: A folder is missing or empty, or the folders do not hold the same cases; all
             differences are told.
-        ImageError: A file is unreadable, has more than one channel or other values than integers,
-            or shapes differ.
     """
+    report = report or Silence()
     predicted, true = _label_files(predictions, ending), _label_files(references, ending)
     problems = []
     for folder, mine, others in ((predictions, predicted, true), (references, true, predicted)):
-        if missing := sorted(f"{name}{ending}" for name in others.keys() - mine.keys()):
-            problems.append(f"{folder} lacks {len(missing)} of them: {listed(missing)}")
-    if problems:
+        if missing := sorted(others.keys() - mine.keys(), key=natural_order):
+            names = listed([f"{name}{ending}" for name in missing])
+            problems.append(f"{folder} lacks {len(missing)} of them: {names}")
+    both = sorted(predicted.keys() & true.keys(), key=natural_order)
+    if problems and not (allow_missing and both):
+        hint = (
+            f" --allow-missing compares the {counted(len(both), 'case')} of both." if both else ""
+        )
         raise DatasetError(
             f"Predictions and references must be the same cases. {'; '.join(problems)}. "
-            "Predict what is missing, or evaluate folders that hold the same file names."
+            f"Predict what is missing, or evaluate folders that hold the same file names.{hint}"
         )
-    pairs = [(path, true[case]) for case, path in predicted.items()]
-    return evaluate_files(pairs, labels, image_format, workers)
+    if problems:
+        report.warning(f"{'; '.join(problems)}. Only cases of both folders are compared.")
+    for message in left_out_messages(
+        [CaseFiles(name, (path,)) for found in (predicted, true) for name, path in found.items()]
+    ):
+        report.warning(message)
+    return [(predicted[name], true[name]) for name in both]
 
 
-def _declared(dataset: str, raw: Path, registry: Registry) -> tuple[Labels, str, str | None]:
-    """Return labels, their files' ending and the name of their format; of nnU-Net's layouts, images
-    need not be there.
+def _original(image_format: ImageFormat, declared: DatasetContent, dataset: str) -> OriginalValues:
+    if not declared.original_values:
+        raise UsageError(
+            f"The labels of {dataset} were not renumbered; leave out --original-values."
+        )
+    return OriginalValues(image_format, declared.original_values)
+
+
+def _declared(dataset: str, raw: Path, registry: Registry) -> DatasetContent:
+    """Return what is known of a dataset's label files; of nnU-Net's layouts, images need not be
+    there.
     """
     path = Path(dataset)
     if not dataset.endswith(".json"):
         folder = find_dataset(dataset, raw, registry)
         path = folder / FILE
         if not path.is_file():
-            found = find_reader(folder, registry).read(folder, registry)
-            return found.labels, found.label_ending or found.ending, found.label_format
+            return find_reader(folder, registry).read(folder, registry)
     document = read_document(path)
-    ending = find_label_ending(path.parent, document, registry)
-    return read_labels(document, path), ending, document.get("label_format")
+    labels = read_labels(document, path)
+    return DatasetContent(
+        channels=(),
+        labels=labels,
+        training=(),
+        label_ending=find_label_ending(path.parent, document, registry),
+        label_format=document.get("label_format"),
+        original_values=read_original_values(document, labels, path),
+    )
 
 
 def _label_files(folder: Path, ending: str) -> dict[str, Path]:
@@ -125,15 +165,16 @@ def _label_files(folder: Path, ending: str) -> dict[str, Path]:
         )
     found = list_files(folder, ending)
     if not found:
+        there = sorted((p.name for p in folder.iterdir() if p.is_file()), key=natural_order)
         raise DatasetError(
-            f"{folder} holds no file ending in '{ending}'. Choose another folder or another file "
-            "ending."
+            f"{folder} holds no file ending in '{ending}', that of the dataset's labels. It holds: "
+            f"{listed(there) or 'nothing'}. Choose another folder, or convert the files."
         )
     return found
 
 
 def _print(summary: dict[str, Any], labels: Labels, target: Path) -> None:
-    table = Table(title=f"{len(summary['results']['all'])} cases", title_justify="left")
+    table = Table(title=counted(len(summary["results"]["all"]), "case"), title_justify="left")
     columns = ("Dice", "Jaccard", "Precision", "Recall")
     for column in ("label", *columns):
         table.add_column(column)

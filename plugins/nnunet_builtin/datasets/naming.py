@@ -4,9 +4,13 @@ them does it here.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from nnunet_core.errors import DatasetError
 
 #: Of a file with one channel, without its ending; and where only the name is known, with any
 #: ending.
@@ -14,16 +18,50 @@ CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 CHANNEL_FILE = re.compile(r"._\d{4}\.")
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What `training` or `test` of a dataset.json says of a case.
+
+    Attributes:
+        name: Case name.
+        images: One path as v1 writes it, without channel number; or a list of one path per channel.
+        label: Path, or None.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    label: str | None = None
+
+
+def without_ending(name: str, ending: str) -> str:
+    """Return a file name without its ending, which may be in capitals; other names stay."""
+    return name[: -len(ending)] if ending and name.lower().endswith(ending.lower()) else name
+
+
 def list_files(folder: Path, ending: str) -> dict[str, Path]:
-    """Return {name without ending: path} of the files of one ending, sorted; hidden ones are left
-    out.
+    """Return {name without ending: path} of the files of one ending, in capitals or not, sorted;
+    hidden ones are left out.
 
     A DICOM series is a folder with an ending. There is nothing in a folder that does not exist.
+
+    Raises:
+        DatasetError: Two names differ in the capitals of their ending only.
     """
     if not folder.is_dir():
         return {}
-    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return {path.name.removesuffix(ending): path for path in found if path.name.endswith(ending)}
+    found: dict[str, Path] = {}
+    lower = ending.lower()
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)  # texts: paths take long to sort
+    for name in names:
+        if name.startswith(".") or not name.lower().endswith(lower):
+            continue
+        other = found.setdefault(without_ending(name, ending), path := folder / name)
+        if other is not path:
+            raise DatasetError(
+                f"{folder} holds {other.name} and {name}, two files of one name. Remove one."
+            )
+    return found
 
 
 def by_channel(named: Mapping[str, Path]) -> dict[str, dict[int, Path]]:
@@ -37,11 +75,27 @@ def by_channel(named: Mapping[str, Path]) -> dict[str, dict[int, Path]]:
     return found
 
 
-def entry_names(entries: object, ending: str) -> list[str]:
+def read_entries(entries: object, ending: str) -> list[Entry]:
     """Return the cases that `training` or `test` of a dataset.json lists; empty when it lists none.
 
-    An entry is `{"image": "./imagesTr/case.nii.gz", "label": ...}`, or a path alone.
+    An entry is `{"image": "./imagesTr/case.nii.gz", "label": ...}`, a list of images of its
+    channels in place of the one, or a path alone.
     """
-    listed: Iterable[object] = entries if isinstance(entries, list | tuple) else ()
-    paths = [entry.get("image", "") if isinstance(entry, Mapping) else entry for entry in listed]
-    return [str(p).replace("\\", "/").rpartition("/")[2].removesuffix(ending) for p in paths]
+    rows: Iterable[object] = entries if isinstance(entries, list | tuple) else ()
+    return [_entry(row if isinstance(row, Mapping) else {"image": row}, ending) for row in rows]
+
+
+def _entry(row: Mapping[str, object], ending: str) -> Entry:
+    image, label = row.get("image", ""), row.get("label")
+    several = isinstance(image, list | tuple)
+    images = [str(path) for path in image] if isinstance(image, list | tuple) else [str(image)]
+    paths = tuple(path.replace("\\", "/") for path in images)
+    name = without_ending(paths[0].rpartition("/")[2], ending) if paths else ""
+    match = CHANNEL.fullmatch(name) if several else None
+    shown = None if label is None else str(label).replace("\\", "/")
+    return Entry(match["case"] if match else name, paths, shown)
+
+
+def entry_names(entries: object, ending: str) -> list[str]:
+    """Return the names of `read_entries`."""
+    return [entry.name for entry in read_entries(entries, ending)]

@@ -4,17 +4,25 @@ folders of images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nnunet_builtin.datasets.metadata import CASES_FILE, metadata_beside, training_metadata
-from nnunet_builtin.datasets.naming import CHANNEL_FILE, by_channel, entry_names, list_files
+from nnunet_builtin.datasets.named_files import check_entries, named_cases, select
+from nnunet_builtin.datasets.naming import (
+    CHANNEL_FILE,
+    by_channel,
+    list_files,
+    read_entries,
+    without_ending,
+)
 from nnunet_core.data.dataset import CaseFiles, Dataset, DatasetContent
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, StorageError
+from nnunet_core.errors import DatasetError, ImageError, StorageError, counted, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import checked_ending
@@ -54,29 +62,29 @@ class NnunetReader:
                 "content."
             )
         document = read_document(path)
-        ending = str(document.get("file_ending", _ENDING))
+        ending = image_ending(document)
         image_format = find_format(ending, registry, document.get("image_format"), path)
         channels = channel_names(document, path)
         label_ending = find_label_ending(folder, document, registry)
         find_format(label_ending, registry, document.get("label_format"), path, "label_format")
-        cases = list_cases(folder / "imagesTr", ending, len(channels), image_format)
-        listed = entry_names(document.get("training"), ending)
-        chosen = _select(cases, listed, folder) if listed else cases
-        metadata = training_metadata(document, path, [case.name for case in chosen])
-        if any(case.metadata for case in cases):
-            raise DatasetError(
-                f"{folder / 'imagesTr' / CASES_FILE} describes training cases: that belongs in "
-                f"'cases' of {path}. Move it there."
-            )
+        if "dataset" in document:
+            training = named_cases(document, path)
+            _check_channels(training, len(channels), image_format, path)
+        else:
+            listed_cases = list_cases(folder / "imagesTr", ending, len(channels), image_format)
+            training = _labelled(listed_cases, document, path, ending, label_ending)
+        metadata = training_metadata(document, path, [case.name for case in training])
+        labels = read_labels(document, path)
         return DatasetContent(
             channels=channels,
-            labels=read_labels(document, path),
-            training=_with_labels(chosen, folder / "labelsTr", label_ending, metadata),
+            labels=labels,
+            training=tuple(replace(c, metadata=metadata.get(c.name, {})) for c in training),
             ending=ending,
             label_ending=label_ending,
             image_format=document.get("image_format"),
             label_format=document.get("label_format"),
             document=document,
+            original_values=original_values(document, labels, path),
         )
 
     def cases(self, folder: Path, dataset: Dataset) -> list[CaseFiles]:
@@ -109,6 +117,17 @@ def read_labels(document: Mapping[str, Any], source: object) -> Labels:
     Raises:
         DatasetError: No labels, two of one name, or what `Labels.from_names` refuses.
     """
+    return Labels.from_names(
+        label_names(document, source), document.get("regions_class_order"), source
+    )
+
+
+def label_names(document: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Return {name: value, or values of a region} of `labels` of a dataset.json of either layout.
+
+    Raises:
+        DatasetError: No labels, or two of one name.
+    """
     raw = document.get("labels")
     if not isinstance(raw, Mapping) or not raw:
         raise DatasetError(
@@ -119,18 +138,47 @@ def read_labels(document: Mapping[str, Any], source: object) -> Labels:
         names = {str(name): int(value) for value, name in raw.items()}
     if len(names) != len(raw):
         raise DatasetError(f"{source}: two labels have the same name: {list(raw.values())}.")
-    return Labels.from_names(names, document.get("regions_class_order"), source)
+    return names
+
+
+def original_values(document: Mapping[str, Any], labels: Labels, source: object) -> dict[int, int]:
+    """Return {value: the one that `dataset convert --renumber` found in the files}, from
+    `renumbered` of a dataset.json; empty where nothing was renumbered.
+
+    Raises:
+        DatasetError: It maps other things than values to values, or not to every value of the
+            labels.
+    """
+    raw = document.get("renumbered", {})
+    try:
+        found = {int(new): int(old) for old, new in raw.items()}
+        fits = not found or set(found) == labels.values
+        if not fits or len(found) != len(raw) or not all(0 <= v < 1 << 16 for v in found.values()):
+            raise ValueError
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{source}: 'renumbered' must map original values to all values of 'labels', "
+            f"{{'0': 0, '255': 1}}; got {raw!r}."
+        ) from error
+    return found
 
 
 def channel_names(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     """Return `channel_names` (v2) or `modality` (v1) of a dataset.json, by channel number. Raises
     DatasetError.
     """
-    raw = document.get("channel_names", document.get("modality"))
+    found = [document[key] for key in ("channel_names", "modality") if key in document]
+    named = [dict(enumerate(raw)) if isinstance(raw, list) else raw for raw in found]
+    raw = named[0] if named else None
     if not isinstance(raw, Mapping) or not raw:
         raise DatasetError(
             f"{path}: 'channel_names' (or 'modality') is missing; it maps '0' to the first "
             "channel's name."
+        )
+    if named[0] != named[-1]:
+        raise DatasetError(
+            f"{path}: 'channel_names' is {found[0]} and 'modality' is {found[-1]}. Remove the one "
+            "that is not right."
         )
     try:
         by_index = {int(key): str(name) for key, name in raw.items()}
@@ -152,21 +200,31 @@ def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Regis
     Raises:
         DatasetError: labelsTr holds files of several known endings, and none is that of the images.
     """
-    declared, images = document.get("label_ending"), str(document.get("file_ending", _ENDING))
+    declared, images = document.get("label_ending"), image_ending(document)
     if declared is not None:
-        return checked_ending(declared, folder / FILE)
+        dotted = _dotted(declared) if isinstance(declared, str) else declared
+        return checked_ending(dotted, folder / FILE)
     labels, known = folder / "labelsTr", known_endings(registry)
-    names = list(list_files(labels, ""))
-    if not names or any(name.endswith(images) for name in names):
-        return _READ_ONLY.get(images, images)
+    names = [name.lower() for name in list_files(labels, "")]
     found = {max((e for e in known if name.endswith(e)), key=len, default="") for name in names}
     found.discard("")
+    if not found or images in found:
+        return _READ_ONLY.get(images, images)
     if len(found) > 1:
         raise DatasetError(
             f"{labels} holds files of several endings: {', '.join(sorted(found))}. Name one as "
             f"'label_ending' in {folder / FILE}."
         )
-    return found.pop() if found else images
+    return found.pop()
+
+
+def image_ending(document: Mapping[str, Any]) -> str:
+    """Return the ending of image files, `file_ending` of a dataset.json, in small letters."""
+    return _dotted(str(document.get("file_ending", _ENDING)))
+
+
+def _dotted(ending: str) -> str:
+    return ending.lower() if ending.startswith(".") else f".{ending.lower()}"
 
 
 def list_cases(
@@ -181,16 +239,11 @@ def list_cases(
     """
     if not folder.is_dir():
         raise DatasetError(f"The image folder {folder} does not exist.")
-    named = list_files(folder, ending)
-    found = by_channel(named)
+    found = by_channel(list_files(folder, ending))
     if not found:
-        plain = f"{next(iter(named))}{ending}" if named else ""
-        hint = (
-            f" It holds {plain} and {len(named) - 1} more without a channel number: 4D files of "
-            "the decathlon layout are converted with: nnunet dataset convert FOLDER"
-        )
         raise DatasetError(
-            f"{folder} holds no image named CASE_0000{ending}.{hint if plain else ''}"
+            f"{folder} holds no image named CASE_0000{ending}. "
+            f"{_what_is_there(folder, ending, image_format)}"
         )
     expected = range(_files_per_case(found, channels, image_format))
     missing = [
@@ -198,8 +251,8 @@ def list_cases(
     ]
     if missing:
         raise DatasetError(
-            f"{folder} lacks {len(missing)} channel files ({channels} channels are declared): "
-            f"{', '.join(missing[:10])}."
+            f"{folder} lacks {counted(len(missing), 'channel file')} ({channels} channels are "
+            f"declared): {listed(missing)}."
         )
     metadata = metadata_beside(folder, found)
     return [
@@ -208,43 +261,83 @@ def list_cases(
     ]
 
 
+def _what_is_there(folder: Path, ending: str, image_format: ImageFormat) -> str:
+    """Return what a folder without images of the right name holds, and the nearest right name."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if not names:
+        return "It is empty."
+    there = f"It holds {listed(names)}."
+    same = [name for name in names if without_ending(name, ending) != name]
+    if not same:
+        return (
+            f"{there} Images end in '{ending}' here ('file_ending' of dataset.json): correct that "
+            "where the files are right, or convert them."
+        )
+    try:
+        image_format.header(folder / same[0])
+    except ImageError as error:
+        return f"{there} {error}"
+    stem = without_ending(same[0], ending)
+    short = re.fullmatch(r"(.+)_(\d{1,3})", stem)
+    right = f"{short[1]}_{int(short[2]):04d}" if short else f"{stem}_0000"
+    return (
+        f"{there} The number of the channel has four digits: rename {same[0]} to {right}{ending}."
+    )
+
+
 def _files_per_case(
     found: Mapping[str, Mapping[int, Path]], channels: int, image_format: ImageFormat
 ) -> int:
-    """Return the number of files per case: one file holds all channels when it is an RGB image."""
+    """Return the number of files per case: one file holds all channels when it is an RGB image,
+    perhaps with transparency (alpha) besides.
+    """
     if channels > 1 and all(list(case) == [0] for case in found.values()):
         first = next(iter(found.values()))[0]
-        if image_format.header(first).channels == channels:
+        if image_format.header(first).channels in (channels, channels + 1):
             return 1
     return channels
 
 
-def _with_labels(
-    cases: Sequence[CaseFiles], folder: Path, ending: str, metadata: Mapping[str, Mapping[str, Any]]
-) -> tuple[CaseFiles, ...]:
-    labels = {case.name: folder / f"{case.name}{ending}" for case in cases}
-    if missing := [name for name, path in labels.items() if not path.is_file()]:
+def _labelled(
+    cases: list[CaseFiles], document: Mapping[str, Any], path: Path, ending: str, label_ending: str
+) -> list[CaseFiles]:
+    """Return the cases of imagesTr that `training` lists, or all when it lists none, with the files
+    of labelsTr.
+    """
+    images = path.parent / "imagesTr"
+    if any(case.metadata for case in cases):
         raise DatasetError(
-            f"{folder} lacks the labels of {len(missing)} cases: {', '.join(missing[:10])} "
-            f"(CASE{ending})."
+            f"{images / CASES_FILE} describes training cases: that belongs in 'cases' of {path}. "
+            "Move it there."
         )
-    return tuple(
-        replace(case, label=labels[case.name], metadata=metadata.get(case.name, {}))
-        for case in cases
-    )
+    entries = read_entries(document.get("training"), ending)
+    chosen = select(cases, entries, path) if entries else cases
+    training = _with_labels(chosen, path.parent / "labelsTr", label_ending)
+    check_entries(entries, training, path)
+    return training
 
 
-def _select(cases: Iterable[CaseFiles], listed: Sequence[str], folder: Path) -> list[CaseFiles]:
-    by_name = {case.name: case for case in cases}
-    if len(set(listed)) != len(listed):
-        double = sorted({name for name in listed if listed.count(name) > 1})
-        raise DatasetError(
-            f"{folder / FILE} lists these training cases more than once: {', '.join(double)}."
-        )
-    missing = [name for name in listed if name not in by_name]
+def _with_labels(cases: Sequence[CaseFiles], folder: Path, ending: str) -> list[CaseFiles]:
+    found = list_files(folder, ending)
+    labels = {case.name: found.get(case.name) for case in cases}
+    missing = [name for name, path in labels.items() if path is None or not path.is_file()]
     if missing:
+        others = [path.name for path in list_files(folder, "").values()]
+        there = f" It holds {listed(others)}." if others and len(missing) == len(cases) else ""
         raise DatasetError(
-            f"{folder / FILE} lists {len(missing)} training cases without images in "
-            f"{folder / 'imagesTr'}: {', '.join(missing[:10])}."
+            f"{folder} lacks the labels of {counted(len(missing), 'case')}: {listed(missing)} "
+            f"(CASE{ending}).{there}"
         )
-    return [by_name[name] for name in sorted(listed)]
+    return [replace(case, label=labels[case.name]) for case in cases]
+
+
+def _check_channels(
+    cases: Sequence[CaseFiles], channels: int, image_format: ImageFormat, path: Path
+) -> None:
+    found = {case.name: dict(enumerate(case.images)) for case in cases}
+    expected = _files_per_case(found, channels, image_format)
+    if wrong := [case for case in cases if len(case.images) != expected]:
+        raise DatasetError(
+            f"{path}: 'dataset' names {counted(len(wrong[0].images), 'image')} of case "
+            f"{wrong[0].name}; {counted(channels, 'channel')} are declared."
+        )

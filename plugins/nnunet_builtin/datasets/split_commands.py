@@ -15,7 +15,7 @@ from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.splits import FOLDS, Splits, five_folds
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import UsageError, counted, natural_order
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.store.workspace import Workspace
@@ -120,12 +120,14 @@ def _dependants(trained: list[Path]) -> str:
         return "No trained fold depends on it."
     names = ", ".join(str(folder) for folder in trained[:_SHOWN])
     more = ", ..." if len(trained) > _SHOWN else ""
-    return f"{len(trained)} trained folds depend on it: {names}{more}."
+    depend = counted(len(trained), "trained fold depends", "trained folds depend")
+    return f"{depend} on it: {names}{more}."
 
 
 def _print(shown: Splits, data: Dataset, state: str) -> None:
+    folds, count = counted(len(shown.folds), "fold"), counted(len(data.names), "case")
     table = Table(
-        title=f"{data.name}: {len(shown.folds)} folds of {len(data.names)} cases",
+        title=f"{data.name}: {folds} of {count}",
         title_justify="left",
     )
     for column in ("fold", "train", "validate", "validation cases"):
@@ -134,7 +136,7 @@ def _print(shown: Splits, data: Dataset, state: str) -> None:
         )
     for fold, split in enumerate(shown.folds):
         more = f", and {len(split.val) - _SHOWN} more" if len(split.val) > _SHOWN else ""
-        cases = Text(", ".join(split.val[:_SHOWN]) + more)
+        cases = Text(", ".join(sorted(split.val, key=natural_order)[:_SHOWN]) + more)
         table.add_row(str(fold), str(len(split.train)), str(len(split.val)), cases)
     console = out()
     console.print(table)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nnunet_builtin.datasets.plain_pickle import read_plain_pickle
 from nnunet_core.data.splits import Splits
-from nnunet_core.errors import StorageError, UsageError, listed, nearest
+from nnunet_core.errors import StorageError, UsageError, counted, listed, nearest
 from nnunet_core.runtime import files
 
 _FORM = '[{"train": ["case_1", "case_2"], "val": ["case_3"]}, ...]'
@@ -75,8 +75,8 @@ def read_groups(path: Path, names: Iterable[str]) -> dict[str, str]:
         groups[case] = group
     if missing := sorted(known - set(groups)):
         raise UsageError(
-            f"{path} names no patient for {len(missing)} cases: {listed(missing)}. Every case "
-            "needs one; the first line is the header."
+            f"{path} names no patient for {counted(len(missing), 'case')}: {listed(missing)}. "
+            "Every case needs one; the first line is the header."
         )
     return groups
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from nnunet_core.data.splits import FOLDS, SEED, Split, Splits, equal_folds, split_of
-from nnunet_core.errors import UsageError, listed
+from nnunet_core.errors import UsageError, counted, listed
 
 
 def shuffled_folds(names: Iterable[str], count: int) -> tuple[Split, ...]:
@@ -63,13 +63,16 @@ def remarks(splits: Splits, names: Iterable[str]) -> list[str]:
     texts = (
         (
             never,
-            "are validated in no fold: they have no part in the scores, and a cascade cannot be "
-            "trained",
+            "validated in no fold: without a part in the scores, and a cascade cannot be trained",
         ),
-        (several, "are validated in several folds: they count several times in the scores"),
-        (splits.unused(names), "are in no fold at all: no network is trained on them"),
+        (several, "validated in several folds: counted several times in the scores"),
+        (splits.unused(names), "in no fold at all: no network is trained with them"),
     )
-    return [f"{len(cases)} cases {text}: {listed(cases)}." for cases, text in texts if cases]
+    return [
+        f"{counted(len(cases), 'case is', 'cases are')} {text}: {listed(cases)}."
+        for cases, text in texts
+        if cases
+    ]
 
 
 def _check_count(count: int, items: int, what: str) -> None:

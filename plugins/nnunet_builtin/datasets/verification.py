@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict
 
 from nnunet_builtin.datasets.naming import entry_names, list_files
 from nnunet_builtin.datasets.reading import NnunetReader
-from nnunet_core.errors import DatasetError, listed
+from nnunet_core.data.unused import left_out, left_out_message
+from nnunet_core.errors import DatasetError, counted, listed, natural_order
 from nnunet_core.runtime.files import Document
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
+from nnunet_core.stages.dataset import alpha_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -114,7 +116,8 @@ def verify(
         report: Where progress goes.
     """
     tests, errors = _test_cases(dataset)
-    jobs = [*dataset.training, *tests]
+    training = sorted(dataset.training, key=lambda case: natural_order(case.name))
+    jobs = [*training, *tests]
     inspect = functools.partial(_inspect, dataset.slim())
     outcomes: list[CaseFacts | str] = []
     results = (workers or Workers()).each(
@@ -124,6 +127,7 @@ def verify(
         for case, outcome in zip(jobs, results, strict=True):
             outcomes.append(outcome)
             tracker.advance(1, case.name)
+    unused = _left_out(dataset, tests)
     known = len(dataset.training)
     facts = tuple(outcome for outcome in outcomes[:known] if isinstance(outcome, CaseFacts))
     test_facts = tuple(outcome for outcome in outcomes[known:] if isinstance(outcome, CaseFacts))
@@ -132,9 +136,14 @@ def verify(
         errors=(
             *(o for o in outcomes if isinstance(o, str)),
             *errors,
-            *_extra_files(dataset, tests),
+            *unused[True],
         ),
-        warnings=(*_doubtful_labels(dataset, facts), *_doubtful_images(dataset, facts, test_facts)),
+        warnings=(
+            *unused[False],
+            *_doubtful_alpha(dataset),
+            *_doubtful_labels(dataset, facts),
+            *_doubtful_images(dataset, facts, test_facts),
+        ),
         cases=facts,
         test_cases=test_facts,
     )
@@ -183,40 +192,42 @@ def _test_cases(dataset: Dataset) -> tuple[list[CaseFiles], list[str]]:
     problems = []
     if missing := sorted(set(named) - names):
         problems.append(
-            f"dataset.json lists {len(missing)} test cases without images in {folder}: "
+            f"dataset.json lists {counted(len(missing), 'test case')} without images in {folder}: "
             f"{listed(missing)}. Add the images or remove the entries."
         )
     if unlisted := sorted(names - set(named)) if named else []:
         problems.append(
-            f"{folder} holds {len(unlisted)} cases that 'test' of dataset.json does not list: "
+            f"{folder} holds {counted(len(unlisted), 'case')} that 'test' of dataset.json does not "
+            f"list: "
             f"{listed(unlisted)}. Remove the files or add the entries."
         )
     return found, problems
 
 
-def _extra_files(dataset: Dataset, tests: Sequence[CaseFiles]) -> Iterator[str]:
-    """Yield a message per folder that holds image or label files of no case."""
-    labels = {case.label for case in dataset.training}
-    images = {path for case in dataset.training for path in case.images}
-    test_images = {path for case in tests for path in case.images}
-    for name, known in (("imagesTr", images), ("labelsTr", labels), ("imagesTs", test_images)):
-        folder = dataset.folder / name
-        ending = dataset.label_ending if name == "labelsTr" else dataset.ending
-        extra = sorted(p.name for p in list_files(folder, ending).values() if p not in known)
-        if extra and known:
-            yield (
-                f"{folder} holds {len(extra)} files that belong to no case: {listed(extra)}. "
-                "Remove them, or complete them to cases (images, labels, channels, entries of "
-                "dataset.json)."
-            )
+def _left_out(dataset: Dataset, tests: Sequence[CaseFiles]) -> dict[bool, list[str]]:
+    """Return messages for files that no case uses; True: those of the ending of cases."""
+    messages: dict[bool, list[str]] = {True: [], False: []}
+    own = (dataset.ending.lower(), dataset.label_ending.lower())
+    for cases in (dataset.training, tests):
+        for folder, names in left_out(cases).items():
+            for expected in (True, False):
+                if named := [name for name in names if name.lower().endswith(own) == expected]:
+                    messages[expected].append(left_out_message(folder, named, cases[0]))
+    return messages
+
+
+def _doubtful_alpha(dataset: Dataset) -> list[str]:
+    message = alpha_message(dataset, dataset.training)
+    return [message] if message else []
 
 
 def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[str]:
-    declared = dataset.document.get("numTraining", len(dataset.training))
-    if declared != len(dataset.training):
+    count = len(dataset.training)
+    declared = dataset.document.get("numTraining", count)
+    if str(declared) != str(count):
         yield (
-            f"dataset.json declares {declared} training cases, there are "
-            f"{len(dataset.training)}. Correct it."
+            f"dataset.json declares {declared} training cases, there are {count}. Correct "
+            "'numTraining'."
         )
     names, present = dataset.labels.names, {value for case in cases for value in case.voxels}
     absent = [
@@ -232,7 +243,10 @@ def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[s
     empty = [case.name for case in cases if not set(dataset.labels.foreground) & set(case.voxels)]
     if empty:
         folder = dataset.folder / "labelsTr"
-        yield f"{len(empty)} cases have no foreground in {folder}: {listed(empty)}. Is this meant?"
+        yield (
+            f"{counted(len(empty), 'case has', 'cases have')} no foreground in {folder}: "
+            f"{listed(empty)}. Is this meant?"
+        )
 
 
 def _doubtful_images(
@@ -243,7 +257,7 @@ def _doubtful_images(
         constant = [case.name for case in everything if case.minimum[index] == case.maximum[index]]
         if constant:
             yield (
-                f"Channel {index} ({channel}) is constant in {len(constant)} cases: "
+                f"Channel {index} ({channel}) is constant in {counted(len(constant), 'case')}: "
                 f"{listed(constant)}. Is this meant?"
             )
     usual = collections.Counter(case.orientation for case in cases).most_common(1)
@@ -254,9 +268,9 @@ def _doubtful_images(
     ]
     if other:
         yield (
-            f"{len(other)} cases are oriented otherwise than the usual {usual[0][0]}: "
-            f"{listed(other)}. Networks see voxels, not patients: reorient them, unless the "
-            "orientation is meant to vary."
+            f"{counted(len(other), 'case is', 'cases are')} oriented otherwise than the usual "
+            f"{usual[0][0]}: {listed(other)}. Networks see voxels, not patients: reorient them, "
+            "unless the orientation is meant to vary."
         )
     groups = collections.defaultdict(list)
     for case in everything:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ SCHEMES: Mapping[str, str] = {
     "rgb_to_0_1": "rgb_to_0_1",
 }
 _MASK_BELOW = 0.75
+_LIKE_CT = re.compile(r"(?<![a-z])(cb|ld)?cta?(?![a-z])|hounsfield|\bhu\b|tomogra", re.IGNORECASE)
 
 
 def normalization(
@@ -43,10 +45,22 @@ def normalization(
 
 
 def unknown_names(fingerprint: Fingerprint, schemes: Mapping[str, str] = SCHEMES) -> list[str]:
-    """Return a note for each channel whose name stands for no scheme."""
-    return [
-        f"channel {index} '{name}' is normalised by z-score, as every name without a scheme of its "
-        f"own; another one: --set preprocessor.normalization.{index}=CT"
-        for index, name in enumerate(fingerprint.channels)
-        if name not in schemes
+    """Return a note on the channels whose names stand for no scheme, and a question for each that
+    may be computed tomography.
+    """
+    unknown = {i: name for i, name in enumerate(fingerprint.channels) if name not in schemes}
+    if not unknown:
+        return []
+    shown = ", ".join(f"{index} '{name}'" for index, name in unknown.items())
+    subject = f"channel {shown} is" if len(unknown) == 1 else f"channels {shown} are"
+    note = (
+        f"{subject} normalised by z-score, as every name without a scheme of its own; another "
+        f"one: --set preprocessor.normalization.{min(unknown)}=SCHEME"
+    )
+    questions = [
+        f"channel {index} '{name}': if it holds Hounsfield units, name it CT, or give "
+        f"--set preprocessor.normalization.{index}=CT"
+        for index, name in unknown.items()
+        if _LIKE_CT.search(name)
     ]
+    return [note, *questions]

@@ -48,6 +48,7 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         convs_per_stage: Convolutions per resolution, in 3D.
         target_spacing: mm (z, y, x) of 3D networks; None derives it from the dataset.
         low_resolution: Plan 3d_lowres and the cascade where the patch covers little of a case.
+        low_resolution_coverage: Share of the median case below which it is little.
         shrink: Which axis of a 3D patch gets shorter until the network fits: the longest against
             the median case (`relative`), in mm, or in voxels.
         all_conv3: Kernels of 3 on every axis, at every resolution.

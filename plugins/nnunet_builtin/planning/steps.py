@@ -49,6 +49,7 @@ class PlanningSteps:
     convs_per_stage: Layers = 2
     target_spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     low_resolution: bool = True
+    low_resolution_coverage: Annotated[float, Field(ge=0.001, le=1)] = 0.25
     shrink: Literal["relative", "mm", "voxels"] = "relative"
     all_conv3: bool = False
     schemes: Mapping[str, str] = field(default_factory=lambda: dict(normalizations.SCHEMES))
@@ -148,7 +149,7 @@ class PlanningSteps:
         """
         if not self.low_resolution:
             return None, "planner.low_resolution is false"
-        return low_resolution(target, full, stage_at)
+        return low_resolution(target, full, stage_at, self.low_resolution_coverage)
 
     def choose_configurations(self, planned: dict[str, Configuration]) -> dict[str, Configuration]:
         """Return the configurations of the plans, in order: those that were planned; a subclass may

@@ -17,8 +17,6 @@ from nnunet_builtin.planning.spacings import coarser
 if TYPE_CHECKING:
     from nnunet_core.data.fingerprint import Fingerprint
 
-_LOWRES_SHARE = 4
-
 
 @dataclass(frozen=True)
 class Target:
@@ -89,18 +87,21 @@ def coarsest_first(spacing: np.ndarray) -> tuple[int, int, int]:
 
 
 def low_resolution(
-    target: Target, full: Stage, stage_at: Callable[[np.ndarray], Stage]
+    target: Target, full: Stage, stage_at: Callable[[np.ndarray], Stage], coverage: float = 0.25
 ) -> tuple[Stage | None, str]:
     """Return the low-resolution network, or why there is none (section 8).
 
-    The spacing grows until a patch covers a quarter of the median case.
+    The spacing grows until a patch covers this share of the median case.
     """
+    share = 1 / coverage
     patch, voxels = full.found.voxels, float(np.prod(target.median))
-    if voxels / patch <= _LOWRES_SHARE:
-        covered = f"{patch / voxels:.0%} of the median case (limit 25 %)"
-        return None, f"a patch of 3d_fullres covers {covered}"
+    if voxels / patch <= share:
+        return None, (
+            f"a patch of 3d_fullres covers {patch / voxels:.0%} of the median case; below "
+            f"{coverage:.0%} (planner.low_resolution_coverage) a low resolution is planned"
+        )
     spacing, low = target.spacing, full
-    while voxels > _LOWRES_SHARE * patch:
+    while voxels > share * patch:
         spacing = coarser(spacing)
         voxels = float(np.prod(target.spacing / spacing * target.median))
         low = stage_at(spacing)

@@ -221,7 +221,7 @@ def test_a_dataset_of_4d_images_that_names_their_format_is_read_as_it_is(source:
 
 def test_what_does_not_fit_together_is_told_before_anything_is_written(source: Path) -> None:
     (source / "labelsTr" / "b.nii.gz").unlink()
-    with pytest.raises(DatasetError, match=r"labelsTr lacks the labels of 1 images .* b"):
+    with pytest.raises(DatasetError, match=r"labelsTr lacks the labels of 1 image .* b"):
         find_source(source, REGISTRY)
     (source / "imagesTr" / "b.nii.gz").unlink()
     with pytest.raises(DatasetError, match=r"dataset\.json lists 1 training cases .* b"):

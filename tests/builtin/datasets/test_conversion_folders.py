@@ -130,7 +130,7 @@ def test_the_values_of_the_phantom_need_renumbering_which_is_recorded(
     result = _result(tmp_path, channels=("MRI",), renumber=True)
     document = _checked(result)
     assert document["renumbered"] == {"0": 0, "1": 1, "7": 2, "8": 3, "9": 4}
-    assert list(document["labels"]) == ["background", "label 1", "label 2", "label 3", "label 4"]
+    assert list(document["labels"]) == ["background", "label 1", "label 7", "label 8", "label 9"]
     before = SimpleItkFormat().read(tmp_path / "labels" / "phantom.nrrd").array
     after = SimpleItkFormat().read(result / "labelsTr" / "phantom.nrrd").array
     for old, new in document["renumbered"].items():
@@ -261,8 +261,8 @@ def test_volumes_need_channel_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (["a.nrrd", "b.nrrd"], ["a.nrrd"], "lacks the labels of 1 images .* b"),
-        (["a.nrrd"], ["a.nrrd", "c.nrrd"], "lacks the images of 1 labels .* c"),
+        (["a.nrrd", "b.nrrd"], ["a.nrrd"], "lacks the labels of 1 image .* b"),
+        (["a.nrrd"], ["a.nrrd", "c.nrrd"], "lacks the images of 1 label .* c"),
         (
             ["a_0000.nrrd", "b_0000.nrrd", "b_0001.nrrd"],
             ["a.nrrd", "b.nrrd"],
@@ -273,7 +273,7 @@ def test_volumes_need_channel_names(tmp_path: Path) -> None:
         (
             ["a.nrrd", "b.mha"],
             ["a.nrrd", "b.nrrd"],
-            r"several formats: 1 files ending in \.mha, 1 .*\.nrrd",
+            r"several formats: 1 file ending in \.mha, 1 .*\.nrrd",
         ),
     ],
 )

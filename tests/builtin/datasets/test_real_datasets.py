@@ -59,7 +59,7 @@ def test_it_converts_verifies_and_preprocesses(data, tmp_path, name):
     report = json.loads(nnunet(tmp_path, "dataset", "verify", converted.name, "--json"))
     assert report["errors"] == []
     assert all(sum(case["voxels"].values()) for case in report["cases"])
-    assert f"{len(report['cases'])} cases" in nnunet(tmp_path, "preprocess", converted.name)
-    assert f"{len(report['cases'])} cases" in nnunet(
+    assert f"{len(report['cases'])} case" in nnunet(tmp_path, "preprocess", converted.name)
+    assert f"{len(report['cases'])} case" in nnunet(
         tmp_path, "preprocess", converted.name, "-c", "2d"
     )

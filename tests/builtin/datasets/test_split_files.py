@@ -219,7 +219,7 @@ def test_tables_of_patients(tmp_path, delimiter):
         ("case,patient\na\nb,2", r"line 2: expected a case and its patient"),
         ("case,patient\na,1\nbb,2", r"line 3: the dataset has no case 'bb'"),
         ("case,patient\na,1\na,2", r"line 3: the case 'a' is named a second time"),
-        ("a,1\nb,2", r"names no patient for 1 cases: a\. .*header"),
+        ("a,1\nb,2", r"names no patient for 1 case: a\. .*header"),
     ],
 )
 def test_wrong_tables_name_the_line(tmp_path, text, message):

@@ -190,19 +190,19 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "channel that is not declared": (
         lambda f: _write(f / "imagesTr/a_0002.nii.gz", _image(90)),
-        r"imagesTr holds 1 files that belong to no case: a_0002\.nii\.gz",
+        r"imagesTr holds 1 file that belongs to no case: a_0002\.nii\.gz",
     ),
     "label that is not listed": (
         lambda f: _write(f / "labelsTr/x.nii.gz", _label_of(2)),
-        r"labelsTr holds 1 files that belong to no case: x\.nii\.gz",
+        r"labelsTr holds 1 file that belongs to no case: x\.nii\.gz",
     ),
     "missing channel of a test case": (
         lambda f: (f / "imagesTs/d_0001.nii.gz").unlink(),
-        r"imagesTs lacks 1 channel files .*d_0001\.nii\.gz",
+        r"imagesTs lacks 1 channel file .*d_0001\.nii\.gz",
     ),
     "missing test case": (
         lambda f: [(f / f"imagesTs/e_000{c}.nii.gz").unlink() for c in (0, 1)],
-        r"lists 1 test cases without images in .*imagesTs: e\.",
+        r"lists 1 test case without images in .*imagesTs: e\.",
     ),
     "missing test folder": (
         lambda f: shutil.rmtree(f / "imagesTs"),
@@ -210,7 +210,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "test case that is not listed": (
         lambda f: _change_json(f, test=["./imagesTs/d.nii.gz"]),
-        r"imagesTs holds 1 cases that 'test' of dataset\.json does not list: e",
+        r"imagesTs holds 1 case that 'test' of dataset\.json does not list: e",
     ),
     "grid of a test channel": (
         lambda f: _write(f / "imagesTs/d_0001.nii.gz", _image(5), _other(origin=(0.0, 0.0, 0.0))),
@@ -218,7 +218,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "test file of no case": (
         lambda f: _write(f / "imagesTs/d.nii.gz", _image(5)),
-        r"imagesTs holds 1 files that belong to no case: d\.nii\.gz",
+        r"imagesTs holds 1 file that belongs to no case: d\.nii\.gz",
     ),
 }
 
@@ -246,11 +246,11 @@ UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "missing label": (
         lambda f: (f / "labelsTr/b.nii.gz").unlink(),
-        "lacks the labels of 1 cases: b",
+        "lacks the labels of 1 case: b",
     ),
     "missing channel": (
         lambda f: (f / "imagesTr/b_0001.nii.gz").unlink(),
-        r"lacks 1 channel files .*b_0001",
+        r"lacks 1 channel file .*b_0001",
     ),
     "case listed twice": (
         lambda f: _change_json(f, training=[{"image": "./imagesTr/a.nii.gz"}] * 2),
@@ -281,7 +281,7 @@ WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
             _write(f / f"imagesTs/d_000{c}.nii.gz", _image(30 + c), _other(direction=FLIPPED))
             for c in (0, 1)
         ],
-        r"1 cases are oriented otherwise than the usual LPS: d \(RAS\)",
+        r"1 case is oriented otherwise than the usual LPS: d \(RAS\)",
     ),
     "same image twice": (
         lambda f: [_write(f / f"imagesTs/e_000{c}.nii.gz", _image(10 + c)) for c in (0, 1)],
@@ -289,11 +289,11 @@ WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "constant channel": (
         lambda f: _write(f / "imagesTr/c_0001.nii.gz", np.full(SHAPE, 3, np.int16)),
-        r"Channel 1 \(T2\) is constant in 1 cases: c",
+        r"Channel 1 \(T2\) is constant in 1 case: c",
     ),
     "no foreground": (
         lambda f: _write(f / "labelsTr/c.nii.gz", np.zeros(SHAPE, np.uint8)),
-        "1 cases have no foreground .*: c",
+        "1 case has no foreground .*: c",
     ),
     "label nowhere": (
         lambda f: [
@@ -331,6 +331,7 @@ def test_all_problems_are_collected(folder: Path) -> None:
 def test_nan_in_formats_that_keep_it_is_found_by_loading(folder: Path) -> None:
     for path in [*folder.glob("images*/*"), *folder.glob("labelsTr/*")]:
         image = SimpleItkFormat().read(path)
+        path.unlink()
         _write(
             path.with_name(path.name.replace(".nii.gz", ".nrrd")), image.array[0], image.geometry
         )

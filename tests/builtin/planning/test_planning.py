@@ -249,6 +249,30 @@ def test_schemes_of_channels_and_what_is_said_of_unknown_names():
     (note,) = plan(*arguments).notes
     assert "channel 2 'T1'" in note
     assert "preprocessor.normalization.2" in note
+    assert "CT" not in note
+
+
+def test_channels_without_a_scheme_are_one_note_and_only_what_may_be_ct_is_asked_about():
+    def notes(*channels):
+        return plan([(36, 50, 35)] * 20, [(1, 1, 1)] * 20, channels, 2).notes
+
+    (colours,) = notes("R", "G", "B")
+    assert "channels 0 'R', 1 'G', 2 'B'" in colours
+    (mr,) = notes("MR")
+    assert "CT" not in mr
+    for name in ("Ct", "CT ", "CT_abdomen", "Computed Tomography", "HU", "CBCT", "PET-CT"):
+        assert "normalization.0=CT" in notes(name)[1]
+    assert len(notes("T1 contrast", "FLAIR", "octagon")) == 1
+
+
+def test_the_share_below_which_a_low_resolution_is_planned_is_a_setting_that_the_note_names():
+    usual = plan(*COLON)
+    assert "3d_lowres" in usual.configurations
+    few = plan(*COLON, low_resolution_coverage=0.01)
+    assert "planner.low_resolution_coverage" in few.skipped["3d_lowres"]
+    more = plan(*COLON, low_resolution_coverage=0.5).configurations["3d_lowres"]
+    patch = np.prod(more.patch_size)
+    assert patch >= 0.5 * np.prod(more.median_shape)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_cases_that_came_after_the_folds_are_named(tmp_path):
     assert not listener.warnings
     load_splits([*NAMES, "zz_new"], ["0"], tmp_path / "s.json", listener)
     (warning,) = listener.warnings
-    assert "1 cases of the dataset are in no fold" in warning
+    assert "1 case of the dataset is in no fold" in warning
     assert "zz_new" in warning
 
 

@@ -67,3 +67,31 @@ def test_digests_are_remembered_while_a_file_stays_the_same(tmp_path, monkeypatc
     monkeypatch.setattr(files, "file_digest", lambda path: seen.append(path) or "new")
     assert files.Digests(tmp_path / "digests.json").of(paths) == [first, "new"]
     assert seen == [paths[1]]
+
+
+ENCODED = {"mark": "utf-8-sig", "UTF-16": "utf-16", "UTF-16 without a mark": "utf-16-le"}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_json_of_other_encodings_is_read(tmp_path, kind):
+    path = tmp_path / "x.json"
+    path.write_bytes('{"name": "Müller"}'.encode(ENCODED[kind]))
+    assert files.read_json(path) == {"name": "Müller"}
+
+
+REFUSED = {
+    "a key given twice": (b'{"a": {"b": 1, "b": 2}}', "'b' is given twice"),
+    "Latin-1": ('{"name": "Müller"}'.encode("latin-1"), "Save it in the encoding UTF-8"),
+    "a comma too many": (b'{"a": 1,}', "line 1 column"),
+    "a comment": (b'{ // text\n"a": 1}', "line 1 column"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_json_whose_meaning_is_not_clear_is_one_message(tmp_path, kind):
+    content, message = REFUSED[kind]
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    for read in (files.read_json, files.Document.read):
+        with pytest.raises(StorageError, match=rf"x\.json is not readable JSON: .*{message}"):
+            read(path)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_builtin.datasets.evaluation import evaluate_folders
+from nnunet_builtin.datasets.evaluation import match_folders
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, ImageError
 from nnunet_core.runtime import files
+from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.evaluate import (
     evaluate_case,
+    evaluate_files,
     mean_foreground_dice,
     read_label_map,
     summarise,
 )
+from nnunet_core.stages.formats import OriginalValues
+
+
+class Heard(Silence):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
 
 THREE = Labels(names={0: "background", 1: "liver", 2: "tumour"}, foreground=(1, 2))
 REGIONS = Labels(
@@ -151,7 +164,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def _evaluate(folders: tuple[Path, Path], **options: object) -> dict:
-    return evaluate_folders(*folders, THREE, SimpleItkFormat(), ".nii.gz", **options)
+    pairs = match_folders(*folders, ".nii.gz")
+    return evaluate_files(pairs, THREE, SimpleItkFormat(), **options)
 
 
 def test_summary_of_folders_is_strict_json_and_has_v1s_layout(folders: tuple[Path, Path]) -> None:
@@ -177,7 +191,7 @@ def test_folders_with_other_cases_are_listed_from_both_sides(folders: tuple[Path
     with pytest.raises(DatasetError, match="missing does not exist"):
         _evaluate((folders[0].with_name("missing"), folders[1]))
     with pytest.raises(DatasetError, match=r"no file ending in '\.nrrd'"):
-        evaluate_folders(*folders, THREE, SimpleItkFormat(), ".nrrd")
+        match_folders(*folders, ".nrrd")
 
 
 def test_files_that_cannot_be_compared_are_named(folders: tuple[Path, Path]) -> None:
@@ -192,6 +206,95 @@ def test_files_that_cannot_be_compared_are_named(folders: tuple[Path, Path]) -> 
     (folders[0] / "case1.nii.gz").write_bytes(b"nothing")
     with pytest.raises(ImageError, match=r"case1\.nii\.gz cannot be read"):
         _evaluate(folders)
+
+
+ELSEWHERE: dict[str, tuple[dict, str]] = {
+    "moved": ({"origin": (300.0, 0.0, 0.0)}, "origin"),
+    "of another spacing": ({"spacing": (3.0, 3.0, 3.0)}, "spacing"),
+    "mirrored": ({"direction": (-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)}, "origin"),
+    "turned": ({"direction": (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1.0)}, "direction"),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_equal_voxels_at_other_places_are_refused(folders: tuple[Path, Path], kind: str) -> None:
+    changes, named = ELSEWHERE[kind]
+    path = folders[0] / "case1.nii.gz"
+    array = SimpleItkFormat().read(path).array[0]
+    SimpleItkFormat().write(path, array, replace(Geometry((1, 2, 2)), **changes))
+    with pytest.raises(ImageError, match=rf"case1.*different grids: {named}.*reference.*Resample"):
+        _evaluate(folders)
+
+
+def test_equal_places_with_other_axes_are_brought_together_with_a_warning(
+    folders: tuple[Path, Path],
+) -> None:
+    expected = _evaluate(folders)["results"]["mean"]
+    path = folders[0] / "case0.nii.gz"
+    image = SimpleItkFormat().read(path)
+    mirrored = Geometry((1, 2, 2), origin=(1.0, 0, 0), direction=(-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    SimpleItkFormat().write(path, image.array[0, :, :, ::-1], mirrored)
+    heard = Heard()
+    assert _evaluate(folders, report=heard)["results"]["mean"] == expected
+    assert "1 prediction with other axes" in heard.warnings[0]
+
+
+def test_values_that_no_label_has_are_an_error_in_references_and_a_warning_in_predictions(
+    folders: tuple[Path, Path],
+) -> None:
+    for folder in folders:
+        array = np.array([0, 7, 1, 9], np.uint8).reshape(1, 2, 2)
+        SimpleItkFormat().write(folder / "case1.nii.gz", array, Geometry((1, 2, 2)))
+        heard = Heard()
+        if folder == folders[0]:
+            _evaluate(folders, report=heard)
+            assert "case1.nii.gz [7, 9]" in heard.warnings[0]
+        else:
+            with pytest.raises(DatasetError, match=r"true/case1.* the values \[7, 9\]"):
+                _evaluate(folders)
+
+
+def test_an_image_as_reference_is_an_error(folders: tuple[Path, Path]) -> None:
+    image = np.array([-1000, 40, 3, 0.5], np.float32).reshape(1, 2, 2)
+    for values in (image, image.astype(np.int16)):
+        SimpleItkFormat().write(folders[1] / "case1.nii.gz", values, Geometry((1, 2, 2)))
+        with pytest.raises(DatasetError, match=r"true/case1\.nii\.gz holds"):
+            _evaluate(folders)
+
+
+def test_missing_cases_are_left_out_only_when_asked(folders: tuple[Path, Path]) -> None:
+    (folders[1] / "case1.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"true lacks 1 .*case1.*--allow-missing .* 1 case of"):
+        match_folders(*folders, ".nii.gz")
+    heard = Heard()
+    (pair,) = match_folders(*folders, ".nii.gz", allow_missing=True, report=heard)
+    assert pair[0].name == "case0.nii.gz"
+    assert "case1" in heard.warnings[0]
+    (folders[1] / "case0.nii.gz").rename(folders[1] / "other.nii.gz")
+    with pytest.raises(DatasetError, match="same cases"):
+        match_folders(*folders, ".nii.gz", allow_missing=True)
+
+
+def test_files_that_are_not_compared_are_named_and_capitals_do_not_matter(
+    folders: tuple[Path, Path],
+) -> None:
+    (folders[0] / "case0.nii.gz").rename(folders[0] / "case0.NII.GZ")
+    (folders[1] / "case2.nrrd").touch()
+    heard = Heard()
+    assert len(match_folders(*folders, ".nii.gz", report=heard)) == 2
+    (warning,) = heard.warnings
+    assert "true holds 1 file that belongs to no case: case2.nrrd" in warning
+
+
+def test_original_values_are_those_of_the_dataset_in_memory(tmp_path: Path) -> None:
+    original = OriginalValues(SimpleItkFormat(), {0: 0, 1: 3, 2: 255})
+    path, grid = tmp_path / "case.nii.gz", Geometry((1, 1, 3))
+    original.write(path, np.array([[[0, 2, 1]]], np.uint8), grid)
+    assert SimpleItkFormat().read(path).array.ravel().tolist() == [0, 255, 3]
+    assert original.read(path).array.ravel().tolist() == [0, 2, 1]
+    SimpleItkFormat().write(path, np.array([[[0, 1, 3]]], np.uint8), grid)
+    with pytest.raises(DatasetError, match=r"values \[1\].*had \[0, 3, 255\]"):
+        original.read(path)
 
 
 def test_label_files_may_hold_whole_floats_but_no_fractions(tmp_path: Path) -> None:

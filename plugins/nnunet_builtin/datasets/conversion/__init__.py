@@ -5,7 +5,7 @@ layouts of v1 and v2.
 from __future__ import annotations
 
 from nnunet_builtin.datasets.conversion.folders import find_folders
-from nnunet_builtin.datasets.conversion.layouts import find_source
+from nnunet_builtin.datasets.conversion.layouts import find_renumbered, find_source
 from nnunet_builtin.datasets.conversion.source import Source
 from nnunet_builtin.datasets.conversion.values import parse_labels
 from nnunet_builtin.datasets.conversion.writing import LAYOUTS, convert, default_destination
@@ -16,6 +16,7 @@ __all__ = [
     "convert",
     "default_destination",
     "find_folders",
+    "find_renumbered",
     "find_source",
     "parse_labels",
 ]

@@ -10,7 +10,7 @@ from nnunet_builtin.datasets.conversion.source import FileLabels, Source, by_nam
 from nnunet_builtin.datasets.naming import entry_names, list_files
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_core.data.dataset import CaseFiles
-from nnunet_core.errors import DatasetError
+from nnunet_core.errors import DatasetError, counted, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
 from nnunet_core.stages.formats import find_format
@@ -42,8 +42,8 @@ def read_decathlon(folder: Path, document: Mapping[str, Any], registry: Registry
     training = _listed(images, document, path)
     if missing := [name for name in training if name not in labels]:
         raise DatasetError(
-            f"{folder / 'labelsTr'} lacks the labels of {len(missing)} images of imagesTr: "
-            f"{', '.join(missing[:10])}."
+            f"{folder / 'labelsTr'} lacks the labels of {counted(len(missing), 'image')} of "
+            f"imagesTr: {listed(missing)}."
         )
     test_labels = _files(folder / "labelsTs")
     return Source(

@@ -14,13 +14,14 @@ from nnunet_builtin.datasets.naming import CHANNEL, by_channel
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, UsageError
+from nnunet_core.errors import DatasetError, UsageError, counted, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.formats import find_format
 
 _PICTURE_CHANNELS = {1: ("grey",), 3: ("R", "G", "B")}
+_WITH_ALPHA = {count + 1: count for count in _PICTURE_CHANNELS}
 PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
 
 
@@ -130,14 +131,18 @@ def _check_matches(cases: set[str], images: Listing, labels: Listing) -> None:
     )
     if missing := sorted(cases - set(labels.files)):
         raise DatasetError(
-            f"{labels.folder} lacks the labels of {len(missing)} images of {images.folder}: "
-            f"{', '.join(missing[:5])}. {rule}"
+            f"{labels.folder} lacks the labels of {counted(len(missing), 'image')} of "
+            f"{images.folder}: {listed(missing)}. {rule}{_there(labels)}"
         )
     if extra := sorted(set(labels.files) - cases):
         raise DatasetError(
-            f"{images.folder} lacks the images of {len(extra)} labels of {labels.folder}: "
-            f"{', '.join(extra[:5])}. {rule}"
+            f"{images.folder} lacks the images of {counted(len(extra), 'label')} of "
+            f"{labels.folder}: {listed(extra)}. {rule}"
         )
+
+
+def _there(labels: Listing) -> str:
+    return f" It holds {listed([path.name for path in labels.files.values()])}."
 
 
 def _channel_names(
@@ -146,10 +151,17 @@ def _channel_names(
     count = sum(image_format.header(path).channels for path in case.images)
     if not given and ending.lower() in PICTURES and count in _PICTURE_CHANNELS:
         return _PICTURE_CHANNELS[count]
+    alpha = _WITH_ALPHA.get(count) if ending in PICTURES else None
+    if alpha is not None and alpha == len(given):
+        return tuple(given)  # the transparency is left out when the pictures are read
     if len(given) != count:
+        hint = (
+            f" If the last one is alpha (transparency), name the other {alpha}: constant alpha is "
+            "left out."
+        )
         raise UsageError(
             f"{case.images[0]} has {count} channels, --channel names {len(given)}. Give one "
             "--channel NAME per channel: CT for computed tomography in Hounsfield units, noNorm "
-            "for no normalisation, any other name otherwise."
+            f"for no normalisation, any other name otherwise.{hint if alpha else ''}"
         )
     return tuple(given)

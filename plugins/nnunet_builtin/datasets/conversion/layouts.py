@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_builtin.datasets.conversion.decathlon import read_decathlon
+from nnunet_builtin.datasets.conversion.folders import find_folders
 from nnunet_builtin.datasets.conversion.source import FileLabels, Source, by_name, writers_of
 from nnunet_builtin.datasets.naming import by_channel, list_files
 from nnunet_builtin.datasets.reading import (
     FILE,
     NnunetReader,
+    channel_names,
     find_label_ending,
+    image_ending,
+    label_names,
     read_document,
 )
 from nnunet_core.data.dataset import CaseFiles, Dataset
-from nnunet_core.errors import DatasetError
+from nnunet_core.errors import DatasetError, listed
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import find_reader, open_dataset
 
 _FOLDERS = "pass folders of images and labels with --images DIR --labels DIR"
@@ -53,6 +58,25 @@ def find_source(folder: Path, registry: Registry) -> Source:
     return _read_layout(open_dataset(str(folder), folder, registry), kind, registry)
 
 
+def find_renumbered(folder: Path, registry: Registry, workers: Workers) -> Source:
+    """Describe a dataset folder whose label values are not consecutive: they will be, and keep
+    their names.
+
+    Raises:
+        DatasetError: dataset.json is no good, has regions, or files of cases are missing.
+    """
+    path = folder / FILE
+    document = read_document(path)
+    names = label_names(document, path)
+    if regions := [name for name, value in names.items() if not str(value).isdecimal()]:
+        raise DatasetError(f"{path}: only single values can be renumbered; got {listed(regions)}.")
+    given = {name: int(value) for name, value in names.items() if int(value)}
+    channels = channel_names(document, path)
+    images, labels = folder / "imagesTr", folder / "labelsTr"
+    found = find_folders(images, labels, registry, channels, given, True, workers)
+    return replace(found, further={**document, **found.further})
+
+
 def _read_other(folder: Path, registry: Registry) -> Source:
     """Describe a folder that another reader than ours reads."""
     try:
@@ -64,7 +88,9 @@ def _read_other(folder: Path, registry: Registry) -> Source:
 
 def _kind(folder: Path, document: Mapping[str, Any], registry: Registry) -> str:
     """Return the layout that file names and dataset.json show."""
-    ending = str(document.get("file_ending", ".nii.gz"))
+    if "dataset" in document:
+        return "v2"
+    ending = image_ending(document)
     images = list_files(folder / "imagesTr", ending)
     labels = list_files(folder / "labelsTr", find_label_ending(folder, document, registry))
     if not images:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_core.errors import DatasetError
+from nnunet_core.errors import DatasetError, counted
 from nnunet_core.registry.discovery import Registry
 
 
@@ -16,7 +16,7 @@ class Listing:
 
     Attributes:
         folder: Where they are.
-        ending: Of every file, with the leading dot.
+        ending: Of every file, with the leading dot, in small letters.
         files: {name without ending: path}, sorted by name.
     """
 
@@ -42,15 +42,22 @@ def list_images(folder: Path, registry: Registry) -> Listing:
     for path in sorted(folder.iterdir()):
         endings = [ending for ending in known if path.name.lower().endswith(ending)]
         if endings and path.is_file() and not path.name.startswith("."):
-            length = len(max(endings, key=len))
-            found.setdefault(path.name[-length:], {})[path.name[:-length]] = path
+            ending = max(endings, key=len)
+            named = found.setdefault(ending, {})
+            other = named.setdefault(path.name[: -len(ending)], path)
+            if other is not path:
+                raise DatasetError(
+                    f"{folder} holds {other.name} and {path.name}, two files of one name. Remove "
+                    "one."
+                )
     if not found:
         raise DatasetError(
             f"{folder} holds no image. Known endings: {', '.join(sorted(known))}, and DICOM files."
         )
     if len(found) > 1:
         kinds = ", ".join(
-            f"{len(paths)} files ending in {ending}" for ending, paths in sorted(found.items())
+            f"{counted(len(paths), 'file')} ending in {ending}"
+            for ending, paths in sorted(found.items())
         )
         raise DatasetError(
             f"{folder} holds images of several formats: {kinds}. Move all but one kind elsewhere."

@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import Geometry, Image, ImageFormat
 from nnunet_core.data.labels import Labels, label_type
-from nnunet_core.errors import DatasetError, ImageError
+from nnunet_core.errors import DatasetError, ImageError, counted
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.stages.formats import find_format
 
@@ -71,11 +71,11 @@ class Source:
 
     def describe(self) -> str:
         """Return one line for people."""
-        test = f", {len(self.test)} test cases" if self.test else ""
+        test = f", {counted(len(self.test), 'test case')}" if self.test else ""
         names = [name for name, value in self.labels.items() if value != 0]
         kind = KINDS.get(self.kind, self.kind)
         return (
-            f"{kind}: {len(self.training)} training cases{test}; channels: "
+            f"{kind}: {counted(len(self.training), 'training case')}{test}; channels: "
             f"{', '.join(self.channels)}; labels: {', '.join(names) or 'none'}"
         )
 

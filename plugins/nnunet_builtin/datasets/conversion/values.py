@@ -88,7 +88,7 @@ def name_values(
         )
     labels: dict[str, int | list[int]] = {"background": 0}
     labels.update(
-        {names.get(value, f"label {new}"): new for new, value in enumerate(values) if value}
+        {names.get(value, f"label {value}"): new for new, value in enumerate(values) if value}
     )
     return labels, {} if consecutive else {value: new for new, value in enumerate(values)}
 

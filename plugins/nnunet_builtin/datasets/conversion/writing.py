@@ -17,6 +17,7 @@ from nnunet_builtin.datasets.conversion.folders import PICTURES
 from nnunet_builtin.datasets.conversion.source import FileLabels, Source
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image, ImageFormat
+from nnunet_core.data.transparency import without_alpha
 from nnunet_core.errors import DatasetError, ImageError, UsageError
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
@@ -46,6 +47,7 @@ _OWN_FIELDS = {
         "label_ending",
         "image_format",
         "regions_class_order",
+        "dataset",
         "overwrite_image_reader_writer",
     ),
 }
@@ -240,6 +242,8 @@ def _write_images(
             shutil.copyfile(origin, path)
         return None
     images = [source.image_format.read(path) for path in case.images]
+    if len(images) == 1:
+        images = [without_alpha(images[0], len(source.channels), case.images[0])]
     found = sum(image.array.shape[0] for image in images)
     if found != len(paths):
         raise ImageError(
