@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nnunet_builtin.datasets.naming import entry_names, list_files
 from nnunet_builtin.datasets.reading import NnunetReader
+from nnunet_core.data.images import SLICE_SPACING_2D, check_planar, spacing_outliers
 from nnunet_core.errors import DatasetError, listed
 from nnunet_core.runtime.files import Document
 from nnunet_core.runtime.reporting import Reporter, Silence
@@ -39,6 +40,7 @@ class CaseFacts(BaseModel):
         maximum: Largest intensity per channel.
         voxels: {label value: number of voxels}, values that occur; empty for test cases.
         content: Digest of shape and intensities.
+        notes: What is doubtful about the headers of its files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,7 @@ class CaseFacts(BaseModel):
     maximum: tuple[float, ...]
     voxels: dict[int, int]
     content: str
+    notes: tuple[str, ...] = ()
 
 
 class Report(Document):
@@ -133,6 +136,7 @@ def verify(
             *(o for o in outcomes if isinstance(o, str)),
             *errors,
             *_extra_files(dataset, tests),
+            *_mixed([*facts, *test_facts]),
         ),
         warnings=(*_doubtful_labels(dataset, facts), *_doubtful_images(dataset, facts, test_facts)),
         cases=facts,
@@ -166,6 +170,7 @@ def _inspect(dataset: Dataset, files: CaseFiles) -> CaseFacts | str:
         content=hashlib.blake2b(
             repr(case.images.shape).encode() + case.images.tobytes(), digest_size=8
         ).hexdigest(),
+        notes=case.geometry.notes,
     )
 
 
@@ -211,6 +216,14 @@ def _extra_files(dataset: Dataset, tests: Sequence[CaseFiles]) -> Iterator[str]:
             )
 
 
+def _mixed(cases: Sequence[CaseFacts]) -> list[str]:
+    try:
+        check_planar({case.name: case.spacing[0] == SLICE_SPACING_2D for case in cases})
+    except DatasetError as error:
+        return [str(error)]
+    return []
+
+
 def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[str]:
     declared = dataset.document.get("numTraining", len(dataset.training))
     if declared != len(dataset.training):
@@ -239,6 +252,9 @@ def _doubtful_images(
     dataset: Dataset, cases: Sequence[CaseFacts], tests: Sequence[CaseFacts]
 ) -> Iterator[str]:
     everything = [*cases, *tests]
+    for case in everything:
+        yield from case.notes
+    yield from spacing_outliers({case.name: case.spacing for case in everything})
     for index, channel in enumerate(dataset.channels):
         constant = [case.name for case in everything if case.minimum[index] == case.maximum[index]]
         if constant:

@@ -1,0 +1,134 @@
+"""The directories of TIFF files: every strip of every page must be there before a reader sees
+them.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import IO, TYPE_CHECKING
+
+from nnunet_builtin.formats.voxels import opened, refused
+from nnunet_core.runtime.memory import check_fits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENDINGS = (".tif", ".tiff")
+_MOST_COMPRESSED = 1500  # of LZW and deflate: bytes of content for a byte
+_MOST_PAGES = 65_535
+_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
+_WIDTH, _LENGTH, _BITS, _COMPRESSION, _SAMPLES, _ROWS, _PLANAR = 256, 257, 258, 259, 277, 278, 284
+_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES, _TILE_SIZES = 273, 279, 324, 325, (322, 323)
+_NEWER = 43  # of BigTIFF
+
+Tags = dict[int, tuple[int, ...]]
+
+
+def examine(path: Path) -> None:
+    """Check that a TIFF file holds every page, strip and byte that its directories name.
+
+    Raises:
+        ImageError: It does not, pages differ in size or type, or they would fill the memory.
+    """
+    length = path.stat().st_size if path.is_file() else 0
+    with opened(path) as file:
+        try:
+            pages = _pages(file, length, path)
+        except struct.error as error:
+            raise refused(path, "it is truncated or damaged: a directory is not there") from error
+    first = _form(pages[0])
+    for number, page in enumerate(pages):
+        if _form(page) != first:
+            raise refused(path, f"page {number} differs from the first in size or type of pixels")
+        _check_page(page, length, path, number)
+    size = len(pages) * math.prod(first[:2]) * first[2] * first[3] // 8
+    check_fits(path, size)
+    if size > _MOST_COMPRESSED * length:
+        raise refused(path, f"its directories declare {size} bytes of pixels in {length} bytes")
+
+
+def _pages(file: IO[bytes], length: int, path: Path) -> list[Tags]:
+    start = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(start[:2])
+    version = struct.unpack_from(f"{order}H", start, 2)[0] if order and len(start) >= 8 else 0
+    if order is None or version not in (42, _NEWER):
+        raise refused(path, "it has no TIFF header; it is empty, truncated or of another format")
+    big = version == _NEWER
+    (place,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", start, 8 if big else 4)
+    pages: list[Tags] = []
+    seen: set[int] = set()
+    while place:
+        if place in seen or place >= length or len(pages) >= _MOST_PAGES:
+            raise refused(path, f"page {len(pages)} is not there: it is truncated or damaged")
+        seen.add(place)
+        page, place = _page(file, place, order, big)
+        if not page.get(254, (0,))[0] & 1:  # a smaller copy of another page
+            pages.append(page)
+    if not pages:
+        raise refused(path, "it holds no page")
+    return pages
+
+
+def _page(file: IO[bytes], place: int, order: str, big: bool) -> tuple[Tags, int]:
+    """Return the tags of a page that are whole numbers, and where the next page is."""
+    counts, entry, offset = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
+    (count,) = _unpack(file, place, order + counts)
+    place += struct.calcsize(order + counts)
+    size, tags = struct.calcsize(order + entry), {}
+    for index in range(min(count, 4096)):
+        tag, kind, number, inline = _unpack(file, place + index * size, order + entry)
+        if kind not in _TYPES:
+            continue
+        form = f"{order}{number}{_TYPES[kind]}" if number <= 1 << 24 else "0B"
+        if struct.calcsize(form) <= len(inline):
+            tags[tag] = struct.unpack_from(form, inline)
+        else:
+            (where,) = struct.unpack(order + offset, inline)
+            tags[tag] = _unpack(file, where, form)
+    (following,) = _unpack(file, place + count * size, order + offset)
+    return tags, following
+
+
+def _unpack(file: IO[bytes], place: int, form: str) -> tuple[int, ...]:
+    file.seek(place)
+    return struct.unpack(form, file.read(struct.calcsize(form)))
+
+
+def _form(page: Tags) -> tuple[int, ...]:
+    """Return width, length, samples and bits of a page; 0 where they are missing."""
+    values = [
+        page.get(tag, (default,)) for tag, default in ((_WIDTH, 0), (_LENGTH, 0), (_SAMPLES, 1))
+    ]
+    bits = page.get(_BITS, (1,))
+    one = bits[0] if bits and len(set(bits)) == 1 else 0
+    return (*(value[0] if value else 0 for value in values), one)
+
+
+def _check_page(page: Tags, length: int, path: Path, number: int) -> None:
+    width, rows, samples, bits = _form(page)
+    if 0 in (width, rows, samples) or bits not in (1, 2, 4, 8, 16, 32, 64):
+        raise refused(
+            path,
+            f"page {number} declares {width} x {rows} pixels of {samples} values with {bits} bits",
+        )
+    apart = page.get(_PLANAR, (1,))[0] == 2
+    if _TILES in page:
+        offsets, sizes = page[_TILES], page.get(_TILE_BYTES, ())
+        wide, high = (page.get(tag, (0,))[0] for tag in _TILE_SIZES)
+        pieces = -(-width // wide) * -(-rows // high) if wide and high else 0
+    else:
+        offsets, sizes = page.get(_STRIPS, ()), page.get(_STRIP_BYTES, ())
+        wide, high = width, min(page.get(_ROWS, (rows,))[0], rows)
+        pieces = -(-rows // high) if high else 0
+    if pieces == 0 or not len(offsets) == len(sizes) == pieces * (samples if apart else 1):
+        raise refused(path, f"page {number} has {len(offsets)} strips; it is damaged")
+    ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
+    if 0 in sizes or max(ends) > length:
+        raise refused(path, f"page {number} is truncated: {length} of {max(ends)} bytes")
+    if page.get(_COMPRESSION, (1,))[0] == 1:
+        line = -(-wide * bits * (1 if apart else samples) // 8)
+        height = rows if _TILES not in page else high * pieces
+        expected = line * height * (samples if apart else 1)
+        if sum(sizes) < expected:
+            raise refused(path, f"page {number} has {sum(sizes)} of {expected} bytes")
