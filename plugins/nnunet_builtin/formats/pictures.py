@@ -17,7 +17,7 @@ BMP, JPEG, PNG = (".bmp",), (".jpg", ".jpeg"), (".png",)
 _BMP_HEADER = struct.Struct("<2sIHHIIiiHHIIiiII")
 _MOST_COMPRESSED = 1100  # of deflate: bytes of content for a byte
 _END_OF_JPEG = b"\xff\xd9"
-_TAIL = 1 << 16
+_HEAD, _TAIL = 1 << 20, 1 << 16
 
 
 def examine_bmp(path: Path) -> None:
@@ -47,14 +47,30 @@ def examine_bmp(path: Path) -> None:
 
 
 def examine_jpeg(path: Path) -> None:
-    """Raise ImageError for a JPEG file without a beginning, or without an end: the rest would be
-    grey.
+    """Raise ImageError for a JPEG file without a beginning, without an end, or whose header
+    promises more than its bytes can hold: the rest would be grey.
     """
     with opened(path) as file:
-        start = file.read(3)
+        start = file.read(_HEAD)
         file.seek(max(0, path.stat().st_size - _TAIL))
-        if start != b"\xff\xd8\xff" or _END_OF_JPEG not in file.read():
+        if start[:3] != b"\xff\xd8\xff" or _END_OF_JPEG not in file.read():
             raise refused(path, "it is empty, truncated or of another format than JPEG")
+    height, width = _jpeg_size(start, path)
+    # each block of 8 x 8 pixels takes at least one bit
+    if -(-height // 8) * -(-width // 8) > 8 * path.stat().st_size:
+        raise refused(path, f"it is truncated: {width} x {height} pixels cannot be in it")
+
+
+def _jpeg_size(start: bytes, path: Path) -> tuple[int, int]:
+    """Return height and width from the frame of a JPEG file, which stands behind other segments."""
+    place = 2
+    while place + 9 <= len(start) and start[place] == 0xFF:
+        marker, length = start[place + 1], struct.unpack_from(">H", start, place + 2)[0]
+        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
+            height, width = struct.unpack_from(">2H", start, place + 5)
+            return int(height), int(width)
+        place += 1 if marker == 0xFF else 2 + length
+    raise refused(path, "it is truncated or damaged: it has no header of a frame")
 
 
 def examine_png(path: Path) -> None:
