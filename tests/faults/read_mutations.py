@@ -18,7 +18,7 @@ from nnunet_builtin.dicom.series import DicomSeriesFormat
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.errors import ImageError
 
-SECONDS, BYTES = 5, 3 << 30
+SECONDS, BYTES = 20, 3 << 30  # of damaged DICOM, a busy machine reads some for seconds
 
 
 def read(path):

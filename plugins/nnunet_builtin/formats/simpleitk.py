@@ -43,7 +43,18 @@ _EXAMINERS: dict[str, Callable[[Path], Layout | None]] = {
     **dict.fromkeys(pictures.JPEG, pictures.examine_jpeg),
     **dict.fromkeys(pictures.PNG, pictures.examine_png),
 }
+_READERS = {
+    **dict.fromkeys(nifti.ENDINGS, "NiftiImageIO"),
+    **dict.fromkeys(nrrd.ENDINGS, "NrrdImageIO"),
+    **dict.fromkeys(metaimage.ENDINGS, "MetaImageIO"),
+    **dict.fromkeys(gipl.ENDINGS, "GiplImageIO"),
+    **dict.fromkeys(tiff.ENDINGS, "TIFFImageIO"),
+    **dict.fromkeys(pictures.BMP, "BMPImageIO"),
+    **dict.fromkeys(pictures.JPEG, "JPEGImageIO"),
+    **dict.fromkeys(pictures.PNG, "PNGImageIO"),
+}
 _PARTS = {nrrd.DETACHED: nrrd.parts, metaimage.DETACHED: metaimage.parts}
+_WHOLE = {nrrd.DETACHED: ".nrrd", metaimage.DETACHED: ".mha"}
 _PICTURES = (".png", ".bmp")
 _LOSSY = (".jpg", ".jpeg")
 _GZIP_LEVEL = 2  # of 0..3
@@ -71,7 +82,9 @@ class SimpleItkFormat:
         )
         spacing = (*reader.GetSpacing(), SLICE_SPACING_2D)[:3]
         return Header(
-            tuple(reversed(shape)), tuple(reversed(spacing)), reader.GetNumberOfComponents()
+            tuple(reversed(shape)),
+            tuple(reversed(spacing)),
+            reader.GetNumberOfComponents() - _alpha(path, reader.GetNumberOfComponents()),
         )
 
     def read(self, path: Path) -> Image:
@@ -94,6 +107,8 @@ class SimpleItkFormat:
             note = nifti.conflict(result.geometry, layout.forms, path)
             geometry = replace(result.geometry, forms=layout.forms, notes=(note,))
             return Image(result.array, geometry)
+        if _alpha(path, len(result.array)):
+            return _without_alpha(result, path)
         if (
             ending_of(path.name, pictures.BMP)
             and _has_palette(path)
@@ -121,6 +136,7 @@ class SimpleItkFormat:
                 f"{path}: the array has shape {array.shape}, its geometry {geometry.shape}."
             )
         ending = ending_of(path.name, _EXAMINERS) or path.suffix.lower()
+        ending = _WHOLE.get(ending, ending)  # header and voxels in one file, which is atomic
         if ending in _LOSSY:
             raise ImageError(
                 f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or "
@@ -146,13 +162,32 @@ class SimpleItkFormat:
                 named.unlink(missing_ok=True)
 
 
+def _alpha(path: Path, channels: int) -> int:
+    """Return how many channels of a picture say how opaque it is: the last of two or four."""
+    return int(channels in (2, 4) and bool(ending_of(path.name, _PICTURES)))
+
+
+def _without_alpha(image: Image, path: Path) -> Image:
+    *colours, alpha = image.array
+    if alpha.min() != alpha.max():
+        raise ImageError(
+            f"The image {path} has an alpha channel, which says how opaque each pixel is. Save it "
+            "without one (RGB or grey), on the background that is meant."
+        )
+    note = f"{path} has an alpha channel, which is the same everywhere and left out."
+    return Image(np.stack(colours), replace(image.geometry, notes=(note,)))
+
+
 def examine(path: Path) -> Layout | None:
     """Check the header of a file before ITK sees it; return where its voxels are, if that is known.
 
     Raises:
         ImageError: See `SimpleItkFormat.read`.
     """
-    find = _EXAMINERS.get(ending_of(path.name, _EXAMINERS))
+    ending = ending_of(path.name, _EXAMINERS)
+    if ending.endswith(".gz") and not path.name.endswith((ending, ".NII.GZ")):
+        raise refused(path, f"readers want its ending in small letters: rename it to *{ending}")
+    find = _EXAMINERS.get(ending)
     if find is not None:
         return find(path)
     with opened(path):
@@ -171,6 +206,8 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     """Return a reader that has read the header of an image that fits into the memory."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    if name := _READERS.get(ending_of(path.name, _READERS)):
+        reader.SetImageIO(name)  # ITK itself looks for small letters, and at other formats
     try:
         with quiet_itk():
             reader.ReadImageInformation()
