@@ -77,7 +77,7 @@ def _check_instructions(content: bytes) -> None:
         if instruction.name not in _INSTRUCTIONS:
             raise _ForbiddenError(f"the instruction {instruction.name}")
         # each number names a place in a list: one large number alone would take gigabytes
-        if instruction.name.endswith("PUT") and int(argument) > index:  # type: ignore[call-overload]
+        if instruction.name.endswith("PUT") and int(argument or 0) > index:
             raise _TooLargeError(f"a place {argument} in its memory")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -37,7 +36,7 @@ _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 def _fields(size: int, **fields: tuple[str, int]) -> np.dtype:
     formats, offsets = zip(*fields.values(), strict=True)
     table = {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": size}
-    return np.dtype(table)  # type: ignore[call-overload,no-any-return]
+    return np.dtype(table)  # type: ignore[call-overload]
 
 
 #: {sizeof_hdr: fields}, of NIfTI-1 and NIfTI-2. `place` and what follows is what says where the
@@ -92,7 +91,8 @@ def _header(start: bytes, path: Path) -> tuple[np.void, int, str]:
     order.
     """
     # Not nibabel: some broken headers are mended by nibabel, which must be an error here.
-    for order in "<>":
+    orders: tuple[Literal["<", ">"], ...] = ("<", ">")
+    for order in orders:
         size = int(np.frombuffer(start, order + "i4", 1)[0]) if len(start) >= 4 else 0
         if size in _HEADERS and len(start) >= size:
             fields = np.frombuffer(start, _HEADERS[size].newbyteorder(order), 1)[0]
@@ -217,8 +217,7 @@ def _shown(values: tuple[float, ...]) -> str:
 
 def write_forms(path: Path, forms: tuple[float, ...]) -> None:
     """Put both forms of an image into the header of a NIfTI-1 file that was written with one."""
-    order = "<" if sys.byteorder == "little" else ">"
-    table = _HEADERS[348].newbyteorder(order)
+    table = _HEADERS[348]  # of the machine's byte order, as ITK writes it
     content = np.memmap(path, np.uint8, "r+", shape=(348,))
     fields = content.view(table)
     fields["codes"] = forms[:2]

@@ -5,7 +5,7 @@ them.
 from __future__ import annotations
 
 import struct
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from nnunet_builtin.formats.voxels import opened, refused
 from nnunet_core.runtime.memory import check_fits
@@ -95,7 +95,8 @@ def _page(file: IO[bytes], place: int, order: str, big: bool) -> tuple[Tags, int
     counts, entry, offset = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
     (count,) = _unpack(file, place, order + counts)
     place += struct.calcsize(order + counts)
-    size, tags = struct.calcsize(order + entry), {}
+    size = struct.calcsize(order + entry)
+    tags: Tags = {}
     for index in range(min(count, 4096)):
         tag, kind, number, inline = _unpack(file, place + index * size, order + entry)
         counted = kind in _TYPES and 0 < number <= _MOST_VALUES
@@ -114,7 +115,7 @@ def _page(file: IO[bytes], place: int, order: str, big: bool) -> tuple[Tags, int
     return tags, following
 
 
-def _unpack(file: IO[bytes], place: int, form: str) -> tuple[int, ...]:
+def _unpack(file: IO[bytes], place: int, form: str) -> tuple[Any, ...]:
     file.seek(place)
     return struct.unpack(form, file.read(struct.calcsize(form)))
 
