@@ -25,6 +25,7 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PIXEL_DATA, _PIXEL_SPACING = (0x7FE0, 0x0010), (0x0028, 0x0030)
 _SPACINGS = ("0028|0030", "0018|1164")  # in the patient, and at the detector
 _HEADER = 1 << 22
+_DELIMITER, _TAIL = b"\xfe\xff\xdd\xe0\0\0\0\0", 1 << 16
 _FRAMES, _SAMPLES, _ROWS, _COLUMNS, _BITS = (
     "0028|0008",
     "0028|0002",
@@ -68,6 +69,11 @@ def check_content(name: str, reader: sitk.ImageFileReader) -> None:
         )
     if syntax in _NATIVE:
         _check_length(path, reader, order, explicit)
+    elif syntax != _DEFLATED and not _ends(path):
+        raise ImageError(
+            f"The DICOM file {name} is truncated: its compressed pixels have no end. Export it "
+            "again."
+        )
 
 
 def _check_spacing(text: str, name: str) -> None:
@@ -134,6 +140,13 @@ def _syntax(path: Path) -> str:
 def _holds(path: Path, tag: bytes) -> bool:
     with path.open("rb") as file:
         return tag in file.read(_HEADER)
+
+
+def _ends(path: Path) -> bool:
+    """Return whether compressed pixels are closed by the delimiter of their sequence."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        return _DELIMITER in file.read()
 
 
 def _text(reader: sitk.ImageFileReader, tag: str) -> str:
