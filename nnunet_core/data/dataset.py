@@ -14,9 +14,11 @@ import numpy as np
 
 from nnunet_core.data.cases import Case
 from nnunet_core.data.images import (
+    DetachedFormat,
     Image,
     ImageFormat,
     check_finite,
+    ending_of,
     stack_channels,
 )
 from nnunet_core.data.labels import Labels
@@ -138,8 +140,12 @@ class Dataset:
                 f"declares {len(self.channels)}: {', '.join(self.channels)}."
             )
         check_finite(image.array, case.images[0])
-        label = None if case.label is None else self.load_label(case.label, image, case.images[0])
-        return Case(case.name, image.array, label, image.geometry, case.metadata)
+        label, geometry = None, image.geometry
+        if case.label is not None:
+            found = self._read_label(case.label, image, case.images[0])
+            label = found.array[0].astype(np.int16)
+            geometry = geometry.noted(found.geometry, case.label)
+        return Case(case.name, image.array, label, geometry, case.metadata)
 
     def load_label(
         self, path: Path, image: Image | None = None, image_path: Path | None = None
@@ -151,6 +157,9 @@ class Dataset:
             ImageError: Unreadable file, more than one channel, or another grid than the image.
             DatasetError: Values that are no integers or are not declared.
         """
+        return self._read_label(path, image, image_path).array[0].astype(np.int16)
+
+    def _read_label(self, path: Path, image: Image | None, image_path: Path | None) -> Image:
         label = self.label_format.read(path)
         if label.array.shape[0] != 1:
             raise ImageError(
@@ -162,8 +171,9 @@ class Dataset:
                 f"{getattr(label.geometry, name)} of the label"
                 for name in different
             )
+            details = " ".join((f"{details}.", *image.geometry.notes, *label.geometry.notes))
             raise ImageError(
-                f"{image_path} and its label {path} lie on different grids: {details}. Resample "
+                f"{image_path} and its label {path} lie on different grids: {details} Resample "
                 "the label to its image, or copy the image's geometry if only the header is wrong."
             )
         values = np.unique(label.array)
@@ -174,7 +184,7 @@ class Dataset:
                 f"declare. Declared: {sorted(self.labels.values)}. Correct the file or 'labels' of "
                 f"{self.folder / 'dataset.json'}."
             )
-        return label.array[0].astype(np.int16)
+        return label
 
     def slim(self) -> Dataset:
         """Return what loading needs, without the list of cases: cheap to send to another
@@ -215,7 +225,14 @@ class Dataset:
         Raises:
             ImageError: A file cannot be read.
         """
+        parts = [self._parts(path) for path in paths]
         try:
-            return self.digests.of(paths)
+            return self.digests.of(paths, parts)
         except OSError as error:
             raise ImageError(f"A file of {self.name} cannot be read: {error}") from error
+
+    def _parts(self, path: Path) -> tuple[Path, ...]:
+        """Return the files beside an image or label that hold its voxels."""
+        ending = ending_of(path.name, (self.ending, self.label_ending))
+        reader = self.image_format if ending == self.ending else self.label_format
+        return reader.parts(path) if isinstance(reader, DetachedFormat) else ()

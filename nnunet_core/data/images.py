@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+import itertools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from nnunet_core.errors import ImageError
+from nnunet_core.errors import ImageError, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 #: The spacing of the slice axis of a 2D image, in mm: no planner resamples across it (spec:
 #: dataset, section 2).
 SLICE_SPACING_2D = 999.0
+#: Parts of a voxel by which the corners of two grids may lie apart: below the first, headers only
+#: round differently; up to the second it is the same grid, with a word.
+_ROUNDING, _SAME_GRID = 0.001, 0.1
+_OUTLIER = 10  # times the median spacing
+
+
+def ending_of(name: str, endings: Iterable[str]) -> str:
+    """Return the longest of `endings` (`.nii.gz`) that a file name has, in letters of any case; or
+    an empty string.
+    """
+    lower = name.lower()
+    return max((e for e in endings if lower.endswith(e.lower())), key=len, default="")
 
 
 @dataclass(frozen=True)
@@ -27,23 +40,57 @@ class Geometry:
         spacing: mm, axis order (z, y, x).
         origin: mm, SimpleITK order (x, y, z).
         direction: Row-major 3x3 matrix, SimpleITK order.
+        forms: Numbers of a NIfTI header that says twice, and differently, where its voxels lie;
+            files of predictions say the same. Empty otherwise.
+        notes: What is doubtful about all this, sentences for people.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    forms: tuple[float, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def differences(self, other: Geometry) -> list[str]:
-        """Return the names of the fields in which two images differ, within rtol 1e-5 and atol 1e-8
-        (as v1).
+        """Return the names of the fields in which two images differ: none where every corner of
+        both lies at one place, within a tenth of a voxel.
         """
         different = [] if self.shape == other.shape else ["shape"]
+        if not different and self.displacement(other) <= _SAME_GRID:
+            return []
         for name in ("spacing", "origin", "direction"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if len(mine) != len(theirs) or not np.allclose(mine, theirs):
                 different.append(name)
-        return different
+        return different or ["place"]
+
+    def displacement(self, other: Geometry) -> float:
+        """Return how far the corners of two grids of one shape lie apart at most, in voxels of this
+        one.
+        """
+        try:
+            to_voxels = np.linalg.inv(self._matrix())
+        except np.linalg.LinAlgError:
+            return np.inf
+        indices = np.array(list(itertools.product(*((-0.5, n - 0.5) for n in self.shape[::-1]))))
+        apart = (other._matrix() - self._matrix()) @ indices.T
+        apart += np.subtract(other.origin, self.origin)[:, None]
+        found = float(np.abs(to_voxels @ apart).max())
+        return found if np.isfinite(found) else np.inf
+
+    def noted(self, other: Geometry, path: Path) -> Geometry:
+        """Return this geometry with the notes of `path`, which lies on the same grid: its own, and
+        that it is displaced by a part of a voxel.
+        """
+        notes = [note for note in other.notes if note not in self.notes]
+        if (displacement := self.displacement(other)) > _ROUNDING:
+            notes.append(f"{path} lies {displacement:.2g} voxels beside its image.")
+        return replace(self, notes=(*self.notes, *notes)) if notes else self
+
+    def _matrix(self) -> np.ndarray:
+        """Return the steps in mm along the axes x, y, z, as columns."""
+        return np.reshape(self.direction, (3, 3)) * np.array(self.spacing[::-1])
 
 
 @dataclass(frozen=True)
@@ -105,6 +152,17 @@ class ImageFormat(Protocol):
         ...
 
 
+@runtime_checkable
+class DetachedFormat(Protocol):
+    """An image format with files that hold a header only; the voxels are in others."""
+
+    def parts(self, path: Path) -> tuple[Path, ...]:
+        """Return the files beside `path` that hold its voxels; none for most files. Raises
+        ImageError.
+        """
+        ...
+
+
 def stack_channels(images: Sequence[Image], names: Sequence[Path]) -> Image:
     """Join the channel files of one case to a float32 image (C, Z, Y, X); geometry is that of the
     first file.
@@ -113,14 +171,57 @@ def stack_channels(images: Sequence[Image], names: Sequence[Path]) -> Image:
         ImageError: The files differ in shape, spacing, origin or direction.
     """
     first = images[0]
+    geometry = first.geometry
     for image, name in zip(images[1:], names[1:], strict=True):
-        if different := first.geometry.differences(image.geometry):
+        if different := geometry.differences(image.geometry):
             raise ImageError(
                 f"{name} and {names[0]} differ in {', '.join(different)}; channels must lie on one "
                 "grid: resample them."
             )
+        geometry = geometry.noted(image.geometry, name)
     arrays = [image.array.astype(np.float32, copy=False) for image in images]
-    return Image(np.concatenate(arrays), first.geometry)
+    return Image(np.concatenate(arrays), geometry)
+
+
+def spacing_outliers(spacings: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return a sentence for each case whose spacing (mm; z, y, x) is far from the median of all."""
+    if not spacings:
+        return []
+    usual = np.median(np.array(list(spacings.values())), axis=0)
+    sentences = []
+    for name, spacing in spacings.items():
+        ratio = np.array(spacing) / usual
+        if ratio.max() > _OUTLIER or ratio.min() < 1 / _OUTLIER:
+            sentences.append(
+                f"Case {name} has a spacing of {_shown(spacing)} mm (z, y, x), the median is "
+                f"{_shown(usual)} mm. Is its header right?"
+            )
+    return sentences
+
+
+def check_planar(planar: Mapping[str, bool]) -> None:
+    """Refuse 2D files among volumes, or the reverse: {case: whether it is a 2D file}.
+
+    Raises:
+        ImageError: Cases of both kinds, and those of which there are fewer.
+    """
+    if len(set(planar.values())) < 2:
+        return
+    flat = [name for name, is_flat in planar.items() if is_flat]
+    solid = [name for name, is_flat in planar.items() if not is_flat]
+    few, kinds = min(
+        (flat, "2D images, the others volumes"),
+        (solid, "volumes, the others 2D images"),
+        key=lambda pair: len(pair[0]),
+    )
+    raise ImageError(
+        f"{len(few)} of {len(planar)} cases are {kinds}: {listed(few)}. A dataset holds one kind: "
+        "correct or remove these files."
+    )
+
+
+def _shown(spacing: Iterable[float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in spacing)
 
 
 def check_finite(voxels: np.ndarray, path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -213,6 +214,22 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what would block or never end when it is opened (pipes, devices), and names that
+    libraries cannot take.
+
+    Raises:
+        OSError: There is no such file, it is no regular file, or its name is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        name = os.fsencode(path)
+        raise OSError(f"the name {name!r} is not UTF-8; rename the file") from error
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is no regular file but a folder, pipe, socket or device")
+
+
 def digest(content: Any) -> str:
     """Return 16 hexadecimal digits that identify a JSON value (keys in any order)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -240,17 +257,27 @@ class Digests:
         self._path = path
         self._known: dict[str, list[Any]] | None = None
 
-    def of(self, paths: Sequence[Path]) -> list[str]:
+    def of(
+        self, paths: Sequence[Path], further: Sequence[Sequence[Path]] | None = None
+    ) -> list[str]:
         """Return 16 hexadecimal digits per file, or per folder for all of its files.
 
+        Args:
+            paths: Files and folders.
+            further: Of each path, files that belong to it.
+
         Raises:
-            OSError: A file cannot be read.
+            OSError: A file cannot be read, or is no regular file.
         """
         if self._known is None:
             self._known = self._read()
         known, keys = self._known, [str(path) for path in paths]
         with ThreadPoolExecutor(_HASHING_THREADS) as threads:
-            found = threads.map(lambda path: self._row(path, known.get(str(path))), paths)
+            found = threads.map(
+                lambda path, parts: self._row(path, parts, known.get(str(path))),
+                paths,
+                further or [()] * len(paths),
+            )
             rows = dict(zip(keys, found, strict=True))
         changed = any(known.get(key) != row for key, row in rows.items())
         known.update(rows)
@@ -266,16 +293,20 @@ class Digests:
         return known if isinstance(known, dict) else {}
 
     @staticmethod
-    def _row(path: Path, known: Any) -> list[Any]:
+    def _row(path: Path, further: Sequence[Path], known: Any) -> list[Any]:
         # a folder counts as one image
-        parts = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        is_folder = path.is_dir()
+        parts = sorted(p for p in path.iterdir() if p.is_file()) if is_folder else [path, *further]
+        for part in parts:
+            check_regular(part)
         stats = [part.stat() for part in parts]
         state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]
         match known:
             case [before, str()] if before == state:
                 return known
         digests = [file_digest(part) for part in parts]
-        return [state, digests[0] if path.is_file() else digest([[p.name for p in parts], digests])]
+        joined = is_folder or bool(further)
+        return [state, digest([[p.name for p in parts], digests]) if joined else digests[0]]
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from nnunet_core.contracts.network import NetworkBuilder, divisor_of
 from nnunet_core.contracts.planner import Planner
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
+from nnunet_core.data.images import SLICE_SPACING_2D, check_planar, spacing_outliers
 from nnunet_core.data.metadata import first_problem
 from nnunet_core.data.plans import Plans
 from nnunet_core.errors import PluginError, UsageError
@@ -31,6 +32,9 @@ def make_fingerprint(
     """Return the dataset's fingerprint, computed if the stored one is missing or of other data.
 
     Planners that share the code of `fingerprint` share its result; it must not depend on settings.
+
+    Raises:
+        ImageError: 2D images and volumes in one dataset.
     """
     planner: Planner = method.build("planner")
     key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
@@ -43,7 +47,12 @@ def make_fingerprint(
                     with _possible(method):
                         made = planner.fingerprint(dataset, workers, progress=advance)
                     made.write(path)
-    return Fingerprint.read(path)
+    found = Fingerprint.read(path)
+    spacings = {case.name: case.spacing for case in found.cases}
+    check_planar({name: spacing[0] == SLICE_SPACING_2D for name, spacing in spacings.items()})
+    for sentence in spacing_outliers(spacings):
+        report.warning(sentence)
+    return found
 
 
 def make_plans(

@@ -177,6 +177,8 @@ def predict_folder(
         for case in todo:
             try:
                 segmentation, probabilities, geometry = predictor(dataset, case)
+                for note in geometry.notes:
+                    report.warning(note)
                 if options.save_probabilities:
                     write_probabilities(outputs[case.name], probabilities)
                 dataset.label_format.write(outputs[case.name], segmentation, geometry)

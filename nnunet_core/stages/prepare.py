@@ -9,8 +9,10 @@ import functools
 from typing import TYPE_CHECKING
 
 from nnunet_core.contracts.abilities import ComputesOnDevice, ability, built
+from nnunet_core.errors import DatasetError
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files, locks
+from nnunet_core.runtime.reporting import Silence
 from nnunet_core.store.prepared import PreparedStore
 
 if TYPE_CHECKING:
@@ -70,21 +72,36 @@ def prepare_cases(
     store: PreparedStore,
     keys: Mapping[str, str],
     workers: Workers,
+    report: Reporter | None = None,
 ) -> Iterator[str]:
     """Load, prepare and store the cases of {name: key} (see `case_keys`); yield the name of each
-    when it is stored.
+    when it is stored; `report` hears what is doubtful about its images.
 
     Raises:
-        NnunetError: The first error of loading, preparing or storing a case, or a process that
-            died. Cases that were stored before stay.
+        DatasetError: Cases that cannot be loaded or prepared, all of them, after the others are
+            stored.
+        NnunetError: The first other error, or a process that died. Cases that were stored before
+            stay.
     """
     slim = PreparedStore(store.folder)  # without keys: cheap to send to another process
-    return workers.each(
+    report, failed = report or Silence(), []
+    outcomes = workers.each(
         functools.partial(_prepare, dataset.slim(), configuration, preprocessor, slim),
         [(dataset.case(name), key) for name, key in keys.items()],
         cost=lambda job: dataset.memory(job[0], configuration.spacing),
         name=lambda job: f"case {job[0].name}",
     )
+    for name, outcome in zip(keys, outcomes, strict=True):
+        if isinstance(outcome, str):
+            failed.append(outcome)
+            continue
+        for note in outcome:
+            report.warning(note)
+        yield name
+    if len(failed) == 1:
+        raise DatasetError(failed[0])
+    if failed:
+        raise DatasetError(f"{len(failed)} cases cannot be prepared:\n" + "\n".join(failed))
 
 
 def prepare_case(
@@ -115,12 +132,17 @@ def _prepare(
     preprocessor: Preprocessor,
     store: PreparedStore,
     job: tuple[CaseFiles, str],
-) -> str:
-    case, key = job
+) -> tuple[str, ...] | str:
+    """Prepare one case; return what is doubtful about its images, or why it cannot be prepared."""
+    files, key = job
     foreground = dataset.labels.foreground
-    prepared = prepare_case(preprocessor, dataset.load(case), configuration, foreground)
+    try:
+        case = dataset.load(files)
+        prepared = prepare_case(preprocessor, case, configuration, foreground)
+    except DatasetError as error:
+        return str(error)
     store.write(prepared, key, configuration.patch_size)
-    return case.name
+    return case.geometry.notes
 
 
 def prepare(
@@ -153,7 +175,7 @@ def prepare(
                 f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)
             ) as tracker:
                 for name in prepare_cases(
-                    dataset, configuration, preprocessor, store, todo, workers
+                    dataset, configuration, preprocessor, store, todo, workers, report
                 ):
                     tracker.advance(1, name)
     return store

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nnunet_builtin.datasets.naming import entry_names, list_files
 from nnunet_builtin.datasets.reading import NnunetReader
+from nnunet_core.data.images import SLICE_SPACING_2D, check_planar, spacing_outliers
 from nnunet_core.data.unused import left_out, left_out_message
 from nnunet_core.errors import DatasetError, counted, listed, natural_order
 from nnunet_core.runtime.files import Document
@@ -41,6 +42,7 @@ class CaseFacts(BaseModel):
         maximum: Largest intensity per channel.
         voxels: {label value: number of voxels}, values that occur; empty for test cases.
         content: Digest of shape and intensities.
+        notes: What is doubtful about the headers of its files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +56,7 @@ class CaseFacts(BaseModel):
     maximum: tuple[float, ...]
     voxels: dict[int, int]
     content: str
+    notes: tuple[str, ...] = ()
 
 
 class Report(Document):
@@ -137,6 +140,7 @@ def verify(
             *(o for o in outcomes if isinstance(o, str)),
             *errors,
             *unused[True],
+            *_mixed([*facts, *test_facts]),
         ),
         warnings=(
             *unused[False],
@@ -175,6 +179,7 @@ def _inspect(dataset: Dataset, files: CaseFiles) -> CaseFacts | str:
         content=hashlib.blake2b(
             repr(case.images.shape).encode() + case.images.tobytes(), digest_size=8
         ).hexdigest(),
+        notes=case.geometry.notes,
     )
 
 
@@ -221,6 +226,14 @@ def _doubtful_alpha(dataset: Dataset) -> list[str]:
     return [message] if message else []
 
 
+def _mixed(cases: Sequence[CaseFacts]) -> list[str]:
+    try:
+        check_planar({case.name: case.spacing[0] == SLICE_SPACING_2D for case in cases})
+    except DatasetError as error:
+        return [str(error)]
+    return []
+
+
 def _doubtful_labels(dataset: Dataset, cases: Sequence[CaseFacts]) -> Iterator[str]:
     count = len(dataset.training)
     declared = dataset.document.get("numTraining", count)
@@ -253,6 +266,9 @@ def _doubtful_images(
     dataset: Dataset, cases: Sequence[CaseFacts], tests: Sequence[CaseFacts]
 ) -> Iterator[str]:
     everything = [*cases, *tests]
+    for case in everything:
+        yield from case.notes
+    yield from spacing_outliers({case.name: case.spacing for case in everything})
     for index, channel in enumerate(dataset.channels):
         constant = [case.name for case in everything if case.minimum[index] == case.maximum[index]]
         if constant:

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from nnunet_builtin.computing.itk import quiet_itk
 from nnunet_builtin.dicom import folders
 from nnunet_builtin.dicom.folders import is_dicom
+from nnunet_builtin.dicom.pixels import check_content, check_file
 from nnunet_core.data.images import Geometry, Header, Image
 from nnunet_core.errors import ImageError
 from nnunet_core.runtime.memory import check_fits
@@ -131,15 +132,20 @@ def series_files(path: Path) -> list[str]:
     Raises:
         ImageError: See `DicomSeriesFormat.read`.
     """
-    if path.is_file():
+    if not path.exists():
+        raise ImageError(f"The DICOM series {path} does not exist.")
+    if not path.is_dir():
+        check_file(path)
         if not is_dicom(path):
             raise ImageError(
                 f"{path} is no DICOM file. Give a DICOM file, or a folder with the slices of one "
                 "series."
             )
+        check_content(str(path), _tags(str(path)))
         return [str(path)]
-    if not path.is_dir():
-        raise ImageError(f"The DICOM series {path} does not exist.")
+    for inner in path.iterdir():
+        if not inner.is_dir():
+            check_file(inner)
     with quiet_itk():
         found = {
             uid: _names(path, uid) for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
@@ -158,7 +164,10 @@ def series_files(path: Path) -> list[str]:
             f"{path} holds {len(found)} series: {lines}. Split them: one folder per series."
         )
     (names,) = found.values()
-    _check_positions(names, path)
+    readers = [_tags(name) for name in names]
+    for name, reader in zip(names, readers, strict=True):
+        check_content(name, reader)
+    _check_positions(readers, path)
     return names
 
 
@@ -215,16 +224,15 @@ def _header(name: str) -> SeriesHeader:
     return SeriesHeader(_text(reader, _UID), _text(reader, _MODALITY), _text(reader, _DESCRIPTION))
 
 
-def _check_positions(names: Sequence[str], path: Path) -> None:
+def _check_positions(readers: Sequence[sitk.ImageFileReader], path: Path) -> None:
     """Raise ImageError unless the slices form one regular stack."""
-    if len(names) < 2:
+    if len(readers) < 2:
         return
-    readers = [_tags(name) for name in names]
     positions = [_numbers(_text(reader, _POSITION)) for reader in readers]
     axes = [_numbers(_text(reader, _ORIENTATION)) for reader in readers]
     if any(p.size != 3 for p in positions) or any(a.size != 6 for a in axes):
         raise ImageError(
-            f"{path}: {len(names)} slices, some without position or orientation; their order is "
+            f"{path}: {len(readers)} slices, some without position or orientation; their order is "
             "unknown. Export the series again, or give every file a case of its own."
         )
     if not all(np.allclose(a, axes[0], atol=1e-4) for a in axes):
@@ -238,7 +246,7 @@ def _check_positions(names: Sequence[str], path: Path) -> None:
     usual = float(np.median(gaps))
     if usual == 0 or np.any(np.abs(gaps - usual) > _UNEVEN * usual):
         raise ImageError(
-            f"{path}: the distances between its {len(names)} slices are {_listed(gaps)} mm; they "
+            f"{path}: the distances between its {len(readers)} slices are {_listed(gaps)} mm; they "
             f"must be equal within {_UNEVEN:.0%}. Slices are missing, doubled (several time "
             "points?) or uneven: complete, split or resample them."
         )

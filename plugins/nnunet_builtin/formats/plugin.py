@@ -6,7 +6,7 @@ from nnunet_core import Component, hookimpl
 
 _FORMATS = {
     "nifti": ([".nii.gz", ".nii"], "NIfTI"),
-    "nrrd": ([".nrrd", ".nhdr"], "NRRD"),
+    "nrrd": ([".nrrd", ".seg.nrrd", ".nhdr"], "NRRD"),
     "gipl": ([".gipl", ".gipl.gz"], "GIPL"),
     "metaimage": ([".mha", ".mhd"], "MetaImage"),
     "picture": ([".png", ".bmp", ".jpg", ".jpeg"], "2D pictures, grey or RGB"),

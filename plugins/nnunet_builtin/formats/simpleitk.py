@@ -1,11 +1,12 @@
-"""Every file format of SimpleITK that holds medical images or pictures; NIfTI and NRRD are checked
-byte by byte.
+"""Every file format of SimpleITK that holds medical images or pictures; the header of each is
+checked, against its file and against itself, before ITK sees it.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,18 +14,51 @@ import SimpleITK as sitk
 from isal import igzip
 
 from nnunet_builtin.computing.itk import quiet_itk
-from nnunet_builtin.formats import nifti, nrrd
-from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Header, Image
+from nnunet_builtin.formats import gipl, metaimage, nifti, nrrd, pictures, tiff
+from nnunet_builtin.formats.voxels import Layout, check_spacing, opened, refused
+from nnunet_core.data.images import (
+    SLICE_SPACING_2D,
+    Geometry,
+    Header,
+    Image,
+    check_finite,
+    ending_of,
+)
 from nnunet_core.errors import ImageError
 from nnunet_core.runtime.files import atomic_path
 from nnunet_core.runtime.memory import check_fits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+#: {ending: what reads the header, and returns where the voxels are if it knows}.
+_EXAMINERS: dict[str, Callable[[Path], Layout | None]] = {
+    **{
+        ending: module.examine
+        for module in (nifti, nrrd, metaimage, gipl, tiff)
+        for ending in module.ENDINGS
+    },
+    **dict.fromkeys(pictures.BMP, pictures.examine_bmp),
+    **dict.fromkeys(pictures.JPEG, pictures.examine_jpeg),
+    **dict.fromkeys(pictures.PNG, pictures.examine_png),
+}
+_READERS = {
+    **dict.fromkeys(nifti.ENDINGS, "NiftiImageIO"),
+    **dict.fromkeys(nrrd.ENDINGS, "NrrdImageIO"),
+    **dict.fromkeys(metaimage.ENDINGS, "MetaImageIO"),
+    **dict.fromkeys(gipl.ENDINGS, "GiplImageIO"),
+    **dict.fromkeys(tiff.ENDINGS, "TIFFImageIO"),
+    **dict.fromkeys(pictures.BMP, "BMPImageIO"),
+    **dict.fromkeys(pictures.JPEG, "JPEGImageIO"),
+    **dict.fromkeys(pictures.PNG, "PNGImageIO"),
+}
+_PARTS = {nrrd.DETACHED: nrrd.parts, metaimage.DETACHED: metaimage.parts}
+_WHOLE = {nrrd.DETACHED: ".nrrd", metaimage.DETACHED: ".mha"}
 _PICTURES = (".png", ".bmp")
 _LOSSY = (".jpg", ".jpeg")
 _GZIP_LEVEL = 2  # of 0..3
+_RIGHT_ANGLES = 1e-3  # of products of direction cosines
 
 
 class SimpleItkFormat:
@@ -41,40 +75,54 @@ class SimpleItkFormat:
         Raises:
             ImageError: As `read`.
         """
+        examine(path)
         reader = _reader(path)
         shape = (
             (*reader.GetSize()[:3], 1)[:3] if reader.GetDimension() == 2 else reader.GetSize()[:3]
         )
         spacing = (*reader.GetSpacing(), SLICE_SPACING_2D)[:3]
         return Header(
-            tuple(reversed(shape)), tuple(reversed(spacing)), reader.GetNumberOfComponents()
+            tuple(reversed(shape)),
+            tuple(reversed(spacing)),
+            reader.GetNumberOfComponents() - _alpha(path, reader.GetNumberOfComponents()),
         )
 
     def read(self, path: Path) -> Image:
         """Read one file.
 
         Raises:
-            ImageError: The file is missing, unreadable, damaged, truncated, has neither two nor
-                three dimensions, or would fill the memory; of NIfTI files also voxels that are NaN
-                or infinite.
+            ImageError: The file is missing, unreadable, damaged, truncated, contradicts its own
+                header, has no spacing, sheared axes or neither two nor three dimensions, would fill
+                the memory, or holds voxels that are NaN or infinite.
         """
-        if not path.is_file():
-            raise ImageError(f"The image {path} does not exist.")
-        voxels = nifti.read(path) if path.name.endswith(nifti.ENDINGS) else None
+        layout = examine(path)
         reader = _reader(path)
-        if path.name.endswith(".nrrd"):
-            nrrd.check(path)
+        voxels = layout.read() if layout is not None else None
         if voxels is not None and voxels.size == math.prod(reader.GetSize()):
-            return _image(voxels.reshape(reader.GetSize()[::-1]), reader, path)
-        image = _execute(reader, path)
-        result = _image(sitk.GetArrayFromImage(image), image, path)
+            result = _image(voxels.reshape(reader.GetSize()[::-1]), reader, path)
+        else:
+            image = _execute(reader, path)
+            result = _image(sitk.GetArrayFromImage(image), image, path)
+        if layout is not None and layout.forms:
+            note = nifti.conflict(result.geometry, layout.forms, path)
+            geometry = replace(result.geometry, forms=layout.forms, notes=(note,))
+            return Image(result.array, geometry)
+        if _alpha(path, len(result.array)):
+            return _without_alpha(result, path)
         if (
-            path.name.endswith(".bmp")
+            ending_of(path.name, pictures.BMP)
             and _has_palette(path)
             and np.all(result.array == result.array[0])
         ):
             return Image(result.array[:1], result.geometry)
         return result
+
+    def parts(self, path: Path) -> tuple[Path, ...]:
+        """Return the file with the voxels of a `.mhd` or `.nhdr` (DetachedFormat). Raises
+        ImageError.
+        """
+        find = _PARTS.get(ending_of(path.name, _PARTS))
+        return () if find is None else find(path)
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
         """Write an array (Z, Y, X) atomically, with the geometry of the image it belongs to.
@@ -87,7 +135,8 @@ class SimpleItkFormat:
             raise ImageError(
                 f"{path}: the array has shape {array.shape}, its geometry {geometry.shape}."
             )
-        ending = next((e for e in self.endings if path.name.endswith(e)), path.suffix)
+        ending = ending_of(path.name, _EXAMINERS) or path.suffix.lower()
+        ending = _WHOLE.get(ending, ending)  # header and voxels in one file, which is atomic
         if ending in _LOSSY:
             raise ImageError(
                 f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or "
@@ -99,7 +148,7 @@ class SimpleItkFormat:
         with atomic_path(path) as temporary:
             named = temporary.with_name(temporary.name + ending)
             try:
-                _write(image, named)
+                _write(image, named, geometry.forms)
                 named.replace(temporary)
             except RuntimeError as error:
                 if not _writable(temporary):
@@ -111,6 +160,38 @@ class SimpleItkFormat:
                 ) from error
             finally:
                 named.unlink(missing_ok=True)
+
+
+def _alpha(path: Path, channels: int) -> int:
+    """Return how many channels of a picture say how opaque it is: the last of two or four."""
+    return int(channels in (2, 4) and bool(ending_of(path.name, _PICTURES)))
+
+
+def _without_alpha(image: Image, path: Path) -> Image:
+    *colours, alpha = image.array
+    if alpha.min() != alpha.max():
+        raise ImageError(
+            f"The image {path} has an alpha channel, which says how opaque each pixel is. Save it "
+            "without one (RGB or grey), on the background that is meant."
+        )
+    note = f"{path} has an alpha channel, which is the same everywhere and left out."
+    return Image(np.stack(colours), replace(image.geometry, notes=(note,)))
+
+
+def examine(path: Path) -> Layout | None:
+    """Check the header of a file before ITK sees it; return where its voxels are, if that is known.
+
+    Raises:
+        ImageError: See `SimpleItkFormat.read`.
+    """
+    ending = ending_of(path.name, _EXAMINERS)
+    if ending.endswith(".gz") and not path.name.endswith((ending, ".NII.GZ")):
+        raise refused(path, f"readers want its ending in small letters: rename it to *{ending}")
+    find = _EXAMINERS.get(ending)
+    if find is not None:
+        return find(path)
+    with opened(path):
+        return None
 
 
 def _has_palette(path: Path) -> bool:
@@ -125,6 +206,8 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     """Return a reader that has read the header of an image that fits into the memory."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    if name := _READERS.get(ending_of(path.name, _READERS)):
+        reader.SetImageIO(name)  # ITK itself looks for small letters, and at other formats
     try:
         with quiet_itk():
             reader.ReadImageInformation()
@@ -135,11 +218,30 @@ def _reader(path: Path) -> sitk.ImageFileReader:
             f"The image {path} has {reader.GetDimension()} dimensions; cases are 2D or 3D, one "
             "file per channel. Convert 4D files with: nnunet dataset convert"
         )
+    _check_axes(path, reader)
     check_fits(
         path,
         math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * _bytes(reader.GetPixelID()),
     )
     return reader
+
+
+def _check_axes(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Raise ImageError unless axes are at right angles, with a spacing and an origin."""
+    check_spacing(path, reader.GetSpacing())
+    matrix = np.reshape(reader.GetDirection(), (reader.GetDimension(), -1))
+    if not np.all(np.isfinite([*reader.GetOrigin(), *matrix.ravel()])):
+        raise refused(path, "its origin or directions hold numbers that are NaN or infinite")
+    if np.abs(matrix.T @ matrix - np.eye(len(matrix))).max() > _RIGHT_ANGLES:
+        raise _sheared(path)
+
+
+def _sheared(path: Path) -> ImageError:
+    return ImageError(
+        f"The image {path} has sheared axes: they are not at right angles, which a grid of voxels "
+        "cannot express. Resample it to a regular grid, or correct the header if only that is "
+        "wrong."
+    )
 
 
 def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
@@ -161,16 +263,21 @@ def _bytes(pixel: int) -> int:
 
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
+    if "orthonormal" in str(error):
+        return _sheared(path)
     reason = _reason(error).rstrip(".")
     return ImageError(f"The image {path} cannot be read: {reason}. Replace it with an intact copy.")
 
 
-def _write(image: sitk.Image, path: Path) -> None:
+def _write(image: sitk.Image, path: Path, forms: tuple[float, ...]) -> None:
     """Write a new file; .nii.gz is compressed by a library that takes a fraction of ITK's time."""
+    # The ending of `path` is in small letters: ITK chooses by it whether and how it compresses.
     plain = path.with_name(path.name.removesuffix(".gz")) if path.name.endswith(".nii.gz") else path
     try:
         with quiet_itk():
             sitk.WriteImage(image, str(plain), useCompression=True)
+        if forms and plain.name.endswith(".nii"):
+            nifti.write_forms(plain, forms)
         if plain != path:
             with plain.open("rb") as source, path.open("wb") as file:
                 target = igzip.GzipFile(
@@ -215,10 +322,7 @@ def _image(array: np.ndarray, image: sitk.Image | sitk.ImageFileReader, path: Pa
         direction = (*direction[:2], 0.0, *direction[2:], 0.0, 0.0, 0.0, 1.0)
     shape = (int(array.shape[1]), int(array.shape[2]), int(array.shape[3]))
     geometry = Geometry(shape, (spacing[2], spacing[1], spacing[0]), origin, direction)
-    if not np.all(np.isfinite(spacing)) or min(spacing) <= 0:
-        raise ImageError(
-            f"The image {path} has spacing {spacing}; every axis needs a positive number of mm."
-        )
+    check_finite(array, path)
     return Image(array, geometry)
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_builtin.formats import nifti
-from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat, examine
 from nnunet_core.data.images import Geometry, Header, Image
 from nnunet_core.errors import ImageError
 
@@ -21,6 +20,7 @@ class StackedFormat(SimpleItkFormat):
 
     def header(self, path: Path) -> Header:
         """Read size, spacing and number of channels without the voxels. Raises ImageError."""
+        examine(path)
         reader = _reader(path)
         if reader.GetDimension() != 4:
             return super().header(path)
@@ -35,9 +35,11 @@ class StackedFormat(SimpleItkFormat):
             ImageError: Unreadable, damaged, with NaN, neither 3D nor 4D, or several values per
                 voxel.
         """
+        layout = examine(path)
         if _dimensions(path) != 4:
             return super().read(path)
-        nifti.read(path)  # checks what the reader does not
+        if layout is not None:
+            layout.read()  # checks what the reader does not
         image = sitk.ReadImage(str(path))
         if image.GetNumberOfComponentsPerPixel() != 1:
             raise ImageError(

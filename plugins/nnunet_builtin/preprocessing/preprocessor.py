@@ -23,13 +23,18 @@ from nnunet_builtin.preprocessing.resampling import (
 )
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import Case, PreparedCase, PreparedGeometry
+from nnunet_core.data.images import SLICE_SPACING_2D
 from nnunet_core.errors import ImageError, UsageError
+from nnunet_core.runtime.memory import GB, available
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nnunet_core.data.plans import Configuration, Normalization
 
+# of a case while it is resampled: as it was, as it will be, and between; label and masks
+_BYTES_PER_VALUE, _BYTES_PER_VOXEL = 12, 8
+_SMALL = 1 << 28
 _LOCATIONS_SEED = 1234
 _LOCATIONS = 10_000
 _LOCATIONS_FRACTION = 0.01
@@ -84,7 +89,9 @@ class DefaultPreprocessor:
         The arrays of `case` are left as they are.
 
         Raises:
-            ImageError: The image has no non-zero voxel.
+            ImageError: The image has no non-zero voxel, is flat where the configuration is for
+                volumes (or the reverse), or would fill the memory at the spacing of the
+                configuration.
             UsageError: The configuration is for another number of channels, or names an unknown
                 normalisation scheme.
         """
@@ -95,6 +102,7 @@ class DefaultPreprocessor:
         label = label.transpose(axes)
         original, target = self._spacings(case.geometry.spacing, configuration)
         shape = new_shape(label.shape, original, target)
+        _check_target(case, original, target, shape)
         axis = low_axis(original, target)
         images = resample_images(
             _without_nan(images), shape, axis, self.order, self.order_z, self._device
@@ -168,6 +176,29 @@ class DefaultPreprocessor:
         for normalization in schemes:
             find_scheme(normalization.scheme)
         return schemes
+
+
+def _check_target(case: Case, original: Spacing, target: Spacing, shape: Sequence[int]) -> None:
+    """Raise ImageError for a case whose spacing cannot be meant, before it takes the memory."""
+    flat = [SLICE_SPACING_2D in spacing for spacing in (original, target)]
+    if flat[0] != flat[1]:
+        kinds = ("a volume", "2D images") if flat[1] else ("a 2D image", "volumes")
+        raise ImageError(
+            f"Case {case.name} is {kinds[0]}, the configuration was planned for {kinds[1]}. Is the "
+            "file what it should be?"
+        )
+    needed = math.prod(shape) * (_BYTES_PER_VALUE * len(case.images) + _BYTES_PER_VOXEL)
+    if needed > _SMALL and needed > available():
+        raise ImageError(
+            f"Case {case.name} would have {' x '.join(map(str, shape))} voxels at the spacing of "
+            f"the configuration, {_shown(target)} mm; its own is {_shown(original)} mm. That takes "
+            f"{needed / GB:.0f} GB, {available() / GB:.1f} GB of memory are free. Is the spacing "
+            "in its header right? Otherwise use a machine with more memory."
+        )
+
+
+def _shown(spacing: Spacing) -> str:
+    return " x ".join(f"{value:.4g}" for value in spacing)
 
 
 def class_locations(label: np.ndarray, foreground: Sequence[int]) -> dict[int, np.ndarray]:

@@ -93,6 +93,8 @@ def test_different_formats_become_nii_gz(tmp_path: Path) -> None:
 def test_a_header_with_its_voxels_in_another_file_becomes_one_file(tmp_path: Path) -> None:
     for part in ("images", "labels"):
         _label(tmp_path / part / "a.mhd", 0, 1)
+        whole = sitk.ReadImage(str(tmp_path / part / "a.mhd"))
+        sitk.WriteImage(whole, str(tmp_path / part / "a.mhd"))
         assert len(list((tmp_path / part).iterdir())) == 2
     _checked(_result(tmp_path, channels=CT))
 
@@ -230,15 +232,21 @@ def test_nothing_stays_in_a_lossy_format(tmp_path: Path) -> None:
     ]
 
 
-def test_pictures_of_four_channels_are_not_taken_for_colours(tmp_path: Path) -> None:
-    array = np.zeros((6, 5, 4), np.uint8)
+@pytest.mark.parametrize("alpha", ["constant", "varying"])
+def test_an_alpha_channel_is_no_colour(tmp_path: Path, alpha: str) -> None:
+    array = np.full((6, 5, 4), 255, np.uint8)
+    array[1, 2, : 4 if alpha == "varying" else 3] = 7
     (tmp_path / "images").mkdir()
     sitk.WriteImage(
         sitk.GetImageFromArray(array, isVector=True), str(tmp_path / "images" / "a.png")
     )
     _label_picture(tmp_path / "labels" / "a.png")
-    with pytest.raises(UsageError, match="has 4 channels, --channel names 0"):
-        _find(tmp_path)
+    assert len(_find(tmp_path).channels) == 3
+    if alpha == "constant":
+        assert (_result(tmp_path) / "imagesTr" / "a_0000.png").is_file()
+    else:
+        with pytest.raises(ImageError, match="alpha channel"):
+            _result(tmp_path)
 
 
 def _label_picture(path: Path) -> None:

@@ -7,6 +7,7 @@ import copyreg
 import json
 import os
 import pickle
+import time
 from collections import OrderedDict
 
 import numpy as np
@@ -96,6 +97,52 @@ def test_damaged_pickles_are_one_kind_of_error(tmp_path_factory, noise, position
     content = pickle.dumps(as_v1(np.array))
     path.write_bytes(content[:position] + noise + content[position + len(noise) :])
     with contextlib.suppress(StorageError):
+        read_plain_pickle(path)
+
+
+def laughs(levels):
+    """Ten lists, each with the one before ten times: ten to the power of ten strings."""
+    lines = [b"(lp0\nVx\na"]
+    lines += [b"(lp%d\n" % i + b"g%d\na" % (i - 1) * 10 for i in range(1, levels)]
+    return b"".join(lines) + b"."
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (laughs(10), "more than"),
+        (b"\x80\x04]r\xff\xff\xff\x1f.", "place 536870911"),
+        (b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f.", "no readable pickle"),
+        (
+            b"\x80\x02]q\x00("
+            + b"N" * 10_000
+            + b"e"
+            + b"cbuiltins\nlist\nh\x00\x85R0" * 100
+            + b".",
+            "more than",
+        ),
+        (b"\x80\x02(cos\nsystem\nVecho\no.", "instruction OBJ"),
+        (b"\x80\x02Pname\n.", "instruction PERSID"),
+        (b"\x80\x04" + b"]\x94" * 200_000 + b"a" * 199_999 + b".", "readable"),
+    ],
+    ids=["laughs", "memo", "length", "copies", "object", "persistent", "deep"],
+)
+def test_small_pickles_that_would_become_large_or_run_more_are_refused_at_once(
+    tmp_path, content, named
+):
+    path = tmp_path / "splits_final.pkl"
+    path.write_bytes(content)
+    started = time.process_time()
+    with pytest.raises(StorageError, match=named):
+        read_plain_pickle(path)
+    assert time.process_time() - started < 20
+
+
+def test_a_pickle_larger_than_folds_are_is_not_opened(tmp_path):
+    path = tmp_path / "splits_final.pkl"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(StorageError, match="folds take fewer"):
         read_plain_pickle(path)
 
 

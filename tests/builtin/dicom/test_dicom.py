@@ -2,6 +2,7 @@
 placement.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -252,3 +253,68 @@ def test_a_truncated_slice_is_an_error(series: Path) -> None:
         DicomSeriesFormat().read(series)
     with pytest.raises(ImageError, match="cannot be read"):
         DicomSeriesFormat().read(series / "0.img")
+
+
+def changed(series: Path, change) -> Path:
+    pydicom = pytest.importorskip("pydicom")
+    path = sorted(series.iterdir())[1]
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path)
+    return path
+
+
+def fewer_pixels(data) -> None:
+    data.PixelData = data.PixelData[:40]
+
+
+def more_rows(data) -> None:
+    data.Rows = 60
+
+
+def more_frames(data) -> None:
+    data.NumberOfFrames = 9
+
+
+def no_spacing(data) -> None:
+    del data.PixelSpacing
+
+
+def spacing_of_0(data) -> None:
+    data.PixelSpacing = [0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (fewer_pixels, "fewer than the 84 bytes"),
+        (more_rows, "fewer than the 840 bytes"),
+        (more_frames, "fewer than the 756 bytes"),
+        (no_spacing, "has no PixelSpacing"),
+        (spacing_of_0, "PixelSpacing '0.*positive numbers"),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_pixels_and_spacing_are_there_before_a_reader_sees_the_file(series, change, message, alone):
+    path = changed(series, change)
+    for read in (DicomSeriesFormat().header, DicomSeriesFormat().read):
+        with pytest.raises(ImageError, match=rf"{path.name}.*{message}"):
+            read(path if alone else series)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_pixels_are_found_in_both_ways_of_writing_types(series, volume, implicit):
+    pydicom = pytest.importorskip("pydicom")
+    for path in series.iterdir():
+        data = pydicom.dcmread(path)
+        if implicit:
+            data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        data.save_as(path, implicit_vr=implicit, little_endian=True)
+    image = DicomSeriesFormat().read(series)
+    np.testing.assert_array_equal(image.array, volume[None].astype(int) * 2 - 1024)
+
+
+def test_a_pipe_among_slices_is_named(series):
+    os.mkfifo(series / "pipe")
+    with pytest.raises(ImageError, match=r"pipe.*no regular file"):
+        DicomSeriesFormat().read(series)

@@ -258,3 +258,23 @@ def test_probabilities_of_another_grid_are_refused():
     prepared = DefaultPreprocessor().prepare(make_case(), configuration((1.0, 1.0, 1.0)))
     with pytest.raises(ImageError, match="prepared case"):
         DefaultPreprocessor().restore(np.zeros((2, 3, 3, 3), np.float32), prepared.geometry)
+
+
+def test_a_case_that_would_fill_the_memory_is_refused_by_name_before_it_is_resampled():
+    case = make_case(spacing=(1000.0, 1000.0, 1000.0))
+    with pytest.raises(ImageError, match=r"Case case would have 12000 x 14000 x 10000 voxels"):
+        DefaultPreprocessor().prepare(case, configuration((1.0, 1.0, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "target", "message"),
+    [
+        ((1, 14, 10), 999.0, 1.0, "is a 2D image, the configuration was planned for volumes"),
+        ((12, 14, 10), 2.0, 999.0, "is a volume, the configuration was planned for 2D images"),
+    ],
+)
+def test_pictures_and_volumes_are_not_made_of_each_other(shape, spacing, target, message):
+    with pytest.raises(ImageError, match=message):
+        DefaultPreprocessor().prepare(
+            make_case(shape, (spacing, 1.0, 1.0)), configuration((target, 1.0, 1.0))
+        )

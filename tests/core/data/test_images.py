@@ -1,11 +1,21 @@
 """Images: geometry survives, every format reads back, damaged files are one message."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
-from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, stack_channels
+from nnunet_core.data.images import (
+    SLICE_SPACING_2D,
+    Geometry,
+    check_planar,
+    ending_of,
+    spacing_outliers,
+    stack_channels,
+)
 from nnunet_core.errors import ImageError
 
 ANGLE = 0.3
@@ -90,3 +100,55 @@ def test_channels_of_different_grids_are_refused(tmp_path):
         )
     with pytest.raises(ImageError, match=r"b\.nii\.gz.*spacing"):
         stack_channels([image_format.read(path) for path in paths], paths)
+
+
+TURNED = (0.9998618, -0.0166248, 0.0, 0.0166248, 0.9998618, 0.0, 0.0, 0.0, 1.0)
+PLACED = Geometry((20, 30, 40), (3.0, 0.8, 0.8), (-100.0, 50.0, 7.0), TURNED)
+
+
+@pytest.mark.parametrize(
+    ("field", "step", "found", "noted"),
+    [
+        ("origin", 1e-6, [], False),
+        ("direction", 1e-7, [], False),
+        ("spacing", 1e-6, [], False),
+        ("origin", 0.02, [], True),
+        ("origin", 0.2, ["origin"], None),
+        ("spacing", 0.1, ["spacing"], None),
+        ("direction", 0.01, ["direction"], None),
+    ],
+)
+def test_grids_are_compared_by_their_corners_in_voxels(field, step, found, noted):
+    values = (getattr(PLACED, field)[0] + step, *getattr(PLACED, field)[1:])
+    other = replace(PLACED, **{field: values})
+    assert PLACED.differences(other) == found
+    if noted is not None:
+        notes = PLACED.noted(other, Path("x.nii")).notes
+        assert bool(notes) == noted, notes
+
+
+def test_a_single_slice_of_another_thickness_lies_elsewhere():
+    flat = replace(PLACED, shape=(1, 30, 40))
+    assert flat.differences(replace(flat, spacing=(999.0, 0.8, 0.8))) == ["spacing"]
+
+
+def test_spacings_far_from_the_median_are_named():
+    usual = {f"c{i}": (3.0, 0.8, 0.8) for i in range(5)}
+    assert spacing_outliers(usual | {"d": (6.0, 0.4, 0.4)}) == []
+    (sentence,) = spacing_outliers(usual | {"d": (3.0, 800.0, 0.8)})
+    assert "d has a spacing of 3 x 800 x 0.8 mm" in sentence
+    assert spacing_outliers({}) == []
+
+
+def test_pictures_among_volumes_are_named():
+    check_planar({"a": True, "b": True})
+    with pytest.raises(ImageError, match="1 of 3 cases are 2D images, the others volumes: b"):
+        check_planar({"a": False, "b": True, "c": False})
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("a.NII.GZ", ".nii.gz"), ("a.seg.nrrd", ".seg.nrrd"), ("a.nrrd", ".nrrd"), ("a.txt", "")],
+)
+def test_the_longest_ending_counts_in_any_letters(name, ending):
+    assert ending_of(name, [".gz", ".nii.gz", ".nrrd", ".seg.nrrd"]) == ending

@@ -81,7 +81,7 @@ def test_what_a_reader_of_somebody_else_finds_is_a_dataset(flat, registry):
     dataset = open_dataset(str(flat), flat.parent, registry)
     assert (dataset.folder, dataset.name, dataset.names) == (flat, "flat", ("a", "b"))
     assert (dataset.ending, dataset.label_ending) == (".nii.gz", ".nrrd")
-    assert dataset.label_format.endings == (".nrrd", ".nhdr")
+    assert dataset.label_format.endings == (".nrrd", ".seg.nrrd", ".nhdr")
     assert find_dataset("flat", flat.parent, registry) == flat
     assert [case.name for case in find_cases(flat, dataset, registry)] == ["a", "b"]
 

@@ -114,3 +114,11 @@ def test_an_unreadable_file_is_named(dataset, store):
     dataset.training[2].images[0].unlink()
     with pytest.raises(DatasetError, match="c_0000"):
         prepare(dataset, store)
+
+
+def test_cases_that_cannot_be_prepared_fail_alone_and_are_named(dataset, store):
+    for index in (1, 3):
+        dataset.training[index].images[0].write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"2 cases cannot be prepared:\n.*b_0000.*\n.*d_0000"):
+        prepare(dataset, store)
+    assert store.names() == tuple("ace")
