@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nnunet_core.stages.method import Method
     from nnunet_core.store.workspace import Workspace
 
-_FORMAT = 2  # of prepared cases; a change makes every stored case stale
+_FORMAT = 3  # of prepared cases; a change makes every stored case stale
 
 
 def case_keys(
