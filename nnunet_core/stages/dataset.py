@@ -8,7 +8,7 @@ from pathlib import Path
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetReader
 from nnunet_core.data.dataset import CaseFiles, Dataset
-from nnunet_core.errors import DatasetError, UsageError, nearest
+from nnunet_core.errors import DatasetError, MissingFolderError, UsageError, nearest
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.runtime import files
 from nnunet_core.stages.formats import find_format
@@ -73,9 +73,11 @@ def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:
     if path.is_dir():
         return path.absolute()
     names = [folder.name for folder in known]
+    made = [resolved.name for resolved in registry.components("dataset")]
     raise UsageError(
         f"There is no dataset '{reference}': no such folder, and no such id or name in "
-        f"{raw}.{nearest(reference, names)} Datasets there: {', '.join(names) or 'none'}."
+        f"{raw}.{nearest(reference, [*names, *made])} Datasets there: "
+        f"{', '.join(names) or 'none'}; made when asked for: {', '.join(made) or 'none'}."
     )
 
 
@@ -90,11 +92,12 @@ def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[Case
     name.
 
     Raises:
-        DatasetError: No folder, no reader that fits it, no case in it, or missing channels (all of
-            them are listed).
+        MissingFolderError: There is no such folder.
+        DatasetError: No reader that fits it, no case in it, or missing channels (all of them are
+            listed).
     """
     if not folder.is_dir():
-        raise DatasetError(f"The image folder {folder} does not exist.")
+        raise MissingFolderError(folder)
     found = find_reader(folder, registry).cases(folder, dataset)
     return tuple(sorted(found, key=lambda case: case.name))
 

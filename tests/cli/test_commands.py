@@ -630,6 +630,19 @@ def test_plugins_show_of_a_variation_has_its_values_over_the_defaults():
     assert "  --set planner.convs_per_stage=2" in told
 
 
+def test_plugins_show_of_a_variant_prints_the_options_that_do_the_same():
+    told = done("plugins", "show", "variant", "demo").out.splitlines()
+    assert told[0] == "variant demo/demo"
+    assert "  --set trainer.epochs=10" in told
+    assert "Did you mean 'demo'?" in refused(2, "plugins", "show", "variant", "dmo")
+
+
+def test_plugins_show_offers_no_set_where_no_command_takes_it():
+    told = done("plugins", "show", "image_format", "nifti").out
+    assert "endings=" in told
+    assert "--set" not in told
+
+
 def test_a_setting_that_plugins_show_prints_can_be_typed(tiny):
     printed = done("plugins", "show", "planner", "v21_32GB").out.splitlines()
     settings = [line.partition("--set ")[2] for line in printed if line.startswith("  --set ")]

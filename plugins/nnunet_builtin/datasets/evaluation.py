@@ -15,7 +15,7 @@ from nnunet_cli import options as o
 from nnunet_cli.reporter import out
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, listed
+from nnunet_core.errors import DatasetError, MissingFolderError, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
@@ -120,9 +120,7 @@ def _declared(dataset: str, raw: Path, registry: Registry) -> tuple[Labels, str,
 
 def _label_files(folder: Path, ending: str) -> dict[str, Path]:
     if not folder.is_dir():
-        raise DatasetError(
-            f"The folder {folder} does not exist; it should hold label files named CASE{ending}."
-        )
+        raise MissingFolderError(folder, f"It should hold label files named CASE{ending}.")
     found = list_files(folder, ending)
     if not found:
         raise DatasetError(

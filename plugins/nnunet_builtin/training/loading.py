@@ -63,7 +63,7 @@ class Iteration:
 
     def __str__(self) -> str:
         kind = "training" if self.training else "validation"
-        return f"batch {self.index} of epoch {self.epoch} ({kind})"
+        return f"batch {self.index + 1} of epoch {self.epoch + 1} ({kind})"
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_new_channels_of_a_frozen_encoder_are_trained_also_after_a_resume(tmp_pa
         pass
 
     def epoch_finished(line):
-        if line["epoch"] == 1:
+        if line["epoch"] == 2:
             raise InterruptedTrainingError
 
     folder = tmp_path / "c" / "fold_0"

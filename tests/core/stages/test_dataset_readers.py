@@ -129,5 +129,5 @@ def test_images_that_no_reader_knows_name_what_the_readers_look_for(tmp_path, ti
     dataset = open_dataset(str(tiny), tiny.parent, registry)
     with pytest.raises(DatasetError, match=r"images CASE_0000\.ext; one/flat looks for CASE_image"):
         find_cases(tmp_path / "images", dataset, registry)
-    with pytest.raises(DatasetError, match=r"image folder .* does not exist"):
+    with pytest.raises(DatasetError, match=r"folder .* does not exist"):
         find_cases(tmp_path / "nothing", dataset, registry)

@@ -74,7 +74,7 @@ def test_a_run_makes_a_model_predictions_and_pictures_once(tiny, tmp_path):
     ):
         assert (fold / name).stat().st_size > 0
     lines = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [0, 1]
+    assert [line["epoch"] for line in lines] == [1, 2]
     record = json.loads((fold / "run.json").read_text())
     assert (record["status"], record["device"], record["precision"]) == (
         "finished",
