@@ -6,6 +6,9 @@ one.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import signal
 import sys
@@ -22,40 +25,71 @@ def main(arguments: list[str] | None = None) -> None:
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    _open_streams()
+    with stopped_by_signals():
+        try:
+            rest, denied = _take_no_plugin([word for word in given if word != "--debug"])
+            _block(denied)
+            registry = Registry.discover()
+            try:
+                build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
+            finally:
+                sys.stdout.flush()
+        except NnunetError as error:
+            _end(error.exit_code, f"error: {error}", debug)
+        except (Stopped, KeyboardInterrupt) as stop:
+            number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+            _end(128 + number, "stopped; the same command goes on where it stopped.")
+        except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one message)
+            _end(1, _unforeseen(error), debug)
+
+
+def _open_streams() -> None:
+    """Give a command the standard streams that it was started without, and names of files that no
+    encoding of a terminal can refuse.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # else the next file that is opened would be in its place
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, "r" if number == 0 else "w"))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unforeseen(error: Exception) -> str:
+    """Return the message of an error that nothing expected: its cause outside, or a defect."""
+    from nnunet_cli.causes import outside_cause
+
     try:
-        rest, denied = _take_no_plugin([argument for argument in given if argument != "--debug"])
-        _block(denied)
-        registry = Registry.discover()
-        with stopped_by_signals():
-            build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
-    except NnunetError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        _end(error.exit_code)
-    except (Stopped, KeyboardInterrupt) as stop:
-        print("stopped; the same command goes on where it stopped.", file=sys.stderr)  # noqa: T201
-        _end(128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
-    except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one message)
-        if debug:
-            traceback.print_exc()
-        print(  # noqa: T201
-            f"error: unexpected {type(error).__name__}: {error}\nThis is a defect of the software "
-            "or of a plugin; run the command again with --debug and report what it prints.",
-            file=sys.stderr,
-        )
-        _end(1)
+        sys.stdout.flush()
+    except OSError as closed:  # it still holds what could not be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if closed.errno == errno.EPIPE:  # as under `| head`: who reads has enough
+            return ""
+        return f"error: standard output cannot be written: {os.strerror(closed.errno or 0)}."
+    if cause := outside_cause(error):
+        return f"error: {cause}"
+    return (
+        f"error: unexpected {type(error).__name__}: {error}\nThis is a defect of the software "
+        "or of a plugin; run the command again with --debug and report what it prints."
+    )
 
 
-def _end(code: int) -> NoReturn:
-    """Exit; one of several processes ends at once, since what PyTorch tidies up would wait for the
-    others, or crash.
+def _end(code: int, text: str, trace: bool = False) -> NoReturn:
+    """Say why, and exit; one of several processes ends at once, since what PyTorch tidies up would
+    wait for the others, or crash.
     """
     from nnunet_core.runtime.processes import in_several_processes
 
+    with contextlib.suppress(OSError):
+        if trace:
+            traceback.print_exc()
+        if text:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
     if in_several_processes():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
 
