@@ -12,8 +12,8 @@ from rich.table import Table
 
 from nnunet_cli import options as o
 from nnunet_cli.groups import grouped
-from nnunet_cli.makers import made
-from nnunet_cli.reporter import make_reporter, out
+from nnunet_cli.makers import logged
+from nnunet_cli.reporter import out
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.experiment import VALIDATION
@@ -63,8 +63,7 @@ def run(
 
     What is done already and still current is not done again. Results lie under WORKSPACE/results.
     """
-    registry, report = o.registry_of(context), make_reporter(quiet=as_json)
-    space = o.workspace_of(workspace)
+    registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
         variant=variant,
@@ -80,7 +79,7 @@ def run(
         **pool,
         **start,
     )
-    request = made(request, registry, space, report)
+    request, report = logged(request, registry, space, "run", quiet=as_json)
     _header(registry, report)
     result = run_method(request, registry, space, report)
     if as_json:

@@ -11,10 +11,9 @@ from rich.table import Table
 from nnunet_cli import options as o
 from nnunet_cli.groups import grouped
 from nnunet_cli.launch import launch
-from nnunet_cli.makers import made
+from nnunet_cli.makers import logged, made
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.plans import Configuration, Plans
-from nnunet_core.runtime.processes import distributed_rank
 from nnunet_core.stages.run import Request, opened
 from nnunet_core.stages.select import dice_by_name
 
@@ -123,8 +122,8 @@ def train(
         **pool,
         **start,
     )
-    report = make_reporter(quiet=distributed_rank() > 0)
-    with opened(made(request, registry, space, report), registry, space, report) as steps:
+    request, report = logged(request, registry, space, "train")
+    with opened(request, registry, space, report) as steps:
         for experiment, trained in steps.train(steps.splits(), restart):
             for fold, summary in trained:
                 if not summary:  # another process of this training reports

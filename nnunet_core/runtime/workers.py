@@ -10,6 +10,7 @@ import os
 import signal
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -157,7 +158,21 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
             if running and (alone or needed > limit):
                 return
             job = waiting.popleft()
-            running[self._processes().schedule(_in_one_thread, args=[work, job.item])] = job
+            running[self._schedule(work, job.item)] = job
+
+    def _schedule(self, work: Callable[[_Item], _Result], item: _Item) -> Future[_Result]:
+        try:
+            try:
+                return self._processes().schedule(_in_one_thread, args=[work, item])
+            except RuntimeError:  # a process was killed before it had its first item
+                self.close()
+                return self._processes().schedule(_in_one_thread, args=[work, item])
+        except (OSError, BrokenProcessPool) as error:
+            raise NnunetError(
+                f"No further processes can be started: {error.__cause__ or error}. They need "
+                "memory, shared memory (/dev/shm), and places below the limit of processes "
+                "(ulimit -u). Mend that, or work in this process: --processes 1."
+            ) from error
 
     def _processes(self) -> ProcessPool:
         if self._pool is None:
@@ -176,14 +191,17 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
     ) -> bool:
         """Return whether the process of a job died for the first time; raise when it died again."""
         error = future.exception()
-        if not isinstance(error, ProcessExpired):
+        if isinstance(error, BrokenProcessPool):  # pebble gives all items up, none is to blame
+            job.deaths.append("killed as it started")
+        elif isinstance(error, ProcessExpired):
+            job.deaths.append(
+                f"{_cause(error.exitcode)}, peak memory {peaks.get(error.pid, 0) / GB:.2f} GB"
+            )
+        else:
             return False
-        job.deaths.append(
-            f"{_cause(error.exitcode)}, peak memory {peaks.get(error.pid, 0) / GB:.2f} GB"
-        )
         if len(job.deaths) == 1:
             self.report.warning(
-                f"the process of {name(job.item)} died ({job.deaths[0]}); it is tried once more, "
+                f"the process of {name(job.item)} died ({job.deaths[0]}); that is tried once more, "
                 "alone"
             )
             return True

@@ -119,6 +119,7 @@ def connect(
     if store.missing():
         purpose = f"the inputs of {experiment.configuration_name}"
         with locks.held(store.folder / locks.NAME, purpose, experiment.report):
+            files.remove_leftovers(store.folder)
             todo = store.missing()  # another run may have prepared them while this one waited
             _prepare(experiment, store, {name: (sources[name], key) for name, key in todo.items()})
     return dataclasses.replace(experiment, previous=store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,22 @@ from nnunet_core.data.images import Geometry
 from nnunet_core.errors import NnunetError, PluginError, StorageError
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
-from nnunet_core.runtime import files
+from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
 from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.dataset import find_cases
 from nnunet_core.stages.formats import find_format
 from nnunet_core.stages.prepare import prepare_case
-from nnunet_core.store.models import Model, weights_digests
+from nnunet_core.store.models import Model, check_weights, weights_digests
 from nnunet_core.store.postprocessing import postprocessing_state
-from nnunet_core.store.predictions import PredictionRecord, claim, write_probabilities
+from nnunet_core.store.predictions import (
+    Claim,
+    PredictionRecord,
+    claim,
+    remove_probabilities,
+    write_probabilities,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class PredictionOptions:
         settings: Of the predictor, on top of these.
         postprocess: Apply what was found useful on the validation cases.
         save_probabilities: Also write `CASE.npz` with `probabilities` float16 (K, Z, Y, X).
-        overwrite: Replace predictions of another model.
+        overwrite: Replace predictions of another model, and foreign files in their places.
         runtime: Device and precision.
     """
 
@@ -79,8 +85,11 @@ class ModelPredictor:
         Raises:
             PluginError: A package that the model needs is missing; the message says what to
                 install.
+            StorageError: Weights are damaged.
         """
         folds = model.folds(options.folds)
+        for fold in folds:
+            check_weights(fold)
         document = model.document
         networks = TrainedModel(
             folds=folds,
@@ -144,8 +153,9 @@ def predict_folder(
 
     Raises:
         DatasetError: No cases, or channel files are missing.
-        UsageError: The output folder holds predictions of something else, or the predictor refuses
-            its settings.
+        UsageError: The output folder holds predictions of something else, or foreign files, or the
+            predictor refuses its settings.
+        StorageError: Another prediction writes into the output folder now.
         NnunetError: Cases failed; the message says which and why.
     """
     options, report = options or PredictionOptions(), report or Silence()
@@ -154,17 +164,37 @@ def predict_folder(
     outputs = {case.name: output / f"{case.name}{dataset.label_ending}" for case in cases}
     record = _record(model, registry, options)
     claimed = claim(output, record, list(outputs.values()), options.overwrite)
-    todo = [case for case in cases if claimed.needs(outputs[case.name], options.save_probabilities)]
-    if not todo:
-        claimed.take()
+    if claimed.is_done(options.save_probabilities):
         return list(outputs.values())
-    predictor = ModelPredictor.open(model, registry, options, report)
-    claimed.take()
+    with locks.held(output / locks.NAME, "predictions", report, wait=False):
+        # another prediction may have written there since
+        claimed = claim(output, record, list(outputs.values()), options.overwrite)
+        _predict_cases(model, dataset, cases, claimed, registry, options, report)
+    return list(outputs.values())
+
+
+def _predict_cases(
+    model: Model,
+    dataset: Dataset,
+    cases: Sequence[CaseFiles],
+    claimed: Claim,
+    registry: Registry,
+    options: PredictionOptions,
+    report: Reporter,
+) -> None:
+    """Predict the cases that are missing in an output folder that nobody else writes to."""
+    outputs = {case.name: claimed.folder / f"{case.name}{dataset.label_ending}" for case in cases}
+    todo = [case for case in cases if claimed.needs(outputs[case.name], options.save_probabilities)]
+    predictor = ModelPredictor.open(model, registry, options, report) if todo else None
+    claimed.take(report)
     failures = []
     with report.track("predict", len(cases), len(cases) - len(todo)) as tracker:
         for case in todo:
             try:
+                assert predictor is not None
                 segmentation, probabilities, geometry = predictor(dataset, case)
+                if outputs[case.name] in claimed.stale:
+                    remove_probabilities(outputs[case.name])
                 if options.save_probabilities:
                     write_probabilities(outputs[case.name], probabilities)
                 dataset.label_format.write(outputs[case.name], segmentation, geometry)
@@ -175,7 +205,7 @@ def predict_folder(
             tracker.advance(1, case.name)
     if failures:
         raise NnunetError(f"{len(failures)} of {len(cases)} cases failed:\n" + "\n".join(failures))
-    return list(outputs.values())
+    claimed.finish()
 
 
 def _predictor(
