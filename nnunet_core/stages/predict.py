@@ -15,7 +15,7 @@ from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry
-from nnunet_core.errors import NnunetError, PluginError, StorageError
+from nnunet_core.errors import NnunetError, PluginError, StorageError, UsageError
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files, locks
@@ -147,13 +147,15 @@ def predict_folder(
     options: PredictionOptions | None = None,
     report: Reporter | None = None,
 ) -> list[Path]:
-    """Predict every case of a folder of images `CASE_0000.ext`; return the label files.
+    """Predict every case of a folder of images `CASE_0000.ext`, or `CASE.ext` for one channel, or
+    of one file; return the label files.
 
     A rerun predicts what is missing. A case that fails does not stop the others.
 
     Raises:
         DatasetError: No cases, or channel files are missing.
         UsageError: The output folder holds predictions of something else, or foreign files, or the
+            images, or the
             predictor refuses its settings.
         StorageError: Another prediction writes into the output folder now.
         NnunetError: Cases failed; the message says which and why.
@@ -162,6 +164,7 @@ def predict_folder(
     dataset = _as_dataset(model, source, registry)
     cases = find_cases(source, dataset, registry)
     outputs = {case.name: output / f"{case.name}{dataset.label_ending}" for case in cases}
+    _keep_images(cases, outputs)
     record = _record(model, registry, options)
     claimed = claim(output, record, list(outputs.values()), options.overwrite)
     if claimed.is_done(options.save_probabilities):
@@ -171,6 +174,16 @@ def predict_folder(
         claimed = claim(output, record, list(outputs.values()), options.overwrite)
         _predict_cases(model, dataset, cases, claimed, registry, options, report)
     return list(outputs.values())
+
+
+def _keep_images(cases: Sequence[CaseFiles], outputs: Mapping[str, Path]) -> None:
+    """Raise UsageError where a prediction would take the place of its image."""
+    for case in cases:
+        if outputs[case.name].resolve() in [path.resolve() for path in case.images]:
+            raise UsageError(
+                f"The prediction of {case.name} would replace its image "
+                f"{outputs[case.name]}. Choose another output folder."
+            )
 
 
 def _predict_cases(

@@ -18,6 +18,7 @@ from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.store.origins import command, options_of
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -158,12 +159,15 @@ class Model:
                 f"place, {others}make it anew. {self._training([name])}"
             )
 
+    def options(self, registry: Registry) -> list[str]:
+        """Return the options of the command line that make this model's method."""
+        document = self.document
+        return options_of(document.variant, document.components, document.initial, registry)
+
     def _training(self, folds: Sequence[str]) -> str:
-        return (
-            f"Train with: nnunet train {self.document.dataset} --configuration "
-            f"{self.document.configuration_name} --folds {','.join(folds)}, with the options of "
-            f"this model's other folds (they are in {FILE})"
-        )
+        name, options = self.document.configuration_name, self.options(Registry.discover())
+        options += ["--configuration", name, "--folds", ",".join(folds)]
+        return f"Train with: {command('train', self.document.dataset, options)}"
 
     def component(self, registry: Registry, kind: str, report: Reporter) -> Resolved:
         """Resolve a component as the model was trained with it; warn when another version is
