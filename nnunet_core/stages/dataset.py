@@ -89,8 +89,8 @@ def is_named(folder_name: str, reference: str) -> bool:
 
 
 def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
-    """List the cases of a folder of images, or of one file, complete with every channel of a dataset, sorted by
-    name.
+    """List the cases of a folder of images, or of one file, complete with every channel of a
+    dataset, sorted by name.
 
     Raises:
         MissingFolderError: There is no such folder.
