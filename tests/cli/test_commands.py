@@ -200,8 +200,9 @@ def test_run_demo_makes_a_dataset_a_model_and_predictions_once(tmp_path):
 
     said = outcome.err.splitlines()
     assert said[0] == f"making a phantom dataset: {raw}"
-    assert said[1].startswith(f"plugins: builtin (nnunet-core {VERSION}), commands (")
-    assert said[2] == f"method: {fold.parents[1].name}"
+    assert said[1].startswith(f"log: {tmp_path / 'results' / raw.name / 'logs'}")
+    assert said[2].startswith(f"plugins: builtin (nnunet-core {VERSION}), commands (")
+    assert said[3] == f"method: {fold.parents[1].name}"
     for ended in ("fingerprint: 12/12", "train fold_0: 5/5", "validate: 3/3", "predict: 3/3"):
         assert f"{ended}  done" in said
     head, validated, predicted = outcome.rows
@@ -284,7 +285,7 @@ def test_preprocess_prepares_every_case_once(tiny):
 
 def test_train_says_how_good_the_fold_is_and_where_it_lies(trained):
     said = trained.outcome.err.splitlines()
-    assert said[0] == f"method: {trained.fold.parents[1].name}"
+    assert said[1] == f"method: {trained.fold.parents[1].name}"
     assert "train fold_0: 5/5  done" in said
     assert any(re.match(r"train fold_0: 5/5  epoch 1/1  loss ", line) for line in said)
     summary = json.loads((trained.fold / "validation" / "summary.json").read_text())
@@ -300,11 +301,11 @@ def test_train_says_how_good_the_fold_is_and_where_it_lies(trained):
 
 
 def test_train_leaves_a_trained_fold_as_it_is(trained):
-    kept = times(trained.workspace / "results")
+    kept = times(trained.fold.parent)
     again = trained.train()
     assert again.out == trained.outcome.out
     assert "train fold_0" not in again.err
-    assert times(trained.workspace / "results") == kept
+    assert times(trained.fold.parent) == kept
 
 
 # ----------------------------------------------------------------------------- nnunet predict
@@ -406,7 +407,7 @@ def test_predict_goes_on_after_a_case_that_cannot_be_read(trained, images, tmp_p
     ("change", "options", "code", "parts"),
     [
         (("3d_fullres", "3d_fulres"), (), 2, ["3d_fulres", "Did you mean 'Dataset001_Tiny/"]),
-        (("/3d_fullres", ""), (), 2, ["not of the form DATASET/VARIANT/CONFIGURATION"]),
+        (("/3d_fullres", ""), (), 2, ["no such DATASET/VARIANT/CONFIGURATION"]),
         (("", ""), ("--folds", "3"), 2, ["Fold 3 of", "Trained: 0.", "--folds 3"]),
         (("", ""), ("--folds", "0-4"), 2, ["--folds", "0-4"]),
         (("", ""), ("--step-size", 0), 2, ["step size is 0.0", "(0, 1]"]),
@@ -619,8 +620,9 @@ def test_predict_takes_a_file_and_names_without_a_channel(trained, images, tmp_p
         "file": plain / "new_1.nii.gz",
         "numbered": images / "new_1_0000.nii.gz",
     }.items():
-        assert trained.predict(source, tmp_path / name).code == 0
-        outputs[name] = {p.name: p.read_bytes() for p in (tmp_path / name).glob("*.nii.gz")}
+        output = tmp_path / f"predicted_{name}"
+        assert trained.predict(source, output).code == 0
+        outputs[name] = {p.name: p.read_bytes() for p in output.glob("*.nii.gz")}
     assert outputs["plain"] == outputs["folder"]
     assert outputs["file"] == outputs["numbered"]
     assert outputs["file"].items() <= outputs["folder"].items()
