@@ -36,9 +36,8 @@ def commands() -> str:
         app.command(name)(function)
         command = typer.main.get_command(app)
         arguments = [p for p in command.params if p.param_type_name == "argument"]
-        usage = " ".join(
-            [f"nnunet {name}", *(p.metavar or str(p.name).upper() for p in arguments), "[OPTIONS]"]
-        )
+        named = [p.metavar or str(p.name).upper() for p in arguments]
+        usage = " ".join([f"nnunet {name}", *named, "[OPTIONS]"])
         parts.append(
             f"## nnunet {name}\n\n{inspect.getdoc(function) or line}\n\n```\n{usage}\n```\n"
         )
