@@ -20,7 +20,7 @@ from nnunet_core.data.splits import ALL, Split, load_splits
 from nnunet_core.errors import UsageError, listed
 from nnunet_core.runtime import files, locks
 from nnunet_core.stages.evaluate import read_label_map
-from nnunet_core.store.origins import command, options_of
+from nnunet_core.store.origins import command
 from nnunet_core.store.prepared import LabelStore
 
 if TYPE_CHECKING:
@@ -104,14 +104,17 @@ def connect(
         {fold for fold, split in splits.items() if not previous.is_finished(fold, split)}
     )
     if missing:
-        words = ["-c", previous.configuration_name, "--folds", ",".join(missing)]
-        method, configuration = previous.method, previous.configuration
-        records = method.records(configuration)
-        options = options_of(method.name, records, method.initial, method.registry)
+        words = [
+            *previous.options(),
+            "-c",
+            previous.configuration_name,
+            "--folds",
+            ",".join(missing),
+        ]
         raise UsageError(
             f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds "
             f"{', '.join(missing)} are not trained, or were validated with another predictor. Run: "
-            f"{command('train', dataset.name, [*options, *words])}, or let 'nnunet run' do it."
+            f"{command('train', dataset.name, words)}, or let 'nnunet run' do it."
         )
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {

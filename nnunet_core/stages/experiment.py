@@ -20,6 +20,7 @@ from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.evaluate import targets
 from nnunet_core.stages.method import Method
 from nnunet_core.store.models import ModelDocument
+from nnunet_core.store.origins import options_of
 from nnunet_core.store.prepared import LabelStore, PreparedStore
 from nnunet_core.store.summaries import SUMMARY, Summary
 
@@ -78,6 +79,12 @@ class Experiment:
     def predictor(self) -> ComponentRecord:
         """Describe the predictor, which decides whether a trained fold has to be validated anew."""
         return component_record(self.method.components["predictor"])
+
+    def options(self) -> list[str]:
+        """Return the options of the command line that make its method."""
+        method = self.method
+        records = method.records(self.configuration)
+        return options_of(method.name, records, method.initial, method.registry)
 
     def mirror_axes(self) -> tuple[int, ...]:
         """Return the axes of the patch that training mirrors: all, unless the augmentation says
