@@ -83,13 +83,10 @@ def _unforeseen(error: Exception, registry: Registry | None) -> str:
     """Return the message of an error that nothing expected: its cause outside, or a defect."""
     from nnunet_cli.causes import outside_cause
 
-    try:
-        sys.stdout.flush()
-    except OSError as closed:  # it still holds what could not be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if closed.errno == errno.EPIPE:  # as under `| head`: who reads has enough
+    if isinstance(error, OSError) and error.filename is None and (problem := _broken_output()):
+        if problem.errno == errno.EPIPE:  # as under `| head`: who reads has enough
             return ""
-        return f"error: standard output cannot be written: {os.strerror(closed.errno or 0)}."
+        return f"error: standard output cannot be written: {os.strerror(problem.errno or 0)}."
     if cause := outside_cause(error):
         return f"error: {cause}"
     place = _place(error, registry)
@@ -104,6 +101,17 @@ def _place(error: Exception, registry: Registry | None) -> str:
     from nnunet_cli.blame import place_of
 
     return "" if registry is None else place_of(error, registry)
+
+
+def _broken_output() -> OSError | None:
+    """Return why standard output cannot be written, or None; what it still holds is dropped."""
+    try:
+        print(flush=True)  # noqa: T201 (only writing tells)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def _end(code: int, text: str, trace: bool = False) -> NoReturn:

@@ -285,7 +285,8 @@ class Digests:
         known.update(rows)
         if self._path is not None and changed:
             _remove_abandoned(self._path.parent.glob(f".{glob.escape(self._path.name)}.*.tmp"))
-            write_json(self._path, known)
+            with contextlib.suppress(StorageError):  # a read-only disk: the next run reads again
+                write_json(self._path, known)
         return [rows[key][-1] for key in keys]
 
     def _read(self) -> dict[str, list[Any]]:

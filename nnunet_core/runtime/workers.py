@@ -23,7 +23,7 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.signals import leave_interrupts_to_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -127,9 +127,10 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         try:
             while due < len(jobs):
                 self._start(work, waiting, running, limit)
-                done, _ = wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
+                wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
                 _look(peaks)
-                for future in done:
+                self._give_up_broken(running)
+                for future in [future for future in running if future.done()]:
                     job = running.pop(future)
                     if self._died(future, job, peaks, name):
                         waiting.appendleft(job)
@@ -174,6 +175,13 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
                 "(ulimit -u). Mend that, or work in this process: --processes 1."
             ) from error
 
+    def _give_up_broken(self, running: Iterable[Future[Any]]) -> None:
+        """Cancel what pebble forgets when a process dies before it has its first item."""
+        if self._pool is not None and not self._pool.active:
+            for future in running:
+                future.cancel()  # nothing happens to those that are done
+            self.close()
+
     def _processes(self) -> ProcessPool:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
@@ -190,7 +198,7 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         name: Callable[[_Item], str],
     ) -> bool:
         """Return whether the process of a job died for the first time; raise when it died again."""
-        error = future.exception()
+        error = BrokenProcessPool() if future.cancelled() else future.exception()
         if isinstance(error, BrokenProcessPool):  # pebble gives all items up, none is to blame
             job.deaths.append("killed as it started")
         elif isinstance(error, ProcessExpired):

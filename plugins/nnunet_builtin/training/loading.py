@@ -263,8 +263,8 @@ def _check_shared_memory(dataset: BatchDataset, workers: int) -> None:
         ) from error
     if needed > free:
         raise TrainingError(
-            f"{workers} loader processes need {needed / 1e6:.0f} MB of shared memory, {folder} has "
-            f"{free / 1e6:.0f} MB left. Give it more (docker: --shm-size), or use fewer: --workers "
+            f"{workers} loader processes need {needed / 1e6:.1f} MB of shared memory, {folder} has "
+            f"{free / 1e6:.1f} MB left. Give it more (docker: --shm-size), or use fewer: --workers "
             f"{free // (batch * _PREFETCH)}."
         )
 
