@@ -36,11 +36,12 @@ def commands() -> str:
         app.command(name)(function)
         command = typer.main.get_command(app)
         arguments = [p for p in command.params if p.param_type_name == "argument"]
-        usage = " ".join([f"nnunet {name}", *(str(p.name).upper() for p in arguments), "[OPTIONS]"])
+        named = [p.metavar or str(p.name).upper() for p in arguments]
+        usage = " ".join([f"nnunet {name}", *named, "[OPTIONS]"])
         parts.append(
             f"## nnunet {name}\n\n{inspect.getdoc(function) or line}\n\n```\n{usage}\n```\n"
         )
-        rows = [f"| `{str(p.name).upper()}` | {p.help} | |" for p in arguments]
+        rows = [f"| `{n}` | {p.help} | |" for n, p in zip(named, arguments, strict=True)]
         rows += [
             _option(p) for p in command.params if p.param_type_name == "option" and p.name != "help"
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -30,6 +31,8 @@ def launch(arguments: Sequence[str], processes: int, device: str) -> NoReturn:
             f"--gpus {processes}: this machine has {torch.cuda.device_count()} GPUs. For processes "
             f"on CPUs run: torchrun --nproc-per-node {processes} -m nnunet_cli train ..."
         )
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun would, which also warns
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the trainings say what failed
     launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "nnunet_cli"]
     sys.exit(_run([*launcher, *_without_gpus(arguments)]))
 

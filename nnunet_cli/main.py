@@ -7,12 +7,18 @@ one.
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from nnunet_core.registry.discovery import Registry
 
 _SAFE_PATH = "PYTHONSAFEPATH"
 
@@ -20,35 +26,37 @@ _SAFE_PATH = "PYTHONSAFEPATH"
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed work, 2 wrong usage."""
     from nnunet_cli.app import build_app
-    from nnunet_core.errors import NnunetError
+    from nnunet_cli.logs import streams_restored
+    from nnunet_core.errors import NnunetError, StoppedError
     from nnunet_core.registry.discovery import Registry
     from nnunet_core.runtime.signals import Stopped, stopped_by_signals
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    try:
-        rest, denied = _take_no_plugin([argument for argument in given if argument != "--debug"])
-        _block(denied)
-        registry = Registry.discover()
-        with stopped_by_signals(), _current_folder_off_path():
-            build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
-    except NnunetError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        _end(error.exit_code)
-    except (Stopped, KeyboardInterrupt) as stop:
-        print("stopped; the same command goes on where it stopped.", file=sys.stderr)  # noqa: T201
-        _end(128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
-    except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one message)
-        if debug:
-            traceback.print_exc()
-        print(  # noqa: T201
-            f"error: unexpected {type(error).__name__}: {error}\nThis is a defect of the software "
-            "or of a plugin; run the command again with --debug and report what it prints.",
-            file=sys.stderr,
-        )
-        _end(1)
+    _open_streams()
+    if not debug:
+        _quieten_libraries()
+    registry = None
+    with streams_restored(), stopped_by_signals(), _current_folder_off_path():
+        try:
+            rest, denied = _take_no_plugin([word for word in given if word != "--debug"])
+            _block(denied)
+            registry = Registry.discover()
+            try:
+                build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
+            finally:
+                sys.stdout.flush()
+        except StoppedError as stop:
+            _end(stop.exit_code, f"stopped: {stop}")
+        except NnunetError as error:
+            place = _place(error, registry)
+            raised = f"\nIt was raised in {place}." if place else ""
+            _end(error.exit_code, f"error: {error}{raised}", debug)
+        except (Stopped, KeyboardInterrupt) as stop:
+            number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+            _end(128 + number, "stopped; the same command goes on where it stopped.")
+        except Exception as error:  # noqa: BLE001 (whatever it is, the user gets one message)
+            _end(1, _unforeseen(error, registry), debug)
 
 
 @contextlib.contextmanager
@@ -67,15 +75,78 @@ def _current_folder_off_path() -> Iterator[None]:
             os.environ[_SAFE_PATH] = before
 
 
-def _end(code: int) -> NoReturn:
-    """Exit; one of several processes ends at once, since what PyTorch tidies up would wait for the
-    others, or crash.
+def _quieten_libraries() -> None:
+    """Leave out the warnings of libraries, which users cannot act on; --debug and PYTHONWARNINGS
+    show them.
+    """
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", append=True)
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that are started
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def _open_streams() -> None:
+    """Give a command the standard streams that it was started without, and names of files that no
+    encoding of a terminal can refuse.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # else the next file that is opened would be in its place
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, "r" if number == 0 else "w"))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unforeseen(error: Exception, registry: Registry | None) -> str:
+    """Return the message of an error that nothing expected: its cause outside, or a defect."""
+    from nnunet_cli.causes import outside_cause
+
+    if isinstance(error, OSError) and error.filename is None and (problem := _broken_output()):
+        if problem.errno == errno.EPIPE:  # as under `| head`: who reads has enough
+            return ""
+        return f"error: standard output cannot be written: {os.strerror(problem.errno or 0)}."
+    if cause := outside_cause(error):
+        return f"error: {cause}"
+    place = _place(error, registry)
+    whose = f"It was raised in {place}" if place else "This is a defect of the software"
+    return (
+        f"error: unexpected {type(error).__name__}: {error}\n{whose}; run the command again with "
+        "--debug and report what it prints."
+    )
+
+
+def _place(error: Exception, registry: Registry | None) -> str:
+    from nnunet_cli.blame import place_of
+
+    return "" if registry is None else place_of(error, registry)
+
+
+def _broken_output() -> OSError | None:
+    """Return why standard output cannot be written, or None; what it still holds is dropped."""
+    try:
+        print(flush=True)  # noqa: T201 (only writing tells)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
+def _end(code: int, text: str, trace: bool = False) -> NoReturn:
+    """Say why, and exit; one of several processes ends at once, since what PyTorch tidies up would
+    wait for the others, or crash.
     """
     from nnunet_core.runtime.processes import in_several_processes
 
+    with contextlib.suppress(OSError):
+        if trace:
+            traceback.print_exc()
+        if text:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
     if in_several_processes():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -3,31 +3,187 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from nnunet_cli import options as o
+from nnunet_core.errors import NnunetError, StorageError, UsageError, nearest
+from nnunet_core.registry.records import FoldRecord
+from nnunet_core.stages.dataset import is_named
+from nnunet_core.stages.evaluate import mean_foreground_dice, summarise
+from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.store.models import FILE, Model
+from nnunet_core.store.origins import command
+from nnunet_core.store.summaries import SUMMARY, Summary
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Model folder, or DATASET/VARIANT/CONFIGURATION in the results.", show_default=False
+    ),
+]
 
 
 def list_models(workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False) -> None:
-    """List the trained models of the workspace: dataset, variant, configuration, folds."""
+    """List the models of the workspace: status, trained folds, mean Dice of their validation cases,
+    date, and what is broken.
+    """
     results = o.workspace_of(workspace).results
-    rows = []
-    for path in sorted(results.glob(f"*/*/*/{FILE}")):
-        model = Model.open(path.parent)
-        folds = [str(fold) for fold in model.trained()]
-        rows.append(
-            {
-                "model": str(path.parent.relative_to(results)),
-                "folds": folds,
-                "variant": model.document.variant,
-            }
-        )
+    rows = model_rows(results)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
+    width = max((len(row["model"]) for row in rows), default=0)
     for row in rows:
-        typer.echo(f"{row['model']}  folds {', '.join(row['folds']) or 'none'}")
-    if not rows:
-        typer.echo(f"no models in {results}")
+        typer.echo(f"{row['model']:{width}}  {_described(row)}")
+        for part, problem in row["broken"].items():
+            typer.echo(f"  broken: {part}: {problem}")
+    typer.echo(
+        "what a name stands for: nnunet models show MODEL" if rows else f"no models in {results}"
+    )
+
+
+def show(
+    context: typer.Context,
+    model: ModelArgument,
+    workspace: o.WorkspaceOption = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Show one model: what the digest in its name stands for, its folds, components and the command
+    that trains it.
+    """
+    found = find_model(model, workspace)
+    row, document = _row(found.folder, found.folder.parents[2]), found.document
+    words = [*found.options(o.registry_of(context)), "--configuration", document.configuration_name]
+    row["command"] = command("run", document.dataset, words)
+    row["components"] = {
+        kind: " ".join(filter(None, (record.reference, record.distribution, record.version)))
+        for kind, record in document.components.items()
+    }
+    if as_json:
+        typer.echo(json.dumps(row, indent=1))
+        return
+    labels = ", ".join(f"{value} {name}" for value, name in document.labels.names.items())
+    typer.echo(f"{row['model']}  {_described(row)}")
+    typer.echo(f"folder    {found.folder}")
+    typer.echo(f"made by   {row['command']}")
+    typer.echo(f"channels  {', '.join(document.channels)}; files {document.file_ending}")
+    typer.echo(f"labels    {labels}")
+    for kind, text in row["components"].items():
+        typer.echo(f"  {kind:13} {text}")
+    for part, problem in row["broken"].items():
+        typer.echo(f"broken: {part}: {problem}")
+
+
+def model_rows(results: Path) -> list[dict[str, Any]]:
+    """Return what is known of every model below a results folder."""
+    return [_row(path.parent, results) for path in sorted(results.glob(f"*/*/*/{FILE}"))]
+
+
+def find_model(reference: str, workspace: Path | None) -> Model:
+    """Return a model by its folder, or by DATASET/VARIANT/CONFIGURATION in the results.
+
+    Raises:
+        UsageError: There is no such model.
+    """
+    if Path(reference).is_dir():
+        return Model.open(Path(reference))
+    results = o.workspace_of(workspace).results
+    parts = reference.strip("/").split("/")
+    if len(parts) != 3 or not results.joinpath(*parts, FILE).is_file():
+        known = [row["model"] for row in model_rows(results)]
+        raise UsageError(
+            f"There is no model '{reference}': no such folder, and no such "
+            f"DATASET/VARIANT/CONFIGURATION in {results}.{nearest(reference, known)} Models: "
+            f"{', '.join(known) or 'none'}."
+        )
+    return Model.open(results.joinpath(*parts))
+
+
+def best_model(dataset: str, results: Path) -> dict[str, Any]:
+    """Return the row of the model of a dataset that predicts: the only one with a trained fold, or
+    the one with the highest Dice.
+
+    Args:
+        dataset: Id or name.
+        results: Of the workspace.
+
+    Raises:
+        UsageError: No fold of any is trained.
+    """
+    rows = model_rows(results)
+    usable = [row for row in rows if row["folds"] and is_named(row["model"].split("/")[0], dataset)]
+    if not usable:
+        names = sorted({row["model"].split("/")[0] for row in rows if row["folds"]})
+        raise UsageError(
+            f"No trained model of a dataset '{dataset}' is in {results}.{nearest(dataset, names)} "
+            f"Datasets with one: {', '.join(names) or 'none'}."
+        )
+    return max(usable, key=lambda row: -1.0 if row["dice"] is None else row["dice"])
+
+
+def _described(row: dict[str, Any]) -> str:
+    dice = "" if row["dice"] is None else f"  Dice {row['dice']:.4f}"
+    folds = f"folds {', '.join(row['folds']) or 'none'}"
+    return f"{row['status']:13}  {folds}{dice}  {row['date']}".rstrip()
+
+
+def _row(folder: Path, results: Path) -> dict[str, Any]:
+    """Return what is known of a model; a damaged file is a fact about it, not an error."""
+    row: dict[str, Any] = {
+        "model": str(folder.relative_to(results)),
+        "variant": folder.parent.name,
+        "status": "broken",
+        "folds": [],
+        "dice": None,
+        "date": "",
+        "broken": {},
+    }
+    try:
+        model = Model.open(folder)
+    except NnunetError as error:
+        return {**row, "broken": {FILE: str(error)}}
+    cases: list[Any] = []
+    running = False
+    for name, state in model.found_folds().items():
+        if isinstance(state, str):
+            row["broken"][f"fold {name}"] = state
+        elif state.status == "running":
+            running = True
+        else:
+            row["folds"].append(name)
+            row["date"] = max(row["date"], state.finished[:10])
+            found = _validation(model.fold_folder(name), state)
+            if isinstance(found, str):
+                row["broken"][f"fold {name}"] = found
+            elif name.isdigit():
+                cases.extend(found)
+    row["dice"] = _mean_dice(cases)
+    row["status"] = _status(row, running)
+    return {**row, "variant": model.document.variant}
+
+
+def _status(row: dict[str, Any], running: bool) -> str:
+    if row["broken"]:
+        return "broken"
+    if running:
+        return "in training"
+    return "finished" if row["folds"] else "not trained"
+
+
+def _mean_dice(cases: list[Any]) -> float | None:
+    dice = mean_foreground_dice(summarise(cases)) if cases else math.nan
+    return None if math.isnan(dice) else dice
+
+
+def _validation(fold: Path, record: FoldRecord) -> list[Any] | str:
+    """Return the scores of the validation cases of a fold that can predict, or what is missing."""
+    if record.status == "trained":
+        return "it is not validated: 'nnunet train' with the same options does that"
+    try:
+        return list(Summary.read(fold / VALIDATION / SUMMARY).content()["results"]["all"])
+    except StorageError as error:
+        return f"{error} 'nnunet train' with the same options makes it anew"

@@ -32,6 +32,13 @@ _KINDS = {
 DatasetArgument = Annotated[
     str, typer.Argument(help="Path, id or name of a dataset.", show_default=False)
 ]
+#: Of the commands of the main path, which makes datasets that plugins know by name.
+RunDatasetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Path, id or name of a dataset; 'demo' makes a small one.", show_default=False
+    ),
+]
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(

@@ -14,6 +14,10 @@ _COMMANDS = {
     "train": ("steps:train", "Train and validate folds."),
     "predict": ("predict:predict", "Predict a folder of images with a trained model."),
     "models list": ("models:list_models", "List the trained models of the workspace."),
+    "models show": (
+        "models:show",
+        "Show one model: its folds, components, and the command that trains it.",
+    ),
     "plugins list": ("plugins:list_plugins", "List every plugin and component."),
     "plugins show": ("plugins:show", "Show one component with its settings."),
     "doctor": (

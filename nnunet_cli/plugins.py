@@ -10,8 +10,8 @@ import typer
 
 from nnunet_cli import options as o
 from nnunet_core.errors import UsageError, nearest
-from nnunet_core.registry.components import KINDS
-from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.components import KINDS, RUN_KINDS, Variant
+from nnunet_core.registry.discovery import PluginInfo, Registry
 
 
 def list_plugins(context: typer.Context, as_json: o.JsonOption = False) -> None:
@@ -49,31 +49,59 @@ def list_plugins(context: typer.Context, as_json: o.JsonOption = False) -> None:
 
 def show(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="planner, network, loss, ...", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(help="variant, planner, network, loss, ...", show_default=False)
+    ],
     name: Annotated[
         str, typer.Argument(help="name, plugin/name or package.module:Class", show_default=False)
     ],
 ) -> None:
-    """Show one component: where it comes from, what it is, and its settings with their values."""
+    """Show one variant or component: where it comes from, what it is, and its settings with their
+    values.
+    """
     from nnunet_core.registry.settings import full_settings
 
-    if kind not in KINDS:
+    kinds = (*KINDS, "variant")
+    if kind not in kinds:
         raise UsageError(
-            f"There is no kind '{kind}'.{nearest(kind, KINDS)} Kinds: {', '.join(KINDS)}."
+            f"There is no kind '{kind}'.{nearest(kind, kinds)} Kinds: {', '.join(kinds)}."
         )
-    resolved = o.registry_of(context).resolve(kind, name)
-    typer.echo(f"{kind} {resolved.reference}")
-    typer.echo(
-        f"from    {resolved.distribution or 'no package'} {resolved.version or ''}  "
-        f"{resolved.component.target}"
-    )
-    if resolved.component.summary:
-        typer.echo(f"summary {resolved.component.summary}")
+    registry = o.registry_of(context)
+    if kind == "variant":
+        _show_variant(*registry.variant(name))
+        return
+    resolved = registry.resolve(kind, name)
+    origin = f"{_package(resolved.distribution, resolved.version)}  {resolved.component.target}"
+    _show_origin(f"{kind} {resolved.reference}", origin, resolved.component.summary)
     if kind != "command":
+        # only what a run chooses has settings that its command takes
+        option = f"--set {kind}." if kind in RUN_KINDS else ""
         for setting, value in full_settings(resolved).items():
-            typer.echo(f"  --set {kind}.{setting}={json.dumps(value)}")
+            typer.echo(f"  {option}{setting}={json.dumps(value)}")
         documentation = inspect.getdoc(resolved.load()) or ""
         typer.echo(f"\n{documentation}" if documentation else "")
+
+
+def _show_variant(info: PluginInfo, variant: Variant) -> None:
+    """Show what a variant chooses, as the options that do the same."""
+    origin = _package(info.distribution, info.version)
+    _show_origin(f"variant {info.name}/{variant.name}", origin, variant.summary)
+    for kind, reference in variant.choices().items():
+        typer.echo(f"  --{kind} {reference}")
+    for kind, values in variant.settings.items():
+        for setting, value in values.items():
+            typer.echo(f"  --set {kind}.{setting}={json.dumps(value)}")
+
+
+def _show_origin(title: str, origin: str, summary: str) -> None:
+    typer.echo(title)
+    typer.echo(f"from    {origin}")
+    if summary:
+        typer.echo(f"summary {summary}")
+
+
+def _package(distribution: str | None, version: str | None) -> str:
+    return f"{distribution or 'no package'} {version or ''}".rstrip()
 
 
 def _plugin_rows(registry: Registry) -> list[dict[str, Any]]:

@@ -9,28 +9,35 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_cli import options as o
+from nnunet_cli.models import best_model, find_model
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.errors import UsageError, counted, nearest
+from nnunet_core.errors import UsageError, counted
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
-from nnunet_core.store.models import FILE, Model
 
 
 def predict(
     context: typer.Context,
-    model: Annotated[
-        str,
+    paths: Annotated[
+        list[str],
         typer.Argument(
-            help="Model folder, or DATASET/VARIANT/CONFIGURATION in the results.",
+            metavar="[MODEL] IMAGES OUTPUT",
+            help="MODEL: its folder, or DATASET/VARIANT/CONFIGURATION in the results; left out "
+            "with --dataset. IMAGES: a folder of images CASE_0000.ext, or CASE.ext for one "
+            "channel; or one file. OUTPUT: the folder that the "
+            "predictions are written to.",
             show_default=False,
         ),
     ],
-    images: Annotated[
-        Path, typer.Argument(help="Folder of images CASE_0000.ext.", show_default=False)
-    ],
-    output: Annotated[
-        Path, typer.Argument(help="Folder that the predictions are written to.", show_default=False)
-    ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            "-d",
+            help="Predict with the only trained model of a dataset, or with the one whose "
+            "validation cases have the highest Dice.",
+        ),
+    ] = None,
     folds: Annotated[
         str | None,
         typer.Option(
@@ -105,29 +112,33 @@ def predict(
         overwrite=overwrite,
         runtime=Runtime(device, precision, 0, threads),
     )
-    found = replace(_find(model, workspace), trusted=trust)
-    paths = predict_folder(found, images, output, o.registry_of(context), options, make_reporter())
-    out().print(f"{counted(len(paths), 'case')} in {output}", soft_wrap=True)
+    model, images, output = _places(paths, dataset, workspace)
+    found = replace(find_model(model, workspace), trusted=trust)
+    written = predict_folder(
+        found, images, output, o.registry_of(context), options, make_reporter()
+    )
+    out().print(f"{counted(len(written), 'case')} in {output}", soft_wrap=True)
 
 
-def _find(reference: str, workspace: Path | None) -> Model:
-    if Path(reference).is_dir():
-        return Model.open(Path(reference))
-    parts = reference.strip("/").split("/")
-    if len(parts) != 3:
+def _places(
+    paths: list[str], dataset: str | None, workspace: Path | None
+) -> tuple[str, Path, Path]:
+    """Return model, images and output of a command line."""
+    words = [*paths] if dataset is None else [_best(dataset, workspace), *paths]
+    if len(words) != 3:
         raise UsageError(
-            f"'{reference}' is no folder, and not of the form DATASET/VARIANT/CONFIGURATION."
+            f"nnunet predict takes MODEL IMAGES OUTPUT, or --dataset DATASET IMAGES OUTPUT; got "
+            f"{'' if dataset is None else f'--dataset {dataset} '}{' '.join(paths)}."
         )
+    return words[0], Path(words[1]), Path(words[2])
+
+
+def _best(dataset: str, workspace: Path | None) -> str:
     results = o.workspace_of(workspace).results
-    if not results.joinpath(*parts, FILE).is_file():
-        known = sorted(
-            str(path.parent.relative_to(results)) for path in results.glob(f"*/*/*/{FILE}")
-        )
-        raise UsageError(
-            f"There is no trained model {'/'.join(parts)} in "
-            f"{results}.{nearest('/'.join(parts), known)} Models: {', '.join(known) or 'none'}."
-        )
-    return Model.open(results.joinpath(*parts))
+    row = best_model(dataset, results)
+    dice = "" if row["dice"] is None else f", Dice {row['dice']:.4f} on its validation cases"
+    make_reporter().message(f"model: {row['model']}{dice}")
+    return str(results / row["model"])
 
 
 def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TextIO, cast
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,7 +18,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from nnunet_cli.logs import Copied
 from nnunet_core.runtime.reporting import Reporter, Tracker
 
 #: Seconds between two plain lines of one piece of work whose text did not change.
@@ -26,10 +29,39 @@ _PLAIN_INTERVAL = 30.0
 
 def make_reporter(quiet: bool = False) -> Reporter:
     """Return bars when stderr is a terminal, plain lines otherwise; with `quiet`, warnings only."""
-    console = Console(stderr=True, highlight=False)
-    if quiet:
-        return PlainReporter(console, quiet=True)
-    return BarReporter(console) if console.is_terminal else PlainReporter(console)
+    console = _console(cast("TextIO", _Lasting(sys.stderr)))
+    if quiet or not console.is_terminal:
+        return PlainReporter(console, quiet)
+    if not isinstance(sys.stderr, Copied):
+        return BarReporter(console)
+    bars = BarReporter(_console(cast("TextIO", _Lasting(sys.stderr.stream))))
+    return Both(bars, PlainReporter(_console(cast("TextIO", _Lasting(sys.stderr.log)))))
+
+
+class _Lasting:
+    """A stream that what happens to a terminal or a full disk cannot end: the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or lose the text."""
+        with contextlib.suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or lose what is left."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _console(file: TextIO, **options: Any) -> Console:
+    """Return a console that prints text as it is: names of files may look like Rich's markup."""
+    return Console(file=file, highlight=False, markup=False, emoji=False, **options)
 
 
 class PlainReporter:
@@ -42,11 +74,11 @@ class PlainReporter:
     def message(self, text: str) -> None:
         """Print a line."""
         if not self.quiet:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(text, soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """Print a line marked as a warning."""
-        self.console.print(f"warning: {text}", markup=False, soft_wrap=True)
+        self.console.print(f"warning: {text}", soft_wrap=True)
 
     @contextlib.contextmanager
     def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
@@ -91,17 +123,17 @@ class BarReporter:
 
     def message(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """Print a line marked as a warning."""
-        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+        self.console.print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True)
 
     @contextlib.contextmanager
     def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
         """Draw a bar with count, time used, time left and the detail."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -121,10 +153,48 @@ class BarReporter:
             yield _Bar()
 
 
+@dataclass(frozen=True)
+class Both:
+    """Two reporters that say the same: bars on the terminal, and plain lines in the log."""
+
+    first: Reporter
+    second: Reporter
+
+    def message(self, text: str) -> None:
+        """Say it twice."""
+        self.first.message(text)
+        self.second.message(text)
+
+    def warning(self, text: str) -> None:
+        """Say it twice."""
+        self.first.warning(text)
+        self.second.warning(text)
+
+    @contextlib.contextmanager
+    def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
+        """Count in both."""
+        with (
+            self.first.track(title, total, done) as first,
+            self.second.track(title, total, done) as second,
+        ):
+            yield _BothTrackers(first, second)
+
+
+@dataclass(frozen=True)
+class _BothTrackers:
+    first: Tracker
+    second: Tracker
+
+    def advance(self, steps: int = 1, detail: str | None = None) -> None:
+        """Count in both."""
+        self.first.advance(steps, detail)
+        self.second.advance(steps, detail)
+
+
 def out() -> Console:
     """Return the console for results on stdout; wide enough for paths when it is no terminal."""
-    return Console(
-        highlight=False,
+    return _console(
+        sys.stdout,
         soft_wrap=not sys.stdout.isatty(),
         width=None if sys.stdout.isatty() else 160,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +12,8 @@ from rich.table import Table
 
 from nnunet_cli import options as o
 from nnunet_cli.groups import grouped
-from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.contracts.abilities import built
-from nnunet_core.contracts.dataset import DatasetMaker
+from nnunet_cli.makers import logged
+from nnunet_cli.reporter import out
 from nnunet_core.errors import counted
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter
@@ -23,18 +21,12 @@ from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.stages.predict import PredictionOptions
 from nnunet_core.stages.run import Request, RunResult
 from nnunet_core.stages.run import run as run_method
-from nnunet_core.store.workspace import Workspace
 
 
 @grouped
 def run(
     context: typer.Context,
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            help="Path, id or name of a dataset; 'demo' makes a small one.", show_default=False
-        ),
-    ],
+    dataset: o.RunDatasetArgument,
     *,
     variant: o.VariantOption = "default",
     choices: o.Components,
@@ -72,8 +64,7 @@ def run(
 
     What is done already and still current is not done again. Results lie under WORKSPACE/results.
     """
-    registry, report = o.registry_of(context), make_reporter(quiet=as_json)
-    space = o.workspace_of(workspace)
+    registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
         variant=variant,
@@ -89,44 +80,13 @@ def run(
         **pool,
         **start,
     )
-    request = made(request, registry, space, report)
+    request, report = logged(request, registry, space, "run", quiet=as_json)
     _header(registry, report)
     result = run_method(request, registry, space, report)
     if as_json:
         typer.echo(json.dumps(_as_json(result), indent=1))
     else:
         _print(result)
-
-
-def made(request: Request, registry: Registry, workspace: Workspace, report: Reporter) -> Request:
-    """Return the request with the folder of its dataset, which a plugin makes if it is known by
-    that name.
-
-    What the user chose stays as it is; the rest is what the maker of the dataset says
-    (contracts.DatasetMaker). Predictions in the dataset's own output folder are replaced by those
-    of the last run.
-
-    Raises:
-        NnunetError: The dataset cannot be made.
-    """
-    if request.dataset not in {resolved.name for resolved in registry.components("dataset")}:
-        return request
-    maker: DatasetMaker = built(registry.resolve("dataset", request.dataset))
-    folder = maker.make(workspace.raw, report)
-    usual = Request(dataset=request.dataset)
-    predict = folder / maker.predict if maker.predict else None
-    output = workspace.results / folder.name / "predictions" if maker.predict else None
-    return replace(
-        request,
-        dataset=str(folder),
-        variant=(maker.variant or usual.variant)
-        if request.variant == usual.variant
-        else request.variant,
-        folds=maker.folds if request.folds == usual.folds else request.folds,
-        predict=request.predict or predict,
-        options=request.options if request.output else replace(request.options, overwrite=True),
-        output=request.output or output,
-    )
 
 
 def _header(registry: Registry, report: Reporter) -> None:

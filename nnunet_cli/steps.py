@@ -11,10 +11,10 @@ from rich.table import Table
 from nnunet_cli import options as o
 from nnunet_cli.groups import grouped
 from nnunet_cli.launch import launch
+from nnunet_cli.makers import logged, made
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import counted
-from nnunet_core.runtime.processes import distributed_rank
 from nnunet_core.stages.run import Request, opened
 from nnunet_core.stages.select import dice_by_name
 
@@ -22,7 +22,7 @@ from nnunet_core.stages.select import dice_by_name
 @grouped
 def plan(
     context: typer.Context,
-    dataset: o.DatasetArgument,
+    dataset: o.RunDatasetArgument,
     *,
     variant: o.VariantOption = "default",
     choices: Annotated[dict[str, str], o.components_of("planner", "network")],
@@ -37,7 +37,8 @@ def plan(
     """
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(dataset, variant, choices, settings, **pool)
-    with opened(request, registry, space, make_reporter(quiet=as_json)) as steps:
+    report = make_reporter(quiet=as_json)
+    with opened(made(request, registry, space, report), registry, space, report) as steps:
         plans, path = steps.plans
     if as_json:
         typer.echo(plans.model_dump_json(indent=1))
@@ -49,7 +50,7 @@ def plan(
 @grouped
 def preprocess(
     context: typer.Context,
-    dataset: o.DatasetArgument,
+    dataset: o.RunDatasetArgument,
     *,
     variant: o.VariantOption = "default",
     choices: Annotated[dict[str, str], o.components_of("planner", "preprocessor", "network")],
@@ -71,7 +72,8 @@ def preprocess(
     """
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(dataset, variant, choices, settings, tuple(configuration or ()), **pool)
-    with opened(request, registry, space, make_reporter()) as steps:
+    report = make_reporter()
+    with opened(made(request, registry, space, report), registry, space, report) as steps:
         for name in steps.configurations():
             store = steps.prepared(name, device, verify)
             out().print(
@@ -82,7 +84,7 @@ def preprocess(
 @grouped
 def train(
     context: typer.Context,
-    dataset: o.DatasetArgument,
+    dataset: o.RunDatasetArgument,
     *,
     variant: o.VariantOption = "default",
     choices: o.Components,
@@ -123,7 +125,8 @@ def train(
         **pool,
         **start,
     )
-    with opened(request, registry, space, make_reporter(quiet=distributed_rank() > 0)) as steps:
+    request, report = logged(request, registry, space, "train")
+    with opened(request, registry, space, report) as steps:
         for experiment, trained in steps.train(steps.splits(), restart):
             for fold, summary in trained:
                 if not summary:  # another process of this training reports

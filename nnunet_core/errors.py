@@ -41,6 +41,17 @@ class DatasetError(NnunetError):
     """A raw dataset that breaks its own dataset.json, or images that do not belong together."""
 
 
+class MissingFolderError(DatasetError):
+    """A folder that a command was given and that is not there. The command line exits with code
+    2.
+    """
+
+    exit_code = 2
+
+    def __init__(self, folder: object, hint: str = "") -> None:
+        super().__init__(f"The folder {folder} does not exist.{hint and ' '}{hint}")
+
+
 class ImageError(DatasetError):
     """An image file that cannot be read or written, or whose content cannot be used."""
 
@@ -86,7 +97,8 @@ def counted(number: int, one: str, several: str = "") -> str:
     return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the closest allowed name, or an empty string."""
-    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return f" Did you mean '{matches[0]}'?" if matches else ""
+def nearest(name: str, allowed: Iterable[str], most: int = 1) -> str:
+    """Return " Did you mean 'x'?" for the closest allowed names, or an empty string."""
+    matches = difflib.get_close_matches(name, list(allowed), n=most, cutoff=0.5)
+    shown = " or ".join(f"'{match}'" for match in matches)
+    return f" Did you mean {shown}?" if matches else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -107,9 +108,10 @@ class Hooks:
                     **{name: arguments[name] for name in implementation.argnames}
                 )
             except Exception as error:  # noqa: BLE001 - observers look, they do not stop a training
+                last = traceback.extract_tb(error.__traceback__)[-1]
                 warnings.append(
                     f"The observer {hook} of plugin '{implementation.plugin_name}' failed: "
-                    f"{type(error).__name__}: {error}"
+                    f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
                 )
         return warnings
 

@@ -116,7 +116,7 @@ def nnunet_run_started(record: FoldRecord, folder: Path) -> None:
 
 @hookspec
 def nnunet_epoch_finished(record: FoldRecord, folder: Path, metrics: Mapping[str, object]) -> None:
-    """Observe one epoch; `metrics` is the line that was appended to metrics.jsonl."""
+    """Observe one epoch; `metrics` is the line of metrics.jsonl, whose `epoch` counts from 1."""
 
 
 @hookspec

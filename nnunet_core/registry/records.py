@@ -60,13 +60,14 @@ class FoldRecord(files.Document):
         inputs_digest: Identity of everything that the training depends on; a finished fold with
             another digest is stale.
         model_digest: Of the model that the fold is a part of, see `models.ModelDocument.digest`.
+        weights: (bytes, digest) of the weights file, as it was when the training ended.
         libraries: {distribution: version}.
         device, precision, threads: What computed it; on CPU, sums depend on the threads.
         plugins: {plugin: "distribution version"} of all active plugins.
     """
 
-    schema_version: Literal[2] = 2
-    status: str
+    schema_version: Literal[3] = 3
+    status: Literal["running", "trained", "finished"]
     dataset: str
     dataset_digest: str
     variant: str
@@ -77,6 +78,7 @@ class FoldRecord(files.Document):
     model_digest: str
     components: dict[str, ComponentRecord]
     initial: InitialWeights | None = None
+    weights: tuple[int, str] | None = None
     python: str = Field(default_factory=platform.python_version)
     libraries: dict[str, str] = Field(default_factory=dict)
     device: str = "auto"

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
-from nnunet_core.errors import PluginError, SettingsError, nearest
+from nnunet_core.errors import PluginError, SettingsError, listed, nearest
 from nnunet_core.registry.discovery import Resolved
 
 
@@ -19,8 +19,8 @@ def build(resolved: Resolved) -> Any:
     """Import the component's class and construct it with validated settings.
 
     Raises:
-        SettingsError: A setting that does not exist or has the wrong type; the message lists what
-            exists.
+        SettingsError: A setting that does not exist or has the wrong type; the message names the
+            nearest, and the command that shows all.
         PluginError: The class cannot be imported, is no class, or its constructor fails.
     """
     target = resolved.load()
@@ -49,13 +49,15 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
     `target`.
     """
     parameters = _parameters(resolved, target)
-    shown = ", ".join(map(str, parameters.values())).replace("'", "") or "none"
     settings = dict(resolved.component.settings)
+    further = f"All with their values: nnunet plugins show {resolved.kind} {resolved.reference}"
     for name in settings:
         if name not in parameters:
+            few = listed(list(parameters)) or "none"
+            shown = nearest(name, parameters, most=3) or f" Settings: {few}."
             raise SettingsError(
-                f"The {resolved.kind} '{resolved.reference}' has no setting "
-                f"'{name}'.{nearest(name, parameters)} Settings: {shown}."
+                f"The {resolved.kind} '{resolved.reference}' has no setting '{name}'.{shown} "
+                f"{further}"
             )
     hints = _hints(target) if settings else {}
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in settings}
@@ -66,9 +68,10 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        default = json.dumps(to_jsonable_python(parameters[str(first["loc"][0])].default))
         raise SettingsError(
             f"{resolved.kind}.{field} of '{resolved.reference}' got {first.get('input')!r}: "
-            f"{first['msg']}. Settings: {shown}."
+            f"{first['msg']}. Default: {default}. {further}"
         ) from error
 
 

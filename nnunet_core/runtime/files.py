@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -18,11 +19,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nnunet_core.errors import StorageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HASHING_THREADS = 4
+_HERE, _RENAME_EXCHANGE = -100, 2  # of renameat2: relative to the current folder; change names
 _Model = TypeVar("_Model", bound="Document")
 
 
@@ -90,10 +97,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.touch(exist_ok=False)  # with the permissions of any new file
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            with _in_use(temporary):
+                yield temporary
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -106,7 +114,7 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     Args:
         folder: What to make.
         overwrite: Replace an existing folder; it is removed only after the new one stands in its
-            place.
+            place, and there is always one of them there.
 
     Raises:
         StorageError: The folder exists, the disk is full, or the parent folder cannot be written.
@@ -117,29 +125,88 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             "silently."
         )
     temporary = _temporary(folder)
-    replaced = temporary.with_suffix(".old")
     with _storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"))
         try:
-            temporary.mkdir(parents=True)
-            yield temporary
-            if folder.exists():
-                folder.rename(replaced)
-            temporary.rename(folder)
+            temporary.mkdir()
+            with _in_use(temporary):
+                yield temporary
+                if folder.exists():
+                    _exchange(temporary, folder)
+                else:
+                    temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders of one parent change their names, at once where the system can do that."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another system than Linux
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        if rename(_HERE, os.fsencode(new), _HERE, os.fsencode(old), _RENAME_EXCHANGE) == 0:
+            return
+    aside = new.with_suffix(".old")
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except BaseException:
+        aside.rename(old)
+        raise
+    aside.rename(new)
 
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
+@contextlib.contextmanager
+def _in_use(path: Path) -> Iterator[None]:
+    """Mark a file or folder as one that a living process writes, while the block runs."""
+    mark = _marked(path)
+    try:
+        yield
+    finally:
+        if mark is not None:
+            os.close(mark)
+
+
+def _marked(path: Path) -> int | None:
+    """Lock a file or folder without waiting; return its descriptor, None where that fails."""
+    if fcntl is None:
+        return None
+    try:
+        # network file systems lock only what may be written
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of writers that were killed, in a folder and below, where nobody
-    else writes now.
+    """Delete the temporary files of writers that were killed, in a folder and below; those of
+    writers that live stay.
     """
-    for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    _remove_abandoned(folder.rglob(".*.tmp"))
+
+
+def _remove_abandoned(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        mark = _marked(path)
+        if mark is None:  # somebody writes it, or nobody can tell
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        os.close(mark)
 
 
 def write_with(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -282,7 +349,9 @@ class Digests:
         changed = any(known.get(key) != row for key, row in rows.items())
         known.update(rows)
         if self._path is not None and changed:
-            write_json(self._path, known)
+            _remove_abandoned(self._path.parent.glob(f".{glob.escape(self._path.name)}.*.tmp"))
+            with contextlib.suppress(StorageError):  # a read-only disk: the next run reads again
+                write_json(self._path, known)
         return [rows[key][-1] for key in keys]
 
     def _read(self) -> dict[str, list[Any]]:
@@ -315,8 +384,16 @@ def _storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError(
-                f"No space left while writing {path}. Nothing half written is kept: free some "
-                "space, then run the same command again; it goes on where it stopped."
-            ) from error
+            raise _no_space(path) from error
         raise StorageError(f"{path} cannot be written: {error}") from error
+    except (RuntimeError, ValueError) as error:  # of PyTorch or NumPy, which hide the system's
+        if isinstance(error.__context__, OSError) and error.__context__.errno in _FULL:
+            raise _no_space(path) from error
+        raise
+
+
+def _no_space(path: Path) -> StorageError:
+    return StorageError(
+        f"No space left while writing {path}. Nothing half written is kept: free some space, then "
+        "run the same command again; it goes on where it stopped."
+    )

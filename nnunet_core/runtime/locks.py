@@ -1,11 +1,14 @@
-"""Locks between runs that share a workspace: a file that names host and process of who holds it."""
+"""Locks between runs that share a workspace, kept by the kernel: they end with their process."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import platform
 from typing import TYPE_CHECKING
 
-from filelock import SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from nnunet_core.errors import StorageError
 
@@ -16,22 +19,23 @@ if TYPE_CHECKING:
     from nnunet_core.runtime.reporting import Reporter
 
 NAME = ".lock"
-_AT_ONCE_SECONDS = 0.5  # time enough to find out that the holder is dead
 _POLL_SECONDS = 0.5
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextlib.contextmanager
 def held(path: Path, purpose: str, report: Reporter, wait: bool = True) -> Iterator[None]:
     """Hold a lock file while the block runs.
 
-    A lock whose process on this host is gone is taken over. One of another host cannot be judged:
-    the message says which file to delete if its process is gone.
+    What is in the file only names the holder: an empty file, one of a process that is gone, or of a
+    number that another process has now, locks nothing. A file system that keeps locks between hosts
+    (NFS, Lustre, BeeGFS) keeps these too.
 
     Args:
         path: The lock file, `.lock` in the folder that is locked or a name like it; its folder is
-            created.
+            created. It is removed in the end.
         purpose: What is done there, for messages.
-        report: Told when there is somebody to wait for.
+        report: Told when there is somebody to wait for, or when the file system has no locks.
         wait: Wait until the lock is free, instead of raising.
 
     Raises:
@@ -40,23 +44,31 @@ def held(path: Path, purpose: str, report: Reporter, wait: bool = True) -> Itera
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = SoftFileLock(path)
+        lock = FileLock(path, fallback_to_soft=False, poll_interval=_POLL_SECONDS)
         try:
-            lock.acquire(timeout=_AT_ONCE_SECONDS, poll_interval=0.05)
+            lock.acquire(timeout=0)
         except Timeout:
             occupied = f"{_holder(path)} is busy with {purpose}"
-            advice = f"If that process is gone, delete {path}"
             if not wait:
                 raise StorageError(
-                    f"{occupied} ({path.parent}). Let it finish, or stop it. {advice}."
+                    f"{occupied} ({path.parent}). Let it finish, or stop it."
                 ) from None
-            report.message(f"waiting: {occupied}. {advice}.")
-            lock.acquire(poll_interval=_POLL_SECONDS)
+            report.message(f"waiting: {occupied} ({path.parent}).")
+            lock.acquire()
+        path.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error}") from error
+        if error.errno not in _NO_LOCKS:
+            raise StorageError(f"{path} cannot be written: {error}") from error
+        report.warning(
+            f"the file system of {path.parent} has no locks: never start two runs on it at once"
+        )
+        yield
+        return
     try:
         yield
     finally:
+        # in this order: who waits for the removed file sees that, and takes a new one
+        path.unlink(missing_ok=True)
         lock.release()
 
 

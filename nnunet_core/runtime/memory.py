@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import psutil
@@ -9,16 +10,16 @@ import psutil
 from nnunet_core.errors import ImageError
 
 _GROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 GB = 1e9
 
 
 def available() -> int:
-    """Return the memory in bytes that may still be used: of the machine, or of the container or job
-    if that is less.
+    """Return the memory in bytes that may still be used: of the machine, or of the container, the
+    job or this process (`ulimit -v`) if that is less.
     """
-    limits = [int(psutil.virtual_memory().available)]
-    group = _group_free()
-    return min(limits if group is None else [*limits, group])
+    machine = int(psutil.virtual_memory().available)
+    return max(0, min([machine, *_group_free(), *_process_free()]))
 
 
 def check_fits(path: Path, size: int) -> None:
@@ -36,19 +37,53 @@ def check_fits(path: Path, size: int) -> None:
         )
 
 
-def _group_free() -> int | None:
-    """Return what a control group of Linux leaves, or None without a limit; file caches count as
+def _process_free() -> list[int]:
+    """Return what the limits of this process leave of its address space and of its data."""
+    if sys.platform == "win32":
+        return []
+    import resource
+
+    used = psutil.Process().memory_info()
+    sizes = {resource.RLIMIT_AS: used.vms, resource.RLIMIT_DATA: getattr(used, "data", 0)}
+    limits = {kind: resource.getrlimit(kind)[0] for kind in sizes}
+    return [
+        limit - sizes[kind] for kind, limit in limits.items() if limit != resource.RLIM_INFINITY
+    ]
+
+
+def _group_free() -> list[int]:
+    """Return what the control groups of Linux that this process is in leave; file caches count as
     free.
     """
     try:
-        limit, used = (
-            int((_GROUP / name).read_text(encoding="ascii"))
-            for name in ("memory.max", "memory.current")
-        )
-        rows = dict(
-            line.split()
-            for line in (_GROUP / "memory.stat").read_text(encoding="ascii").splitlines()
-        )
-        return max(0, limit - used + int(rows.get("inactive_file", 0)))
+        rows = _MEMBERSHIP.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
-        return None
+        return []
+    found = []
+    for row in rows:
+        _, kinds, path = row.split(":", 2)
+        if kinds in ("", "memory"):  # version 2, or the memory of version 1
+            root = _GROUP / kinds
+            inside = root / path.strip("/")
+            # a container may see its own group as the root, and another path in its membership
+            folders = [inside, *inside.parents] if inside.is_dir() else [root]
+            found += [_free_in(folder) for folder in folders if folder.is_relative_to(root)]
+    return [free for free in found if free is not None]
+
+
+def _free_in(group: Path) -> int | None:
+    """Return what one control group leaves, or None without a limit."""
+    for limit, usage, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most, used = (
+                int((group / name).read_text(encoding="ascii")) for name in (limit, usage)
+            )
+            text = (group / "memory.stat").read_text(encoding="ascii")
+        except (OSError, ValueError):  # "max" is no number
+            continue
+        reclaimable = dict(line.split() for line in text.splitlines()).get(cache, 0)
+        return max(0, most - used + int(reclaimable))
+    return None

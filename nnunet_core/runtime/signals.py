@@ -1,21 +1,23 @@
 """What Ctrl-C and SIGTERM (batch systems, torchrun) do, in every process of ours.
 
 A command raises `Stopped` where it works, so that locks and temporary files are removed on the way
-out. A training takes them as a request instead, and stops where it can save everything; a second
-Ctrl-C does what it does outside of the training. A process that works for another one leaves
-Ctrl-C, which a terminal sends to both, to that one.
+out; a Ctrl-C after that ends it where it is. A training takes them as a request instead, and stops
+where it can save everything; a second Ctrl-C does what it does outside of the training. A process
+that works for another one leaves Ctrl-C, which a terminal sends to both, to that one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -42,9 +44,15 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Let signals raise `Stopped` while the block runs."""
-    with _handled(_stop):
-        yield
+    """Let the first signal raise `Stopped` while the block runs, and a Ctrl-C after it end the
+    process.
+    """
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        with _handled(_stop):
+            yield
+    finally:
+        _restore(before)
 
 
 @contextlib.contextmanager
@@ -76,7 +84,18 @@ def leave_interrupts_to_parent(seconds_to_live: int = 0) -> None:
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     # Batch systems may send several; what is left to do is cleaning up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _end_now)
     raise Stopped(number)
+
+
+def _end_now(number: int, _frame: FrameType | None) -> NoReturn:
+    """End without cleaning up: locks end with the process, a later run removes half files."""
+    started = sys.modules.get("multiprocessing")  # importing it takes time that no command has
+    for child in started.active_children() if started else ():
+        child.kill()
+    with contextlib.suppress(OSError):
+        os.write(2, b"stopped at once; the same command goes on where it stopped.\n")
+    os._exit(128 + number)
 
 
 @contextlib.contextmanager
@@ -90,6 +109,11 @@ def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
         yield
-    finally:
-        for number, handler in before.items():
+    finally:  # what a signal has set stays: a second one must not be a first one again
+        _restore({n: old for n, old in before.items() if signal.getsignal(n) == handle})
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -10,6 +10,7 @@ import os
 import signal
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.signals import leave_interrupts_to_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -126,9 +127,10 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         try:
             while due < len(jobs):
                 self._start(work, waiting, running, limit)
-                done, _ = wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
+                wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
                 _look(peaks)
-                for future in done:
+                self._give_up_broken(running)
+                for future in [future for future in running if future.done()]:
                     job = running.pop(future)
                     if self._died(future, job, peaks, name):
                         waiting.appendleft(job)
@@ -157,7 +159,28 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
             if running and (alone or needed > limit):
                 return
             job = waiting.popleft()
-            running[self._processes().schedule(_in_one_thread, args=[work, job.item])] = job
+            running[self._schedule(work, job.item)] = job
+
+    def _schedule(self, work: Callable[[_Item], _Result], item: _Item) -> Future[_Result]:
+        try:
+            try:
+                return self._processes().schedule(_in_one_thread, args=[work, item])
+            except RuntimeError:  # a process was killed before it had its first item
+                self.close()
+                return self._processes().schedule(_in_one_thread, args=[work, item])
+        except (OSError, BrokenProcessPool) as error:
+            raise NnunetError(
+                f"No further processes can be started: {error.__cause__ or error}. They need "
+                "memory, shared memory (/dev/shm), and places below the limit of processes "
+                "(ulimit -u). Mend that, or work in this process: --processes 1."
+            ) from error
+
+    def _give_up_broken(self, running: Iterable[Future[Any]]) -> None:
+        """Cancel what pebble forgets when a process dies before it has its first item."""
+        if self._pool is not None and not self._pool.active:
+            for future in running:
+                future.cancel()  # nothing happens to those that are done
+            self.close()
 
     def _processes(self) -> ProcessPool:
         if self._pool is None:
@@ -175,15 +198,18 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         name: Callable[[_Item], str],
     ) -> bool:
         """Return whether the process of a job died for the first time; raise when it died again."""
-        error = future.exception()
-        if not isinstance(error, ProcessExpired):
+        error = BrokenProcessPool() if future.cancelled() else future.exception()
+        if isinstance(error, BrokenProcessPool):  # pebble gives all items up, none is to blame
+            job.deaths.append("killed as it started")
+        elif isinstance(error, ProcessExpired):
+            job.deaths.append(
+                f"{_cause(error.exitcode)}, peak memory {peaks.get(error.pid, 0) / GB:.2f} GB"
+            )
+        else:
             return False
-        job.deaths.append(
-            f"{_cause(error.exitcode)}, peak memory {peaks.get(error.pid, 0) / GB:.2f} GB"
-        )
         if len(job.deaths) == 1:
             self.report.warning(
-                f"the process of {name(job.item)} died ({job.deaths[0]}); it is tried once more, "
+                f"the process of {name(job.item)} died ({job.deaths[0]}); that is tried once more, "
                 "alone"
             )
             return True

@@ -20,6 +20,7 @@ from nnunet_core.data.splits import ALL, Split, load_splits
 from nnunet_core.errors import UsageError, listed
 from nnunet_core.runtime import files, locks
 from nnunet_core.stages.evaluate import read_label_map
+from nnunet_core.store.origins import command
 from nnunet_core.store.prepared import LabelStore
 
 if TYPE_CHECKING:
@@ -103,12 +104,17 @@ def connect(
         {fold for fold, split in splits.items() if not previous.is_finished(fold, split)}
     )
     if missing:
-        folds = ",".join(missing)
+        words = [
+            *previous.options(),
+            "-c",
+            previous.configuration_name,
+            "--folds",
+            ",".join(missing),
+        ]
         raise UsageError(
             f"{experiment.configuration_name} needs {previous.configuration_name}, whose folds "
             f"{', '.join(missing)} are not trained, or were validated with another predictor. Run: "
-            f"nnunet train {dataset.name} -c {previous.configuration_name} --folds {folds}, with "
-            "the same options, or let 'nnunet run' do it."
+            f"{command('train', dataset.name, words)}, or let 'nnunet run' do it."
         )
     digests = dict(zip(sources, dataset.digests.of(list(sources.values())), strict=True))
     keys = {
@@ -119,6 +125,7 @@ def connect(
     if store.missing():
         purpose = f"the inputs of {experiment.configuration_name}"
         with locks.held(store.folder / locks.NAME, purpose, experiment.report):
+            files.remove_leftovers(store.folder)
             todo = store.missing()  # another run may have prepared them while this one waited
             _prepare(experiment, store, {name: (sources[name], key) for name, key in todo.items()})
     return dataclasses.replace(experiment, previous=store)

@@ -11,7 +11,7 @@ from nnunet_core.contracts.predictor import Predictor, TrainedModel
 from nnunet_core.contracts.preprocessor import Preprocessor
 from nnunet_core.data.cases import PreparedGeometry
 from nnunet_core.data.labels import Labels, label_type
-from nnunet_core.errors import PluginError
+from nnunet_core.errors import NnunetError, PluginError
 from nnunet_core.stages.cascade import append_one_hot
 from nnunet_core.stages.prepare import on_device
 
@@ -58,6 +58,7 @@ class CasePredictor:
 
         Raises:
             PluginError: The predictor returned another shape than its contract says.
+            NnunetError: Probabilities are not finite: the networks overflow, or are none.
         """
         if previous is not None:
             images = append_one_hot(images, previous, self.labels.foreground)
@@ -68,6 +69,12 @@ class CasePredictor:
                 f"The predictor returned probabilities of shape {found.shape} for images of shape "
                 f"{images.shape}; it must return {expected}: {self.labels.outputs} classes or "
                 "regions on the grid of the images."
+            )
+        if not np.isfinite([found.min(), found.max()]).all():  # NaN wins in both
+            raise NnunetError(
+                "The networks return values that are not finite (NaN or infinity), so there is no "
+                "prediction. Predict with --precision float32; if that fails too, look for extreme "
+                "values in the image, and train the model anew."
             )
         probabilities = self.preprocessor.restore(found, geometry)
         return to_segmentation(probabilities, self.labels), probabilities

@@ -11,7 +11,14 @@ from nnunet_core.contracts.dataset import DatasetReader
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import SLICE_SPACING_2D
 from nnunet_core.data.unused import left_out_messages
-from nnunet_core.errors import DatasetError, UsageError, counted, natural_order, nearest
+from nnunet_core.errors import (
+    DatasetError,
+    MissingFolderError,
+    UsageError,
+    counted,
+    natural_order,
+    nearest,
+)
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.runtime import files
 from nnunet_core.stages.formats import find_format
@@ -68,7 +75,7 @@ def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:
     if path.is_dir() and fitting_readers(path, registry):
         return path.absolute()
     known = sorted(p for p in raw.iterdir() if p.is_dir()) if raw.is_dir() else []
-    hits = [folder for folder in known if _matches(folder.name, reference)]
+    hits = [folder for folder in known if is_named(folder.name, reference)]
     if len(hits) == 1:
         return hits[0]
     if hits:
@@ -79,28 +86,34 @@ def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:
     if path.is_dir():
         return path.absolute()
     names = [folder.name for folder in known]
+    made = [resolved.name for resolved in registry.components("dataset")]
     raise UsageError(
         f"There is no dataset '{reference}': no such folder, and no such id or name in "
-        f"{raw}.{nearest(reference, names)} Datasets there: {', '.join(names) or 'none'}."
+        f"{raw}.{nearest(reference, [*names, *made])} Datasets there: "
+        f"{', '.join(names) or 'none'}; made when asked for: {', '.join(made) or 'none'}."
     )
 
 
-def _matches(folder_name: str, reference: str) -> bool:
+def is_named(folder_name: str, reference: str) -> bool:
+    """Return whether a folder is that of a dataset's id or name."""
     match = _FOLDER_NAME.fullmatch(folder_name)
     by_id = bool(match and reference.isdigit() and int(match[1]) == int(reference))
     return reference == folder_name or by_id or bool(match and match[2] == reference)
 
 
 def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
-    """List the cases of a folder of images, complete with every channel of a dataset, in the
-    natural order of their names.
+    """List the cases of a folder of images, or of one file, complete with every channel of a
+    dataset, in the natural order of their names.
 
     Raises:
-        DatasetError: No folder, no reader that fits it, no case in it, or missing channels (all of
-            them are listed).
+        MissingFolderError: There is no such folder.
+        DatasetError: No reader that fits it, no case in it, or missing channels (all of them are
+            listed).
     """
-    if not folder.is_dir():
-        raise DatasetError(f"The image folder {folder} does not exist.")
+    if not folder.exists():
+        raise MissingFolderError(folder)
+    if plain := _plain_cases(folder, dataset, registry):
+        return plain
     if not fitting_readers(folder, registry):
         _raise_unfit(folder, dataset, registry)
     found = find_reader(folder, registry).cases(folder, dataset)
@@ -145,6 +158,34 @@ def _raise_unfit(folder: Path, dataset: Dataset, registry: Registry) -> None:
             except DatasetError as problem:
                 missed.append(str(problem))
         raise DatasetError(" ".join([str(error), *missed])) from error
+
+
+def _plain_cases(source: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
+    """Return the cases of images without the number of a channel, which one channel needs not: a
+    file, or those of a folder that no reader fits.
+    """
+    if source.is_dir() and (len(dataset.channels) > 1 or fitting_readers(source, registry)):
+        return ()
+    ending, found = dataset.ending.lower(), {}
+    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
+        name = path.name
+        if name.lower().endswith(ending) and not name.startswith(".") and path.is_file():
+            found[name[: -len(ending)].removesuffix("_0000")] = path
+    if source.is_file():
+        _check_whole(source, bool(found), dataset)
+    return tuple(CaseFiles(name, (path,)) for name, path in found.items())
+
+
+def _check_whole(file: Path, fitting: bool, dataset: Dataset) -> None:
+    """Raise DatasetError unless a file is a whole case."""
+    if not fitting:
+        raise DatasetError(f"{file} does not end in '{dataset.ending}' as the model's images do.")
+    found, wanted = dataset.image_format.header(file).channels, len(dataset.channels)
+    if found != wanted:
+        raise DatasetError(
+            f"{file} has {found} of the {wanted} channels that are needed "
+            f"({', '.join(dataset.channels)}). Give the folder that holds all files of the case."
+        )
 
 
 def find_reader(folder: Path, registry: Registry) -> DatasetReader:

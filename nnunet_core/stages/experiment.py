@@ -10,6 +10,7 @@ from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.splits import Split
+from nnunet_core.errors import StorageError
 from nnunet_core.registry.components import TRAINING_KINDS
 from nnunet_core.registry.provenance import component_record, components_digest
 from nnunet_core.registry.records import FILE as RUN_FILE
@@ -17,9 +18,12 @@ from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.stages.evaluate import targets
 from nnunet_core.stages.method import Method
 from nnunet_core.store.models import ModelDocument
+from nnunet_core.store.origins import options_of
 from nnunet_core.store.prepared import LabelStore, PreparedStore
+from nnunet_core.store.summaries import SUMMARY, Summary
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,31 @@ class Experiment:
 
     def is_finished(self, fold: str, split: Split) -> bool:
         """Return whether a fold of these inputs is trained, and validated with the predictor of the
-        method.
+        method, and all of its validation is there.
         """
-        return is_finished(self.fold_folder(fold), self.inputs_digest(split), self.predictor())
+        folder = self.fold_folder(fold)
+        finished = is_finished(folder, self.inputs_digest(split), self.predictor())
+        return finished and isinstance(self.validation(fold, split), Summary)
+
+    def validation(self, fold: str, split: Split) -> Summary | str:
+        """Return the summary of a validation, or what is missing or damaged of it."""
+        folder = self.fold_folder(fold) / VALIDATION
+        try:
+            summary = Summary.read(folder / SUMMARY)
+        except StorageError as error:
+            return str(error).rstrip(".")
+        outputs = {self.validation_file(fold, name).name for name in split.val}
+        return summary.problem(folder, outputs, set(targets(self.dataset.labels))) or summary
 
     def predictor(self) -> ComponentRecord:
         """Describe the predictor, which decides whether a trained fold has to be validated anew."""
         return component_record(self.method.components["predictor"])
+
+    def options(self) -> list[str]:
+        """Return the options of the command line that make its method."""
+        method = self.method
+        records = method.records(self.configuration)
+        return options_of(method.name, records, method.initial, method.registry)
 
     def mirror_axes(self) -> tuple[int, ...]:
         """Return the axes of the patch that training mirrors: all, unless the augmentation says

@@ -25,10 +25,10 @@ from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.stages.experiment import VALIDATION, Experiment, is_finished
 from nnunet_core.store.models import FILE as MODEL_FILE
-from nnunet_core.store.models import WEIGHTS, ModelDocument
+from nnunet_core.store.models import WEIGHTS, ModelDocument, check_weights, weights_record
+from nnunet_core.store.summaries import SUMMARY, Summary
 
 _LOOK_SECONDS = 1
-SUMMARY = "summary.json"
 #: What a trainer says of how it computed.
 COMPUTED = ("device", "precision", "threads")
 
@@ -61,11 +61,31 @@ def train_fold(
         while not is_finished(folder, inputs, predictor):
             time.sleep(_LOOK_SECONDS)
         return {}
+    if not restart and (summary := _finished(experiment, fold, split, folder)) is not None:
+        return summary
     lock = experiment.folder / f".fold_{fold}{locks.NAME}"
     with locks.held(lock, f"fold {fold}", report, wait=False):
         if restart and folder.exists():
             _set_aside(folder, report, "as asked")
         return _train_fold(experiment, fold, split, folder)
+
+
+def _finished(
+    experiment: Experiment, fold: str, split: Split, folder: Path
+) -> dict[str, Any] | None:
+    """Return the summary of a fold that needs nothing; None if something of it is missing.
+
+    Raises:
+        StorageError: Its weights are damaged.
+    """
+    if not experiment.is_finished(fold, split) or not (folder / WEIGHTS).is_file():
+        return None
+    check_weights(folder)
+    if in_several_processes():  # the others wait to be told that there is nothing to do
+        _train(experiment, folder, split, FoldRecord.read(folder / RUN_FILE))
+    _write_model_document(experiment)
+    experiment.report.message(f"fold {fold} is trained and validated already: {folder}")
+    return Summary.read(folder / VALIDATION / SUMMARY).content()
 
 
 def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
@@ -83,15 +103,14 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     if record.status != "running" and in_several_processes():
         # the other processes wait to be told that there is nothing to do
         _train(experiment, folder, split, record)
-    if record.is_validated(predictor) and (folder / VALIDATION / SUMMARY).is_file():
-        report.message(f"fold {fold} is trained and validated already: {folder}")
-        return dict(files.read_json(folder / VALIDATION / SUMMARY))
     files.remove_leftovers(folder)
-    known: Mapping[str, str] = {}
+    known: Mapping[str, object] = {}
     if record.status == "running":
         record.write(folder / RUN_FILE)
         _warn(report, hooks.run_started(record, folder))
         known = _train(experiment, folder, split, record)
+    elif record.is_validated(predictor):
+        report.warning(f"fold {fold} is validated anew: {experiment.validation(fold, split)}.")
     elif record.status == "finished":
         report.message(f"fold {fold} is validated anew, with the predictor '{predictor.reference}'")
     # before the first case: label maps of two predictors never count as one validation
@@ -106,8 +125,10 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
 
 def _train(
     experiment: Experiment, folder: Path, split: Split, record: FoldRecord
-) -> dict[str, str]:
-    """Train a fold; return what computed it as the trainer resolved it."""
+) -> dict[str, object]:
+    """Train a fold; return what its record says of that: what computed it, as the trainer resolved
+    it, and `weights`.
+    """
     method, report = experiment.method, experiment.report
 
     def epoch_finished(metrics: Mapping[str, object]) -> None:
@@ -120,7 +141,8 @@ def _train(
             f"The trainer '{record.components['trainer'].reference}' ended without "
             f"{folder / WEIGHTS}."
         )
-    return {name: computed[name] for name in COMPUTED if name in computed}
+    known = {name: computed[name] for name in COMPUTED if name in computed}
+    return {**known, "weights": weights_record(folder)}
 
 
 def _task(
@@ -184,20 +206,28 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
             results.append({**case, "test": str(path), "reference": str(reference_path)})
             tracker.advance(1, name)
     summary = summarise(results, name=f"{experiment.method.name} {folder.name}", task=dataset.name)
-    files.write_json(target / SUMMARY, summary)
+    Summary.model_validate(summary).write(target / SUMMARY)
     return summary
 
 
 def _current_record(folder: Path, inputs: str, report: Reporter) -> FoldRecord | None:
-    """Return the record of a fold whose inputs are the same; set aside a fold of other inputs."""
+    """Return the record of a fold whose inputs are the same; set aside one of other inputs, or
+    without weights.
+
+    Raises:
+        StorageError: The weights are damaged.
+    """
     if not (folder / RUN_FILE).is_file():
         return None
     record = FoldRecord.read(folder / RUN_FILE)
-    if record.inputs_digest == inputs:
+    if record.inputs_digest != inputs:
+        why = "it was trained on other cases, plans, inputs or code, or with another seed"
+    elif record.status != "running" and not (folder / WEIGHTS).is_file():
+        why = f"its {WEIGHTS} is missing"
+    else:
+        check_weights(folder)
         return record
-    _set_aside(
-        folder, report, "it was trained on other cases, plans, inputs or code, or with another seed"
-    )
+    _set_aside(folder, report, why)
     return None
 
 
@@ -242,7 +272,11 @@ def _advance(record: FoldRecord, status: str, folder: Path, **known: object) -> 
 def _write_model_document(experiment: Experiment) -> None:
     document = experiment.document()
     path = experiment.folder / MODEL_FILE
-    if not path.is_file() or ModelDocument.read(path) != document:
+    try:
+        same = path.is_file() and ModelDocument.read(path) == document
+    except StorageError:
+        same = False  # damaged: it is made of what this run knows
+    if not same:
         document.write(path)
 
 

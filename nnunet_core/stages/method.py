@@ -15,8 +15,10 @@ from nnunet_core.errors import SettingsError, UsageError
 from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record, components_digest
+from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files
+from nnunet_core.store.models import WEIGHTS, check_weights
 
 DEFAULT_VARIANT = "default"
 
@@ -160,6 +162,7 @@ def starting_from(method: Method, path: Path | None, frozen: Sequence[str] = ())
     Raises:
         UsageError: There are no weights, the trainer cannot start from any, or random ones would be
             frozen.
+        StorageError: They are damaged.
     """
     if path is None:
         if frozen:
@@ -175,6 +178,8 @@ def starting_from(method: Method, path: Path | None, frozen: Sequence[str] = ())
             "it takes no --pretrained."
         )
     file = trainer.find_weights(path)
+    if file.name == WEIGHTS and (file.parent / RUN_FILE).is_file():
+        check_weights(file.parent)
     initial = InitialWeights(path=str(file), digest=files.file_digest(file), frozen=tuple(frozen))
     return replace(method, initial=initial)
 

@@ -19,7 +19,7 @@ from nnunet_core.data.plans import Plans
 from nnunet_core.errors import PluginError, UsageError
 from nnunet_core.registry.provenance import code_identity, component_record
 from nnunet_core.runtime import locks
-from nnunet_core.runtime.files import digest
+from nnunet_core.runtime.files import digest, remove_leftovers
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.method import Method
@@ -41,6 +41,7 @@ def make_fingerprint(
     path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
     if not path.is_file():
         with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
+            remove_leftovers(path.parent)
             if not path.is_file():  # another run may have written it while this one waited
                 with report.track("fingerprint", len(dataset.training)) as tracker:
                     advance = functools.partial(tracker.advance, 1)
@@ -84,6 +85,7 @@ def make_plans(
     _check(plans, method, network, path)
     for note in () if "normalization" in method.preprocessor_settings else plans.notes:
         report.message(note)
+    remove_leftovers(path.parent)
     plans.write(path)
     return plans, path
 

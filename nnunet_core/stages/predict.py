@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nnunet_core.data.images import Geometry
 from nnunet_core.errors import NnunetError, PluginError, StorageError, UsageError, counted
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
-from nnunet_core.runtime import files
+from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.cascade import prepared_label
@@ -27,9 +27,15 @@ from nnunet_core.stages.dataset import find_cases, remarks
 from nnunet_core.stages.formats import OriginalValues, find_format
 from nnunet_core.stages.prepare import prepare_case
 from nnunet_core.store.models import FILE as MODEL_FILE
-from nnunet_core.store.models import Model, weights_digests
+from nnunet_core.store.models import Model, check_weights, weights_digests
 from nnunet_core.store.postprocessing import postprocessing_state
-from nnunet_core.store.predictions import PredictionRecord, claim, write_probabilities
+from nnunet_core.store.predictions import (
+    Claim,
+    PredictionRecord,
+    claim,
+    remove_probabilities,
+    write_probabilities,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class PredictionOptions:
         postprocess: Apply what was found useful on the validation cases.
         save_probabilities: Also write `CASE.npz` with `probabilities` float16 (K, Z, Y, X).
         restore_values: Write label values as they were before `dataset convert --renumber`.
-        overwrite: Replace predictions of another model.
+        overwrite: Replace predictions of another model, and foreign files in their places.
         runtime: Device and precision.
     """
 
@@ -83,8 +89,11 @@ class ModelPredictor:
         Raises:
             PluginError: A package that the model needs is missing; the message says what to
                 install.
+            StorageError: Weights are damaged.
         """
         folds = model.folds(options.folds)
+        for fold in folds:
+            check_weights(fold)
         document = model.document
         networks = TrainedModel(
             folds=folds,
@@ -142,16 +151,18 @@ def predict_folder(
     options: PredictionOptions | None = None,
     report: Reporter | None = None,
 ) -> list[Path]:
-    """Predict every case of a folder of images `CASE_0000.ext`; return the label files.
+    """Predict every case of a folder of images `CASE_0000.ext`, or `CASE.ext` for one channel, or
+    of one file; return the label files.
 
     A rerun predicts what is missing. A case that fails does not stop the others.
 
     Raises:
         DatasetError: No cases, or channel files are missing.
-        UsageError: The output folder is the one of the images or holds predictions of something
-            else, or the predictor refuses its settings.
+        UsageError: The output folder is the one of the images, holds predictions of something else
+            or foreign files, or the predictor refuses its settings.
         PluginError: The model names code that no plugin registers, and is not trusted; nothing of
             it was imported.
+        StorageError: Another prediction writes into the output folder now.
         NnunetError: Cases failed; the message says which and why.
     """
     options, report = options or PredictionOptions(), report or Silence()
@@ -164,21 +175,52 @@ def predict_folder(
     for message in remarks(dataset, cases):
         report.warning(message)
     outputs = {c.name: below(output, f"{c.name}{dataset.label_ending}") for c in cases}
+    _keep_images(cases, outputs)
     record = _record(model, registry, options)
     claimed = claim(output, record, list(outputs.values()), options.overwrite)
-    todo = [case for case in cases if claimed.needs(outputs[case.name], options.save_probabilities)]
-    if not todo:
-        claimed.take()
+    if claimed.is_done(options.save_probabilities):
         return list(outputs.values())
-    predictor = ModelPredictor.open(model, registry, options, report)
-    claimed.take()
+    with locks.held(output / locks.NAME, "predictions", report, wait=False):
+        # another prediction may have written there since
+        claimed = claim(output, record, list(outputs.values()), options.overwrite)
+        _predict_cases(model, dataset, cases, claimed, registry, options, report)
+    return list(outputs.values())
+
+
+def _keep_images(cases: Sequence[CaseFiles], outputs: Mapping[str, Path]) -> None:
+    """Raise UsageError where a prediction would take the place of its image."""
+    for case in cases:
+        if outputs[case.name].resolve() in [path.resolve() for path in case.images]:
+            raise UsageError(
+                f"The prediction of {case.name} would replace its image "
+                f"{outputs[case.name]}. Choose another output folder."
+            )
+
+
+def _predict_cases(
+    model: Model,
+    dataset: Dataset,
+    cases: Sequence[CaseFiles],
+    claimed: Claim,
+    registry: Registry,
+    options: PredictionOptions,
+    report: Reporter,
+) -> None:
+    """Predict the cases that are missing in an output folder that nobody else writes to."""
+    outputs = {case.name: claimed.folder / f"{case.name}{dataset.label_ending}" for case in cases}
+    todo = [case for case in cases if claimed.needs(outputs[case.name], options.save_probabilities)]
+    predictor = ModelPredictor.open(model, registry, options, report) if todo else None
+    claimed.take(report)
     failures = []
     with report.track("predict", len(cases), len(cases) - len(todo)) as tracker:
         for case in todo:
             try:
+                assert predictor is not None
                 segmentation, probabilities, geometry = predictor(dataset, case)
                 for note in geometry.notes:
                     report.warning(note)
+                if outputs[case.name] in claimed.stale:
+                    remove_probabilities(outputs[case.name])
                 if options.save_probabilities:
                     write_probabilities(outputs[case.name], probabilities)
                 dataset.label_format.write(outputs[case.name], segmentation, geometry)
@@ -191,7 +233,7 @@ def predict_folder(
         raise NnunetError(
             f"{len(failures)} of {counted(len(cases), 'case')} failed:\n" + "\n".join(failures)
         )
-    return list(outputs.values())
+    claimed.finish()
 
 
 def _check_components(

@@ -169,6 +169,7 @@ def prepare(
     store = PreparedStore(folder, keys)
     if store.missing(verify):
         with locks.held(folder / locks.NAME, f"preprocessing {dataset.name}", report):
+            files.remove_leftovers(folder)
             todo = store.missing(verify)  # another run may have prepared some meanwhile
             preprocessor = on_device(built(resolved), device)
             with report.track(

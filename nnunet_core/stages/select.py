@@ -4,6 +4,7 @@ configuration.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,18 @@ import numpy as np
 from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.images import Geometry
+from nnunet_core.errors import StorageError
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
 from nnunet_core.stages.evaluate import mean_foreground_dice, summarise
 from nnunet_core.stages.experiment import Experiment
 from nnunet_core.store.models import weights_digests
-from nnunet_core.store.postprocessing import PostprocessingRecord, postprocessing_file
+from nnunet_core.store.postprocessing import (
+    PostprocessingRecord,
+    postprocessing_file,
+    stored_postprocessing,
+)
+from nnunet_core.store.summaries import Summary
 
 CROSS_VALIDATION = "crossval_summary.json"
 
@@ -65,7 +72,7 @@ def consolidate(
         name=f"{experiment.method.name} folds {','.join(sorted(summaries))}",
         task=experiment.dataset.name,
     )
-    files.write_json(experiment.folder / CROSS_VALIDATION, summary)
+    _write(summary, experiment.folder / CROSS_VALIDATION)
     state = _fit_postprocessing(experiment, cases, sorted(summaries))
     return ConfigurationResult(
         name=experiment.configuration_name,
@@ -75,6 +82,20 @@ def consolidate(
         cases=len(cases),
         postprocessing=state,
     )
+
+
+def _write(summary: Mapping[str, Any], path: Path) -> None:
+    """Write a summary, unless one of the same content lies there: the disk may be read-only."""
+    new = Summary.model_validate(summary)
+    try:
+        old = Summary.read(path).results
+    except StorageError:
+        old = None
+    if old == new.results:
+        return
+    moved = old is not None and old.mean == new.results.mean  # only the paths are others
+    with contextlib.suppress(StorageError) if moved else contextlib.nullcontext():
+        new.write(path)
 
 
 def _located(experiment: Experiment, fold: str, case: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -117,10 +138,9 @@ def _fit_postprocessing(
     path = postprocessing_file(experiment.folder, component, folds)
     inputs = files.digest([files.file_digest(Path(case["test"])) for case in cases])
     weights = weights_digests(experiment.fold_folder(fold) for fold in folds)
-    if path.is_file():
-        stored = PostprocessingRecord.read(path)
-        if (stored.inputs, stored.weights) == (inputs, weights):
-            return stored.state
+    stored = stored_postprocessing(path)
+    if stored is not None and (stored.inputs, stored.weights) == (inputs, weights):
+        return stored.state
     postprocessor: Postprocessor = experiment.method.build("postprocessor")
     dataset = experiment.dataset
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# numexpr, which blosc2 imports and nothing here uses, fails at values like OMP_NUM_THREADS=4,2
+os.environ.setdefault("NUMEXPR_NUM_THREADS", "1")
 import blosc2
 import numpy as np
 

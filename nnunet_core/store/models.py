@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +22,7 @@ from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import Ending, PlainName, below
 from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.store.origins import command, options_of
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -177,39 +178,68 @@ class Model:
         Raises:
             UsageError: A fold is not trained, or was trained with other plans, labels or code than
                 model.json describes.
+            StorageError: A file of a trained fold is missing or damaged.
         """
+        found = self.found_folds()
         trained = self.trained()
-        wanted = asked or tuple(name for name in trained if name.isdigit()) or tuple(trained)
+        known = {**trained, **{name: found[name] for name in found if isinstance(found[name], str)}}
+        wanted = asked or tuple(name for name in known if name.isdigit()) or tuple(known)
+        self._refuse_broken(found, wanted)
         missing = [name for name in wanted if name not in trained]
         if missing or not wanted:
             raise UsageError(
                 f"Fold {', '.join(missing) or '0'} of {self.folder} is not trained. Trained: "
-                f"{', '.join(trained) or 'none'}. Train with: nnunet train {self.document.dataset} "
-                f"--configuration {self.document.configuration_name} --folds "
-                f"{','.join(missing) or '0'}, with the options of this model's other folds (they "
-                f"are in {FILE})"
+                f"{', '.join(trained) or 'none'}. {self._training(missing or ['0'])}"
             )
         digest = self.document.digest()
-        others = [name for name in wanted if trained[name][1].model_digest != digest]
+        others = [name for name in wanted if trained[name].model_digest != digest]
         if others:
             raise UsageError(
                 f"Fold {', '.join(others)} of {self.folder} was trained with other plans, labels "
                 f"or code than {FILE} has now, so it is no part of this model. Name the folds to "
-                f"use (--folds), or train it again: nnunet train {self.document.dataset} "
-                f"--configuration {self.document.configuration_name} --folds {','.join(others)}, "
-                f"with the options of this model's other folds (they are in {FILE})"
+                f"use (--folds), or train it again. {self._training(others)}"
             )
-        return tuple(trained[name][0] for name in wanted)
+        return tuple(self.fold_folder(name) for name in wanted)
 
-    def trained(self) -> dict[str, tuple[Path, FoldRecord]]:
-        """Return {name of a trained fold: its folder and record}."""
-        found = {}
-        for folder in sorted(self.folder.glob("fold_*")):
-            if (folder / WEIGHTS).is_file() and (folder / RUN_FILE).is_file():
-                record = FoldRecord.read(folder / RUN_FILE)
-                if record.status != "running":
-                    found[folder.name.removeprefix("fold_")] = folder, record
-        return found
+    def fold_folder(self, name: str) -> Path:
+        """Return the folder of a fold."""
+        return self.folder / f"fold_{name}"
+
+    def trained(self) -> dict[str, FoldRecord]:
+        """Return {name of a trained fold: its record}."""
+        return {
+            name: found
+            for name, found in self.found_folds().items()
+            if isinstance(found, FoldRecord) and found.status != "running"
+        }
+
+    def found_folds(self) -> dict[str, FoldRecord | str]:
+        """Return {name of a fold: its record, or what is wrong with its files}; nothing large is
+        read.
+        """
+        folders = sorted(path for path in self.folder.glob("fold_*") if path.is_dir())
+        found = {folder.name.removeprefix("fold_"): _found(folder) for folder in folders}
+        return {name: state for name, state in found.items() if state is not None}
+
+    def _refuse_broken(self, found: Mapping[str, FoldRecord | str], wanted: Iterable[str]) -> None:
+        broken = {name: state for name in wanted if isinstance(state := found.get(name), str)}
+        for name, problem in broken.items():
+            usable = [n for n in self.trained() if n not in broken]
+            others = f"name the others (--folds {','.join(usable)}), or " if usable else ""
+            raise StorageError(
+                f"Fold {name} of {self.folder} is broken: {problem}. Put an intact copy in its "
+                f"place, {others}make it anew. {self._training([name])}"
+            )
+
+    def options(self, registry: Registry) -> list[str]:
+        """Return the options of the command line that make this model's method."""
+        document = self.document
+        return options_of(document.variant, document.components, document.initial, registry)
+
+    def _training(self, folds: Sequence[str]) -> str:
+        name, options = self.document.configuration_name, self.options(Registry.discover())
+        options += ["--configuration", name, "--folds", ",".join(folds)]
+        return f"Train with: {command('train', self.document.dataset, options)}"
 
     def component(self, registry: Registry, kind: str, report: Reporter) -> Resolved:
         """Resolve a component as the model was trained with it; warn when another version is
@@ -251,6 +281,59 @@ def _described(text: str) -> str:
     return f"{text!r} ({file or 'not found here'})"
 
 
+def _found(fold: Path) -> FoldRecord | str | None:
+    """Return the record of a fold, what is wrong with its files, or None if it has none."""
+    if not (fold / RUN_FILE).is_file():
+        return f"{RUN_FILE} is missing" if (fold / WEIGHTS).is_file() else None
+    try:
+        record = FoldRecord.read(fold / RUN_FILE)
+    except StorageError as error:
+        return str(error).rstrip(".")
+    return weights_problem(fold, record) or record
+
+
+def weights_record(fold: Path) -> tuple[int, str]:
+    """Return (bytes, digest) of the weights file of a fold, which is read whole."""
+    path = fold / WEIGHTS
+    return path.stat().st_size, files.file_digest(path)
+
+
+def weights_problem(fold: Path, record: FoldRecord, whole: bool = False) -> str:
+    """Say what is wrong with the weights of a trained fold; empty if nothing is.
+
+    Args:
+        fold: Its folder.
+        record: Its run.json.
+        whole: Read the file, instead of looking at its size alone.
+    """
+    path = fold / WEIGHTS
+    if record.status == "running":
+        return ""
+    if not path.is_file():
+        return f"{WEIGHTS} is missing"
+    size, digest = record.weights or (0, "")
+    if path.stat().st_size != size:
+        return f"{WEIGHTS} has {path.stat().st_size} bytes instead of {size}"
+    if whole and files.file_digest(path) != digest:
+        return f"the content of {WEIGHTS} is not what the training wrote"
+    return ""
+
+
+def check_weights(fold: Path) -> None:
+    """Compare the weights of a trained fold with its run.json; they are read whole.
+
+    Raises:
+        StorageError: They are missing or damaged, or the record is.
+    """
+    record = FoldRecord.read(fold / RUN_FILE)
+    if problem := weights_problem(fold, record, whole=True):
+        raise StorageError(
+            f"{fold / WEIGHTS} is damaged: {problem}. Put an intact copy in its place, or delete "
+            "it: 'nnunet train' with the same options then trains the fold anew."
+        )
+
+
 def weights_digests(folds: Iterable[Path]) -> dict[str, str]:
-    """Return {name of a fold: digest of its weights file}; every file is read whole."""
-    return {fold.name.removeprefix("fold_"): files.file_digest(fold / WEIGHTS) for fold in folds}
+    """Return {name of a fold: digest of its weights}, as their records say."""
+    records = {fold.name.removeprefix("fold_"): FoldRecord.read(fold / RUN_FILE) for fold in folds}
+    return {name: record.weights[1] if record.weights else "" for name, record in records.items()}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_core.errors import StorageError
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files
 from nnunet_core.store.models import Model
@@ -40,6 +41,14 @@ def postprocessing_file(
     name = component.reference.rpartition("/")[2].replace(":", ".")
     key = files.digest([component.reference, dict(component.settings), sorted(folds)])
     return model_folder / "postprocessing" / f"{name}-{key[:8]}.json"
+
+
+def stored_postprocessing(path: Path) -> PostprocessingRecord | None:
+    """Return what was decided before, or None if there is nothing or it is damaged."""
+    try:
+        return PostprocessingRecord.read(path)
+    except StorageError:
+        return None
 
 
 def postprocessing_state(model: Model, weights: Mapping[str, str]) -> dict[str, Any] | None:

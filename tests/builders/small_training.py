@@ -206,7 +206,7 @@ def train_in_process(rank, size, port, trainings, fails_after, stops_after):
     )
 
     def epoch_finished(line):
-        if line["epoch"] + 1 == fails_after:
+        if line["epoch"] == fails_after:
             raise RuntimeError("as planned")
 
     if stops_after and rank == size - 1:

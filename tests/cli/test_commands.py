@@ -18,6 +18,7 @@ from tiny_dataset import make_tiny
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.main import main
+from nnunet_cli.models import best_model
 from nnunet_core.data.images import Geometry
 
 FORMAT = SimpleItkFormat()
@@ -199,8 +200,9 @@ def test_run_demo_makes_a_dataset_a_model_and_predictions_once(tmp_path):
 
     said = outcome.err.splitlines()
     assert said[0] == f"making a phantom dataset: {raw}"
-    assert said[1].startswith(f"plugins: builtin (nnunet-core {VERSION}), commands (")
-    assert said[2] == f"method: {fold.parents[1].name}"
+    assert said[1].startswith(f"log: {tmp_path / 'results' / raw.name / 'logs'}")
+    assert said[2].startswith(f"plugins: builtin (nnunet-core {VERSION}), commands (")
+    assert said[3] == f"method: {fold.parents[1].name}"
     for ended in ("fingerprint: 12/12", "train fold_0: 5/5", "validate: 3/3", "predict: 3/3"):
         assert f"{ended}  done" in said
     head, validated, predicted = outcome.rows
@@ -283,7 +285,7 @@ def test_preprocess_prepares_every_case_once(tiny):
 
 def test_train_says_how_good_the_fold_is_and_where_it_lies(trained):
     said = trained.outcome.err.splitlines()
-    assert said[0] == f"method: {trained.fold.parents[1].name}"
+    assert said[1] == f"method: {trained.fold.parents[1].name}"
     assert "train fold_0: 5/5  done" in said
     assert any(re.match(r"train fold_0: 5/5  epoch 1/1  loss ", line) for line in said)
     summary = json.loads((trained.fold / "validation" / "summary.json").read_text())
@@ -299,11 +301,11 @@ def test_train_says_how_good_the_fold_is_and_where_it_lies(trained):
 
 
 def test_train_leaves_a_trained_fold_as_it_is(trained):
-    kept = times(trained.workspace / "results")
+    kept = times(trained.fold.parent)
     again = trained.train()
     assert again.out == trained.outcome.out
     assert "train fold_0" not in again.err
-    assert times(trained.workspace / "results") == kept
+    assert times(trained.fold.parent) == kept
 
 
 # ----------------------------------------------------------------------------- nnunet predict
@@ -405,7 +407,7 @@ def test_predict_goes_on_after_a_case_that_cannot_be_read(trained, images, tmp_p
     ("change", "options", "code", "parts"),
     [
         (("3d_fullres", "3d_fulres"), (), 2, ["3d_fulres", "Did you mean 'Dataset001_Tiny/"]),
-        (("/3d_fullres", ""), (), 2, ["not of the form DATASET/VARIANT/CONFIGURATION"]),
+        (("/3d_fullres", ""), (), 2, ["no such DATASET/VARIANT/CONFIGURATION"]),
         (("", ""), ("--folds", "3"), 2, ["Fold 3 of", "Trained: 0.", "--folds 3"]),
         (("", ""), ("--folds", "0-4"), 2, ["--folds", "0-4"]),
         (("", ""), ("--step-size", 0), 2, ["step size is 0.0", "0.01 to 1"]),
@@ -545,22 +547,130 @@ def test_evaluate_with_an_unknown_dataset_suggests_the_nearest(tiny):
 # ------------------------------------------------------------------------------ nnunet models
 
 
-def test_models_list_shows_the_model_with_its_folds(trained):
+def test_models_list_shows_status_folds_dice_and_date(trained):
     command = ("models", "list", "--workspace", trained.workspace)
-    assert done(*command).out == f"{trained.name}  folds 0\n"
-    assert json.loads(done(*command, "--json").out) == [
-        {"model": trained.name, "folds": ["0"], "variant": trained.fold.parents[1].name}
-    ]
+    (row,) = json.loads(done(*command, "--json").out)
+    summary = json.loads((trained.fold / "validation" / "summary.json").read_text())
+    record = json.loads((trained.fold / "run.json").read_text())
+    assert row == {
+        "model": trained.name,
+        "variant": trained.fold.parents[1].name,
+        "status": "finished",
+        "folds": ["0"],
+        "dice": pytest.approx(summary["results"]["mean"]["1"]["Dice"]),
+        "date": record["finished"][:10],
+        "broken": {},
+    }
+    line = done(*command).out.splitlines()[0]
+    assert line == (
+        f"{trained.name}  finished       folds 0  Dice {row['dice']:.4f}  {row['date']}"
+    )
 
 
-def test_models_list_shows_no_fold_that_is_not_trained(trained, tmp_path):
-    shutil.copytree(trained.workspace / "results", tmp_path / "results")
-    begun = tmp_path / "results" / trained.name / "fold_1"
+def copy_with_begun_fold(trained, folder):
+    """Copy the results; return a workspace with a fold that is in training, too."""
+    shutil.copytree(trained.workspace / "results", folder / "results")
+    begun = folder / "results" / trained.name / "fold_1"
     record = json.loads((trained.fold / "run.json").read_text())
     begun.mkdir()
     (begun / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    return folder
+
+
+def test_models_list_shows_no_fold_that_is_not_trained(trained, tmp_path):
+    copy_with_begun_fold(trained, tmp_path)
     shown = done("models", "list", "--workspace", tmp_path)
-    assert shown.out == f"{trained.name}  folds 0\n"
+    assert shown.out.startswith(f"{trained.name}  in training    folds 0  Dice ")
+
+
+def test_models_show_prints_the_options_that_a_digest_stands_for(trained):
+    shown = done("models", "show", trained.name, "--workspace", trained.workspace).out
+    (made,) = (line for line in shown.splitlines() if line.startswith("made by "))
+    words = made.split()[2:]
+    assert words[:3] == ["nnunet", "run", "Dataset001_Tiny"]
+    given = {word for word in BRIEF if str(word).startswith(("trainer.", "planner."))}
+    assert given == {word for word in words if "=" in word}
+    assert words[-2:] == ["--configuration", "3d_fullres"]
+    named = refused(2, "models", "show", f"{trained.name}x", "--workspace", trained.workspace)
+    assert f"Did you mean '{trained.name}'?" in named
+
+
+def test_the_command_that_a_message_suggests_trains_the_same_model(trained, images, tmp_path):
+    message = refused(
+        2,
+        "predict",
+        trained.name,
+        images,
+        tmp_path / "out",
+        "--folds",
+        "3",
+        "--workspace",
+        trained.workspace,
+    )
+    suggested = message.partition("Train with: ")[2].split()
+    assert "trainer.epochs=1" in suggested
+    assert suggested[-2:] == ["--folds", "3"]
+
+
+def test_predict_finds_the_only_model_of_a_dataset(trained, images, tmp_path):
+    there = ("--workspace", trained.workspace, *ON_CPU)
+    for name in ("Tiny", "1", "Dataset001_Tiny"):
+        told = nnunet("predict", "-d", name, images, tmp_path / "out", *there)
+        assert told.code == 0
+        assert f"model: {trained.name}" in told.err
+    assert "Dataset001_Tiny" in refused(2, "predict", "-d", "Tinny", images, tmp_path / "o", *there)
+    assert "--dataset" in refused(2, "predict", images, tmp_path / "out", *there)
+
+
+def test_predict_with_a_dataset_takes_its_best_model(trained, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(trained.workspace / "results", results)
+    better = shutil.copytree(results / trained.name, results / "Dataset001_Tiny/other/3d_fullres")
+    path = better / "fold_0" / "validation" / "summary.json"
+    summary = json.loads(path.read_text())
+    for case in summary["results"]["all"]:
+        case["1"]["Dice"] = 0.99
+    path.write_text(json.dumps(summary))
+    assert best_model("Tiny", results)["model"] == "Dataset001_Tiny/other/3d_fullres"
+    path.unlink()  # not validated
+    assert best_model("Tiny", results)["model"] == trained.name
+
+
+def test_predict_takes_a_file_and_names_without_a_channel(trained, images, tmp_path):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for path in images.iterdir():
+        shutil.copy(path, plain / path.name.replace("_0000", ""))
+    outputs = {}
+    for name, source in {
+        "folder": images,
+        "plain": plain,
+        "file": plain / "new_1.nii.gz",
+        "numbered": images / "new_1_0000.nii.gz",
+    }.items():
+        output = tmp_path / f"predicted_{name}"
+        assert trained.predict(source, output).code == 0
+        outputs[name] = {p.name: p.read_bytes() for p in output.glob("*.nii.gz")}
+    assert outputs["plain"] == outputs["folder"]
+    assert outputs["file"] == outputs["numbered"]
+    assert outputs["file"].items() <= outputs["folder"].items()
+    before = (plain / "new_1.nii.gz").read_bytes()
+    for source in (plain, plain / "new_1.nii.gz"):
+        told = trained.predict(source, plain, "--overwrite")
+        assert told.code == 2
+        assert "replace its image" in told.err
+    assert (plain / "new_1.nii.gz").read_bytes() == before
+    other = plain / "new_1.nrrd"
+    other.write_bytes(b"")
+    assert "does not end in '.nii.gz'" in trained.predict(other, tmp_path / "other").err
+
+
+def test_all_that_a_training_prints_is_in_a_log_beside_its_results(trained):
+    logs = sorted((trained.workspace / "results" / "Dataset001_Tiny" / "logs").glob("*_train.log"))
+    text = logs[0].read_text()
+    assert text.startswith("nnunet ")
+    for line in (*trained.outcome.out.splitlines(), *trained.outcome.err.splitlines()):
+        assert line in text
 
 
 def test_models_list_of_an_empty_workspace(tmp_path):
@@ -656,6 +766,19 @@ def test_plugins_show_of_a_variation_has_its_values_over_the_defaults():
     ]
     assert "  --set planner.gpu_memory_gb=32.0" in told
     assert "  --set planner.convs_per_stage=2" in told
+
+
+def test_plugins_show_of_a_variant_prints_the_options_that_do_the_same():
+    told = done("plugins", "show", "variant", "demo").out.splitlines()
+    assert told[0] == "variant demo/demo"
+    assert "  --set trainer.epochs=10" in told
+    assert "Did you mean 'demo'?" in refused(2, "plugins", "show", "variant", "dmo")
+
+
+def test_plugins_show_offers_no_set_where_no_command_takes_it():
+    told = done("plugins", "show", "image_format", "nifti").out
+    assert "endings=" in told
+    assert "--set" not in told
 
 
 def test_a_setting_that_plugins_show_prints_can_be_typed(tiny):

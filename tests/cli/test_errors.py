@@ -1,13 +1,18 @@
 """Wrong input: one clear message on stderr, no traceback, exit code 1 or 2."""
 
 import json
+import traceback
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_cli.blame import place_of
 from nnunet_cli.main import main
 from nnunet_core.data.images import Geometry
+from nnunet_core.errors import TrainingError
+from nnunet_core.registry.discovery import Registry
 
 GEOMETRY = Geometry((16, 20, 18), (1.5, 1.0, 1.0))
 FORMAT = SimpleItkFormat()
@@ -39,6 +44,89 @@ def plan(tiny):
     return ["plan", tiny, "--workspace", tiny.parent.parent]
 
 
+@dataclass
+class BrokenLoss:
+    """A loss with a defect."""
+
+    def build(self, *, batch_dice, ignore_label, regions):
+        return {}["nothing"]
+
+
+@dataclass
+class BrokenPlanner:
+    """A planner whose defect is found while it is built."""
+
+    def __post_init__(self):
+        raise ZeroDivisionError("a defect")
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "parts"),
+    [
+        (["--planner", f"{__name__}:BrokenPlanner"], 1, ["ZeroDivisionError: a defect"]),
+        (["--planner", f"{__name__}:Nothing"], 1, ["cannot be loaded"]),
+    ],
+)
+def test_a_defect_in_a_component_names_file_and_line(tiny, capsys, option, code, parts):
+    fails(capsys, [*plan(tiny), *option], code, *parts)
+
+
+def test_the_innermost_line_of_a_strangers_code_is_named():
+    registry, line = Registry.discover(), BrokenLoss.build.__code__.co_firstlineno + 1
+    with pytest.raises(KeyError) as caught:
+        BrokenLoss().build(batch_dice=True, ignore_label=None, regions=False)
+    error = caught.value
+    assert place_of(error, registry) == f"{__file__}, line {line}, of code outside any package"
+    wrapped = TrainingError("A batch cannot be made.")
+    wrapped.__cause__ = RuntimeError("".join(traceback.format_exception(error)))
+    assert f"{__file__}, line {line}" in place_of(wrapped, registry)  # of another process
+    assert place_of(TrainingError("A message of its own."), registry) == ""
+
+
+@pytest.mark.parametrize(
+    ("setting", "names", "left_out"),
+    [
+        ("trainer.epoch=3", ["'epochs'"], "momentum"),
+        ("trainer.lr=1", ["plugins show trainer builtin/v2"], "PositiveFloat"),
+        ("trainer.epochs=many", ["'many'", "Default: 1000", "valid integer"], "momentum"),
+        ("planner.gpu_memory=3", ["'gpu_memory_gb'"], "NonNegative"),
+    ],
+)
+def test_a_wrong_setting_names_the_nearest_and_no_types_of_ours(
+    tiny, capsys, setting, names, left_out
+):
+    with pytest.raises(SystemExit):
+        main(["train", str(tiny), "--set", setting, "--workspace", str(tiny.parent.parent)])
+    error = capsys.readouterr().err
+    assert all(name in error for name in names), error
+    assert left_out not in error
+    assert len(error) < 500
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "preprocess", "train"])
+def test_a_dataset_that_a_plugin_makes_is_suggested(tmp_path, capsys, command):
+    fails(capsys, [command, "dem", "--workspace", tmp_path], 2, "Did you mean 'demo'?")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dataset verify {0}",
+        "dataset convert {0} --output out",
+        "plan {0}",
+        "preprocess {0}",
+        "train {0}",
+        "run {0}",
+        "splits {0}",
+        "evaluate {0} labels --dataset {1}",
+        "predict {0} images out",
+    ],
+)
+def test_a_missing_folder_has_one_exit_code(tiny, monkeypatch, capsys, command):
+    monkeypatch.chdir(tiny)
+    fails(capsys, command.format("no_such_folder", tiny).split(), 2, "no_such_folder")
+
+
 def test_unknown_dataset_suggests_the_nearest(tiny, capsys):
     fails(
         capsys, ["plan", "Dataset001_Tini", "--workspace", tiny.parent.parent], 2, "Dataset001_Tiny"
@@ -51,7 +139,7 @@ def test_unknown_dataset_suggests_the_nearest(tiny, capsys):
         (["--planner", "v21_32gb"], ["There is no planner", "v21_32GB"]),
         (["--planner", "nowhere.module:Planner"], ["nowhere"]),
         (["--variant", "defalt"], ["default"]),
-        (["--set", "planner.gpu_memory=24"], ["gpu_memory_gb", "Settings:"]),
+        (["--set", "planner.gpu_memory=24"], ["gpu_memory_gb", "plugins show planner"]),
         (["--set", "planner.max_batch_size=many"], ["max_batch_size", "many"]),
         (["--set", "planner.max_batch_size=0"], ["max_batch_size"]),
         (["--set", "planer.max_batch_size=2"], ["planner"]),

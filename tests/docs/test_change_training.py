@@ -139,7 +139,7 @@ def test_a_mean_teacher_goes_on_exactly(trainer, tmp_path):
         pass
 
     def epoch_finished(line):
-        if line["epoch"] == 1:
+        if line["epoch"] == 2:
             raise StoppedTrainingError
 
     settings = {"weight": 5.0, "noise": 0.0, "epochs": 4}

@@ -53,11 +53,22 @@ def resolve(runtime: Runtime) -> ResolvedRuntime:
     workers = (
         runtime.workers if runtime.workers is not None else max(1, min(_MOST_WORKERS, cores - 1))
     )
-    # a batch system sets OMP_NUM_THREADS to the cores of a job where it does not bind processes to
-    # them
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    threads = runtime.threads or (int(allowed) if allowed.isdigit() else 0) or cores
+    threads = runtime.threads or _allowed_threads() or cores
     return ResolvedRuntime(device, _dtype(runtime.precision, device), threads, workers)
+
+
+def _allowed_threads() -> int:
+    """Return what OMP_NUM_THREADS says, 0 without it: a batch system sets it to the cores of a job
+    where it does not bind processes to them.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "").strip()
+    outermost = text.partition(",")[0].strip()  # of a list, one number per level of nesting
+    if text and not (outermost.isdigit() and int(outermost) > 0):
+        raise UsageError(
+            f"OMP_NUM_THREADS is '{text}'; it is a number of threads, or several with commas "
+            "between them. Set it so, or unset it."
+        )
+    return int(outermost or 0)
 
 
 def with_exact_gradients(

@@ -18,7 +18,14 @@ from nnunet_core.data.dataset import CaseFiles, DatasetContent
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.unused import left_out_messages
-from nnunet_core.errors import DatasetError, UsageError, counted, listed, natural_order
+from nnunet_core.errors import (
+    DatasetError,
+    MissingFolderError,
+    UsageError,
+    counted,
+    listed,
+    natural_order,
+)
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
@@ -160,9 +167,7 @@ def _declared(dataset: str, raw: Path, registry: Registry) -> DatasetContent:
 
 def _label_files(folder: Path, ending: str) -> dict[str, Path]:
     if not folder.is_dir():
-        raise DatasetError(
-            f"The folder {folder} does not exist; it should hold label files named CASE{ending}."
-        )
+        raise MissingFolderError(folder, f"It should hold label files named CASE{ending}.")
     found = list_files(folder, ending)
     if not found:
         there = sorted((p.name for p in folder.iterdir() if p.is_file()), key=natural_order)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_format
 from nnunet_builtin.computing.heads import heads_of, set_deep_supervision
 from nnunet_builtin.networks.placing import placed
+from nnunet_builtin.networks.weights import load_weights
 from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.store.models import WEIGHTS
 
@@ -26,7 +26,7 @@ def load_networks(model: TrainedModel, runtime: ResolvedRuntime) -> list[Forward
     networks = []
     for fold in model.folds:
         network = model.network.build(model.configuration.network)
-        network.load_state_dict(load_file(fold / WEIGHTS))
+        load_weights(network, fold / WEIGHTS)
         set_deep_supervision(network, False)
         network = placed(network, runtime, model.configuration.dimensions).eval()
         networks.append(probabilities_of(network, runtime, regions))
@@ -39,7 +39,8 @@ def probabilities_of(
     """Return a function of tiles float32 (B, C, *patch) on the device to probabilities float32 (B,
     K, *patch).
 
-    It computes in the precision of the runtime and keeps no gradients.
+    It computes in the precision of the runtime and keeps no gradients. Where a logit is not finite,
+    the probabilities are NaN.
 
     Args:
         network: In eval mode, on the device, returning logits, the full resolution first.
@@ -51,7 +52,9 @@ def probabilities_of(
     def forward(tiles: torch.Tensor) -> torch.Tensor:
         tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
         with autocast(runtime):
-            logits = heads_of(network(tiles))[0]
-        return logits.float().sigmoid() if regions else logits.float().softmax(1)
+            logits = heads_of(network(tiles))[0].float()
+        # adds 0, but NaN where a logit is infinite, which softmax and sigmoid could hide
+        logits = logits + 0 * logits
+        return logits.sigmoid() if regions else logits.softmax(1)
 
     return forward

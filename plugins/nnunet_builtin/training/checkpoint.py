@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 CHECKPOINT = "checkpoint.pt"
-_FORMAT = 5
+_FORMAT = 6
 
 
 @dataclass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
+from nnunet_builtin.networks.weights import check_finite, read_weights
 from nnunet_builtin.training.foreign_checkpoint import read_foreign_weights
 from nnunet_core.errors import TrainingError, UsageError
 from nnunet_core.runtime import files
@@ -91,19 +91,10 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
         digest: Of the file that was chosen; None does not check.
 
     Raises:
-        TrainingError: The file is missing or damaged, is another one than was chosen, or no tensor
-            fits.
+        TrainingError: The file is missing, is another one than was chosen, or no tensor fits.
+        StorageError: It is damaged, see `networks.weights.read_weights`.
     """
-    try:
-        if digest is not None and files.file_digest(path) != digest:
-            raise TrainingError(
-                f"{path} has changed since it was chosen as pretrained weights. Choose it again."
-            )
-        found = load_file(path) if path.suffix == ".safetensors" else read_foreign_weights(path)
-    except TrainingError:
-        raise
-    except Exception as error:
-        raise TrainingError(f"The pretrained weights {path} cannot be read: {error}") from error
+    found = _read(path, digest)
     own = network.state_dict()
     skipped = {name: _difference(tensor, found.get(name)) for name, tensor in own.items()}
     skipped = {name: why for name, why in skipped.items() if why}
@@ -116,6 +107,22 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
         )
     network.load_state_dict({name: found[name] for name in loaded}, strict=False)
     return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))
+
+
+def _read(path: Path, digest: str | None) -> Mapping[str, torch.Tensor]:
+    try:
+        same = digest is None or files.file_digest(path) == digest
+    except OSError as error:
+        raise TrainingError(f"The pretrained weights {path} cannot be read: {error}") from error
+    if not same:
+        raise TrainingError(
+            f"{path} has changed since it was chosen as pretrained weights. Choose it again."
+        )
+    if path.suffix == ".safetensors":
+        return read_weights(path)
+    found = read_foreign_weights(path)
+    check_finite(found, path)
+    return found
 
 
 def freeze(network: torch.nn.Module, part: str, initial: Collection[str]) -> tuple[str, ...]:

@@ -9,13 +9,17 @@ the number of training processes changes what is in it.
 from __future__ import annotations
 
 import functools
+import math
 import multiprocessing
 import os
+import shutil
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -63,7 +67,7 @@ class Iteration:
 
     def __str__(self) -> str:
         kind = "training" if self.training else "validation"
-        return f"batch {self.index} of epoch {self.epoch} ({kind})"
+        return f"batch {self.index + 1} of epoch {self.epoch + 1} ({kind})"
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,11 @@ def batches(
         The step, and its batch as tensors; see `BatchDataset`.
 
     Raises:
-        TrainingError: A batch cannot be made, or workers failed at it several times.
+        TrainingError: A batch cannot be made, workers failed at it several times, or there is too
+            little shared memory for what they hand over.
     """
+    if workers:
+        _check_shared_memory(dataset, workers)
     done, failed_at, failures = 0, -1, 0
     while done < len(steps):
         stream = _stream(dataset, steps[done:], workers, patience, pinned)
@@ -261,6 +268,33 @@ def batches(
             )
         finally:
             stream.close()
+
+
+def _check_shared_memory(dataset: BatchDataset, workers: int) -> None:
+    """Raise TrainingError where workers would die, or wait for ever, as they hand a batch over."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return
+    configuration = dataset.configuration
+    samples = configuration.batch_size if dataset.positions is None else len(dataset.positions)
+    channels = configuration.network.input_channels
+    voxel = 4 * channels + 2  # bytes of float32 images and an int16 label
+    batch = samples * math.prod(configuration.patch_size) * voxel
+    needed, free = batch * workers * _PREFETCH, shutil.disk_usage(folder).free
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrainingError(
+            f"Loader processes need shared memory, and {folder} cannot be written: "
+            f"{error.strerror}. Mend that, or load in the training process: --workers 0."
+        ) from error
+    if needed > free:
+        raise TrainingError(
+            f"{workers} loader processes need {needed / 1e6:.1f} MB of shared memory, {folder} has "
+            f"{free / 1e6:.1f} MB left. Give it more (docker: --shm-size), or use fewer: --workers "
+            f"{free // (batch * _PREFETCH)}."
+        )
 
 
 class _WorkerError(Exception):

@@ -321,7 +321,7 @@ class Loop:
         wrong = [loss for loss in (*map(float, self.learnt), found) if not math.isfinite(loss)]
         if wrong:
             raise TrainingError(
-                f"The loss of epoch {self.state.epoch} became {wrong[0]} (cases "
+                f"The loss of epoch {self.state.epoch + 1} became {wrong[0]} (cases "
                 f"{', '.join(self.names)}). Check these cases with 'nnunet dataset verify', lower "
                 "trainer.learning_rate, or train with --precision float32."
             )
@@ -491,9 +491,9 @@ class Loop:
             bool(tensor.isfinite().all()) for tensor in self.state.network.state_dict().values()
         ):
             raise TrainingError(
-                f"Weights became infinite or NaN in epoch {self.state.epoch}; the last checkpoint, "
-                "if there is one, is kept. Lower trainer.learning_rate, or train with --precision "
-                "float32."
+                f"Weights became infinite or NaN in epoch {self.state.epoch + 1}; the last "
+                "checkpoint, if there is one, is kept. Lower trainer.learning_rate, or train with "
+                "--precision float32."
             )
 
     def _metrics_line(self) -> dict[str, Any]:
@@ -504,7 +504,7 @@ class Loop:
         counts = ranks.summed(progress.counts)
         dice, mean_dice = _dice(counts)
         line = {
-            "epoch": state.epoch,
+            "epoch": state.epoch + 1,  # as people count them; state.epoch is how many are finished
             "train_loss": _mean(ranks.averaged(progress.training_losses)),
             "validation_loss": _mean(ranks.averaged(progress.validation_losses)),
             "dice": dice,
@@ -549,20 +549,22 @@ class Loop:
 
     def _stop(self, number: int | None) -> None:
         self._check_weights()
-        state, progress = self.state, self.state.progress
+        state, progress, settings = self.state, self.state.progress, self.settings
         progress.counts = ranks.summed(progress.counts)
         progress.training_losses = ranks.averaged(progress.training_losses)
         progress.validation_losses = ranks.averaged(progress.validation_losses)
         if ranks.rank() == 0:
             self.writer.wait()
             write_checkpoint(self.task.folder, state.snapshot())
-            progress_picture(state.metrics, self.task.folder / PROGRESS)
+            if state.metrics:
+                progress_picture(state.metrics, self.task.folder / PROGRESS)
         ranks.told_by_first(
             True
         )  # no process ends before everything is saved: torchrun would end the others
         raise StoppedError(
-            f"Stopped in epoch {state.epoch} after {state.progress.position} batches; everything "
-            f"is saved in {self.task.folder}. Run the same command again to go on.",
+            f"Stopped in epoch {min(state.epoch + 1, settings.epochs)} of {settings.epochs}, after "
+            f"{state.progress.position} batches; everything is saved in {self.task.folder}. Run "
+            "the same command again to go on.",
             number,
         )
 
@@ -620,7 +622,7 @@ def _dice(counts: np.ndarray) -> tuple[list[float | None], float | None]:
 def _detail(line: dict[str, Any], epochs: int) -> str:
     validation, dice = line["validation_loss"], line["mean_dice"]
     return (
-        f"epoch {line['epoch'] + 1}/{epochs}  loss {line['train_loss']:.4f}"
+        f"epoch {line['epoch']}/{epochs}  loss {line['train_loss']:.4f}"
         + (f" / {validation:.4f}" if validation is not None else "")
         + (f"  Dice {dice:.4f}" if dice is not None else "")
         + f"  lr {line['learning_rate']:.2e}  {line['seconds']:.1f} s"

@@ -199,7 +199,7 @@ def test_a_training_with_arrays_goes_on_exactly(tmp_path, settings):
         pass
 
     def stop(line):
-        if line["epoch"] == 1:
+        if line["epoch"] == 2:
             raise StoppedTrainingError
 
     trainer = TrainerV2(**{**small.SETTINGS, **settings})

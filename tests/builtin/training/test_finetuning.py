@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_builtin.training.finetuning import freeze, hold_frozen_layers, transfer
-from nnunet_core.errors import TrainingError
+from nnunet_core.errors import StorageError, TrainingError
 from nnunet_core.runtime.files import file_digest
 from nnunet_core.store.models import WEIGHTS
 
@@ -54,7 +54,7 @@ def test_files_that_cannot_be_taken_are_refused_and_change_nothing(tmp_path):
     with pytest.raises(TrainingError, match="has changed since it was chosen"):
         transfer(target, path, "0" * 16)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(StorageError, match="cannot be read"):
         transfer(target, path, file_digest(path))
     with pytest.raises(TrainingError, match=r"No tensor of .* fits this network \(encoder"):
         transfer(target, file_of(tmp_path, {"other": torch.ones(1)}))
@@ -117,7 +117,7 @@ def test_new_channels_of_a_frozen_encoder_are_trained_also_after_a_resume(tmp_pa
         pass
 
     def epoch_finished(line):
-        if line["epoch"] == 1:
+        if line["epoch"] == 2:
             raise InterruptedTrainingError
 
     folder = tmp_path / "c" / "fold_0"

@@ -133,7 +133,7 @@ def test_closing_ends_the_workers(store):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_case_that_cannot_be_read_is_named(store, workers):
     with pytest.raises(
-        TrainingError, match=r"Batch 0 of epoch 0 \(training\).*case_9.*nnunet preprocess"
+        TrainingError, match=r"Batch 1 of epoch 1 \(training\).*case_9.*nnunet preprocess"
     ):
         list(stream(store, workers, names=("case_9",)))
 
@@ -187,7 +187,7 @@ def test_a_worker_that_dies_or_is_stuck_is_named_and_replaced(store, tmp_path, s
     assert_equal(found, list(stream(store, augmentation=NoAugmentation())))
     (warning,) = listener.warnings
     assert ("stuck" if stuck else "worker died") in warning
-    assert "of epoch 0 (training)" in warning
+    assert "of epoch 1 (training)" in warning
     assert "case_" in warning
     assert not multiprocessing.active_children()
 
@@ -208,13 +208,13 @@ def test_a_worker_that_is_stuck_on_its_first_batch_is_named_as_soon(store, tmp_p
     )
     (warning,) = listener.warnings
     assert "stuck" in warning
-    assert "batch 0 of epoch 0 (training)" in warning
+    assert "batch 1 of epoch 1 (training)" in warning
 
 
 @pytest.mark.slow
 def test_workers_that_die_again_and_again_end_the_training(store, tmp_path):
     with pytest.raises(
-        TrainingError, match=r"failed 3 times at batch 0 of epoch 0.*case_.*worker died.*--workers"
+        TrainingError, match=r"failed 3 times at batch 1 of epoch 1.*case_.*worker died.*--workers"
     ):
         list(stream(store, 1, augmentation=Killed()))
     assert not multiprocessing.active_children()

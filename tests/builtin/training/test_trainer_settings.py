@@ -24,7 +24,7 @@ from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_builtin.training.loading import Iteration
 from nnunet_builtin.training.loop import BEST_WEIGHTS, Loop
 from nnunet_builtin.training.trainer import TrainerV2
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import StoppedError, UsageError
 from nnunet_core.runtime.workers import usable_cores
 from nnunet_core.store.models import WEIGHTS
 
@@ -165,6 +165,13 @@ def test_checkpoints_come_at_their_interval_and_at_the_end(tmp_path, monkeypatch
     assert written == [3, 6, 7]
 
 
+def test_a_training_stopped_in_its_first_epoch_draws_no_picture(tmp_path):
+    loop = small.make_loop(small.make_task(tmp_path / "fold_0"))
+    with pytest.raises(StoppedError, match=r"^Stopped in epoch 1 of 3, after 0 batches"):
+        loop._stop(None)
+    assert not (tmp_path / "fold_0" / training_loop.PROGRESS).exists()
+
+
 def test_the_progress_is_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
@@ -236,7 +243,7 @@ def test_a_training_that_goes_on_ends_with_the_same_weights(tmp_path, settings, 
     undisturbed = small.train(tmp_path / "a" / "fold_0", settings)
 
     def epoch_finished(line):
-        if line["epoch"] + 1 == failing:
+        if line["epoch"] == failing:
             raise InterruptedTrainingError
 
     folder = tmp_path / "b" / "fold_0"
@@ -337,7 +344,7 @@ def test_batch_norm_goes_on_with_its_statistics(tmp_path):
     undisturbed = small.train(tmp_path / "a" / "fold_0", settings, network=builder)
 
     def epoch_finished(line):
-        if line["epoch"] == 1:
+        if line["epoch"] == 2:
             raise InterruptedTrainingError
 
     folder = tmp_path / "b" / "fold_0"

@@ -266,7 +266,7 @@ def test_a_loss_that_is_not_finite_names_its_cases(tmp_path):
             return lambda logits, label: logits.sum() * math.inf
 
     with pytest.raises(
-        TrainingError, match=r"epoch 0 became (nan|-?inf) \(cases case_\d, case_\d\).*learning_rate"
+        TrainingError, match=r"epoch 1 became (nan|-?inf) \(cases case_\d, case_\d\).*learning_rate"
     ):
         small.train(tmp_path / "fold_0", loss=Bad())
 
@@ -285,7 +285,7 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_loop.Loop, "_training_step", poisoned)
         with pytest.raises(
-            TrainingError, match="NaN in epoch 1; the last checkpoint, if there is one, is kept"
+            TrainingError, match="NaN in epoch 2; the last checkpoint, if there is one, is kept"
         ):
             small.train(tmp_path / "fold_0", network=builder)
     content = torch.load(tmp_path / "fold_0" / CHECKPOINT, weights_only=True)

@@ -64,6 +64,9 @@ class Stage(Experiment):
     def is_finished(self, fold, split):
         return fold in self.finished
 
+    def options(self):
+        return ["--variant", "demo"]
+
 
 def experiment(name, folder=Path("x"), finished=()):
     how = (None, name, small.CONFIGURATION, Keys(folder), folder, small.make_runtime(), 0)
@@ -80,7 +83,8 @@ CASCADE = experiment("3d_cascade_fullres")
 def test_untrained_folds_are_named_with_the_command_that_trains_them():
     splits = {"0": Split(train=("a",), val=("b",)), "1": Split(train=("b",), val=("a",))}
     with pytest.raises(
-        UsageError, match=r"folds 1 are not trained.*nnunet train Task001_A -c 3d_lowres --folds 1"
+        UsageError,
+        match=r"folds 1 are.*nnunet train Task001_A --variant demo -c 3d_lowres --folds 1",
     ):
         connect(CASCADE, stage({"0"}), splits)
 

@@ -125,9 +125,9 @@ def test_without_a_reader_the_message_names_what_is_blocked(tiny, monkeypatch):
 
 def test_images_that_no_reader_knows_name_what_the_readers_look_for(tmp_path, tiny, registry):
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "brain.nii.gz").touch()
+    (tmp_path / "images" / "brain.other").touch()
     dataset = open_dataset(str(tiny), tiny.parent, registry)
     with pytest.raises(DatasetError, match=r"images CASE_0000\.ext; one/flat looks for CASE_image"):
         find_cases(tmp_path / "images", dataset, registry)
-    with pytest.raises(DatasetError, match=r"image folder .* does not exist"):
+    with pytest.raises(DatasetError, match=r"folder .* does not exist"):
         find_cases(tmp_path / "nothing", dataset, registry)

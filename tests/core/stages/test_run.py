@@ -23,10 +23,18 @@ from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.splits import Splits, equal_folds
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.records import FILE as RUN_FILE
+from nnunet_core.registry.records import FoldRecord
 from nnunet_core.stages import predict as prediction
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.stages.run import Request, run
-from nnunet_core.store.models import Model, ModelDocument, weights_digests
+from nnunet_core.store.models import (
+    WEIGHTS,
+    Model,
+    ModelDocument,
+    weights_digests,
+    weights_record,
+)
 from nnunet_core.store.postprocessing import postprocessing_state
 from nnunet_core.store.workspace import Workspace
 
@@ -74,7 +82,7 @@ def test_a_run_makes_a_model_predictions_and_pictures_once(tiny, tmp_path):
     ):
         assert (fold / name).stat().st_size > 0
     lines = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [0, 1]
+    assert [line["epoch"] for line in lines] == [1, 2]
     record = json.loads((fold / "run.json").read_text())
     assert (record["status"], record["device"], record["precision"]) == (
         "finished",
@@ -210,6 +218,13 @@ def test_folds_of_other_plans_are_no_part_of_a_model(tiny, tmp_path):
     assert len(Model.open(second.best.folder).folds()) == 2
 
 
+def _take_weights(source, fold):
+    """Make a fold one that was trained anew, to the weights of another."""
+    (fold / WEIGHTS).write_bytes((source / WEIGHTS).read_bytes())
+    record = FoldRecord.read(fold / RUN_FILE)
+    record.model_copy(update={"weights": weights_record(fold)}).write(fold / RUN_FILE)
+
+
 def test_postprocessing_is_that_of_the_folds_that_predict(tiny, tmp_path):
     """A later run of fewer folds, or of all cases, has its own; a fold that is trained anew has
     none until it is fitted.
@@ -227,9 +242,7 @@ def test_postprocessing_is_that_of_the_folds_that_predict(tiny, tmp_path):
 
     assert (marked("0"), marked("1", "0"), marked("all")) == ("both", "both", None)
     assert postprocessing_state(model, weights_digests(model.folds(("all",)))) is not None
-    (both / "fold_1" / "weights.safetensors").write_bytes(
-        (both / "fold_0" / "weights.safetensors").read_bytes()
-    )
+    _take_weights(both / "fold_0", both / "fold_1")
     assert postprocessing_state(model, weights_digests(model.folds(("0", "1")))) is None
     listener = Listener()
     options = PredictionOptions(runtime=RUNTIME, settings=NO_MIRRORING)

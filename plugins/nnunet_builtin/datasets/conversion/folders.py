@@ -14,7 +14,7 @@ from nnunet_builtin.datasets.naming import CHANNEL, by_channel
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, UsageError, counted, listed
+from nnunet_core.errors import DatasetError, MissingFolderError, UsageError, counted, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
 from nnunet_core.runtime.workers import Workers
@@ -49,16 +49,14 @@ def find_folders(
         workers: Processes to read the label files in; None reads them in this one.
 
     Raises:
-        UsageError: Channel names are needed, or are not as many as channels.
+        UsageError: A folder is missing; channel names are needed, or are not as many as channels.
         DatasetError: The folders could be more than one thing or none, or images and labels do not
             belong together.
         ImageError: A file cannot be read.
     """
     if not images.is_dir() or not labels.exists():
         absent = images if not images.is_dir() else labels
-        raise DatasetError(
-            f"The folder {absent} does not exist. --images and --labels take existing folders."
-        )
+        raise MissingFolderError(absent, "--images and --labels take existing folders.")
     pool = workers or Workers()
     series = find_series(images, labels, registry, channels, names or {}, renumber, pool)
     if series is not None:

@@ -21,7 +21,7 @@ from nnunet_builtin.datasets.reading import (
     read_document,
 )
 from nnunet_core.data.dataset import CaseFiles, Dataset
-from nnunet_core.errors import DatasetError, listed
+from nnunet_core.errors import DatasetError, MissingFolderError, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import find_reader, open_dataset
@@ -39,12 +39,13 @@ def find_source(folder: Path, registry: Registry) -> Source:
         registry: Image formats.
 
     Raises:
+        MissingFolderError: There is no such folder.
         DatasetError: The folder could be none or more than one of these, or breaks its own
             dataset.json.
         ImageError: An image that must be read for this cannot be read.
     """
     if not folder.is_dir():
-        raise DatasetError(f"The folder {folder} does not exist.")
+        raise MissingFolderError(folder)
     path = folder / FILE
     if not path.is_file():
         return _read_other(folder, registry)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_core.errors import DatasetError, counted
+from nnunet_core.errors import DatasetError, MissingFolderError, counted
 from nnunet_core.registry.discovery import Registry
 
 
@@ -30,10 +30,11 @@ def list_images(folder: Path, registry: Registry) -> Listing:
     out.
 
     Raises:
-        DatasetError: No folder, no image, or images of more than one ending.
+        MissingFolderError: There is no such folder.
+        DatasetError: No image, or images of more than one ending.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is no folder of image files.")
+        raise MissingFolderError(folder, "It should hold image files.")
     formats = registry.components("image_format")
     known = {str(ending) for f in formats for ending in f.component.settings.get("endings", ())} - {
         ".dcm"

@@ -1,0 +1,56 @@
+"""Weights files: read with every doubt; nothing else reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from nnunet_core.errors import StorageError, listed
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a weights file, on the CPU.
+
+    Raises:
+        StorageError: It is missing, truncated or otherwise damaged, may not be read, or holds
+            values that are not finite.
+    """
+    try:
+        weights = load_file(path)
+    except Exception as error:
+        raise StorageError(
+            f"The weights {path} cannot be read: {error}. Put an intact copy in their place, or "
+            "train anew: 'nnunet train --restart' with the same options."
+        ) from error
+    check_finite(weights, path)
+    return weights
+
+
+def check_finite(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise StorageError where weights hold NaN or infinity: a network of such predicts nothing."""
+    wrong = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
+    if wrong:
+        raise StorageError(
+            f"The weights {path} hold values that are not finite (NaN or infinity), in "
+            f"{len(wrong)} of {len(weights)} tensors: {listed(wrong)}. Use an intact copy, or "
+            "train anew: 'nnunet train --restart' with the same options."
+        )
+
+
+def load_weights(network: torch.nn.Module, path: Path) -> None:
+    """Read a weights file into a network, every tensor of both.
+
+    Raises:
+        StorageError: The file is damaged, see `read_weights`, or of another network.
+    """
+    try:
+        network.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise StorageError(
+            f"The weights {path} are of another network than model.json describes: {reason}. Use "
+            "the weights and the model.json of one training."
+        ) from error
