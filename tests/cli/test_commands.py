@@ -521,7 +521,12 @@ def test_models_list_shows_the_model_with_its_folds(trained):
     command = ("models", "list", "--workspace", trained.workspace)
     assert done(*command).out == f"{trained.name}  folds 0\n"
     assert json.loads(done(*command, "--json").out) == [
-        {"model": trained.name, "folds": ["0"], "variant": trained.fold.parents[1].name}
+        {
+            "model": trained.name,
+            "folds": ["0"],
+            "broken": {},
+            "variant": trained.fold.parents[1].name,
+        }
     ]
 
 
