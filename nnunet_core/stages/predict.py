@@ -180,10 +180,12 @@ def predict_folder(
     claimed = claim(output, record, list(outputs.values()), options.overwrite)
     if claimed.is_done(options.save_probabilities):
         return list(outputs.values())
+    # before anything is written: a request that cannot be right leaves no folder
+    predictor = ModelPredictor.open(model, registry, options, report)
     with locks.held(output / locks.NAME, "predictions", report, wait=False):
         # another prediction may have written there since
         claimed = claim(output, record, list(outputs.values()), options.overwrite)
-        _predict_cases(model, dataset, cases, claimed, registry, options, report)
+        _predict_cases(predictor, dataset, cases, claimed, options, report)
     return list(outputs.values())
 
 
@@ -198,24 +200,21 @@ def _keep_images(cases: Sequence[CaseFiles], outputs: Mapping[str, Path]) -> Non
 
 
 def _predict_cases(
-    model: Model,
+    predictor: ModelPredictor,
     dataset: Dataset,
     cases: Sequence[CaseFiles],
     claimed: Claim,
-    registry: Registry,
     options: PredictionOptions,
     report: Reporter,
 ) -> None:
     """Predict the cases that are missing in an output folder that nobody else writes to."""
     outputs = {case.name: claimed.folder / f"{case.name}{dataset.label_ending}" for case in cases}
     todo = [case for case in cases if claimed.needs(outputs[case.name], options.save_probabilities)]
-    predictor = ModelPredictor.open(model, registry, options, report) if todo else None
     claimed.take(report)
     failures = []
     with report.track("predict", len(cases), len(cases) - len(todo)) as tracker:
         for case in todo:
             try:
-                assert predictor is not None
                 segmentation, probabilities, geometry = predictor(dataset, case)
                 for note in geometry.notes:
                     report.warning(note)
