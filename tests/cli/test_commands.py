@@ -655,10 +655,10 @@ def test_predict_takes_a_file_and_names_without_a_channel(trained, images, tmp_p
     assert outputs["file"] == outputs["numbered"]
     assert outputs["file"].items() <= outputs["folder"].items()
     before = (plain / "new_1.nii.gz").read_bytes()
-    for source in (plain, plain / "new_1.nii.gz"):
+    for source, why in ((plain, "folder of their own"), (plain / "new_1.nii.gz", "replace its")):
         told = trained.predict(source, plain, "--overwrite")
         assert told.code == 2
-        assert "replace its image" in told.err
+        assert f"{why} image" in told.err
     assert (plain / "new_1.nii.gz").read_bytes() == before
     other = plain / "new_1.nrrd"
     other.write_bytes(b"")
@@ -668,7 +668,7 @@ def test_predict_takes_a_file_and_names_without_a_channel(trained, images, tmp_p
 def test_all_that_a_training_prints_is_in_a_log_beside_its_results(trained):
     logs = sorted((trained.workspace / "results" / "Dataset001_Tiny" / "logs").glob("*_train.log"))
     text = logs[0].read_text()
-    assert text.startswith("nnunet ")
+    assert text.startswith("nnunet")
     for line in (*trained.outcome.out.splitlines(), *trained.outcome.err.splitlines()):
         assert line in text
 

@@ -59,6 +59,10 @@ class BrokenPlanner:
     def __post_init__(self):
         raise ZeroDivisionError("a defect")
 
+    def fingerprint(self, dataset, workers, progress=None): ...
+
+    def plan(self, dataset, fingerprint, network): ...
+
 
 @pytest.mark.parametrize(
     ("option", "code", "parts"),

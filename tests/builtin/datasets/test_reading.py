@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,8 +186,9 @@ def test_a_folder_without_a_case_says_what_is_there_and_the_nearest_right_name(
     if name is not None:
         image = sitk.GetImageFromArray(np.zeros(GEOMETRY.shape, np.uint8))
         sitk.WriteImage(image, str(tmp_path / "images" / name))
+    two = replace(_open(folder, registry), channels=("T1", "T2"))  # one channel needs no number
     with pytest.raises(DatasetError, match=message):
-        find_cases(tmp_path / "images", _open(folder, registry), registry)
+        find_cases(tmp_path / "images", two, registry)
 
 
 def test_two_files_that_differ_in_capitals_of_the_ending_are_an_error(folder, registry):

@@ -10,7 +10,7 @@ import pytest
 
 from nnunet_cli.app import commands
 from nnunet_cli.main import main
-from nnunet_cli.run import made
+from nnunet_cli.makers import made
 from nnunet_core import Component, hookimpl
 from nnunet_core.errors import PluginError, UnknownComponentError, UsageError
 from nnunet_core.registry.discovery import PluginInfo, Registry

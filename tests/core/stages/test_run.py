@@ -203,7 +203,7 @@ def test_folds_of_other_plans_are_no_part_of_a_model(tiny, tmp_path):
     model = Model.open(second.best.folder)
     with pytest.raises(
         UsageError,
-        match=r"Fold 1 of .* other plans.*--folds.*nnunet train Dataset001_Tiny .*--folds 1, with",
+        match=r"Fold 1 of .* other plans.*--folds.*nnunet train Dataset001_Tiny .*--folds 1",
     ):
         predict_folder(
             model,
