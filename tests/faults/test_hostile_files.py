@@ -340,6 +340,8 @@ def test_a_planner_that_makes_impossible_plans_is_one_message(planned, monkeypat
 def test_endings_lead_nowhere_else(planned, tmp_path, imported, document, entry, ending):
     done = predict(tmp_path, {**document, entry: ending})
     assert_refused(done, imported, tmp_path, "model.json", entry)
+    if ending == "nii":  # of dataset.json it is read as .nii
+        return
     with declared(planned, **{entry: ending}):
         done = commands.nnunet("plan", *planned[2])
     assert_refused(done, imported, tmp_path, "dataset.json", "Allowed is a dot", "Correct")

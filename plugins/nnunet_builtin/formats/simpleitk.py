@@ -84,7 +84,7 @@ class SimpleItkFormat:
         return Header(
             tuple(reversed(shape)),
             tuple(reversed(spacing)),
-            reader.GetNumberOfComponents() - _alpha(path, reader.GetNumberOfComponents()),
+            reader.GetNumberOfComponents(),
         )
 
     def read(self, path: Path) -> Image:
@@ -107,8 +107,6 @@ class SimpleItkFormat:
             note = nifti.conflict(result.geometry, layout.forms, path)
             geometry = replace(result.geometry, forms=layout.forms, notes=(note,))
             return Image(result.array, geometry)
-        if _alpha(path, len(result.array)):
-            return _without_alpha(result, path)
         if (
             ending_of(path.name, pictures.BMP)
             and _has_palette(path)
@@ -160,22 +158,6 @@ class SimpleItkFormat:
                 ) from error
             finally:
                 named.unlink(missing_ok=True)
-
-
-def _alpha(path: Path, channels: int) -> int:
-    """Return how many channels of a picture say how opaque it is: the last of two or four."""
-    return int(channels in (2, 4) and bool(ending_of(path.name, _PICTURES)))
-
-
-def _without_alpha(image: Image, path: Path) -> Image:
-    *colours, alpha = image.array
-    if alpha.min() != alpha.max():
-        raise ImageError(
-            f"The image {path} has an alpha channel, which says how opaque each pixel is. Save it "
-            "without one (RGB or grey), on the background that is meant."
-        )
-    note = f"{path} has an alpha channel, which is the same everywhere and left out."
-    return Image(np.stack(colours), replace(image.geometry, notes=(note,)))
 
 
 def examine(path: Path) -> Layout | None:
