@@ -165,12 +165,9 @@ class Dataset:
             raise ImageError(
                 f"The label {path} has {label.array.shape[0]} channels; a label has one."
             )
-        if image is not None and (different := image.geometry.differences(label.geometry)):
-            details = "; ".join(
-                f"{name} {getattr(image.geometry, name)} of the image, "
-                f"{getattr(label.geometry, name)} of the label"
-                for name in different
-            )
+        if image is not None and (
+            details := image.geometry.contrast(label.geometry, "image", "label")
+        ):
             details = " ".join((f"{details}.", *image.geometry.notes, *label.geometry.notes))
             raise ImageError(
                 f"{image_path} and its label {path} lie on different grids: {details} Resample "

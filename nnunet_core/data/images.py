@@ -65,6 +65,25 @@ class Geometry:
                 different.append(name)
         return different or ["place"]
 
+    def contrast(self, other: Geometry, mine: str, theirs: str) -> str:
+        """Return in which fields two images differ and by what values, for a message; empty where
+        they lie on one grid.
+
+        Args:
+            other: The other geometry.
+            mine: What this one is called: `image`.
+            theirs: What the other is called: `label`.
+        """
+        told = []
+        for name in self.differences(other):
+            if name == "place":  # every field is nearly equal, and yet the corners lie apart
+                apart = self.displacement(other)
+                told.append(f"the {theirs} lies {apart:.2g} voxels beside the {mine}")
+            else:
+                own, others = getattr(self, name), getattr(other, name)
+                told.append(f"{name} {own} of the {mine}, {others} of the {theirs}")
+        return "; ".join(told)
+
     def displacement(self, other: Geometry) -> float:
         """Return how far the corners of two grids of one shape lie apart at most, in voxels of this
         one.

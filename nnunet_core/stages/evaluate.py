@@ -237,13 +237,9 @@ def _brought_together(predicted: Image, true: Image, pair: tuple[Path, Path]) ->
         ImageError: Its voxels lie elsewhere.
     """
     turned = turned_like(predicted, true.geometry)
-    if not (different := true.geometry.differences(turned.geometry)):
+    details = true.geometry.contrast(turned.geometry, "reference", "prediction")
+    if not details:
         return turned
-    details = "; ".join(
-        f"{name} {getattr(turned.geometry, name)} of the prediction, "
-        f"{getattr(true.geometry, name)} of the reference"
-        for name in different
-    )
     raise ImageError(
         f"{pair[0]} cannot be compared with {pair[1]}: they lie on different grids: {details}. "
         "Resample the prediction to its reference, or copy the reference's geometry if only the "

@@ -254,18 +254,3 @@ def test_contradicting_forms_are_a_warning_with_numbers_and_predictions_carry_bo
     again = SimpleItkFormat().read(tmp_path / "out.nii.gz")
     assert again.geometry.differences(image.geometry) == []
     np.testing.assert_array_equal(again.array, image.array)
-
-
-@pytest.mark.parametrize("alpha", [255, None], ids=["constant", "varying"])
-def test_an_alpha_channel_that_says_nothing_is_left_out(tmp_path, alpha):
-    fourth = PLANE if alpha is None else np.full_like(PLANE, alpha)
-    pixels = np.stack([PLANE, PLANE, PLANE, fourth], -1)
-    sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(tmp_path / "a.png"))
-    assert SimpleItkFormat().header(tmp_path / "a.png").channels == 3
-    if alpha is None:
-        with pytest.raises(ImageError, match="alpha channel"):
-            SimpleItkFormat().read(tmp_path / "a.png")
-        return
-    image = SimpleItkFormat().read(tmp_path / "a.png")
-    assert image.array.shape == (3, 1, 12, 20)
-    assert "alpha" in image.geometry.notes[0]

@@ -28,11 +28,7 @@ def float32(tmp_path_factory, device):
     return losses_of(loop_in(folder, device, torch.float32), STEPS)
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.usefixtures("card"))],
-    ids=str,
-)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_losses_fall_as_in_float32(tmp_path, device, float32, dtype):
     loop = loop_in(tmp_path / "fold_0", device, dtype)
     losses = losses_of(loop, STEPS)

@@ -96,7 +96,9 @@ def test_restore_uses_what_the_dataset_says_of_a_case(nnunet, run, tiny, tmp_pat
     )
     (record,) = workspace.glob("results/**/run.json")
     model = record.parents[1]
-    nnunet("predict", model, source, output, "--no-postprocessing", "--save-probabilities")
+    nnunet(
+        "predict", model, source, output, "--no-postprocessing", "--save-probabilities", "--trust"
+    )
     (store,) = stores(workspace)
     assert store.open("case_1").geometry.metadata == {"scanner": "B"}
     assert store.open("case_0").geometry.metadata == {}

@@ -61,14 +61,6 @@ def examine(path: Path) -> Layout:
     return layout
 
 
-def parts(path: Path) -> tuple[Path, ...]:
-    """Return the file that holds the voxels of a `.mhd`, if it is another one. Raises
-    ImageError.
-    """
-    source = examine(path).path
-    return () if source == path else (source,)
-
-
 def _fields(start: bytes, path: Path) -> tuple[dict[str, str], int]:
     """Return {name in lower case: value}, and where the header ends."""
     fields: dict[str, str] = {}

@@ -74,14 +74,6 @@ def examine(path: Path) -> Layout:
     return layout
 
 
-def parts(path: Path) -> tuple[Path, ...]:
-    """Return the file that holds the voxels of a `.nhdr`, if it is another one. Raises
-    ImageError.
-    """
-    source = examine(path).path
-    return () if source == path else (source,)
-
-
 def _split(start: bytes) -> tuple[str, str, str]:
     """Return header, the empty line after it, and the rest."""
     text = start.decode("latin-1")

@@ -53,7 +53,7 @@ _READERS = {
     **dict.fromkeys(pictures.JPEG, "JPEGImageIO"),
     **dict.fromkeys(pictures.PNG, "PNGImageIO"),
 }
-_PARTS = {nrrd.DETACHED: nrrd.parts, metaimage.DETACHED: metaimage.parts}
+#: Headers whose voxels may lie in a file beside them, and what holds both.
 _WHOLE = {nrrd.DETACHED: ".nrrd", metaimage.DETACHED: ".mha"}
 _PICTURES = (".png", ".bmp")
 _LOSSY = (".jpg", ".jpeg")
@@ -119,8 +119,8 @@ class SimpleItkFormat:
         """Return the file with the voxels of a `.mhd` or `.nhdr` (DetachedFormat). Raises
         ImageError.
         """
-        find = _PARTS.get(ending_of(path.name, _PARTS))
-        return () if find is None else find(path)
+        layout = examine(path) if ending_of(path.name, _WHOLE) else None
+        return () if layout is None or layout.path == path else (layout.path,)
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
         """Write an array (Z, Y, X) atomically, with the geometry of the image it belongs to.

@@ -152,3 +152,12 @@ def test_pictures_among_volumes_are_named():
 )
 def test_the_longest_ending_counts_in_any_letters(name, ending):
     assert ending_of(name, [".gz", ".nii.gz", ".nrrd", ".seg.nrrd"]) == ending
+
+
+def test_grids_whose_numbers_are_nearly_equal_can_lie_apart():
+    """Far from the origin a part of a millimetre is little of the number, and many small voxels."""
+    far = replace(PLACED, spacing=(0.1, 0.1, 0.1), origin=(100_000.0, 50.0, 7.0))
+    other = replace(far, origin=(100_000.5, 50.0, 7.0))
+    told = far.contrast(other, "image", "label")
+    assert told == "the label lies 5 voxels beside the image"
+    assert far.contrast(far, "image", "label") == ""

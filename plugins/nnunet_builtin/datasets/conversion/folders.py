@@ -147,9 +147,10 @@ def _channel_names(
     case: CaseFiles, image_format: ImageFormat, ending: str, given: Sequence[str]
 ) -> tuple[str, ...]:
     count = sum(image_format.header(path).channels for path in case.images)
-    if not given and ending.lower() in PICTURES and count in _PICTURE_CHANNELS:
-        return _PICTURE_CHANNELS[count]
-    alpha = _WITH_ALPHA.get(count) if ending in PICTURES else None
+    alpha = _WITH_ALPHA.get(count) if ending.lower() in PICTURES else None
+    colours = count if alpha is None else alpha
+    if not given and ending.lower() in PICTURES and colours in _PICTURE_CHANNELS:
+        return _PICTURE_CHANNELS[colours]
     if alpha is not None and alpha == len(given):
         return tuple(given)  # the transparency is left out when the pictures are read
     if len(given) != count:
