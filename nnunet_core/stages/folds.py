@@ -81,23 +81,30 @@ def _finished(
     if not experiment.is_finished(fold, split) or not (folder / WEIGHTS).is_file():
         return None
     check_weights(folder)
+    record = FoldRecord.read(folder / RUN_FILE)
+    _warn_of_other_code(experiment, fold, record)
     if in_several_processes():  # the others wait to be told that there is nothing to do
-        _train(experiment, folder, split, FoldRecord.read(folder / RUN_FILE))
+        _train(experiment, folder, split, record)
     _write_model_document(experiment)
     experiment.report.message(f"fold {fold} is trained and validated already: {folder}")
     return Summary.read(folder / VALIDATION / SUMMARY).content()
+
+
+def _warn_of_other_code(experiment: Experiment, fold: str, record: FoldRecord) -> None:
+    """Say which components' code changed since a fold was trained."""
+    now = experiment.method.records(experiment.configuration)
+    if changed := record.changed_code(now):
+        experiment.report.warning(
+            f"fold {fold} was trained with other code: changed since then: {', '.join(changed)}. "
+            "What is trained stays; to train it with the code of today: nnunet train ... --restart"
+        )
 
 
 def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
     report = experiment.report
     inputs, predictor = experiment.inputs_digest(split), experiment.predictor()
     record = _current_record(folder, inputs, report) or _new_record(experiment, fold, inputs)
-    now = experiment.method.records(experiment.configuration)
-    if changed := record.changed_code(now):
-        report.warning(
-            f"fold {fold} was trained with other code: changed since then: {', '.join(changed)}. "
-            "What is trained stays; to train it with the code of today: nnunet train ... --restart"
-        )
+    _warn_of_other_code(experiment, fold, record)
     _write_model_document(experiment)
     hooks = experiment.method.registry.hooks
     if record.status != "running" and in_several_processes():

@@ -234,7 +234,7 @@ def test_a_list_of_models_shows_what_is_broken_and_goes_on(finished, tmp_path, d
     assert done.returncode == 0, done.stderr
     (broken,) = [line for line in done.stdout.splitlines() if "broken:" in line]
     assert said in broken
-    assert "3d_fullres  folds 0" in done.stdout
+    assert "3d_fullres  finished       folds 0" in done.stdout
     rows = json.loads(nnunet("models", "list", "--workspace", finished.workspace, "--json").stdout)
     assert [bool(row["broken"]) for row in rows] == [True, False]
 
