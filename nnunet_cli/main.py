@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nnunet_core.registry.discovery import Registry
 
 _SAFE_PATH = "PYTHONSAFEPATH"
+#: How often a waiting compute thread of GNU OpenMP looks before it sleeps: a tenth of a millisecond
+_LOOKS = "10000"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     _open_streams()
     if not debug:
         _quieten_libraries()
+    _let_threads_sleep()
     registry = None
     with streams_restored(), stopped_by_signals(), _current_folder_off_path():
         try:
@@ -83,6 +86,15 @@ def _quieten_libraries() -> None:
         warnings.filterwarnings("ignore", append=True)
         os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that are started
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def _let_threads_sleep() -> None:
+    """Let compute threads that wait give their core away, unless the user decides: by default they
+    hold it for longer than a step takes, and each other's work waits for them where a machine has
+    more to do than cores. Read when PyTorch is loaded, also by processes that are started.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = _LOOKS
 
 
 def _open_streams() -> None:

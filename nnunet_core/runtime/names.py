@@ -18,8 +18,11 @@ _PLAIN = "a plain name: no '/', no '\\', no control characters, not '.' or '..'"
 
 def is_plain(name: str) -> bool:
     """Return whether a name means a file or folder directly below another one, and can be shown."""
-    odd = {"/", "\\"} & set(name) or _UNSHOWN & {unicodedata.category(letter) for letter in name}
-    return name not in {"", ".", ".."} and not odd
+    if name in {"", ".", ".."} or "/" in name or "\\" in name:
+        return False
+    if name.isascii():
+        return name.isprintable()
+    return not _UNSHOWN & {unicodedata.category(letter) for letter in name}
 
 
 def _checked(name: str) -> str:

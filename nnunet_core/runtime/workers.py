@@ -5,6 +5,8 @@ memory.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -30,6 +32,7 @@ _Result = TypeVar("_Result")
 
 #: Work on less than this many bytes, in all, is done before other processes have started.
 SMALL_WORK = 400_000_000
+_LEAST_COST = 1_000_000  # opening a file takes as long as work on about this many bytes
 _SHARE_OF_MEMORY = 0.8
 _WATCH_SECONDS = 0.1
 _SCRIPT_HINT = "In a script of your own, call this under: if __name__ == '__main__':"
@@ -41,14 +44,24 @@ class _Job(Generic[_Item]):
 
     Attributes:
         index, item: Its place, and itself.
-        cost: Estimated bytes.
+        estimate: Returns the bytes that it needs.
         deaths: How the processes that worked on it died.
     """
 
     index: int
     item: _Item
-    cost: int
+    estimate: Callable[[_Item], int]
     deaths: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def cost(self) -> int:
+        """Bytes; an estimate may read a file, so that it is made when it is needed."""
+        return max(_LEAST_COST, self.estimate(self.item))
+
+
+def _is_small(jobs: Iterable[_Job[Any]]) -> bool:
+    """Return whether all is done before other processes have started; stops where it is not."""
+    return all(total <= SMALL_WORK for total in itertools.accumulate(job.cost for job in jobs))
 
 
 def usable_cores() -> int:
@@ -105,13 +118,12 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
             NnunetError: The process of an item died, and died again when the item was tried once
                 more, alone. Errors of `work` are raised as they are, when their item's turn comes.
         """
-        jobs: list[_Job[_Item]] = []
-        if self.count > 1 and len(items) > 1:  # an estimate may read a file
-            jobs = [_Job(i, item, cost(item) if cost else 0) for i, item in enumerate(items)]
-        if jobs and (cost is None or sum(job.cost for job in jobs) > SMALL_WORK):
-            yield from self._in_processes(work, jobs, name)
-        else:
+        estimate = cost or (lambda _: 0)
+        jobs = [_Job(number, item, estimate) for number, item in enumerate(items)]
+        if self.count == 1 or len(jobs) < 2 or (cost is not None and _is_small(jobs)):
             yield from map(work, items)
+        else:
+            yield from self._in_processes(work, jobs, name)
 
     def _in_processes(
         self,

@@ -171,6 +171,7 @@ def prepare(
         with locks.held(folder / locks.NAME, f"preprocessing {dataset.name}", report):
             files.remove_leftovers(folder)
             todo = store.missing(verify)  # another run may have prepared some meanwhile
+            store.remove(*todo)
             preprocessor = on_device(built(resolved), device)
             with report.track(
                 f"preprocess ({resolved.name})", len(keys), len(keys) - len(todo)

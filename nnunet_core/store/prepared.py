@@ -31,9 +31,9 @@ from nnunet_core.store.arrays import StoredArray, compress, damaged, open_array
 IMAGES, LABEL, LOCATIONS, RECORD = ".images.b2nd", ".label.b2nd", ".locations.npz", ".json"
 _ARRAY = ".array.{}.b2nd"
 _ARRAY_NAME = re.compile(r"[a-z0-9_]+")
-#: What follows the name of an entry in the names of its files, and of those that a killed writer
-#: leaves.
-_FILES_OF = (
+#: A file of an entry, or what a killed writer leaves of one.
+_FILE = re.compile(
+    r"\.?(?P<name>.+?)"
     r"(\.images\.b2nd|\.label\.b2nd|\.locations\.npz|\.array\.[a-z0-9_]+\.b2nd|\.json)(\..*\.tmp)?"
 )
 _TYPES = {  # of extra arrays; the values of a label map are integers
@@ -140,16 +140,17 @@ class _Store:
             name: key for name, key in self.keys.items() if not self.is_current(name, key, verify)
         }
 
-    def remove(self, name: str) -> None:
-        """Delete an entry and what interrupted writers left of it; nothing happens if there is
-        none.
+    def remove(self, *names: str) -> None:
+        """Delete entries and what interrupted writers left of them, if anything; the folder is
+        listed once.
         """
         if not self.folder.is_dir():
             return
-        self._path(name, RECORD).unlink(missing_ok=True)  # without it the other files mean nothing
-        own = re.compile(r"\.?" + re.escape(name) + _FILES_OF)
+        wanted = set(names)
+        for name in names:  # without it the other files mean nothing
+            self._path(name, RECORD).unlink(missing_ok=True)
         for path in self.folder.iterdir():
-            if own.fullmatch(path.name):
+            if (found := _FILE.fullmatch(path.name)) and found["name"] in wanted:
                 path.unlink(missing_ok=True)
 
     def _path(self, name: str, part: str) -> Path:
@@ -157,14 +158,18 @@ class _Store:
 
     def _write(self, name: str, contents: Mapping[str, bytes], **fields: Any) -> None:
         """Write the files of an entry and then its record, in the place of what was there."""
-        self.remove(name)
+        path = self._path(name, RECORD)
+        before = self._record.read(path).files if path.is_file() else {}
+        path.unlink(missing_ok=True)
+        for part in before.keys() - contents:
+            self._path(name, part).unlink(missing_ok=True)
         for part, content in contents.items():
             files.write_bytes(self._path(name, part), content)
         described = {
             part: (len(content), hashlib.blake2b(content, digest_size=8).hexdigest())
             for part, content in contents.items()
         }
-        self._record(files=described, **fields).write(self._path(name, RECORD))
+        self._record(files=described, **fields).write(path)
 
     def _problems(
         self, name: str, record: EntryRecord, verify: bool = False

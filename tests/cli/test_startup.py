@@ -1,6 +1,7 @@
 """Start-up imports nothing heavy, and lists are complete."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -40,6 +41,33 @@ def test_planning_and_preprocessing_need_no_torch(tiny):
         "preprocess", str(tiny), "--workspace", str(tiny.parents[1]), blocked={"torch"}
     )
     assert result.returncode == 0, result.stderr
+
+
+SHOWN = """
+import os
+from nnunet_cli.main import main
+try:
+    main(["--version"])
+finally:
+    print({n: os.environ[n] for n in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if n in os.environ})
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_waiting_threads_give_their_core_away_unless_the_user_decides(given, expected):
+    names = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    environment = {k: v for k, v in os.environ.items() if k not in names} | given
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWN], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == str(expected)
 
 
 def test_the_blocker_works():

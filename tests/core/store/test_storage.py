@@ -242,6 +242,7 @@ def test_a_writer_killed_in_the_middle_leaves_no_half_case(stored, writes):
     assert not stored.is_current(NAME, "new")
     assert not stored.is_current(NAME, "key")
     assert stored.names() == ()
+    stored.remove(NAME)  # as preprocessing begins
     stored.write(make_case(seed=1), "new", PATCH)
     assert len(list(stored.folder.iterdir())) == 4
     np.testing.assert_array_equal(
