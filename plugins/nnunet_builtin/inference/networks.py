@@ -54,7 +54,7 @@ def probabilities_of(
         with autocast(runtime):
             logits = heads_of(network(tiles))[0].float()
         # adds 0, but NaN where a logit is infinite, which softmax and sigmoid could hide
-        logits = logits + 0 * logits
+        logits = logits.add(logits, alpha=0)
         return logits.sigmoid() if regions else logits.softmax(1)
 
     return forward
