@@ -113,6 +113,18 @@ class ChecksRuntime(Protocol):
 
 
 @runtime_checkable
+class PredictsLogits(Protocol):
+    """A predictor whose function may return logits float32 (K, *spatial): they are restored as they
+    are, and become probabilities on the grid of the image (nnU-Net v2).
+
+    Attributes:
+        returns_logits: Whether it does.
+    """
+
+    returns_logits: bool
+
+
+@runtime_checkable
 class StartsFromWeights(Protocol):
     """A trainer that can start from the weights of another model (`TrainingTask.initial`)."""
 
@@ -155,7 +167,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "loss": (LossBuilder, UsesArrays),
     "augmentation": (Augmentation, Mirrors, AugmentsTensors),
     "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
-    "predictor": (Predictor, ChecksRuntime),
+    "predictor": (Predictor, ChecksRuntime, PredictsLogits),
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader,),
     "dataset": (DatasetMaker,),

@@ -53,7 +53,8 @@ class Predictor(Protocol):
                 return SlidingWindow().load(replace(model, mirror_axes=axes))
 
     A predictor may have `check(runtime)`, which raises UsageError where its settings contradict
-    each other. It is called before any case is prepared.
+    each other. It is called before any case is prepared. One that has `returns_logits = True`
+    returns logits in the place of probabilities (`abilities.PredictsLogits`).
     """
 
     def load(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:

@@ -35,7 +35,8 @@ class Preprocessor(Protocol):
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
 
-        Voxels outside the crop box are 0 in every channel, which means background.
+        Voxels outside the crop box are 0 in every channel, which means background. Logits come in
+        the place of probabilities where the predictor returns them (`abilities.PredictsLogits`).
         `geometry.metadata` is what `prepare` put there, or the metadata of the case.
         """
         ...

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_core.contracts.abilities import PredictsLogits, ability
 from nnunet_core.contracts.predictor import Predictor, TrainedModel
 from nnunet_core.contracts.preprocessor import Preprocessor
 from nnunet_core.data.cases import PreparedGeometry
@@ -25,11 +26,13 @@ class CasePredictor:
             `contracts.Predictor.load`.
         preprocessor: Takes raw cases to the networks' grid, and probabilities back.
         labels: What the probabilities are of.
+        logits: `apply` returns logits; they become probabilities after they were restored.
     """
 
     apply: Callable[[np.ndarray], np.ndarray]
     preprocessor: Preprocessor
     labels: Labels
+    logits: bool = False
 
     @classmethod
     def open(
@@ -39,8 +42,9 @@ class CasePredictor:
         preprocessor: Preprocessor,
     ) -> CasePredictor:
         """Load the networks."""
-        device = model.runtime.device
-        return cls(predictor.load(model), on_device(preprocessor, device), model.labels)
+        able, device = ability(predictor, PredictsLogits), model.runtime.device
+        logits = able is not None and able.returns_logits
+        return cls(predictor.load(model), on_device(preprocessor, device), model.labels, logits)
 
     def __call__(
         self, images: np.ndarray, geometry: PreparedGeometry, previous: np.ndarray | None = None
@@ -77,7 +81,41 @@ class CasePredictor:
                 "values in the image, and train the model anew."
             )
         probabilities = self.preprocessor.restore(found, geometry)
+        if self.logits:
+            to_probabilities(probabilities, self.labels, geometry.crop_box)
         return to_segmentation(probabilities, self.labels), probabilities
+
+
+def to_probabilities(logits: np.ndarray, labels: Labels, box: Sequence[tuple[int, int]]) -> None:
+    """Turn restored logits (K, Z, Y, X) to probabilities in place: softmax of classes, sigmoid of
+    regions. Outside the crop box everything is background, with certainty, as in nnU-Net v2.
+
+    Args:
+        logits: float32; 0 outside the box.
+        labels: What they are of.
+        box: ((start, stop), ...) per axis (z, y, x).
+    """
+    inside = tuple(slice(start, stop) for start, stop in box)
+    change = _sigmoid if labels.regions else _softmax
+    for values in logits[(slice(None), *inside)].swapaxes(0, 1):  # a slice at a time: little memory
+        change(values)
+    if not labels.regions:
+        outside = np.ones(logits.shape[1:], bool)
+        outside[inside] = False
+        logits[0, outside] = 1
+
+
+def _softmax(values: np.ndarray) -> None:
+    values -= values.max(axis=0)
+    np.exp(values, out=values)
+    values /= values.sum(axis=0)
+
+
+def _sigmoid(values: np.ndarray) -> None:
+    values *= 0.5
+    np.tanh(values, out=values)  # the sigmoid is half of it and a half; it cannot overflow
+    values += 1
+    values *= 0.5
 
 
 def to_segmentation(probabilities: np.ndarray, labels: Labels) -> np.ndarray:

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,10 +36,18 @@ class SlidingWindow:
         step_size: Distance of windows as a fraction of the patch, from 0.01 to 1.
         mirroring: Average over inputs that are mirrored along every combination of the axes that
             training mirrored: 8 in 3D, and as many times slower.
+        average: What is averaged: `probabilities`, as in nnU-Net v1; or `logits`, which become
+            probabilities on the grid of the image, as in v2.
     """
 
     step_size: float = 0.5
     mirroring: bool = True
+    average: Literal["probabilities", "logits"] = "probabilities"
+
+    @property
+    def returns_logits(self) -> bool:
+        """Whether the function that `load` returns gives logits (abilities.PredictsLogits)."""
+        return self.average == "logits"
 
     def check(self, runtime: Runtime) -> None:
         """Raise UsageError where the step size is none, or the device or precision does not
@@ -52,12 +61,12 @@ class SlidingWindow:
             )
 
     def load(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
-        """Load every fold's weights; return images (C, *spatial) -> probabilities (K, *spatial)
-        (contracts.Predictor).
+        """Load every fold's weights; return images (C, *spatial) -> probabilities or logits (K,
+        *spatial) (contracts.Predictor).
         """
         self.check(model.runtime)
         runtime = resolve(model.runtime)
-        networks = load_networks(model, runtime)
+        networks = load_networks(model, runtime, self.returns_logits)
 
         def apply(images: np.ndarray) -> np.ndarray:
             with computing(runtime):
