@@ -79,9 +79,8 @@ class RestoresSlabs(Protocol):
     def restore_slabs(
         self, slabs: Slabs, geometry: PreparedGeometry
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield what `restore` returns: first slice, float32 (K, slices, Y, X), along axis Z.
-
-        Slices above and below the crop box are left out.
+        """Yield what `restore` returns, part by part along axis Z: first slice, float32 (K, slices,
+        Y, X).
         """
         ...
 

@@ -73,8 +73,7 @@ class CasePredictor:
             previous: In a cascade, the label map of the stage before on the prepared grid,
                 (*spatial).
             keep: What becomes of the probabilities: it is called with each part along axis Z, in
-                order; what it is not called with is 0. Without it only voxels on the boundaries of
-                labels have to be interpolated.
+                order. Without it only voxels on the boundaries of labels are interpolated.
 
         Returns:
             Label map uint8 or uint16 (Z, Y, X).
@@ -146,16 +145,21 @@ def _checked_parts(slabs: Slabs) -> Iterator[np.ndarray]:
 def _last_step(
     slabs: Slabs, start: int, values: np.ndarray, geometry: PreparedGeometry, labels: Labels
 ) -> np.ndarray:
-    """Return the probabilities of restored values (K, slices, Y, X); they are 0 outside the crop
-    box.
+    """Return the probabilities of restored values (K, slices, Y, X) from slice `start` on.
+
+    Of logits, everything outside the crop box is background with certainty, as in nnU-Net v2.
     """
     if slabs.values == "probabilities":
         return values
-    probabilities = np.zeros_like(values)
+    probabilities, regions = np.zeros_like(values), bool(labels.regions)
     (first, last), *others = geometry.crop_box
-    inside = slice(max(first - start, 0), max(last - start, 0))
-    box = (slice(None), inside, *(slice(*sides) for sides in others))
-    probabilities[box] = slabs.probabilities(values[box], bool(labels.regions))
+    rows = slice(max(first - start, 0), max(last - start, 0))
+    inside = (rows, *(slice(*sides) for sides in others))
+    if not regions:
+        probabilities[0] = 1
+    probabilities[(slice(None), *inside)] = slabs.probabilities(
+        values[(slice(None), *inside)], regions
+    )
     return probabilities
 
 

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,10 +37,13 @@ class SlidingWindow:
         step_size: Distance of windows as a fraction of the patch, from 0.01 to 1.
         mirroring: Average over inputs that are mirrored along every combination of the axes that
             training mirrored: 8 in 3D, and as many times slower.
+        average: What is averaged: `probabilities`, as in nnU-Net v1; or `logits`, which become
+            probabilities on the grid of the image, as in v2.
     """
 
     step_size: float = 0.5
     mirroring: bool = True
+    average: Literal["probabilities", "logits"] = "probabilities"
 
     def check(self, runtime: Runtime) -> None:
         """Raise UsageError where the step size is none, or the device or precision does not
@@ -53,12 +57,12 @@ class SlidingWindow:
             )
 
     def load(self, model: TrainedModel) -> Callable[[np.ndarray], Slabs]:
-        """Load every fold's weights; return images (C, *spatial) -> slabs of probabilities (K,
+        """Load every fold's weights; return images (C, *spatial) -> slabs of what is averaged (K,
         *spatial) (contracts.Predictor).
         """
         self.check(model.runtime)
         runtime = resolve(model.runtime)
-        networks = load_networks(model, runtime)
+        networks = load_networks(model, runtime, self.average == "logits")
 
         def parts(images: np.ndarray) -> Iterator[np.ndarray]:
             with computing(runtime):
@@ -73,7 +77,8 @@ class SlidingWindow:
                 )
 
         def apply(images: np.ndarray) -> Slabs:
-            return Slabs((model.labels.outputs, *images.shape[1:]), parts(images))
+            shape = (model.labels.outputs, *images.shape[1:])
+            return Slabs(shape, parts(images), self.average)
 
         return apply
 

@@ -164,15 +164,19 @@ class DefaultPreprocessor:
         self, slabs: Slabs, geometry: PreparedGeometry
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X)."""
-        (first, _), *others = geometry.crop_box
-        box = tuple(slice(start, stop) for start, stop in others)
+        (first, last), *others = geometry.crop_box
+        box = (slice(None), slice(None), *(slice(*sides) for sides in others))
+        size, plane = slabs.shape[0], geometry.original.shape[1:]
+        for start in range(first):
+            yield start, np.zeros((size, 1, *plane), np.float32)
         for start, found in restored_slabs(slabs, _grid(geometry, slabs.shape)):
-            if found.shape[2:] == geometry.original.shape[1:]:
-                yield first + start, found
-                continue
-            slab = np.zeros((*found.shape[:2], *geometry.original.shape[1:]), np.float32)
-            slab[(slice(None), slice(None), *box)] = found
+            slab = found
+            if found.shape[2:] != plane:
+                slab = np.zeros((*found.shape[:2], *plane), np.float32)
+                slab[box] = found
             yield first + start, slab
+        for start in range(last, geometry.original.shape[0]):
+            yield start, np.zeros((size, 1, *plane), np.float32)
 
     def _spacings(self, spacing: Spacing, configuration: Configuration) -> tuple[Spacing, Spacing]:
         """Return the case's and the target spacing, permuted axes."""
