@@ -272,7 +272,9 @@ def _mirrored(
     for group in _groups(flips, together):
         batch = torch.cat([tiles.flip([axis + 2 for axis in axes]) for axes in group])
         for axes, found in zip(group, forward(batch).split(len(tiles)), strict=True):
-            back = found.flip([axis + 2 for axis in axes]).div_(len(flips))
+            back = found.flip([axis + 2 for axis in axes]) if axes else found
+            if len(flips) > 1:  # what the network returned stays as it is
+                back = back.div_(len(flips)) if axes else back / len(flips)
             total = back if total is None else total.add_(back)
     assert total is not None
     return total
