@@ -25,8 +25,29 @@ from nnunet_core.errors import (
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.stages.dataset import find_cases
 from nnunet_core.stages.formats import find_format, known_endings
+from nnunet_core.store.models import FILE as MODEL_FILE
+from nnunet_core.store.models import Model
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+
+def dataset_of(model: Model, source: Path, registry: Registry) -> Dataset:
+    """Return a dataset without training cases that reads images as the model's dataset did."""
+    document, file = model.document, model.folder / MODEL_FILE
+    return Dataset(
+        folder=source,
+        name=document.dataset,
+        channels=document.channels,
+        labels=document.labels,
+        ending=document.file_ending,
+        image_format=find_format(document.file_ending, registry, document.image_format, file),
+        label_ending=document.label_ending,
+        label_format=find_format(
+            document.label_ending, registry, document.label_format, file, "label_format"
+        ),
+        training=(),
+        document={},
+    )
 
 
 def find_inputs(

@@ -22,10 +22,9 @@ from nnunet_core.runtime.overlap import overlapped
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.dataset import alpha_message, remarks
 from nnunet_core.stages.formats import OriginalValues, find_format, known_endings
-from nnunet_core.stages.inputs import find_inputs
+from nnunet_core.stages.inputs import dataset_of, find_inputs
 from nnunet_core.stages.model import ModelOptions, ModelPredictor, Parts, Prepared
 from nnunet_core.store import predictions
-from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.models import Model
 from nnunet_core.store.predictions import Part, PredictionRecord, claim
 from nnunet_core.store.probabilities import probabilities_file, write_probabilities
@@ -147,7 +146,7 @@ def _inputs(
     report: Reporter,
 ) -> tuple[Dataset, tuple[CaseFiles, ...]]:
     """Return the cases, and the dataset that reads them and writes their label files."""
-    dataset, cases = find_inputs(places, _as_dataset(model, places[0], registry), registry)
+    dataset, cases = find_inputs(places, dataset_of(model, places[0], registry), registry)
     if options.ending:
         label_format = find_format(options.ending, registry, source="the output")
         dataset = replace(dataset, label_ending=options.ending, label_format=label_format)
@@ -285,23 +284,4 @@ def _record(parts: Parts, options: PredictionOptions) -> PredictionRecord:
         identity=files.digest([parts.identity(), sorted(originals.items())]),
         predictor=parts.predictor,
         postprocess=options.postprocess,
-    )
-
-
-def _as_dataset(model: Model, source: Path, registry: Registry) -> Dataset:
-    """Return a dataset without training cases that reads images as the model's dataset did."""
-    document, file = model.document, model.folder / MODEL_FILE
-    return Dataset(
-        folder=source,
-        name=document.dataset,
-        channels=document.channels,
-        labels=document.labels,
-        ending=document.file_ending,
-        image_format=find_format(document.file_ending, registry, document.image_format, file),
-        label_ending=document.label_ending,
-        label_format=find_format(
-            document.label_ending, registry, document.label_format, file, "label_format"
-        ),
-        training=(),
-        document={},
     )
