@@ -37,7 +37,8 @@ def image_of(array, spacing=SPACING):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "3d_fullres")
+    place = tmp_path_factory.mktemp("model") / "3d_fullres"
+    return make_tiny_model(place, settings={"mirroring": False})
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +183,7 @@ def test_a_closed_model_says_so(folder, array):
         model.predict(array, SPACING)
 
 
+@pytest.mark.slow
 def test_several_threads_get_what_one_would(folder):
     """Images of different sizes, so that a mixture would be seen."""
     rng = np.random.default_rng(1)
@@ -203,6 +205,7 @@ def test_several_threads_get_what_one_would(folder):
         np.testing.assert_array_equal(probabilities, expected[number % 6][1])
 
 
+@pytest.mark.slow
 def test_a_hundred_calls_take_no_more_memory_than_ten_and_start_no_process(bright):
     array = np.random.default_rng(0).normal(size=(40, 60, 60)).astype(np.float32)
     process = psutil.Process()
@@ -229,6 +232,7 @@ with nnunet_core.load_model(sys.argv[1], "cpu", threads=1, settings=quick) as mo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux")
 def test_a_program_needs_no_more_shared_memory_than_64_mb(folder):
     command = [sys.executable, "-c", PROGRAM, str(folder)]
