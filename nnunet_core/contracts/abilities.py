@@ -26,12 +26,16 @@ from nnunet_core.errors import PluginError
 from nnunet_core.registry import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
+    from nnunet_core.contracts.predictor import Slabs
     from nnunet_core.data.cases import PreparedGeometry
+    from nnunet_core.data.images import Geometry, Image
+    from nnunet_core.data.labels import Labels
+    from nnunet_core.data.meaning import SegmentationMeaning
     from nnunet_core.data.plans import Configuration
     from nnunet_core.registry.discovery import Resolved
 
@@ -55,6 +59,30 @@ class PreparesLabels(Protocol):
     def prepare_label(self, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Return an integer label map (Z, Y, X) of the file's grid on that of a prepared case,
         (*prepared_shape).
+        """
+        ...
+
+
+@runtime_checkable
+class RestoresSlabs(Protocol):
+    """A preprocessor that takes what networks find back to the grid of the file while they find it;
+    without it the whole is in memory.
+
+    A subclass that has a `restore` of its own lacks the ability until it has these methods, too
+    (`restores_slabs`).
+    """
+
+    def restore_labels(
+        self, slabs: Slabs, geometry: PreparedGeometry, labels: Labels
+    ) -> np.ndarray:
+        """Return the label map (Z, Y, X), equal to `to_segmentation` of what `restore` returns."""
+        ...
+
+    def restore_slabs(
+        self, slabs: Slabs, geometry: PreparedGeometry
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield what `restore` returns, part by part along axis Z: first slice, float32 (K, slices,
+        Y, X).
         """
         ...
 
@@ -147,10 +175,62 @@ class ChangesGraph(Protocol):
     graph_changes: bool
 
 
+@runtime_checkable
+class FindsSeries(Protocol):
+    """An image format whose images are recognised by their content, not by their names."""
+
+    def find_series(self, folder: Path) -> Mapping[str, Path]:
+        """Return {name: image} of a folder that holds images or is one; empty without any.
+
+        Raises:
+            DatasetError: It is ambiguous.
+        """
+        ...
+
+
+@runtime_checkable
+class WritesSegmentations(Protocol):
+    """An image format whose label maps say what their values mean, and of which image they are;
+    `ImageFormat.write` is not called for predictions then.
+    """
+
+    def write_segmentation(
+        self, path: Path, array: np.ndarray, geometry: Geometry, meaning: SegmentationMeaning
+    ) -> None:
+        """Write a label map (Z, Y, X) atomically.
+
+        Raises:
+            ImageError: It belongs to an image that such a file cannot refer to.
+            StorageError: The disk is full, or the folder cannot be written.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesObjects(Protocol):
+    """An image format that knows the images of a library as they are in memory."""
+
+    def from_object(self, value: object, name: str) -> Image | None:
+        """Return an image of a library as ours, None where it is something else.
+
+        Args:
+            value: What a program gave.
+            name: What it is called, for messages.
+
+        Raises:
+            ImageError: It cannot be used, see `ImageFormat.read`.
+        """
+        ...
+
+    def to_object(self, array: np.ndarray, geometry: Geometry) -> object:
+        """Return a label map (Z, Y, X) as an image of the library."""
+        ...
+
+
 #: {kind: its contract, and the abilities that a component of it may have}.
 CONTRACTS: dict[str, tuple[type, ...]] = {
     "planner": (Planner,),
-    "preprocessor": (Preprocessor, ComputesOnDevice, PreparesLabels),
+    "preprocessor": (Preprocessor, ComputesOnDevice, PreparesLabels, RestoresSlabs),
     "network": (NetworkBuilder,),
     "loss": (LossBuilder, UsesArrays),
     "augmentation": (Augmentation, Mirrors, AugmentsTensors),
@@ -159,7 +239,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader,),
     "dataset": (DatasetMaker,),
-    "image_format": (ImageFormat,),
+    "image_format": (ImageFormat, FindsSeries, WritesSegmentations, TakesObjects),
 }
 
 
@@ -173,6 +253,21 @@ def ability(component: object, protocol: type[_Ability]) -> _Ability | None:
         return component
     _refuse_nearly(component, _public(protocol), f"{type(component).__qualname__}")
     return None
+
+
+def restores_slabs(preprocessor: Preprocessor) -> RestoresSlabs | None:
+    """Return the preprocessor if it does slab by slab what its own `restore` does, else None."""
+    able = ability(preprocessor, RestoresSlabs)
+    if able is None:
+        return None
+    classes = type(preprocessor).__mro__
+
+    def definer(name: str) -> int:
+        return next((i for i, cls in enumerate(classes) if name in vars(cls)), len(classes))
+
+    # a `restore` that a subclass changed would be passed over by the inherited methods
+    latest = max(definer(name) for name in _public(RestoresSlabs))
+    return able if latest <= definer("restore") else None
 
 
 def built(resolved: Resolved) -> Any:

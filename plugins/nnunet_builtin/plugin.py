@@ -257,7 +257,13 @@ def nnunet_predictors() -> list[Component]:
             "sliding_window",
             "nnunet_builtin.inference.sliding_window:SlidingWindow",
             "overlapping windows with Gaussian weights, mirrored; the mean of the folds",
-        )
+        ),
+        Component(
+            "sliding_window_logits",
+            "nnunet_builtin.inference.sliding_window:SlidingWindow",
+            "the same, averaging logits as nnU-Net v2 does",
+            {"average": "logits"},
+        ),
     ]
 
 

@@ -94,14 +94,14 @@ def test_foreign_files_are_named_and_stay_without_overwrite(finished, output):
 
 def stops_at(monkeypatch, case, error):
     """Let the prediction of one case fail."""
-    whole = prediction.ModelPredictor.__call__
+    whole = prediction.ModelPredictor.segment
 
-    def failing(self, dataset, files):
-        if files.name == case:
+    def failing(self, prepared):
+        if prepared.case.name == case:
             raise error
-        return whole(self, dataset, files)
+        return whole(self, prepared)
 
-    monkeypatch.setattr(prediction.ModelPredictor, "__call__", failing)
+    monkeypatch.setattr(prediction.ModelPredictor, "segment", failing)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_with_overwrite_each_stays_until_its_own_prediction_is_there(
 ):
     for name in ("new_0", "new_1", "other"):
         (output / f"{name}.nii.gz").write_bytes(FOREIGN)
-        (output / f"{name}.npz").write_bytes(FOREIGN)
+        (output / f"{name}.b2nd").write_bytes(FOREIGN)
     listener = Listener()
     stops_at(monkeypatch, kept, error)
     with pytest.raises((NnunetError, KeyboardInterrupt)):
@@ -120,11 +120,11 @@ def test_with_overwrite_each_stays_until_its_own_prediction_is_there(
     monkeypatch.undo()
     assert "new_0.nii.gz, new_1.nii.gz" in listener.warnings[0]
     assert (output / f"{kept}.nii.gz").read_bytes() == FOREIGN
-    assert (output / f"{kept}.npz").read_bytes() == FOREIGN
+    assert (output / f"{kept}.b2nd").read_bytes() == FOREIGN
     assert kept + ".nii.gz" in record(output)["replaced"]
     predict(finished, output)
     assert (output / f"{kept}.nii.gz").read_bytes() != FOREIGN
-    assert not (output / f"{kept}.npz").exists()
+    assert not (output / f"{kept}.b2nd").exists()
     assert (output / "other.nii.gz").read_bytes() == FOREIGN
     assert record(output)["replaced"] == {}
 

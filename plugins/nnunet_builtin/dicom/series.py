@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from nnunet_core.data.meaning import SegmentationMeaning
+
 _UID, _MODALITY, _DESCRIPTION = "0020|000e", "0008|0060", "0008|103e"
 _CHANNEL_NAMES = {"CT": "CT", "MR": "MRI", "PT": "PET"}
 _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
@@ -113,6 +115,14 @@ class DicomSeriesFormat:
             return None
         series = {name: read_header(path).uid for name, path in images.items()}
         return folders.find_segmentations(series, segmentations, place, values)
+
+    def write_segmentation(
+        self, path: Path, array: np.ndarray, geometry: Geometry, meaning: SegmentationMeaning
+    ) -> None:
+        """Write a label map as DICOM SEG, see `writing.write_segmentation`."""
+        from nnunet_builtin.dicom.writing import write_segmentation
+
+        write_segmentation(path, array, geometry, meaning)
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
         """Refuse: labels and predictions of DICOM images are written in another format.

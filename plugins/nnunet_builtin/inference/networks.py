@@ -14,12 +14,14 @@ from nnunet_builtin.networks.weights import load_weights
 from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.store.models import WEIGHTS
 
-#: Tiles float32 (B, C, *patch) on the device -> probabilities float32 (B, K, *patch).
+#: Tiles float32 (B, C, *patch) on the device -> probabilities or logits float32 (B, K, *patch).
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
-def load_networks(model: TrainedModel, runtime: ResolvedRuntime) -> list[Forward]:
-    """Load the weights of every fold to the device; return a function per fold, see
+def load_networks(
+    model: TrainedModel, runtime: ResolvedRuntime, logits: bool = False
+) -> list[Forward]:
+    """Load the weights of every fold to the device; return a function per fold, see `logits_of` or
     `probabilities_of`.
     """
     regions = bool(model.labels.regions)
@@ -29,8 +31,24 @@ def load_networks(model: TrainedModel, runtime: ResolvedRuntime) -> list[Forward
         load_weights(network, fold / WEIGHTS)
         set_deep_supervision(network, False)
         network = placed(network, runtime, model.configuration.dimensions).eval()
-        networks.append(probabilities_of(network, runtime, regions))
+        networks.append(
+            logits_of(network, runtime) if logits else probabilities_of(network, runtime, regions)
+        )
     return networks
+
+
+def logits_of(network: nn.Module, runtime: ResolvedRuntime) -> Forward:
+    """Return a function of tiles float32 (B, C, *patch) on the device to logits float32 (B, K,
+    *patch) of the full resolution, computed in the precision of the runtime without gradients.
+    """
+
+    @torch.inference_mode()
+    def forward(tiles: torch.Tensor) -> torch.Tensor:
+        tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
+        with autocast(runtime):
+            return heads_of(network(tiles))[0].float()
+
+    return forward
 
 
 def probabilities_of(
@@ -47,14 +65,13 @@ def probabilities_of(
         runtime: Device and precision.
         regions: Sigmoid per output instead of softmax.
     """
+    logits_at = logits_of(network, runtime)
 
     @torch.inference_mode()
     def forward(tiles: torch.Tensor) -> torch.Tensor:
-        tiles = tiles.contiguous(memory_format=memory_format(runtime, tiles.ndim - 2))
-        with autocast(runtime):
-            logits = heads_of(network(tiles))[0].float()
+        logits = logits_at(tiles)
         # adds 0, but NaN where a logit is infinite, which softmax and sigmoid could hide
-        logits = logits + 0 * logits
+        logits = logits.add(logits, alpha=0)
         return logits.sigmoid() if regions else logits.softmax(1)
 
     return forward

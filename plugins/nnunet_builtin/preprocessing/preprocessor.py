@@ -21,6 +21,7 @@ from nnunet_builtin.preprocessing.resampling import (
     resample_label,
     resample_probabilities,
 )
+from nnunet_builtin.preprocessing.restoring import Grid, restored_labels, restored_slabs
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import Case, PreparedCase, PreparedGeometry
 from nnunet_core.data.images import SLICE_SPACING_2D
@@ -28,8 +29,10 @@ from nnunet_core.errors import ImageError, UsageError
 from nnunet_core.runtime.memory import GB, available
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from nnunet_core.contracts.predictor import Slabs
+    from nnunet_core.data.labels import Labels
     from nnunet_core.data.plans import Configuration, Normalization
 
 # of a case while it is resampled: as it was, as it will be, and between; label and masks
@@ -132,21 +135,48 @@ class DefaultPreprocessor:
         Linear, per class, without renormalisation. Voxels outside the crop box are 0 in every
         channel.
         """
-        if probabilities.shape[1:] != geometry.prepared_shape:
-            raise ImageError(
-                f"The probabilities have shape {probabilities.shape}; the prepared case has "
-                f"{geometry.prepared_shape} after the class axis."
-            )
-        back = [geometry.transpose_forward.index(axis) for axis in range(3)]
-        spacing = [geometry.prepared_spacing[axis] for axis in back]
-        permuted = probabilities.transpose(0, *(axis + 1 for axis in back))
+        grid = _grid(geometry, probabilities.shape)
+        permuted = probabilities.transpose(0, *(axis + 1 for axis in grid.back))
         restored = np.zeros((len(probabilities), *geometry.original.shape), np.float32)
         box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
-        axis = low_axis(geometry.original.spacing, spacing)
         resample_probabilities(
-            permuted, geometry.cropped_shape, axis, restored[(slice(None), *box)], self._device
+            permuted,
+            geometry.cropped_shape,
+            _low_axis(geometry),
+            restored[(slice(None), *box)],
+            self._device,
         )
         return restored
+
+    def restore_labels(
+        self, slabs: Slabs, geometry: PreparedGeometry, labels: Labels
+    ) -> np.ndarray:
+        """Return the label map (Z, Y, X) of the original grid, uint8 or uint16, from slabs of
+        probabilities or logits; interpolated on the CPU, and only where it has to be.
+        """
+        box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
+        found = restored_labels(slabs, _grid(geometry, slabs.shape), labels)
+        result = np.zeros(geometry.original.shape, found.dtype)
+        result[box] = found
+        return result
+
+    def restore_slabs(
+        self, slabs: Slabs, geometry: PreparedGeometry
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X)."""
+        (first, last), *others = geometry.crop_box
+        box = (slice(None), slice(None), *(slice(*sides) for sides in others))
+        size, plane = slabs.shape[0], geometry.original.shape[1:]
+        for start in range(first):
+            yield start, np.zeros((size, 1, *plane), np.float32)
+        for start, found in restored_slabs(slabs, _grid(geometry, slabs.shape)):
+            slab = found
+            if found.shape[2:] != plane:
+                slab = np.zeros((*found.shape[:2], *plane), np.float32)
+                slab[box] = found
+            yield first + start, slab
+        for start in range(last, geometry.original.shape[0]):
+            yield start, np.zeros((size, 1, *plane), np.float32)
 
     def _spacings(self, spacing: Spacing, configuration: Configuration) -> tuple[Spacing, Spacing]:
         """Return the case's and the target spacing, permuted axes."""
@@ -176,6 +206,32 @@ class DefaultPreprocessor:
         for normalization in schemes:
             find_scheme(normalization.scheme)
         return schemes
+
+
+def _low_axis(geometry: PreparedGeometry) -> int | None:
+    """Return the axis of the file along which probabilities are taken from the nearest sample."""
+    back = [geometry.transpose_forward.index(axis) for axis in range(3)]
+    spacing = [geometry.prepared_spacing[axis] for axis in back]
+    return low_axis(geometry.original.spacing, spacing)
+
+
+def _grid(geometry: PreparedGeometry, shape: Sequence[int]) -> Grid:
+    """Return the way back of values of `shape` (K, *prepared_shape).
+
+    Raises:
+        ImageError: They are of another grid.
+    """
+    if tuple(shape[1:]) != geometry.prepared_shape:
+        raise ImageError(
+            f"The probabilities have shape {tuple(shape)}; the prepared case has "
+            f"{geometry.prepared_shape} after the class axis."
+        )
+    return Grid.of(
+        geometry.prepared_shape,
+        geometry.transpose_forward,
+        geometry.cropped_shape,
+        _low_axis(geometry),
+    )
 
 
 def _check_target(case: Case, original: Spacing, target: Spacing, shape: Sequence[int]) -> None:
