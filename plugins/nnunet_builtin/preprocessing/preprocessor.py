@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_builtin.preprocessing.cropping import crop
 from nnunet_builtin.preprocessing.normalization import SchemeName, find_scheme, normalize
+from nnunet_builtin.preprocessing.orientation import KEPT, axes_to_ras
 from nnunet_builtin.preprocessing.resampling import (
     CPU,
     low_axis,
@@ -30,6 +31,7 @@ from nnunet_core.runtime.memory import GB, available
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nnunet_core.data.images import Geometry
     from nnunet_core.data.plans import Configuration, Normalization
 
 # of a case while it is resampled: as it was, as it will be, and between; label and masks
@@ -43,7 +45,7 @@ Spacing = tuple[float, float, float]
 
 
 class DefaultPreprocessor:
-    """Prepares cases as nnU-Net v1 does (spec: preprocessing; inference, section 4).
+    """Prepares cases as nnU-Net v1 does (spec: preprocessing; inference, section 4), or as v2.
 
     Args:
         resample: Axes that take the target spacing: `all`, `in_plane` (axis 0 of the permuted axes
@@ -53,6 +55,13 @@ class DefaultPreprocessor:
             is nearest neighbour.
         normalization: {channel number: scheme} instead of what the plans say: CT, CT2, zscore,
             none, rescale_to_0_1, rgb_to_0_1.
+        steps: `v1` resamples, then normalises. `v2` normalises first; and where it differs from v1,
+            takes its way back, and the label maps of a cascade, from the axis of low resolution of
+            the prepared case.
+        separate_z: Resample an axis of low resolution apart; False takes all axes alike.
+        orientation: `file` takes the axes of images as they are. `RAS` turns images to the axes of
+            the body first, and what comes back to those of the file: for networks that were trained
+            so.
     """
 
     def __init__(
@@ -61,11 +70,17 @@ class DefaultPreprocessor:
         order: Literal[1, 3] = 3,
         order_z: Literal[0, 1, 3] = 0,
         normalization: Mapping[int, SchemeName] | None = None,
+        steps: Literal["v1", "v2"] = "v1",
+        separate_z: bool = True,
+        orientation: Literal["file", "RAS"] = "file",
     ) -> None:
         self.resample = resample
         self.order = order
         self.order_z = order_z
         self.normalization = normalization
+        self.steps = steps
+        self.separate_z = separate_z
+        self.orientation = orientation
         self._device = CPU
 
     def on(self, device: str) -> DefaultPreprocessor:
@@ -96,22 +111,23 @@ class DefaultPreprocessor:
                 normalisation scheme.
         """
         schemes = self._schemes(case, configuration)
-        axes = configuration.transpose_forward
+        axes, reversed_axes = self._turn(case.geometry, configuration.transpose_forward)
         images, label, box = crop(case)
+        images = np.flip(images, tuple(axis + 1 for axis in reversed_axes))
         images = images.transpose(0, *(axis + 1 for axis in axes))
-        label = label.transpose(axes)
-        original, target = self._spacings(case.geometry.spacing, configuration)
+        label = np.flip(label, reversed_axes).transpose(axes)
+        original, target = self._spacings(case.geometry.spacing, axes, configuration)
         shape = new_shape(label.shape, original, target)
         _check_target(case, original, target, shape)
-        axis = low_axis(original, target)
-        images = resample_images(
-            _without_nan(images), shape, axis, self.order, self.order_z, self._device
-        )
+        images = _without_nan(images)
+        if self.steps == "v2":
+            images = _normalized(_own(images, case.images), label, schemes)
+        axis = self._low_axis(original, target)
+        images = resample_images(images, shape, axis, self.order, self.order_z, self._device)
         label = resample_label(label, shape, axis)
         label = np.where(label < -1, 0, label).astype(np.int8 if label.max() <= 127 else np.int16)
-        images = _own(images, case.images)
-        for image, normalization in zip(images, schemes, strict=True):
-            normalize(image, label, normalization)
+        if self.steps == "v1":
+            images = _normalized(_own(images, case.images), label, schemes)
         geometry = PreparedGeometry(case.geometry, box, axes, _triple(shape), target)
         locations = {} if case.label is None else class_locations(label, foreground)
         return PreparedCase(case.name, images, label, geometry, locations)
@@ -120,11 +136,15 @@ class DefaultPreprocessor:
         """Take a label map (Z, Y, X) of the file's grid to that of a prepared case (spec:
         inference, section 6).
 
-        It is cropped first, which v1 forgot; then linear per value, along all axes alike.
+        It is cropped first, which v1 forgot; then linear per value, along all axes alike; in the
+        steps of v2 as the label of the case.
         """
         inside = tuple(slice(start, stop) for start, stop in geometry.crop_box)
-        cropped = np.ascontiguousarray(label[inside].transpose(geometry.transpose_forward))
-        return resample_label(cropped, geometry.prepared_shape, None)
+        axes = geometry.transpose_forward
+        cropped = np.flip(label[inside], self._reversed(geometry.original)).transpose(axes)
+        spacing = [geometry.original.spacing[axis] for axis in axes]
+        axis = self._low_axis(spacing, geometry.prepared_spacing) if self.steps == "v2" else None
+        return resample_label(np.ascontiguousarray(cropped), geometry.prepared_shape, axis)
 
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
@@ -142,15 +162,36 @@ class DefaultPreprocessor:
         permuted = probabilities.transpose(0, *(axis + 1 for axis in back))
         restored = np.zeros((len(probabilities), *geometry.original.shape), np.float32)
         box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
-        axis = low_axis(geometry.original.spacing, spacing)
-        resample_probabilities(
-            permuted, geometry.cropped_shape, axis, restored[(slice(None), *box)], self._device
+        spacings = (geometry.original.spacing, spacing)
+        axis = self._low_axis(*(spacings if self.steps == "v1" else reversed(spacings)))
+        target = np.flip(
+            restored[(slice(None), *box)], tuple(a + 1 for a in self._reversed(geometry.original))
         )
+        resample_probabilities(permuted, geometry.cropped_shape, axis, target, self._device)
         return restored
 
-    def _spacings(self, spacing: Spacing, configuration: Configuration) -> tuple[Spacing, Spacing]:
+    def _low_axis(self, first: Sequence[float], second: Sequence[float]) -> int | None:
+        """Return the axis to resample apart; the first spacing decides if it is anisotropic."""
+        return low_axis(first, second) if self.separate_z else None
+
+    def _turn(
+        self, geometry: Geometry, transpose_forward: tuple[int, int, int]
+    ) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+        """Return the axes of the file in the order of prepared arrays, and those that are
+        reversed before.
+        """
+        order = KEPT if self.orientation == "file" else axes_to_ras(geometry)[0]
+        first, second, third = (order[axis] for axis in transpose_forward)
+        return (first, second, third), self._reversed(geometry)
+
+    def _reversed(self, geometry: Geometry) -> tuple[int, ...]:
+        return () if self.orientation == "file" else axes_to_ras(geometry)[1]
+
+    def _spacings(
+        self, spacing: Spacing, axes: tuple[int, int, int], configuration: Configuration
+    ) -> tuple[Spacing, Spacing]:
         """Return the case's and the target spacing, permuted axes."""
-        first, second, third = configuration.transpose_forward
+        first, second, third = axes
         original = spacing[first], spacing[second], spacing[third]
         target = configuration.spacing
         kept = {"all": target, "in_plane": (original[0], *target[1:]), "none": original}
@@ -226,6 +267,15 @@ def class_locations(label: np.ndarray, foreground: Sequence[int]) -> dict[int, n
 def _without_nan(images: np.ndarray) -> np.ndarray:
     missing = np.isnan(images)
     return np.where(missing, np.float32(0), images) if missing.any() else images
+
+
+def _normalized(
+    images: np.ndarray, label: np.ndarray, schemes: Sequence[Normalization]
+) -> np.ndarray:
+    """Normalise every channel of (C, *spatial) in place; return the array."""
+    for image, normalization in zip(images, schemes, strict=True):
+        normalize(image, label, normalization)
+    return images
 
 
 def _own(images: np.ndarray, source: np.ndarray) -> np.ndarray:
