@@ -26,12 +26,14 @@ from nnunet_core.errors import PluginError
 from nnunet_core.registry import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
+    from nnunet_core.contracts.predictor import Slabs
     from nnunet_core.data.cases import PreparedGeometry
+    from nnunet_core.data.labels import Labels
     from nnunet_core.data.plans import Configuration
     from nnunet_core.registry.discovery import Resolved
 
@@ -55,6 +57,31 @@ class PreparesLabels(Protocol):
     def prepare_label(self, label: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Return an integer label map (Z, Y, X) of the file's grid on that of a prepared case,
         (*prepared_shape).
+        """
+        ...
+
+
+@runtime_checkable
+class RestoresSlabs(Protocol):
+    """A preprocessor that takes what networks find back to the grid of the file while they find it;
+    without it the whole is in memory.
+
+    A subclass that has a `restore` of its own lacks the ability until it has these methods, too
+    (`restores_slabs`).
+    """
+
+    def restore_labels(
+        self, slabs: Slabs, geometry: PreparedGeometry, labels: Labels
+    ) -> np.ndarray:
+        """Return the label map (Z, Y, X), equal to `to_segmentation` of what `restore` returns."""
+        ...
+
+    def restore_slabs(
+        self, slabs: Slabs, geometry: PreparedGeometry
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield what `restore` returns: first slice, float32 (K, slices, Y, X), along axis Z.
+
+        Slices above and below the crop box are left out.
         """
         ...
 
@@ -113,18 +140,6 @@ class ChecksRuntime(Protocol):
 
 
 @runtime_checkable
-class PredictsLogits(Protocol):
-    """A predictor whose function may return logits float32 (K, *spatial): they are restored as they
-    are, and become probabilities on the grid of the image (nnU-Net v2).
-
-    Attributes:
-        returns_logits: Whether it does.
-    """
-
-    returns_logits: bool
-
-
-@runtime_checkable
 class StartsFromWeights(Protocol):
     """A trainer that can start from the weights of another model (`TrainingTask.initial`)."""
 
@@ -162,12 +177,12 @@ class ChangesGraph(Protocol):
 #: {kind: its contract, and the abilities that a component of it may have}.
 CONTRACTS: dict[str, tuple[type, ...]] = {
     "planner": (Planner,),
-    "preprocessor": (Preprocessor, ComputesOnDevice, PreparesLabels),
+    "preprocessor": (Preprocessor, ComputesOnDevice, PreparesLabels, RestoresSlabs),
     "network": (NetworkBuilder,),
     "loss": (LossBuilder, UsesArrays),
     "augmentation": (Augmentation, Mirrors, AugmentsTensors),
     "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
-    "predictor": (Predictor, ChecksRuntime, PredictsLogits),
+    "predictor": (Predictor, ChecksRuntime),
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader,),
     "dataset": (DatasetMaker,),
@@ -185,6 +200,21 @@ def ability(component: object, protocol: type[_Ability]) -> _Ability | None:
         return component
     _refuse_nearly(component, _public(protocol), f"{type(component).__qualname__}")
     return None
+
+
+def restores_slabs(preprocessor: Preprocessor) -> RestoresSlabs | None:
+    """Return the preprocessor if it does slab by slab what its own `restore` does, else None."""
+    able = ability(preprocessor, RestoresSlabs)
+    if able is None:
+        return None
+    classes = type(preprocessor).__mro__
+
+    def definer(name: str) -> int:
+        return next((i for i, cls in enumerate(classes) if name in vars(cls)), len(classes))
+
+    # a `restore` that a subclass changed would be passed over by the inherited methods
+    latest = max(definer(name) for name in _public(RestoresSlabs))
+    return able if latest <= definer("restore") else None
 
 
 def built(resolved: Resolved) -> Any:

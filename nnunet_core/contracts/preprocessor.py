@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Preprocessor(Protocol):
     """Takes a raw case to a network's grid and intensities, and probabilities back.
 
-    Optional: `abilities.ComputesOnDevice`, and for cascades `abilities.PreparesLabels`.
+    Optional: `abilities.ComputesOnDevice`, `abilities.RestoresSlabs`, and for cascades
+    `abilities.PreparesLabels`.
     """
 
     def prepare(
@@ -35,8 +36,8 @@ class Preprocessor(Protocol):
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
 
-        Voxels outside the crop box are 0 in every channel, which means background. Logits come in
-        the place of probabilities where the predictor returns them (`abilities.PredictsLogits`).
-        `geometry.metadata` is what `prepare` put there, or the metadata of the case.
+        Of a predictor of logits it gets logits, which become probabilities afterwards. Voxels
+        outside the crop box are 0 in every channel, which means background. `geometry.metadata` is
+        what `prepare` put there, or the metadata of the case.
         """
         ...

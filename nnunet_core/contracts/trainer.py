@@ -28,12 +28,15 @@ class Runtime:
         workers: Loader processes; 0 loads in the training process.
         threads: Compute threads of the training process on CPU; 0 uses OMP_NUM_THREADS, or every
             core.
+        memory_gb: Memory in GB that a prediction may fill; None is 10, or what is free if that is
+            less. What does not fit lies in a temporary file.
     """
 
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
     threads: int = 0
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)

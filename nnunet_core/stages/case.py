@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnunet_core.contracts.abilities import PredictsLogits, ability
-from nnunet_core.contracts.predictor import Predictor, TrainedModel
+from nnunet_core.contracts.abilities import restores_slabs
+from nnunet_core.contracts.predictor import Predictor, Slabs, TrainedModel
 from nnunet_core.contracts.preprocessor import Preprocessor
 from nnunet_core.data.cases import PreparedGeometry
 from nnunet_core.data.labels import Labels, label_type
@@ -16,23 +16,23 @@ from nnunet_core.errors import NnunetError, PluginError
 from nnunet_core.stages.cascade import append_one_hot
 from nnunet_core.stages.prepare import on_device
 
+#: Is given the first slice and the probabilities float32 (K, slices, Y, X) of each part of a case.
+Keep = Callable[[int, np.ndarray], object]
+
 
 @dataclass(frozen=True)
 class CasePredictor:
     """Networks in memory, and the way back to the image; validation and prediction have no other.
 
     Attributes:
-        apply: Images float32 (C, *spatial) -> probabilities float32 (K, *spatial), see
-            `contracts.Predictor.load`.
+        apply: Images float32 (C, *spatial) -> values (K, *spatial), see `contracts.Predictor.load`.
         preprocessor: Takes raw cases to the networks' grid, and probabilities back.
         labels: What the probabilities are of.
-        logits: `apply` returns logits; they become probabilities after they were restored.
     """
 
-    apply: Callable[[np.ndarray], np.ndarray]
+    apply: Callable[[np.ndarray], np.ndarray | Slabs]
     preprocessor: Preprocessor
     labels: Labels
-    logits: bool = False
 
     @classmethod
     def open(
@@ -42,80 +42,121 @@ class CasePredictor:
         preprocessor: Preprocessor,
     ) -> CasePredictor:
         """Load the networks."""
-        able, device = ability(predictor, PredictsLogits), model.runtime.device
-        logits = able is not None and able.returns_logits
-        return cls(predictor.load(model), on_device(preprocessor, device), model.labels, logits)
+        device = model.runtime.device
+        return cls(predictor.load(model), on_device(preprocessor, device), model.labels)
 
     def __call__(
         self, images: np.ndarray, geometry: PreparedGeometry, previous: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Predict one case.
+        """Predict one case; return its label map, see `segment`, and the probabilities float32 (K,
+        Z, Y, X), which are whole in memory.
+        """
+        probabilities = np.zeros((self.labels.outputs, *geometry.original.shape), np.float32)
+
+        def keep(start: int, slab: np.ndarray) -> None:
+            probabilities[:, start : start + slab.shape[1]] = slab
+
+        return self.segment(images, geometry, previous, keep), probabilities
+
+    def segment(
+        self,
+        images: np.ndarray,
+        geometry: PreparedGeometry,
+        previous: np.ndarray | None = None,
+        keep: Keep | None = None,
+    ) -> np.ndarray:
+        """Predict one case, part by part as its predictor and its preprocessor are able to.
 
         Args:
             images: float32 (C, *spatial), prepared.
             geometry: The way back.
             previous: In a cascade, the label map of the stage before on the prepared grid,
                 (*spatial).
+            keep: What becomes of the probabilities: it is called with each part along axis Z, in
+                order; what it is not called with is 0. Without it only voxels on the boundaries of
+                labels have to be interpolated.
 
         Returns:
-            Label map uint8 or uint16 (Z, Y, X), probabilities float32 (K, Z, Y, X).
+            Label map uint8 or uint16 (Z, Y, X).
 
         Raises:
             PluginError: The predictor returned another shape than its contract says.
-            NnunetError: Probabilities are not finite: the networks overflow, or are none.
+            NnunetError: Values are not finite: the networks overflow, or are none.
         """
         if previous is not None:
             images = append_one_hot(images, previous, self.labels.foreground)
-        found = self.apply(images)
-        expected = (self.labels.outputs, *images.shape[1:])
-        if found.shape != expected:
+        slabs = _checked(self.apply(images), (self.labels.outputs, *images.shape[1:]))
+        able = restores_slabs(self.preprocessor)
+        if able is not None and keep is None:
+            return able.restore_labels(slabs, geometry, self.labels)
+        parts: Iterable[tuple[int, np.ndarray]]
+        if able is not None:
+            parts = able.restore_slabs(slabs, geometry)
+        else:
+            found = slabs.whole()
+            parts = [(0, self.preprocessor.restore(found, geometry))]
+        segmentation = np.zeros(
+            geometry.original.shape, label_type(max(self.labels.foreground, default=0))
+        )
+        for start, values in parts:
+            probabilities = _last_step(slabs, start, values, geometry, self.labels)
+            # of logits, the largest one is the largest probability
+            decisive = probabilities if self.labels.regions else values
+            place = slice(start, start + values.shape[1])
+            segmentation[place] = to_segmentation(decisive, self.labels)
+            if keep is not None:
+                keep(start, probabilities)
+        return segmentation
+
+
+def _checked(found: np.ndarray | Slabs, expected: tuple[int, ...]) -> Slabs:
+    """Return what a predictor returned as slabs whose values are checked as they are read."""
+    slabs = found if isinstance(found, Slabs) else Slabs(found.shape, [found])
+    if tuple(slabs.shape) != expected:
+        raise PluginError(
+            f"The predictor returned probabilities of shape {tuple(slabs.shape)} for images of "
+            f"shape {expected[1:]}; it must return {expected}: {expected[0]} classes or regions on "
+            "the grid of the images."
+        )
+    return replace(slabs, parts=_checked_parts(slabs))
+
+
+def _checked_parts(slabs: Slabs) -> Iterator[np.ndarray]:
+    slices = 0
+    for part in slabs:
+        slices += part.shape[1]
+        if (part.shape[0], *part.shape[2:]) != (slabs.shape[0], *slabs.shape[2:]):
             raise PluginError(
-                f"The predictor returned probabilities of shape {found.shape} for images of shape "
-                f"{images.shape}; it must return {expected}: {self.labels.outputs} classes or "
-                "regions on the grid of the images."
+                f"The predictor returned a slab of shape {part.shape}; slabs that are "
+                f"{slabs.shape} together follow each other along the first spatial axis."
             )
-        if not np.isfinite([found.min(), found.max()]).all():  # NaN wins in both
+        if not np.isfinite([part.min(), part.max()]).all():  # NaN wins in both
             raise NnunetError(
                 "The networks return values that are not finite (NaN or infinity), so there is no "
                 "prediction. Predict with --precision float32; if that fails too, look for extreme "
                 "values in the image, and train the model anew."
             )
-        probabilities = self.preprocessor.restore(found, geometry)
-        if self.logits:
-            to_probabilities(probabilities, self.labels, geometry.crop_box)
-        return to_segmentation(probabilities, self.labels), probabilities
+        yield np.asarray(part, np.float32)
+    if slices != slabs.shape[1]:
+        raise PluginError(
+            f"The predictor returned slabs of {slices} slices; the case has {slabs.shape[1]}."
+        )
 
 
-def to_probabilities(logits: np.ndarray, labels: Labels, box: Sequence[tuple[int, int]]) -> None:
-    """Turn restored logits (K, Z, Y, X) to probabilities in place: softmax of classes, sigmoid of
-    regions. Outside the crop box everything is background, with certainty, as in nnU-Net v2.
-
-    Args:
-        logits: float32; 0 outside the box.
-        labels: What they are of.
-        box: ((start, stop), ...) per axis (z, y, x).
+def _last_step(
+    slabs: Slabs, start: int, values: np.ndarray, geometry: PreparedGeometry, labels: Labels
+) -> np.ndarray:
+    """Return the probabilities of restored values (K, slices, Y, X); they are 0 outside the crop
+    box.
     """
-    inside = tuple(slice(start, stop) for start, stop in box)
-    change = _sigmoid if labels.regions else _softmax
-    for values in logits[(slice(None), *inside)].swapaxes(0, 1):  # a slice at a time: little memory
-        change(values)
-    if not labels.regions:
-        outside = np.ones(logits.shape[1:], bool)
-        outside[inside] = False
-        logits[0, outside] = 1
-
-
-def _softmax(values: np.ndarray) -> None:
-    values -= values.max(axis=0)
-    np.exp(values, out=values)
-    values /= values.sum(axis=0)
-
-
-def _sigmoid(values: np.ndarray) -> None:
-    values *= 0.5
-    np.tanh(values, out=values)  # the sigmoid is half of it and a half; it cannot overflow
-    values += 1
-    values *= 0.5
+    if slabs.values == "probabilities":
+        return values
+    probabilities = np.zeros_like(values)
+    (first, last), *others = geometry.crop_box
+    inside = slice(max(first - start, 0), max(last - start, 0))
+    box = (slice(None), inside, *(slice(*sides) for sides in others))
+    probabilities[box] = slabs.probabilities(values[box], bool(labels.regions))
+    return probabilities
 
 
 def to_segmentation(probabilities: np.ndarray, labels: Labels) -> np.ndarray:

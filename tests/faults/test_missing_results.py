@@ -124,7 +124,7 @@ def test_logits_that_are_not_finite_are_an_error(regions, value):
     labels = small.labels_of(small.REGIONS if regions else {"background": 0, "a": 1})
     images = np.zeros((1, 4, 4, 4), np.float32)
     with pytest.raises(NnunetError, match="not finite"):
-        CasePredictor(apply, None, labels)(images, None)
+        CasePredictor(apply, None, labels).segment(images, None)
 
 
 def without(name):

@@ -8,7 +8,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from torch import nn
 from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime, resolve
 from nnunet_builtin.inference.networks import Forward, load_networks
-from nnunet_core.contracts.predictor import TrainedModel
+from nnunet_builtin.inference.sums import Sums
+from nnunet_core.contracts.predictor import Slabs, TrainedModel, Values
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError
 
@@ -42,12 +42,7 @@ class SlidingWindow:
 
     step_size: float = 0.5
     mirroring: bool = True
-    average: Literal["probabilities", "logits"] = "probabilities"
-
-    @property
-    def returns_logits(self) -> bool:
-        """Whether the function that `load` returns gives logits (abilities.PredictsLogits)."""
-        return self.average == "logits"
+    average: Values = "probabilities"
 
     def check(self, runtime: Runtime) -> None:
         """Raise UsageError where the step size is none, or the device or precision does not
@@ -60,24 +55,28 @@ class SlidingWindow:
                 f"{_LEAST_STEP} to 1."
             )
 
-    def load(self, model: TrainedModel) -> Callable[[np.ndarray], np.ndarray]:
-        """Load every fold's weights; return images (C, *spatial) -> probabilities or logits (K,
-        *spatial) (contracts.Predictor).
+    def load(self, model: TrainedModel) -> Callable[[np.ndarray], Slabs]:
+        """Load every fold's weights; return images (C, *spatial) -> slabs of probabilities or
+        logits (K, *spatial) (contracts.Predictor).
         """
         self.check(model.runtime)
         runtime = resolve(model.runtime)
-        networks = load_networks(model, runtime, self.returns_logits)
+        networks = load_networks(model, runtime, self.average)
 
-        def apply(images: np.ndarray) -> np.ndarray:
+        def parts(images: np.ndarray) -> Iterator[np.ndarray]:
             with computing(runtime):
-                return predict_ensemble(
+                yield from predict_slabs(
                     networks,
                     images,
                     patch_size=model.configuration.patch_size,
                     runtime=runtime,
                     mirror_axes=model.mirror_axes if self.mirroring else (),
                     step_size=self.step_size,
+                    memory_gb=model.runtime.memory_gb,
                 )
+
+        def apply(images: np.ndarray) -> Slabs:
+            return Slabs((model.labels.outputs, *images.shape[1:]), parts(images), self.average)
 
         return apply
 
@@ -118,7 +117,7 @@ def predict(
     mirror_axes: Sequence[int] = (),
     step_size: float = 0.5,
 ) -> np.ndarray:
-    """Predict an image of any size.
+    """Predict an image of any size, whole.
 
     Args:
         forward: Tiles float32 (B, C, *patch) on the device -> probabilities (B, K, *patch).
@@ -132,35 +131,7 @@ def predict(
     Returns:
         float32 (K, *spatial).
     """
-    slices_along = 3 - len(patch_size)  # axes along which every slice is an image of its own
-    patch = (1,) * slices_along + tuple(patch_size)
-    padded, inside = _pad(torch.from_numpy(np.ascontiguousarray(images, np.float32)), patch)
-    tiles_at = window_starts(padded.shape[1 + slices_along :], patch_size, step_size)
-    starts = [list(range(count)) for count in padded.shape[1 : 1 + slices_along]] + tiles_at
-    one_tile = math.prod(len(axis) for axis in tiles_at) == 1
-    weights = torch.from_numpy(
-        np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size)
-    )
-    total: torch.Tensor | None = None
-    normaliser = torch.zeros(padded.shape[1:])
-    per_pass = max(1, VOXELS_PER_PASS[runtime.device.type] // math.prod(patch))
-    flips = _combinations(mirror_axes)
-    for windows in _groups(itertools.product(*starts), max(1, per_pass // len(flips))):
-        slices = [
-            tuple(slice(s, s + size) for s, size in zip(window, patch, strict=True))
-            for window in windows
-        ]
-        tiles = torch.stack(
-            [padded[(slice(None), *part)].reshape(-1, *patch_size) for part in slices]
-        )
-        probabilities = _mirrored(forward, tiles.to(runtime.device), flips, per_pass).cpu()
-        if total is None:
-            total = torch.zeros((probabilities.shape[1], *padded.shape[1:]))
-        for part, tile in zip(slices, probabilities, strict=True):
-            total[(slice(None), *part)] += (tile * weights).reshape(-1, *patch)
-            normaliser[part] += weights.reshape(patch)
-    assert total is not None
-    return (total[(slice(None), *inside)] / normaliser[inside]).numpy()
+    return predict_ensemble([forward], images, patch_size, runtime, mirror_axes, step_size)
 
 
 def predict_ensemble(
@@ -182,16 +153,114 @@ def predict_ensemble(
         mirror_axes: See `predict`.
         step_size: See `predict`.
     """
-    total: np.ndarray | None = None
-    with torch.inference_mode():
-        for network in networks:
-            found = predict(network, images, patch_size, runtime, mirror_axes, step_size)
-            total = found if total is None else total + found
-    if total is None:
-        raise ValueError("predict_ensemble needs at least one network")
-    return total / len(networks)
+    slabs = predict_slabs(networks, images, patch_size, runtime, mirror_axes, step_size)
+    return np.concatenate(list(slabs), axis=1)
 
 
+def predict_slabs(
+    networks: Sequence[Forward],
+    images: np.ndarray,
+    patch_size: Sequence[int],
+    runtime: ResolvedRuntime,
+    mirror_axes: Sequence[int] = (),
+    step_size: float = 0.5,
+    memory_gb: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield what `predict_ensemble` returns, slab by slab along axis 0: slices are given out as
+    soon as no later window touches them.
+
+    Args:
+        networks: See `predict_ensemble`.
+        images: See `predict`.
+        patch_size: See `predict`.
+        runtime: See `predict`.
+        mirror_axes: See `predict`.
+        step_size: See `predict`.
+        memory_gb: Memory in GB that the process may fill; sums that do not fit are kept in a
+            temporary file.
+
+    Yields:
+        float32 (K, slices, *rest).
+
+    Raises:
+        TrainingError: The device, or the disk of temporary files, is too small.
+    """
+    if not networks:
+        raise ValueError("an ensemble needs at least one network")
+    grid = _Grid.of(images, patch_size, step_size)
+    flips = _combinations(mirror_axes)
+    per_pass = max(1, VOXELS_PER_PASS[runtime.device.type] // math.prod(grid.patch))
+    groups = list(_groups(itertools.product(*grid.starts), max(1, per_pass // len(flips))))
+    sums: Sums | None = None
+    for number, windows in enumerate(groups):
+        places = [grid.place(window) for window in windows]
+        tiles = torch.stack([grid.tile(place) for place in places]).to(runtime.device)
+        for network, forward in enumerate(networks):
+            found = _mirrored(forward, tiles, flips, per_pass).cpu()
+            if sums is None:
+                shape = found.shape[1], grid.depth(groups), *grid.padded.shape[2:]
+                sums = Sums(len(networks), shape, memory_gb)
+            for place, tile in zip(places, found, strict=True):
+                sums.add(network, place, tile.reshape(-1, *grid.patch), grid.weights)
+        assert sums is not None
+        following = groups[number + 1][0][0] if number + 1 < len(groups) else None
+        yield from sums.finish(grid.finished(windows[0][0], following), grid.inside[1:])
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The windows of an image.
+
+    Attributes:
+        padded: The images (C, *spatial), at least as large as the patch.
+        inside: Where the image lies in them.
+        patch_size: Of the network: of three axes, or without axis 0.
+        starts: First voxels of the windows along each axis.
+        weights: Of the voxels of a window, float32 (*patch).
+    """
+
+    padded: torch.Tensor
+    inside: tuple[slice, ...]
+    patch_size: tuple[int, ...]
+    starts: list[list[int]]
+    weights: torch.Tensor
+
+    @classmethod
+    def of(cls, images: np.ndarray, patch_size: Sequence[int], step_size: float) -> _Grid:
+        slices_along = 3 - len(patch_size)  # axes along which every slice is an image of its own
+        patch = (1,) * slices_along + tuple(patch_size)
+        padded, inside = _pad(torch.from_numpy(np.ascontiguousarray(images, np.float32)), patch)
+        tiles_at = window_starts(padded.shape[1 + slices_along :], patch_size, step_size)
+        starts = [list(range(count)) for count in padded.shape[1 : 1 + slices_along]] + tiles_at
+        one_tile = math.prod(len(axis) for axis in tiles_at) == 1
+        weights = np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size)
+        weights = torch.from_numpy(weights).reshape(patch)
+        return cls(padded, inside, tuple(patch_size), starts, weights)
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Voxels of a window along the three axes."""
+        return tuple(self.weights.shape)
+
+    def place(self, window: Sequence[int]) -> tuple[slice, ...]:
+        """Return where the window with these first voxels lies in the padded images."""
+        return tuple(slice(s, s + size) for s, size in zip(window, self.patch, strict=True))
+
+    def tile(self, place: Sequence[slice]) -> torch.Tensor:
+        """Return the images (C, *patch_size) of a window."""
+        return self.padded[(slice(None), *place)].reshape(-1, *self.patch_size)
+
+    def depth(self, groups: Sequence[Sequence[Sequence[int]]]) -> int:
+        """Return the most slices that a group of windows spans."""
+        return max(group[-1][0] + self.patch[0] - group[0][0] for group in groups)
+
+    def finished(self, start: int, following: int | None) -> slice:
+        """Return the slices of the image from `start` to the next group's first window, or all."""
+        first, end = self.inside[0], self.padded.shape[1] if following is None else following
+        return slice(max(start, first.start), min(end, first.stop))
+
+
+@torch.inference_mode()
 def _mirrored(
     forward: Forward, tiles: torch.Tensor, flips: Sequence[tuple[int, ...]], per_pass: int
 ) -> torch.Tensor:
@@ -201,8 +270,8 @@ def _mirrored(
     for group in _groups(flips, together):
         batch = torch.cat([tiles.flip([axis + 2 for axis in axes]) for axes in group])
         for axes, found in zip(group, forward(batch).split(len(tiles)), strict=True):
-            back = found.flip([axis + 2 for axis in axes]) / len(flips)
-            total = back if total is None else total + back
+            back = found.flip([axis + 2 for axis in axes]).div_(len(flips))
+            total = back if total is None else total.add_(back)
     assert total is not None
     return total
 

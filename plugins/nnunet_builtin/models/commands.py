@@ -109,9 +109,9 @@ def import_models(
 
 def find_models(folder: Path) -> list[Foreign]:
     """Return every model of another framework in a folder and below."""
-    from nnunet_builtin.models import v1
+    from nnunet_builtin.models import v1, v2
 
-    halves: Sequence[Callable[[Path], Sequence[Foreign]]] = (v1.find,)
+    halves: Sequence[Callable[[Path], Sequence[Foreign]]] = (v1.find, v2.find)
     return [found for find in halves for found in find(folder)]
 
 

@@ -22,6 +22,7 @@ from nnunet_builtin.preprocessing.resampling import (
     resample_label,
     resample_probabilities,
 )
+from nnunet_builtin.preprocessing.restoring import Grid, restored_labels, restored_slabs
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import Case, PreparedCase, PreparedGeometry
 from nnunet_core.data.images import SLICE_SPACING_2D
@@ -29,9 +30,11 @@ from nnunet_core.errors import ImageError, UsageError
 from nnunet_core.runtime.memory import GB, available
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from nnunet_core.contracts.predictor import Slabs
     from nnunet_core.data.images import Geometry
+    from nnunet_core.data.labels import Labels
     from nnunet_core.data.plans import Configuration, Normalization
 
 # of a case while it is resampled: as it was, as it will be, and between; label and masks
@@ -141,7 +144,7 @@ class DefaultPreprocessor:
         """
         inside = tuple(slice(start, stop) for start, stop in geometry.crop_box)
         axes = geometry.transpose_forward
-        cropped = np.flip(label[inside], self._reversed(geometry.original)).transpose(axes)
+        cropped = self._as_file(label[inside], geometry).transpose(axes)
         spacing = [geometry.original.spacing[axis] for axis in axes]
         axis = self._low_axis(spacing, geometry.prepared_spacing) if self.steps == "v2" else None
         return resample_label(np.ascontiguousarray(cropped), geometry.prepared_shape, axis)
@@ -152,27 +155,80 @@ class DefaultPreprocessor:
         Linear, per class, without renormalisation. Voxels outside the crop box are 0 in every
         channel.
         """
-        if probabilities.shape[1:] != geometry.prepared_shape:
-            raise ImageError(
-                f"The probabilities have shape {probabilities.shape}; the prepared case has "
-                f"{geometry.prepared_shape} after the class axis."
-            )
-        back = [geometry.transpose_forward.index(axis) for axis in range(3)]
-        spacing = [geometry.prepared_spacing[axis] for axis in back]
-        permuted = probabilities.transpose(0, *(axis + 1 for axis in back))
+        grid = self._grid(geometry, probabilities.shape)
+        permuted = probabilities.transpose(0, *(axis + 1 for axis in grid.back))
         restored = np.zeros((len(probabilities), *geometry.original.shape), np.float32)
         box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
-        spacings = (geometry.original.spacing, spacing)
-        axis = self._low_axis(*(spacings if self.steps == "v1" else reversed(spacings)))
-        target = np.flip(
-            restored[(slice(None), *box)], tuple(a + 1 for a in self._reversed(geometry.original))
+        resample_probabilities(
+            permuted,
+            geometry.cropped_shape,
+            self._low_axis_back(geometry),
+            self._as_file(restored[(slice(None), *box)], geometry),
+            self._device,
         )
-        resample_probabilities(permuted, geometry.cropped_shape, axis, target, self._device)
         return restored
+
+    def restore_labels(
+        self, slabs: Slabs, geometry: PreparedGeometry, labels: Labels
+    ) -> np.ndarray:
+        """Return the label map (Z, Y, X) of the original grid, uint8 or uint16, from slabs of
+        probabilities or logits; interpolated on the CPU, and only where it has to be.
+        """
+        box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
+        found = restored_labels(slabs, self._grid(geometry, slabs.shape), labels)
+        result = np.zeros(geometry.original.shape, found.dtype)
+        result[box] = self._as_file(found, geometry)
+        return result
+
+    def restore_slabs(
+        self, slabs: Slabs, geometry: PreparedGeometry
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X)."""
+        (first, last), *others = geometry.crop_box
+        if 0 in self._reversed(geometry.original):  # they would come in the reverse order
+            yield first, self.restore(slabs.whole(), geometry)[:, first:last]
+            return
+        box = tuple(slice(start, stop) for start, stop in others)
+        for start, part in restored_slabs(slabs, self._grid(geometry, slabs.shape)):
+            found = self._as_file(part, geometry)
+            if found.shape[2:] == geometry.original.shape[1:]:
+                yield first + start, found
+                continue
+            slab = np.zeros((*found.shape[:2], *geometry.original.shape[1:]), np.float32)
+            slab[(slice(None), slice(None), *box)] = found
+            yield first + start, slab
+
+    def _grid(self, geometry: PreparedGeometry, shape: Sequence[int]) -> Grid:
+        """Return the way back of values of `shape` (K, *prepared_shape); see also `_as_file`.
+
+        Raises:
+            ImageError: They are of another grid.
+        """
+        if tuple(shape[1:]) != geometry.prepared_shape:
+            raise ImageError(
+                f"The probabilities have shape {tuple(shape)}; the prepared case has "
+                f"{geometry.prepared_shape} after the class axis."
+            )
+        return Grid.of(
+            geometry.prepared_shape,
+            geometry.transpose_forward,
+            geometry.cropped_shape,
+            self._low_axis_back(geometry),
+        )
 
     def _low_axis(self, first: Sequence[float], second: Sequence[float]) -> int | None:
         """Return the axis to resample apart; the first spacing decides if it is anisotropic."""
         return low_axis(first, second) if self.separate_z else None
+
+    def _low_axis_back(self, geometry: PreparedGeometry) -> int | None:
+        """Return the axis of the file along which probabilities are taken from the nearest
+        sample.
+        """
+        back = [geometry.transpose_forward.index(axis) for axis in range(3)]
+        prepared, original = [geometry.prepared_spacing[a] for a in back], geometry.original.spacing
+        if self.steps == "v2":
+            return self._low_axis(prepared, original)
+        return self._low_axis(original, prepared)
 
     def _turn(
         self, geometry: Geometry, transpose_forward: tuple[int, int, int]
@@ -186,6 +242,13 @@ class DefaultPreprocessor:
 
     def _reversed(self, geometry: Geometry) -> tuple[int, ...]:
         return () if self.orientation == "file" else axes_to_ras(geometry)[1]
+
+    def _as_file(self, array: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+        """Return a view (..., z, y, x) with the axes that were reversed in the direction of the
+        file, or the other way round.
+        """
+        lead = array.ndim - 3
+        return np.flip(array, tuple(lead + axis for axis in self._reversed(geometry.original)))
 
     def _spacings(
         self, spacing: Spacing, axes: tuple[int, int, int], configuration: Configuration

@@ -11,12 +11,19 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_builtin.preprocessing.matrices import nearest_samples, spline_matrix
+from nnunet_builtin.preprocessing.linear import (
+    Taps,
+    between,
+    interpolate,
+    nearest,
+    part_of,
+    taps_of,
+)
+from nnunet_builtin.preprocessing.matrices import spline_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +34,7 @@ CPU = "cpu"
 _BAND_ROWS = 32
 _NEGLIGIBLE = 1e-9  # weights of spline samples this far from the output sample vanish in float32
 _VOXELS_AT_ONCE = 1 << 15
+_SLICES_AT_ONCE = 8
 
 
 def new_shape(
@@ -82,7 +90,7 @@ def resample_images(
         _on_gpu(images, result, low_axis, order, order_z, device)
         return result
     for channel, out in zip(images, result, strict=True):
-        _resize(channel, out, low_axis, order, order_z, np.float32)
+        _resize(channel, out, low_axis, order, order_z)
     return result
 
 
@@ -112,8 +120,12 @@ def resample_probabilities(
     if device != CPU:
         _on_gpu(probabilities, result, low_axis, 1, 0, device)
         return result
-    for channel, target in zip(probabilities, result, strict=True):
-        _resize(channel, target, low_axis, 1, 0, np.float64)
+    taps = taps_of(probabilities.shape[1:], shape, low_axis)
+    for start in range(0, shape[0], _SLICES_AT_ONCE):
+        place = slice(start, min(start + _SLICES_AT_ONCE, shape[0]))
+        source, first = part_of(taps[0], place.start, place.stop)
+        for channel, target in zip(probabilities[:, source], result[:, place], strict=True):
+            target[...] = interpolate(channel[None], [first, *taps[1:]])[0]
     return result
 
 
@@ -149,7 +161,7 @@ def resample_label(label: np.ndarray, shape: Sequence[int], low_axis: int | None
     if label.shape == tuple(shape):
         return label
     taps = [
-        _nearest(old, new) if axis == low_axis else _linear(old, new)
+        nearest(old, new) if axis == low_axis else between(old, new)
         for axis, (old, new) in enumerate(zip(label.shape, shape, strict=True))
     ]
     smallest, largest = label, label
@@ -165,35 +177,8 @@ def resample_label(label: np.ndarray, shape: Sequence[int], low_axis: int | None
     return smallest
 
 
-@dataclass(frozen=True)
-class _Tap:
-    """One input sample of each output sample along an axis, and its weight."""
-
-    samples: np.ndarray
-    weights: np.ndarray
-
-
-@functools.lru_cache(maxsize=128)
-def _nearest(old: int, new: int) -> tuple[_Tap]:
-    return (_Tap(nearest_samples(old, new), np.ones(new)),)
-
-
-@functools.lru_cache(maxsize=128)
-def _linear(old: int, new: int) -> tuple[_Tap, _Tap]:
-    """Return the lower and the upper neighbour; beyond the edge both are the edge, and share its
-    weight as in SciPy.
-    """
-    coordinates = (np.arange(new) + 0.5) * (old / new) - 0.5
-    below = np.floor(coordinates)
-    weights = 1 - (coordinates - below)
-    samples = below.astype(np.intp)
-    return _Tap(samples.clip(0, old - 1), weights), _Tap(
-        (samples + 1).clip(0, old - 1), 1 - weights
-    )
-
-
 def _corners(
-    label: np.ndarray, taps: Sequence[tuple[_Tap, ...]], voxels: Sequence[np.ndarray]
+    label: np.ndarray, taps: Sequence[Taps], voxels: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (corners, voxels) values and float64 weights of the label's voxels around single
     output voxels.
@@ -242,13 +227,12 @@ def _resize(
     low_axis: int | None,
     order: int,
     order_z: int,
-    dtype: type[np.floating],
 ) -> None:
-    """Resample one volume into `out`, computing in `dtype`."""
+    """Resample one float32 volume into `out`."""
     within = [axis for axis in (2, 1, 0) if axis != low_axis]
     bounds = tuple(within)
     lowest, highest = volume.min(axis=bounds, keepdims=True), volume.max(axis=bounds, keepdims=True)
-    array = np.ascontiguousarray(volume, dtype)
+    array = np.ascontiguousarray(volume, np.float32)
     for axis in within:
         array = _along(array, axis, out.shape[axis], order)
     if array is not volume:
@@ -266,7 +250,7 @@ def _along(array: np.ndarray, axis: int, new: int, order: int) -> np.ndarray:
     if old == new:
         return array
     if order == 0:
-        return array.take(_nearest(old, new)[0].samples, axis)
+        return array.take(nearest(old, new)[0].samples, axis)
     result = np.empty((*array.shape[:axis], new, *array.shape[axis + 1 :]), array.dtype)
     lead = math.prod(array.shape[:axis])
     for rows, columns, weights in _bands(old, new, order, array.dtype):

@@ -1,6 +1,8 @@
 """Sliding-window prediction: v1's window starts, importance maps and probabilities."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,16 +11,20 @@ from golden_networks import load_golden_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnunet_builtin.computing import scratch
 from nnunet_builtin.computing.devices import resolve
-from nnunet_builtin.inference import sliding_window
+from nnunet_builtin.inference import sliding_window, sums
 from nnunet_builtin.inference.networks import probabilities_of
 from nnunet_builtin.inference.sliding_window import (
     gaussian_map,
     predict,
     predict_ensemble,
+    predict_slabs,
     window_starts,
 )
+from nnunet_builtin.inference.sums import Sums
 from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.errors import TrainingError
 
 FLOAT32 = resolve(Runtime("cpu", "float32"))
 
@@ -122,3 +128,95 @@ def test_every_slice_goes_through_a_network_of_planes_once():
     found = predict(forward, images, (20, 16), FLOAT32, mirror_axes=(0, 1), step_size=0.25)
     np.testing.assert_allclose(found, images, atol=1e-6)
     assert sum(seen) == 9 * 4
+
+
+class Mixed(torch.nn.Module):
+    """Channels that depend on neighbours, and on the fold."""
+
+    def __init__(self, dimensions, channels, seed):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            convolution = torch.nn.Conv3d if dimensions == 3 else torch.nn.Conv2d
+            self.layer = convolution(2, channels, 3, padding=1)
+
+    def forward(self, tiles):
+        return self.layer(tiles)
+
+
+def sums_of_the_whole(forward, padded, patch_size, step):
+    """Return weighted sums and weights as v1 has them: window after window, all of the image."""
+    patch = (1,) * (3 - len(patch_size)) + patch_size
+    starts = window_starts(padded.shape[1:], patch, step)
+    if len(patch_size) == 2:
+        starts[0] = list(range(padded.shape[1]))
+    one = len(starts[1]) * len(starts[2]) * (len(patch_size) == 2 or len(starts[0])) == 1
+    weights = torch.ones(patch) if one else torch.from_numpy(gaussian_map(patch_size))
+    total, normaliser = 0, torch.zeros(padded.shape[1:])
+    for window in itertools.product(*starts):
+        part = tuple(slice(s, s + size) for s, size in zip(window, patch, strict=True))
+        tile = padded[(slice(None), *part)].reshape(1, 2, *patch_size)
+        found = forward(tile)[0].reshape(-1, *patch)
+        if isinstance(total, int):
+            total = torch.zeros(len(found), *padded.shape[1:])
+        total[(slice(None), *part)] += found * weights.reshape(patch)
+        normaliser[part] += weights.reshape(patch)
+    return total, normaliser
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.integers(1, 30), st.integers(8, 20), st.integers(8, 20)),
+    st.sampled_from([(8, 8, 8), (4, 10, 8), (8, 12)]),
+    st.sampled_from([0.3, 0.5, 1.0]),
+    st.integers(1, 3),
+    st.sampled_from([1, 5 * 512]),
+    st.booleans(),
+)
+def test_slabs_have_the_bits_of_the_whole(shape, patch, step, folds, voxels, on_disk):
+    images = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    modules = [Mixed(len(patch), 3, fold).eval() for fold in range(folds)]
+
+    # tile by tile: what a batch holds may change the last bit of a convolution
+    @torch.inference_mode()
+    def one_by_one(module, tiles):
+        return torch.cat([module(tile[None]).softmax(1) for tile in tiles])
+
+    networks = [lambda tiles, m=module: one_by_one(m, tiles) for module in modules]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sliding_window.VOXELS_PER_PASS, "cpu", voxels)
+        patched.setattr(sums, "_SLAB_BYTES", 1 << 13)
+        memory_gb = 0.001 if on_disk else 100
+        slabs = list(predict_slabs(networks, images, patch, FLOAT32, (), step, memory_gb))
+    found = np.concatenate(slabs, axis=1)
+    padded, inside = sliding_window._pad(torch.from_numpy(images), (1,) * (3 - len(patch)) + patch)
+    expected = None
+    with torch.inference_mode():
+        for network in networks:
+            total, weights = sums_of_the_whole(network, padded, patch, step)
+            mean = (total[(slice(None), *inside)] / weights[inside]).numpy()
+            expected = mean if expected is None else expected + mean
+    np.testing.assert_array_equal(found, expected / folds)
+    assert all(slab.shape[1] == 1 or slab.nbytes <= 1 << 13 for slab in slabs)
+
+
+def test_slices_are_given_out_while_windows_are_still_to_come(monkeypatch):
+    monkeypatch.setitem(sliding_window.VOXELS_PER_PASS, "cpu", 1)
+    windows = []
+
+    def forward(tiles):
+        windows.extend(tiles)
+        return tiles[:, :1]
+
+    images = np.zeros((1, 40, 8, 8), np.float32)
+    slabs = predict_slabs([forward], images, (8, 8, 8), FLOAT32)
+    given_out = [(len(windows), slab.shape[1]) for slab in slabs]
+    assert given_out == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 4), (6, 4), (7, 4), (8, 4), (9, 8)]
+
+
+def test_sums_that_fit_nowhere_are_one_message(monkeypatch):
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda place: SimpleNamespace(free=10**9))
+    with pytest.raises(
+        TrainingError, match=r"takes 2\.1 GB .* \(--memory-gb\).* has 1\.0 GB.*TMPDIR"
+    ):
+        Sums(2, (4, 64, 1024, 1024), memory_gb=0.5)

@@ -10,9 +10,11 @@ import pytest
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_builtin.preprocessing.preprocessor import DefaultPreprocessor, class_locations
+from nnunet_core.contracts.predictor import Slabs
 from nnunet_core.data.cases import Case, PreparedGeometry
 from nnunet_core.data.fingerprint import IntensityStatistics
 from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 from nnunet_core.errors import ImageError, UsageError
 
@@ -101,6 +103,12 @@ def test_golden_restoration(golden):
         inside = (slice(None), *(slice(*side) for side in box))
         np.testing.assert_allclose(restored[inside], data[f"{name}__softmax_resampled"], atol=1e-3)
         np.testing.assert_array_equal(restored.argmax(axis=0), data[f"{name}__seg"])
+        slabs = Slabs(probabilities.shape, np.array_split(probabilities, 3, axis=1))
+        labels = Labels.from_names(
+            {"background": 0, **{f"{i}": i for i in range(1, len(restored))}}
+        )
+        found = DefaultPreprocessor().restore_labels(slabs, geometry, labels)
+        np.testing.assert_array_equal(found, data[f"{name}__seg"])
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
