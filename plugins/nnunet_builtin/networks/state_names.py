@@ -63,7 +63,7 @@ def from_v1(state: Mapping[str, torch.Tensor]) -> State:
     Raises:
         UsageError: A name that v1's plain U-Net does not have.
     """
-    plain = {re.sub(_WRAPPERS, "", name): tensor for name, tensor in state.items()}
+    plain = without_wrappers(state)
     joints = [
         int(match[1])
         for name in plain
@@ -89,12 +89,19 @@ def from_v2(state: Mapping[str, torch.Tensor]) -> State:
     def counted(block: re.Match[str]) -> str:  # here, the stem is the first block
         return f"encoder.{block[1]}.{int(block[2]) + (block[1] == '0')}."
 
-    plain = {re.sub(_WRAPPERS, "", name): tensor for name, tensor in state.items()}
+    plain = without_wrappers(state)
     return {
         _renamed(_THEIR_RESIDUAL.sub(counted, name), _FROM_V2, "v2"): tensor
         for name, tensor in plain.items()
         if not _ALIAS.search(name)
     }
+
+
+def without_wrappers(state: Mapping[str, torch.Tensor]) -> State:
+    """Return a state dict without the prefixes that wrappers add to names (`module.`,
+    `_orig_mod.`).
+    """
+    return {re.sub(_WRAPPERS, "", name): tensor for name, tensor in state.items()}
 
 
 def to_v1(state: Mapping[str, torch.Tensor]) -> State:
