@@ -170,8 +170,8 @@ class _Conversion:
         dice, stage.
         """
         init = self.info.get("init")
-        known = isinstance(init, tuple | list) and len(init) > position
-        return init[position] if known else default
+        values = init if isinstance(init, tuple | list) else ()
+        return values[position] if len(values) > position else default
 
     def _plans(self) -> tuple[V1Plans, Path]:
         """Return the plans, and the file that they are of.
