@@ -31,7 +31,7 @@ def v1_plans(dimensions=3, channels=1, classes=2, stages=1, old=False):
     plans = {
         "num_stages": stages,
         "num_modalities": channels,
-        "modalities": {index: "CT" for index in range(channels)},
+        "modalities": dict.fromkeys(range(channels), "CT"),
         "normalization_schemes": OrderedDict((index, "CT") for index in range(channels)),
         "dataset_properties": {
             "all_sizes": [(10, 12, 11)],

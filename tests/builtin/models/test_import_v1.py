@@ -1,4 +1,4 @@
-"""Models of nnU-Net v1, imported: they predict what v1 predicts, whatever their trainers are called,
+"""Models of nnU-Net v1, imported: they predict what v1 predicted, whatever the trainers are named,
 and carry no case name and no path of the machine that trained them.
 """
 
@@ -68,9 +68,7 @@ def compare(models, workspace, model, configuration, output):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-def test_an_imported_model_predicts_what_v1_predicted(
-    hippocampus, models, tmp_path, configuration
-):
+def test_an_imported_model_predicts_what_v1_predicted(hippocampus, models, tmp_path, configuration):
     compare(models, hippocampus, f"{TASK}/{VARIANT}/{configuration}", configuration, tmp_path)
 
 
@@ -95,9 +93,7 @@ def test_names_of_trainers_decide_nothing(hippocampus, models, tmp_path):
         assert theirs.keys() == ours.keys()
         assert all(torch.equal(theirs[name], ours[name]) for name in ours)
     documents = [
-        ModelDocument.read(folder / "model.json").model_dump(
-            exclude={"variant", "origin"}
-        )
+        ModelDocument.read(folder / "model.json").model_dump(exclude={"variant", "origin"})
         for folder in (tmp_path / "ws" / there, hippocampus / here)
     ]
     assert documents[0] == documents[1]
@@ -335,9 +331,7 @@ def test_v1s_residual_networks_come_along(tmp_path, norm):
     weights = load_file(model.fold_folder("0") / "weights.safetensors")
     expected = networks["fold_0"].state_dict()
     assert weights.keys() == expected.keys()
-    assert all(
-        torch.equal(weights[n], expected[n]) or n.startswith("heads") for n in expected
-    )
+    assert all(torch.equal(weights[n], expected[n]) or n.startswith("heads") for n in expected)
     assert not any(weights[n].any() for n in weights if re.match(r"heads.*bias", n))
 
 
