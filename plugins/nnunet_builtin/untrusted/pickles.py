@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from nnunet_builtin.untrusted.stand_ins import (
     ATOMS,
@@ -149,10 +149,11 @@ def parse(
     """
     bounded = _Bounded(stream, limits.size)
     machine = _Machine(names, limits, stored)
-    for count, (instruction, argument, _) in enumerate(pickletools.genops(bounded)):
+    instructions = pickletools.genops(cast(IO[bytes], bounded))
+    for count, (instruction, argument, _) in enumerate(instructions):
         if count >= limits.instructions:
             raise TooLargeError(f"more than {limits.instructions} instructions")
-        if instruction.name == "FRAME" and argument > bounded.left:
+        if instruction.name == "FRAME" and (argument or 0) > bounded.left:
             raise TooLargeError(f"a frame of {argument} bytes")
         machine.do(instruction.name, argument)
     return machine.pop()

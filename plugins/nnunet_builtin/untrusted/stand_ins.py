@@ -8,7 +8,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -116,13 +116,14 @@ class _Array(Inert):
 
     def __init__(self, *_: object) -> None:
         self.shape: tuple[int, ...] = (0,)
-        self.dtype, self.content, self.order = _Dtype("b1"), b"", "C"
+        self.dtype, self.content = _Dtype("b1"), cast(Any, b"")
+        self.order: Literal["C", "F"] = "C"
 
     def set_state(self, state: Any) -> None:
         _, shape, dtype, fortran, content = state
         self.fill(content, dtype, shape, "F" if fortran else "C")
 
-    def fill(self, content: Any, dtype: Any, shape: Any, order: str = "C") -> None:
+    def fill(self, content: Any, dtype: Any, shape: Any, order: Literal["C", "F"] = "C") -> None:
         """Take the parts of an array.
 
         Raises:
