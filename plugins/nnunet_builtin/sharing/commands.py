@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nnunet_builtin.sharing import manifest as m
+from nnunet_builtin.sharing import pins
+from nnunet_builtin.sharing.catalogue import Published, catalogue
+from nnunet_builtin.sharing.downloading import downloaded
+from nnunet_builtin.sharing.export import export
+from nnunet_builtin.sharing.install import install
 from nnunet_cli import options as o
 from nnunet_cli.models import ModelArgument, find_model
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.store.models import FILE as MODEL_FILE
 
 _SHOWN = 500  # characters of a licence on the screen
 OverwriteOption = Annotated[
@@ -38,12 +48,7 @@ def export_model(
     install' takes. It holds weights and what prediction needs: no case names, paths, logs,
     optimiser state.
     """
-    from nnunet_builtin.sharing.export import export
-
-    if file.suffix != ".zip":
-        raise UsageError(f"{file} must end with .zip, since it becomes one.")
-    if file.exists() and not overwrite:
-        raise StorageError(f"{file} exists already. Choose another name, or add --overwrite.")
+    _refuse_other(file, ".zip", overwrite)
     report = make_reporter()
     names = o.folds_of(folds) if folds else ()
     texts = _text(licence), _text(citation)
@@ -80,21 +85,160 @@ def install_model(
     """Install a model from an archive, after every check: digests, sizes, formats, weights. Nothing
     in it is run.
     """
-    from nnunet_builtin.sharing.install import install
-
     report, results = make_reporter(), o.workspace_of(workspace).results
     registry, wanted = o.registry_of(context), _digest(digest)
     if "://" in source:
-        from nnunet_builtin.sharing.downloading import downloaded
-
         with downloaded(source, results, report) as archive:
+            found = m.digest_of(archive).digest
             done = install(archive, results, registry, overwrite, wanted, report)
+            pins.note(source, found, [card.name for card in done.manifest.models], results)
     else:
         done = install(Path(source), results, registry, overwrite, wanted, report)
     _show(done.manifest)
     out().print(f"installed in {done.folders[-1]}", soft_wrap=True)
     name = done.manifest.models[-1].name
     out().print(f"predict with: nnunet predict {name} IMAGES OUTPUT", soft_wrap=True)
+
+
+def download_model(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name in the catalogue, or the number that it begins with; left out: list all.",
+            show_default=False,
+        ),
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept the licence without being asked.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    workspace: o.WorkspaceOption = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Download a published model of nnU-Net v1 or v2, and import it; a download that broke off goes
+    on. Without a name, list the catalogue.
+    """
+    if name is None:
+        _list(catalogue().models, as_json)
+        return
+    model = catalogue().find(name)
+    _describe(model)
+    _accept(model, accept_licence)
+    results = o.workspace_of(workspace).results
+    # the command of another plugin, which is found as every command is
+    importing = o.registry_of(context).resolve("command", "models import").load()
+    for number, address in enumerate(model.files, start=1):
+        out().print(f"archive {number} of {len(model.files)}: {address}", soft_wrap=True)
+        already = pins.models_of(address, results)
+        if already and not overwrite:
+            out().print(f"imported before: {', '.join(already)}", soft_wrap=True)
+            continue
+        with downloaded(address, results, make_reporter()) as archive:
+            digest, before = m.digest_of(archive).digest, _model_files(results)
+            try:
+                importing(context, archive, overwrite=overwrite, workspace=workspace)
+            except UsageError as error:
+                raise UsageError(
+                    f"{error} The archive was kept; 'nnunet models import {archive}' takes "
+                    "options that say more about it."
+                ) from error
+            made = sorted(_model_files(results) - before)
+            pins.note(address, digest, [name for name, _ in made], results)
+
+
+def _model_files(results: Path) -> set[tuple[str, int]]:
+    """Return (name of a model, number that changes when it is replaced) of every model."""
+    found = results.glob(f"*/*/*/{MODEL_FILE}")
+    return {
+        (path.parent.relative_to(results).as_posix(), path.stat().st_mtime_ns) for path in found
+    }
+
+
+def write_onnx(
+    context: typer.Context,
+    model: ModelArgument,
+    file: Annotated[Path, typer.Argument(help="ONNX file to write.", show_default=False)],
+    fold: Annotated[
+        str | None, typer.Option(help="Name of the fold; needed where several are trained.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Run code that the model names and no installed plugin registers."
+        ),
+    ] = False,
+    workspace: o.WorkspaceOption = None,
+) -> None:
+    """Write the network of a fold as ONNX, with fixed patch and in float32, and compare it with
+    PyTorch. Preprocessing, sliding window and postprocessing stay the caller's.
+    """
+    from nnunet_builtin.sharing.onnx_export import write_onnx as write
+
+    _refuse_other(file, ".onnx", overwrite)
+    found = replace(find_model(model, workspace), trusted=trust)
+    folds = [fold] if fold is not None else list(found.trained())
+    if len(folds) != 1:
+        raise UsageError(
+            f"{found.folder} has the folds {', '.join(folds) or 'none'}. An ONNX file holds one: "
+            "choose it with --fold."
+        )
+    difference = write(found, folds[0], file, o.registry_of(context), make_reporter())
+    out().print(
+        f"{file}  {file.stat().st_size / 1e6:.1f} MB, logits equal PyTorch's within "
+        f"{difference:.1g}",
+        soft_wrap=True,
+    )
+
+
+def _refuse_other(file: Path, ending: str, overwrite: bool) -> None:
+    if file.suffix != ending:
+        raise UsageError(f"{file} must end with {ending}, since it becomes such a file.")
+    if file.exists() and not overwrite:
+        raise StorageError(f"{file} exists already. Choose another name, or add --overwrite.")
+
+
+def _list(models: Sequence[Published], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([model.model_dump(mode="json") for model in models], indent=1))
+        return
+    width = max(len(model.name) for model in models)
+    for model in models:
+        out().print(f"{model.name:{width}}  {model.description}", soft_wrap=True)
+    out().print(
+        "the licence of each is shown before it is taken: nnunet models download NAME",
+        soft_wrap=True,
+    )
+
+
+def _describe(model: Published) -> None:
+    lines = {
+        "model": f"{model.name}, made by {model.framework}",
+        "what": model.description,
+        "channels": ", ".join(model.channels),
+        "labels": ", ".join(model.labels) or "see the imported model: nnunet models show",
+        "licence": model.licence,
+        "see": model.about,
+    }
+    for title, text in lines.items():
+        out().print(f"{title:9} {text}", soft_wrap=True)
+
+
+def _accept(model: Published, accepted: bool) -> None:
+    """Ask a person; elsewhere, let nothing be taken unasked.
+
+    Raises:
+        UsageError: It was not accepted.
+    """
+    if accepted:
+        return
+    if sys.stdin.isatty() and typer.confirm("Do you accept this licence?"):
+        return
+    raise UsageError(
+        f"The licence of {model.name} was not accepted, so nothing was downloaded. Read it at "
+        f"{model.about}, then add --accept-licence."
+    )
 
 
 def _text(given: str) -> str:

@@ -16,12 +16,14 @@ from safetensors import safe_open
 from nnunet_builtin.sharing import manifest as m
 from nnunet_builtin.sharing.scrubbing import changed, refuse_cases, without_paths
 from nnunet_core.errors import StorageError
+from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.store.models import FILE, WEIGHTS, Model, ModelDocument, check_weights
+from nnunet_core.store.origins import command, options_of
 from nnunet_core.store.postprocessing import PostprocessingRecord
 from nnunet_core.store.summaries import SUMMARY, Summary
 
@@ -61,7 +63,8 @@ def export(
         model: A trained model; nothing that it names is imported.
         file: The zip; what is there is replaced.
         folds: Names; empty means every numbered fold that is trained.
-        licence, citation: Texts; empty ones are those that the model was installed with.
+        licence: Text; an empty one is that which the model was installed with.
+        citation: The same.
         report: Told what was left out.
 
     Raises:
@@ -89,8 +92,8 @@ def export(
         if card.unregistered:
             report.warning(
                 f"{card.name} needs code that no plugin registers: "
-                f"{', '.join(card.unregistered)}. It is not in the zip: publish it as a plugin, and "
-                "train with its name; or send it along, to be used with --trust."
+                f"{', '.join(card.unregistered)}. It is not in the zip: publish it as a plugin, "
+                "and train with its name; or send it along, to be used with --trust."
             )
     content[m.FILE] = (manifest.model_dump_json(indent=1) + "\n").encode()
     files.write_with(file, lambda opened: _write(opened, content))
@@ -127,7 +130,9 @@ class _Part:
         document = model.document.model_dump(mode="json")
         document["configuration"].update(notes=[])
         document["configuration_name"] = name
-        self.document: ModelDocument = self._scrubbed(ModelDocument, document, model.folder / FILE)
+        scrubbed = self._scrubbed(ModelDocument, document, model.folder / FILE)
+        origin = scrubbed.origin or _origin(scrubbed)
+        self.document = scrubbed.model_copy(update={"origin": origin})
 
     def card(self) -> m.Card:
         """Describe it."""
@@ -154,6 +159,7 @@ class _Part:
         used = {f"{part.distribution} {part.version}" for part in named}
         record["plugins"] = {n: text for n, text in record["plugins"].items() if text in used}
         record["model_digest"] = self.document.digest()
+        record["status"] = "imported"  # where it arrives, no case of its validation is
         return self._scrubbed(FoldRecord, record, path)
 
     def _scrubbed(self, kind: type[_Document], content: dict[str, Any], path: Path) -> _Document:
@@ -185,6 +191,16 @@ class _Part:
                 "and nothing was exported: they may tell where they are from. Write the file anew "
                 "without metadata."
             )
+
+
+def _origin(document: ModelDocument) -> str:
+    """Return the command that trained a model, for people: printable ASCII, at most 500 letters."""
+    options = options_of(
+        document.variant, document.components, document.initial, Registry.discover()
+    )
+    options += ["--configuration", document.configuration_name]
+    text = f"trained elsewhere: {command('run', document.dataset, options)}"
+    return "".join(c if " " <= c <= "~" else "?" for c in text)[:500]
 
 
 def _case_names(model: Model) -> Collection[str]:

@@ -53,7 +53,5 @@ def check_fit(
         )
 
 
-def _difference(
-    name: str, expected: tuple[int, ...] | None, found: tuple[int, ...] | None
-) -> str:
+def _difference(name: str, expected: tuple[int, ...] | None, found: tuple[int, ...] | None) -> str:
     return f"{name} has {found or 'no values'} instead of {expected or 'none'}"

@@ -12,6 +12,7 @@ from nnunet_builtin.sharing import manifest as m
 from nnunet_builtin.sharing.fitting import check_fit
 from nnunet_builtin.untrusted.archives import unpacked
 from nnunet_core.errors import NnunetError, StorageError, UsageError, listed
+from nnunet_core.registry.components import PREDICTING_KINDS
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.runtime.files import atomic_folder
@@ -74,8 +75,8 @@ def install(
         for target, same in zip(targets, kept, strict=True):
             if target.exists() and not (same or overwrite):
                 raise StorageError(
-                    f"There is a model {target} already, and it was kept. Name another --workspace, "
-                    "or replace it, with all that is in its folder, by --overwrite."
+                    f"There is a model {target} already, and it was kept. Name another "
+                    "--workspace, or replace it, with all that is in its folder, by --overwrite."
                 )
         for model, target, same in zip(models, targets, kept, strict=True):
             if not same:
@@ -89,7 +90,7 @@ def missing_plugins(model: Model, registry: Registry) -> list[str]:
     component, with what to install.
     """
     found = []
-    for kind in m.PREDICTING:
+    for kind in PREDICTING_KINDS:
         record = model.document.components[kind]
         package = f"{record.distribution}=={record.version}"
         if ":" in record.reference:
@@ -129,8 +130,7 @@ def _check_digest(archive: Path, digest: str | None) -> None:
 
 @contextlib.contextmanager
 def _named(folder: Path, archive: Path) -> Iterator[None]:
-    """Let messages name the archive: the folder that it is unpacked to is gone when they are read.
-    """
+    """Let messages name the archive: the folder with its content is gone when they are read."""
     try:
         yield
     except NnunetError as error:

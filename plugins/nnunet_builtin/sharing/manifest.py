@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nnunet_core.data.labels import Labels
+from nnunet_core.registry.components import PREDICTING_KINDS
 from nnunet_core.runtime.files import Document
 from nnunet_core.runtime.names import PlainName
 from nnunet_core.stages.evaluate import summarise
@@ -19,8 +20,6 @@ from nnunet_core.store.models import Model, ModelDocument
 from nnunet_core.store.summaries import SUMMARY, Summary
 
 FILE = "manifest.json"
-#: Kinds of components that a prediction is made with.
-PREDICTING = ("preprocessor", "network", "predictor", "postprocessor")
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 #: A digest as people write it: `sha256:` and 64 hexadecimal digits.
 Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
@@ -112,7 +111,7 @@ def card_of(model: Model, document: ModelDocument, folds: Iterable[Path], name: 
     # position of each axis of the image among the permuted ones
     order = [configuration.transpose_forward.index(axis) for axis in range(3)]
     patch = (1,) * (3 - configuration.dimensions) + configuration.patch_size
-    records = [document.components[kind] for kind in PREDICTING]
+    records = [document.components[kind] for kind in PREDICTING_KINDS]
     return Card(
         dataset=document.dataset,
         variant=document.variant,

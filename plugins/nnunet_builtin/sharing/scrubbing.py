@@ -1,5 +1,4 @@
-"""What a model says of the machine and the cases that it was made with, taken out before it leaves.
-"""
+"""What a model says of the machine and the cases that made it, taken out before it leaves."""
 
 from __future__ import annotations
 
@@ -61,8 +60,8 @@ def refuse_cases(content: Any, cases: Collection[str], source: Path, entry: str 
             refuse_cases(part, cases, source, entry)
     elif isinstance(content, str) and (case := _case_in(content, cases)):
         raise StorageError(
-            f"'{entry}' of {source} holds the name of a case: {case!r}. Nothing was exported, since "
-            "an exported model says nothing of its cases. Take the name out of that entry."
+            f"'{entry}' of {source} holds the name of a case: {case!r}. Nothing was exported, "
+            "since an exported model says nothing of its cases. Take the name out of that entry."
         )
 
 
