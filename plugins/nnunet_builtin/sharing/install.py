@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.store.models import FILE, WEIGHTS, Model, check_weights
 
+_FITTED = r"postprocessing/[^/]+\.json"
 # of models of others, by what lies in them
 _FOREIGN = {
     "plans.pkl": "nnU-Net v1",
@@ -165,10 +167,11 @@ def _check_files(top: Path, manifest: m.Manifest) -> None:
     del found[m.FILE]
     if further := sorted(set(found) - set(manifest.files)):
         raise StorageError(f"{top} holds files that are not in its {m.FILE}: {listed(further)}.")
-    if missing := sorted(set(manifest.files) - set(found)):
-        raise StorageError(f"{top} is not whole: {listed(missing)} of its {m.FILE} are missing.")
-    allowed = {name for card in manifest.models for name in _allowed(top, card)}
-    if odd := sorted(set(found) - allowed):
+    needed = {name for card in manifest.models for name in _needed(card)}
+    if missing := sorted((needed | set(manifest.files)) - set(found)):
+        raise StorageError(f"{top} is not whole: {listed(missing)} missing. Get an intact copy.")
+    fitted = re.compile(f"({'|'.join(re.escape(c.name) for c in manifest.models)})/{_FITTED}")
+    if odd := sorted(name for name in found if name not in needed and not fitted.fullmatch(name)):
         raise StorageError(
             f"{top} holds files that are no part of a model: {listed(odd)}. Allowed are {FILE}, "
             f"{RUN_FILE}, {WEIGHTS} and postprocessing/*.json. Nothing of it was installed."
@@ -183,13 +186,12 @@ def _check_files(top: Path, manifest: m.Manifest) -> None:
             )
 
 
-def _allowed(top: Path, card: m.Card) -> Iterator[str]:
+def _needed(card: m.Card) -> Iterator[str]:
+    """Yield the files that every model has."""
     yield f"{card.name}/{FILE}"
     for fold in card.folds:
         yield f"{card.name}/fold_{fold}/{RUN_FILE}"
         yield f"{card.name}/fold_{fold}/{WEIGHTS}"
-    for path in below(top, *card.name.split("/"), "postprocessing").glob("*.json"):
-        yield f"{card.name}/postprocessing/{path.name}"
 
 
 def _checked(top: Path, card: m.Card, registry: Registry, report: Reporter) -> Model:
@@ -201,6 +203,12 @@ def _checked(top: Path, card: m.Card, registry: Registry, report: Reporter) -> M
         raise StorageError(
             f"{model.folder / FILE} is of {'/'.join(names)}, and lies where {card.name} is said to "
             "be. Get an intact copy of the archive."
+        )
+    before = document.configuration.previous
+    if before is not None and not (model.folder.parent / before / FILE).is_file():
+        raise StorageError(
+            f"{card.name} needs the stage before it, {before}, which is not in {top}. Get an "
+            "intact copy of the archive."
         )
     model.stages()
     for missing in missing_plugins(model, registry):
