@@ -111,14 +111,15 @@ class _Download:
         """Bring the file, with repetitions."""
         if self._path.is_file():
             return
-        failures = 0
+        failures, most = 0, self._size()
         with requests.Session() as session:
             for _ in range(_ALL_TRIES):
-                before = self._size()
                 try:
                     self._try(session)
                 except _BrokenError as error:
-                    failures = 1 if self._size() > before else failures + 1
+                    # only what was never here before is progress
+                    failures = 1 if self._size() > most else failures + 1
+                    most = max(most, self._size())
                     if failures > _TRIES:
                         raise self._given_up(error) from error
                     self._report.message(f"{shown(self._address)}: {error}; trying again")
