@@ -1,5 +1,5 @@
-"""Models from strangers: each kind of harm is one message, with nothing installed, nothing written
-elsewhere and nothing run.
+"""Exported models from strangers: each kind of harm is one message, with nothing installed, nothing
+written elsewhere and nothing run.
 """
 
 import contextlib
