@@ -1,0 +1,231 @@
+"""A trained model as one zip: what prediction needs, without the cases and the machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import BaseModel
+from safetensors import safe_open
+
+from nnunet_builtin.sharing import manifest as m
+from nnunet_builtin.sharing.scrubbing import changed, refuse_cases, without_paths
+from nnunet_core.errors import StorageError
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.records import FILE as RUN_FILE
+from nnunet_core.registry.records import FoldRecord
+from nnunet_core.runtime import files
+from nnunet_core.runtime.reporting import Reporter, Silence
+from nnunet_core.stages.experiment import VALIDATION
+from nnunet_core.store.models import FILE, WEIGHTS, Model, ModelDocument, check_weights
+from nnunet_core.store.origins import command, options_of
+from nnunet_core.store.postprocessing import PostprocessingRecord
+from nnunet_core.store.summaries import SUMMARY, Summary
+
+_FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # zip has no earlier one
+_PLAIN_FILE = 0o100644 << 16
+_UNIX = 3
+_Document = TypeVar("_Document", bound=files.Document)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        file: The zip.
+        manifest: Its manifest.
+        digest: Of the zip, `sha256:...`.
+    """
+
+    file: Path
+    manifest: m.Manifest
+    digest: str
+
+
+def export(
+    model: Model,
+    file: Path,
+    folds: tuple[str, ...] = (),
+    licence: str = "",
+    citation: str = "",
+    report: Reporter | None = None,
+) -> Exported:
+    """Write a model, and in a cascade the stages before it, to one zip. The same model gives the
+    same bytes.
+
+    Args:
+        model: A trained model; nothing that it names is imported.
+        file: The zip; what is there is replaced.
+        folds: Names; empty means every numbered fold that is trained.
+        licence: Text; an empty one is that which the model was installed with.
+        citation: The same.
+        report: Told what was left out.
+
+    Raises:
+        UsageError: A fold is not trained.
+        StorageError: A file of the model is damaged, or names a case; the zip cannot be written.
+    """
+    report = report or Silence()
+    earlier = model.folder / m.FILE
+    before = m.Manifest.read(earlier) if earlier.is_file() else None
+    cards, content = [], dict[str, bytes | Path]()
+    for stage in model.stages():
+        is_last = stage.folder == model.folder
+        wanted = folds if is_last or set(folds) <= set(stage.trained()) else ()
+        name = stage.document.configuration_name if is_last else stage.folder.name
+        part = _Part(stage, stage.folds(wanted), name, report)
+        cards.append(part.card())
+        content.update(part.content())
+    manifest = m.Manifest(
+        models=tuple(cards),
+        licence=licence or (before.licence if before else ""),
+        citation=citation or (before.citation if before else ""),
+        files={name: m.digest_of(content[name]) for name in sorted(content)},
+    )
+    for card in cards:
+        if card.unregistered:
+            report.warning(
+                f"{card.name} needs code that no plugin registers: "
+                f"{', '.join(card.unregistered)}. It is not in the zip: publish it as a plugin, "
+                "and train with its name; or send it along, to be used with --trust."
+            )
+    content[m.FILE] = (manifest.model_dump_json(indent=1) + "\n").encode()
+    files.write_with(file, lambda opened: _write(opened, content))
+    return Exported(file, manifest, m.digest_of(file).digest)
+
+
+def _write(file: IO[bytes], content: Mapping[str, bytes | Path]) -> None:
+    """Write a zip that depends on names and contents alone; weights do not shrink when packed."""
+    first = [m.FILE, *sorted(set(content) - {m.FILE})]
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as opened:
+        for name in first:
+            part = content[name]
+            info = zipfile.ZipInfo(name, _FIRST_DAY)
+            info.create_system, info.external_attr = _UNIX, _PLAIN_FILE
+            info.file_size = len(part) if isinstance(part, bytes) else part.stat().st_size
+            with opened.open(info, "w") as target:
+                if isinstance(part, bytes):
+                    target.write(part)
+                else:
+                    with part.open("rb") as source:
+                        shutil.copyfileobj(source, target, 1 << 20)
+
+
+class _Part:
+    """One model folder on its way into a zip.
+
+    Attributes:
+        document: Its model.json as it is exported.
+    """
+
+    def __init__(self, model: Model, folds: Iterable[Path], name: str, report: Reporter) -> None:
+        self._model, self._folds, self._name, self._report = model, tuple(folds), name, report
+        self._cases = _case_names(model)
+        document = model.document.model_dump(mode="json")
+        document["configuration"].update(notes=[])
+        document["configuration_name"] = name
+        scrubbed = self._scrubbed(ModelDocument, document, model.folder / FILE)
+        origin = scrubbed.origin or _origin(scrubbed)
+        self.document = scrubbed.model_copy(update={"origin": origin})
+
+    def card(self) -> m.Card:
+        """Describe it."""
+        return m.card_of(self._model, self.document, self._folds, self._name)
+
+    def content(self) -> dict[str, bytes | Path]:
+        """Return {path in the zip: bytes, or the file that holds them}."""
+        found: dict[str, bytes | Path] = {FILE: _text(self.document)}
+        for fold in self._folds:
+            check_weights(fold)
+            self._check_header(fold / WEIGHTS)
+            found[f"{fold.name}/{RUN_FILE}"] = _text(self._record(fold / RUN_FILE))
+            found[f"{fold.name}/{WEIGHTS}"] = fold / WEIGHTS
+        for path in sorted((self._model.folder / "postprocessing").glob("*.json")):
+            record = PostprocessingRecord.read(path).model_dump(mode="json")
+            scrubbed = self._scrubbed(PostprocessingRecord, record, path)
+            found[f"postprocessing/{path.name}"] = _text(scrubbed)
+        return {f"{self.card().name}/{name}": part for name, part in found.items()}
+
+    def _record(self, path: Path) -> FoldRecord:
+        """Return a run.json that belongs to the exported model.json."""
+        record = FoldRecord.read(path).model_dump(mode="json")
+        named = self.document.components.values()
+        used = {f"{part.distribution} {part.version}" for part in named}
+        record["plugins"] = {n: text for n, text in record["plugins"].items() if text in used}
+        record["model_digest"] = self.document.digest()
+        record["status"] = "imported"  # where it arrives, no case of its validation is
+        return self._scrubbed(FoldRecord, record, path)
+
+    def _scrubbed(self, kind: type[_Document], content: dict[str, Any], path: Path) -> _Document:
+        """Return a document without paths of this machine.
+
+        Raises:
+            StorageError: It names a case.
+        """
+        scrubbed = without_paths(content)
+        entries = list(changed(content, scrubbed))
+        if entries:
+            self._report.warning(
+                f"{path}: of paths of this machine in {', '.join(entries)}, only the last part is "
+                "exported."
+            )
+        refuse_cases(_free_texts(scrubbed), self._cases, path)
+        return kind.model_validate_json(json.dumps(scrubbed))
+
+    def _check_header(self, path: Path) -> None:
+        """Raise StorageError where a weights file says more than its tensors."""
+        try:
+            with safe_open(path, "np") as file:
+                further = set(file.metadata() or {}) - {"format"}
+        except Exception as error:  # safetensors raises classes of its own
+            raise StorageError(f"The weights {path} cannot be read: {error}.") from error
+        if further:
+            raise StorageError(
+                f"The weights {path} hold texts beside the tensors ({', '.join(sorted(further))}), "
+                "and nothing was exported: they may tell where they are from. Write the file anew "
+                "without metadata."
+            )
+
+
+def _origin(document: ModelDocument) -> str:
+    """Return the command that trained a model, for people: printable ASCII, at most 500 letters."""
+    options = options_of(
+        document.variant, document.components, document.initial, Registry.discover()
+    )
+    options += ["--configuration", document.configuration_name]
+    text = f"trained elsewhere: {command('run', document.dataset, options)}"
+    return "".join(c if " " <= c <= "~" else "?" for c in text)[:500]
+
+
+def _case_names(model: Model) -> Collection[str]:
+    """Return the names of the validation cases of every fold."""
+    names = set()
+    for path in model.folder.glob(f"fold_*/{VALIDATION}/{SUMMARY}"):
+        for case in Summary.read(path).results.all:
+            name = Path(str(case.get("reference"))).name
+            names.add(name.removesuffix(model.document.label_ending))
+    return names
+
+
+def _free_texts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a document of ours that components fill as they like."""
+    configuration = content.get("configuration")
+    parts = {
+        "components": {k: r["settings"] for k, r in content.get("components", {}).items()},
+        "component": content.get("component", {}).get("settings"),
+        "state": content.get("state"),
+    }
+    if isinstance(configuration, dict):
+        parts["configuration.extra"] = configuration["extra"]
+        parts["configuration.network.extra"] = configuration["network"]["extra"]
+    return parts
+
+
+def _text(document: BaseModel) -> bytes:
+    return (document.model_dump_json(indent=1) + "\n").encode()
