@@ -8,6 +8,7 @@ of the time or less, and memory by the surface instead of by the volume.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,12 +82,7 @@ def _elements(mask: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Return the corners of voxels that the surface runs through, int (n, axes), and its area
     there.
     """
-    if mask.ndim == 2:
-        kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL
-        areas = lookup_tables.create_table_neighbour_code_to_contour_length(steps)
-    else:
-        kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL
-        areas = lookup_tables.create_table_neighbour_code_to_surface_area(steps)
+    kernel, areas = _tables(tuple(steps.tolist()))
     padded = np.pad(mask.astype(np.uint8), 1)
     codes = np.zeros([n - 1 for n in padded.shape], np.uint8)
     for offset in itertools.product((0, 1), repeat=mask.ndim):
@@ -94,6 +90,18 @@ def _elements(mask: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarr
         codes += padded[window] * np.uint8(kernel[offset])
     border = (codes != 0) & (codes != kernel.sum())
     return np.argwhere(border), areas[codes[border]]
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(steps: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weight of each voxel around a corner in the code of its surface, and the area of
+    each code; both as the library makes them.
+    """
+    if len(steps) == 2:
+        lengths = lookup_tables.create_table_neighbour_code_to_contour_length(steps)
+        return lookup_tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL, lengths
+    areas = lookup_tables.create_table_neighbour_code_to_surface_area(steps)
+    return lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL, areas
 
 
 def _nearest(points: np.ndarray, others: np.ndarray, steps: np.ndarray) -> np.ndarray:
