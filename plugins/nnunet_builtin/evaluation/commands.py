@@ -258,6 +258,6 @@ def _draw(
     report: Reporter,
 ) -> list[str]:
     """Draw box plots and the worst cases into a folder; return the names of the files."""
-    titles = {rows[0].case: describe(rows, gallery.labels) for rows in worst}
+    titles = {rows[0]: describe(rows, gallery.labels) for rows in worst}
     draw_boxes(evaluation, folder / BOXES)
     return [BOXES, *gallery.draw(titles, folder, registry.hooks, report)]
