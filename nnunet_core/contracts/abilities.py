@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nnunet_core.data.cases import PreparedGeometry
+    from nnunet_core.data.dataset import DatasetContent
     from nnunet_core.data.images import Geometry, Image
     from nnunet_core.data.meaning import SegmentationMeaning
     from nnunet_core.data.plans import Configuration
-    from nnunet_core.registry.discovery import Resolved
+    from nnunet_core.registry.discovery import Registry, Resolved
 
 _Ability = TypeVar("_Ability")
 _NEARLY = 0.85  # of `difflib`: one letter more, less or other in a word of seven
@@ -201,6 +202,23 @@ class TakesObjects(Protocol):
         ...
 
 
+@runtime_checkable
+class DescribesLabels(Protocol):
+    """A dataset reader that knows the labels of a dataset whose cases are not there."""
+
+    def describe(self, source: Path, registry: Registry) -> DatasetContent:
+        """Return what a dataset says of its label files, without its cases.
+
+        Args:
+            source: Its folder, or the JSON file that describes it.
+            registry: Finds image formats.
+
+        Raises:
+            DatasetError: The description is missing or invalid.
+        """
+        ...
+
+
 #: {kind: its contract, and the abilities that a component of it may have}.
 CONTRACTS: dict[str, tuple[type, ...]] = {
     "planner": (Planner,),
@@ -211,7 +229,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
     "predictor": (Predictor, ChecksRuntime),
     "postprocessor": (Postprocessor,),
-    "dataset_reader": (DatasetReader,),
+    "dataset_reader": (DatasetReader, DescribesLabels),
     "dataset": (DatasetMaker,),
     "image_format": (ImageFormat, FindsSeries, WritesSegmentations, TakesObjects),
 }

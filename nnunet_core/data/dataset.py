@@ -69,6 +69,8 @@ class DatasetContent:
         document: What else the folder says, JSON values: the parsed dataset.json. Part of the
             dataset's identity.
         original_values: {value: the one that it was renumbered from}; empty where none was.
+        tolerances: {label or region: mm within which two surfaces count as one}, where the folder
+            says it; no part of the dataset's identity.
     """
 
     channels: tuple[str, ...]
@@ -80,6 +82,7 @@ class DatasetContent:
     label_format: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
     original_values: Mapping[int, int] = field(default_factory=dict)
+    tolerances: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

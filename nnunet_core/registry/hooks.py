@@ -14,7 +14,11 @@ from nnunet_core.registry import hookspecs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+
     from nnunet_core.data.dataset import Dataset
+    from nnunet_core.data.images import Image
+    from nnunet_core.data.labels import Labels
     from nnunet_core.registry.records import FoldRecord
 
 
@@ -99,6 +103,28 @@ class Hooks:
         raised.
         """
         return self._tell("nnunet_run_finished", record=record, folder=folder, summary=summary)
+
+    def worst_case_found(
+        self,
+        image: Image,
+        reference: np.ndarray,
+        prediction: np.ndarray,
+        labels: Labels,
+        title: str,
+        path: Path,
+    ) -> list[str]:
+        """Tell the observers of one of the worst cases of an evaluation; return one warning per
+        observer that raised.
+        """
+        return self._tell(
+            "nnunet_worst_case_found",
+            image=image,
+            reference=reference,
+            prediction=prediction,
+            labels=labels,
+            title=title,
+            path=path,
+        )
 
     def _tell(self, hook: str, **arguments: object) -> list[str]:
         warnings = []

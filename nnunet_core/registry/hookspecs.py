@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from nnunet_core.data.dataset import Dataset
+    from nnunet_core.data.images import Image
+    from nnunet_core.data.labels import Labels
     from nnunet_core.registry.components import Component, Variant
     from nnunet_core.registry.records import FoldRecord
 
@@ -134,4 +138,21 @@ def nnunet_fold_validated(
 def nnunet_run_finished(record: FoldRecord, folder: Path, summary: Mapping[str, object]) -> None:
     """Observe that a fold is trained and validated; `summary` is the mean part of its
     summary.json.
+    """
+
+
+@hookspec
+def nnunet_worst_case_found(
+    image: Image,
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    labels: Labels,
+    title: str,
+    path: Path,
+) -> None:
+    """Observe one of the worst cases of `nnunet evaluate`; draw it to the PNG file `path`, for
+    example.
+
+    `reference` and `prediction` are integers (Z, Y, X) on the grid of `image`, whose first channel
+    is shown; it is all 0 where no image was found.
     """

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_core.contracts.abilities import built
+from nnunet_core.contracts.abilities import DescribesLabels, ability, built
 from nnunet_core.contracts.dataset import DatasetReader
-from nnunet_core.data.dataset import CaseFiles, Dataset
+from nnunet_core.data.dataset import CaseFiles, Dataset, DatasetContent
 from nnunet_core.data.images import SLICE_SPACING_2D
 from nnunet_core.data.meaning import read_codes
 from nnunet_core.data.unused import left_out_messages
@@ -69,6 +69,32 @@ def open_dataset(
         original_values=found.original_values,
         codes=read_codes(found.document, found.labels, folder / "dataset.json"),
     )
+
+
+def describe_labels(reference: str, raw: Path, registry: Registry) -> DatasetContent:
+    """Return what a dataset says of its label files; where its reader can tell it without them, the
+    cases need not be there (abilities.DescribesLabels).
+
+    Args:
+        reference: Path, id or name of a dataset, or a JSON file that describes one.
+        raw: Where ids and names are looked up.
+        registry: Provides dataset readers and image formats.
+
+    Raises:
+        UsageError: There is no such dataset, or no reader of such files.
+        DatasetError: No reader fits the folder, or its description is invalid.
+    """
+    if not reference.endswith(".json"):
+        source = find_dataset(reference, raw, registry)
+        reader = find_reader(source, registry)
+        describing = ability(reader, DescribesLabels)
+        return (
+            describing.describe(source, registry) if describing else reader.read(source, registry)
+        )
+    for resolved in sorted(registry.components("dataset_reader"), key=lambda r: not r.is_own):
+        if describing := ability(built(resolved), DescribesLabels):
+            return describing.describe(Path(reference).expanduser(), registry)
+    raise UsageError(f"No dataset reader reads {reference}. Give the folder of the dataset.")
 
 
 def find_dataset(reference: str, raw: Path, registry: Registry) -> Path:

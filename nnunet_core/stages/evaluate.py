@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,17 @@ from nnunet_core.runtime.workers import Workers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nnunet_core.data.images import ImageFormat
+    from nnunet_core.data.images import Geometry, ImageFormat
     from nnunet_core.data.labels import Labels
 
 #: {metric name: value}, None where the metric is undefined.
 Metrics = dict[str, float | None]
+#: What is measured of a pair besides: prediction, reference, both integers (Z, Y, X), and the
+#: geometry of the reference to {target: metrics}.
+Measure = Callable[[np.ndarray, np.ndarray, "Geometry"], dict[str, Metrics]]
+
+# of a pair: both maps as read, 64-bit copies of slices, masks and surfaces
+_BYTES_PER_VOXEL = 12
 
 
 def targets(labels: Labels) -> dict[str, tuple[int, ...]]:
@@ -158,31 +164,100 @@ def evaluate_files(
         ImageError: A file cannot be read or holds no label map, or the two lie on different grids.
         DatasetError: A reference holds values that `labels` does not declare.
     """
-    evaluate = functools.partial(_evaluate_files, labels=labels, image_format=image_format)
+    return summarise(
+        [c.result for c in compare_files(pairs, labels, image_format, workers, report)]
+    )
+
+
+def compare_files(
+    pairs: Sequence[tuple[Path, Path]],
+    labels: Labels,
+    image_format: ImageFormat,
+    workers: Workers | None = None,
+    report: Reporter | None = None,
+    measure: Measure | None = None,
+) -> list[Compared]:
+    """Compare (prediction, reference) label files as `evaluate_files` does; return each with what
+    `measure` finds besides.
+
+    Args:
+        pairs: Files.
+        labels: What their values mean.
+        image_format: Reads them.
+        workers: Processes; the memory that each pair takes is estimated from its header.
+        report: Where warnings go, and what counts the cases.
+        measure: Called once per pair, in the process that holds it.
+
+    Raises:
+        ImageError, DatasetError: As `evaluate_files`.
+    """
+    compare = functools.partial(
+        _compare, labels=labels, image_format=image_format, measure=measure or _nothing
+    )
     pool, report = workers or Workers(), report or Silence()
-    compared = list(pool.each(evaluate, pairs, name=lambda pair: pair[0].name))
-    if strange := [f"{c.result['test']} {c.undeclared}" for c in compared if c.undeclared]:
+    compared = []
+    with report.track("compare", len(pairs)) as tracker:
+        for found in pool.each(
+            compare,
+            pairs,
+            cost=functools.partial(_bytes_of, image_format=image_format),
+            name=lambda pair: pair[0].name,
+        ):
+            compared.append(found)
+            tracker.advance(1, found.prediction.name)
+    _warn_of_odd(compared, labels, report)
+    return compared
+
+
+def _warn_of_odd(compared: Sequence[Compared], labels: Labels, report: Reporter) -> None:
+    """Name the predictions that hold unknown values, or whose axes run otherwise."""
+    if strange := [f"{c.prediction} {c.undeclared}" for c in compared if c.undeclared]:
         report.warning(
             f"{counted(len(strange), 'prediction')} with values that no label has, which count as "
             f"wrong everywhere: {listed(strange)}. Declared: {sorted(labels.values)}."
         )
-    if turned := [str(c.result["test"]) for c in compared if c.turned]:
+    if turned := [str(c.prediction) for c in compared if c.turned]:
         report.warning(
             f"{counted(len(turned), 'prediction')} with other axes than the reference, brought to "
             f"its axes by their place: {listed(turned)}."
         )
-    return summarise([c.result for c in compared])
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """A compared pair: its metrics, the values of the prediction that no label has, and whether its
-    axes run otherwise than those of its reference.
+class Compared:
+    """A compared pair of label files.
+
+    Attributes:
+        prediction, reference: The files.
+        scores: {target: its overlap metrics}.
+        further: What was measured besides.
+        undeclared: Values of the prediction that no label has.
+        turned: Whether the axes of the prediction run otherwise than those of the reference.
     """
 
-    result: dict[str, Any]
+    prediction: Path
+    reference: Path
+    scores: dict[str, Metrics]
+    further: dict[str, Metrics]
     undeclared: list[int]
     turned: bool
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The case as `summarise` takes it."""
+        return {**self.scores, "test": str(self.prediction), "reference": str(self.reference)}
+
+
+def _nothing(*_: object) -> dict[str, Metrics]:
+    return {}
+
+
+def _bytes_of(pair: tuple[Path, Path], image_format: ImageFormat) -> int:
+    """Estimate the memory that a pair takes; 0 where its header cannot be read."""
+    try:
+        return _BYTES_PER_VOXEL * math.prod(image_format.header(pair[1]).shape)
+    except ImageError:  # reading it will say why
+        return 0
 
 
 def read_label_map(path: Path, image_format: ImageFormat) -> np.ndarray:
@@ -213,9 +288,9 @@ def read_label_image(path: Path, image_format: ImageFormat) -> Image:
     return Image(array.astype(np.int64), image.geometry)
 
 
-def _evaluate_files(
-    pair: tuple[Path, Path], labels: Labels, image_format: ImageFormat
-) -> _Compared:
+def _compare(
+    pair: tuple[Path, Path], labels: Labels, image_format: ImageFormat, measure: Measure
+) -> Compared:
     predicted, true = (read_label_image(path, image_format) for path in pair)
     turned = _brought_together(predicted, true, pair)
     joint = joint_counts(turned.array[0], true.array[0], labels)
@@ -225,9 +300,10 @@ def _evaluate_files(
             f"label has. Declared: {sorted(labels.values)}. References are label maps of the "
             "dataset itself, not images, nor label maps from before 'dataset convert --renumber'."
         )
-    result = {**_scores(joint, labels), "test": str(pair[0]), "reference": str(pair[1])}
     undeclared = _undeclared(predicted, labels)[:10] if joint[:, -1].any() else []
-    return _Compared(result, undeclared, turned is not predicted)
+    further = measure(turned.array[0], true.array[0], true.geometry)
+    is_turned = turned is not predicted
+    return Compared(*pair, _scores(joint, labels), further, undeclared, is_turned)
 
 
 def _brought_together(predicted: Image, true: Image, pair: tuple[Path, Path]) -> Image:

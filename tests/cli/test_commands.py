@@ -1,6 +1,7 @@
 """Every command as it is typed: what it prints and where, its exit code, the files it leaves."""
 
 import contextlib
+import csv
 import importlib
 import io
 import json
@@ -465,12 +466,18 @@ def test_evaluate_of_a_folder_against_itself(trained, labels):
     outcome = trained.evaluate(labels, labels)
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("6 cases\n")
+    same = "equal in all cases"
     assert outcome.rows == [
-        ["label", "Dice", "Jaccard", "Precision", "Recall"],
-        ["background", "1.0000", "1.0000", "1.0000", "1.0000"],
-        ["cube", "1.0000", "1.0000", "1.0000", "1.0000"],
+        ["label", "metric", "mean", "95% interval", "median", "n", "missed", "false"],
+        ["cube", "Dice", "1.0000", same, "1.0000", "6", "0", "0"],
+        ["", "Surface Dice at 1 mm", "1.0000", same, "1.0000", "6", "", ""],
+        ["", "HD95 (mm)", "0.00", same, "0.00", "6", "", ""],
+        ["", "ASSD (mm)", "0.00", same, "0.00", "6", "", ""],
+        ["", "volume error (%)", "0.0", same, "0.0", "6", "", ""],
+        ["", "Lesion F1", "1.0000", same, "1.0000", "6", "", ""],
     ]
-    last = f"mean foreground Dice 1.0000; every metric: {labels / 'summary.json'}"
+    there = f"{labels / 'summary.json'}, {labels / 'evaluation'}"
+    last = f"mean foreground Dice 1.0000; every metric: {there}"
     assert outcome.out.splitlines()[-1] == last
     results = json.loads((labels / "summary.json").read_text())["results"]
     assert [case["test"] for case in results["all"]] == [str(labels / name) for name in CASES]
@@ -488,14 +495,24 @@ def test_evaluate_of_half_the_cube(trained, labels, tmp_path):
     options = ("--json", "--output", target)
     outcome = trained.evaluate(labels, trained.dataset / "labelsTr", *options)
     assert (outcome.code, outcome.err) == (0, "")
-    mean = json.loads(outcome.out)
+    mean = json.loads(target.read_text())["results"]["mean"]
     assert set(mean) == {"0", "1"}
     assert set(mean["1"]) == METRICS
     cube = [mean["1"][name] for name in ("Dice", "Jaccard", "Precision", "Recall")]
     assert cube == pytest.approx([2 / 3, 1 / 2, 1, 1 / 2])
     totals = (mean["1"]["Total Positives Reference"], mean["1"]["Total Positives Test"])
     assert totals == (CUBE, CUBE / 2)
-    assert json.loads(target.read_text())["results"]["mean"] == mean
+    label = json.loads(outcome.out)["labels"]["1"]
+    assert label["metrics"]["Dice"]["mean"] == mean["1"]["Dice"]
+    assert label["metrics"]["Relative Volume Error"]["mean"] == -1 / 2
+    assert label["worst"][0] == "case_0"
+    folder = tmp_path / "elsewhere_evaluation"
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [(row["case"], row["status"]) for row in rows] == [
+        (f"case_{i}", "found") for i in range(6)
+    ]
+    drawn = {f"worst_{i + 1}_case_{i}.png" for i in range(3)}
+    assert {path.name for path in folder.glob("*.png")} == {"boxplots.png", *drawn}
     assert not (labels / "summary.json").exists()
 
 
@@ -511,7 +528,7 @@ def test_evaluate_of_predictions_agrees_with_the_validation(trained, tmp_path):
     outcome = trained.evaluate(tmp_path / "out", tmp_path / "labels")
     dice = re.search(r"validation Dice cube (\d\.\d{4});", trained.outcome.out)[1]
     assert outcome.out.startswith("2 cases\n")
-    assert outcome.rows[2][:2] == ["cube", dice]
+    assert outcome.rows[1][:3] == ["cube", "Dice", dice]
 
 
 def test_evaluate_of_folders_with_other_cases_says_which(trained, labels):

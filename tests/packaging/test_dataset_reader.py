@@ -64,7 +64,7 @@ def test_a_folder_of_another_layout_is_planned_and_prepared(package, study, tmp_
     labels = study / "derivatives" / "labels"
     here = ("--dataset", study, "--output", tmp_path / "summary.json", "--json")
     scores = json.loads(done(package, "evaluate", labels, labels, *here))
-    assert (list(scores), scores["1"]["Dice"]) == (["0", "1"], 1.0)
+    assert (list(scores["labels"]), scores["labels"]["1"]["metrics"]["Dice"]["mean"]) == (["1"], 1)
 
 
 def test_it_is_converted_to_a_folder_of_nnunet(package, study, tmp_path):

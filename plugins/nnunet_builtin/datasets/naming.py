@@ -1,16 +1,13 @@
-"""How nnU-Net names files: CASE_0000.ext of images, CASE.ext of labels; whatever lists a folder of
-them does it here.
-"""
+"""How nnU-Net names files: CASE_0000.ext of images, CASE.ext of labels."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_core.errors import DatasetError
+from nnunet_core.data.folders import without_ending
 
 #: Of a file with one channel, without its ending; and where only the name is known, with any
 #: ending.
@@ -31,37 +28,6 @@ class Entry:
     name: str
     images: tuple[str, ...]
     label: str | None = None
-
-
-def without_ending(name: str, ending: str) -> str:
-    """Return a file name without its ending, which may be in capitals; other names stay."""
-    return name[: -len(ending)] if ending and name.lower().endswith(ending.lower()) else name
-
-
-def list_files(folder: Path, ending: str) -> dict[str, Path]:
-    """Return {name without ending: path} of the files of one ending, in capitals or not, sorted;
-    hidden ones are left out.
-
-    A DICOM series is a folder with an ending. There is nothing in a folder that does not exist.
-
-    Raises:
-        DatasetError: Two names differ in the capitals of their ending only.
-    """
-    if not folder.is_dir():
-        return {}
-    found: dict[str, Path] = {}
-    lower = ending.lower()
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)  # texts: paths take long to sort
-    for name in names:
-        if name.startswith(".") or not name.lower().endswith(lower):
-            continue
-        other = found.setdefault(without_ending(name, ending), path := folder / name)
-        if other is not path:
-            raise DatasetError(
-                f"{folder} holds {other.name} and {name}, two files of one name. Remove one."
-            )
-    return found
 
 
 def by_channel(named: Mapping[str, Path]) -> dict[str, dict[int, Path]]:

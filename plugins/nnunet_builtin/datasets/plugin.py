@@ -1,5 +1,5 @@
-"""The plugin `datasets`: the reader of nnU-Net's dataset folders; commands that check, convert,
-list and compare.
+"""The plugin `datasets`: the reader of nnU-Net's dataset folders; commands that check, convert and
+list.
 """
 
 from __future__ import annotations
@@ -20,11 +20,6 @@ def nnunet_dataset_readers() -> list[Component]:
 def nnunet_commands() -> list[Component]:
     """Return the commands."""
     return [
-        Component(
-            "evaluate",
-            f"{_HERE}.evaluation:evaluate",
-            "Compare predicted with reference label maps.",
-        ),
         Component(
             "splits", f"{_HERE}.split_commands:splits", "Show the folds of a dataset, or make them."
         ),

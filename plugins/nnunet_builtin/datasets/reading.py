@@ -4,6 +4,7 @@ folders of images.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,23 +13,20 @@ from typing import Any
 
 from nnunet_builtin.datasets.metadata import CASES_FILE, metadata_beside, training_metadata
 from nnunet_builtin.datasets.named_files import check_entries, named_cases, select
-from nnunet_builtin.datasets.naming import (
-    CHANNEL_FILE,
-    by_channel,
-    list_files,
-    read_entries,
-    without_ending,
-)
+from nnunet_builtin.datasets.naming import CHANNEL_FILE, by_channel, read_entries
 from nnunet_core.data.dataset import CaseFiles, Dataset, DatasetContent
+from nnunet_core.data.folders import list_files, without_ending
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import DatasetError, ImageError, StorageError, counted, listed
+from nnunet_core.errors import DatasetError, ImageError, StorageError, counted, listed, nearest
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import checked_ending
 from nnunet_core.stages.formats import find_format, known_endings
 
 FILE = "dataset.json"
+#: In dataset.json: mm within which two surfaces count as one, by label, or one number for all.
+TOLERANCE = "surface_tolerance_mm"
 _ENDING = ".nii.gz"
 #: Endings of images that labels and predictions cannot have: {ending: theirs, when dataset.json
 #: names none}.
@@ -56,16 +54,11 @@ class NnunetReader:
                 cases are missing.
         """
         path = folder / FILE
-        if not path.is_file():
-            raise DatasetError(
-                f"{folder} has no dataset.json; see 'dataset.json' in the documentation for its "
-                "content."
-            )
-        document = read_document(path)
+        described, document = self.describe(folder, registry), read_document(path)
         ending = image_ending(document)
         image_format = find_format(ending, registry, document.get("image_format"), path)
         channels = channel_names(document, path)
-        label_ending = find_label_ending(folder, document, registry)
+        label_ending = described.label_ending
         find_format(label_ending, registry, document.get("label_format"), path, "label_format")
         if "dataset" in document:
             training = named_cases(document, path)
@@ -74,17 +67,40 @@ class NnunetReader:
             listed_cases = list_cases(folder / "imagesTr", ending, len(channels), image_format)
             training = _labelled(listed_cases, document, path, ending, label_ending)
         metadata = training_metadata(document, path, [case.name for case in training])
+        # how predictions are judged is no part of what they were trained on
+        identity = {name: value for name, value in document.items() if name != TOLERANCE}
+        return replace(
+            described,
+            channels=channels,
+            training=tuple(replace(c, metadata=metadata.get(c.name, {})) for c in training),
+            document=identity,
+        )
+
+    def describe(self, source: Path, registry: Registry) -> DatasetContent:
+        """Read what dataset.json says of label files; the files themselves need not be there
+        (abilities.DescribesLabels).
+
+        Raises:
+            DatasetError: dataset.json is missing or invalid.
+        """
+        path = source if source.suffix == ".json" else source / FILE
+        if path != source and not path.is_file():
+            raise DatasetError(
+                f"{source} has no dataset.json; see 'dataset.json' in the documentation for its "
+                "content."
+            )
+        document = read_document(path)
         labels = read_labels(document, path)
         return DatasetContent(
-            channels=channels,
+            channels=(),
             labels=labels,
-            training=tuple(replace(c, metadata=metadata.get(c.name, {})) for c in training),
-            ending=ending,
-            label_ending=label_ending,
+            training=(),
+            ending=image_ending(document),
+            label_ending=find_label_ending(path.parent, document, registry),
             image_format=document.get("image_format"),
             label_format=document.get("label_format"),
-            document=document,
             original_values=original_values(document, labels, path),
+            tolerances=surface_tolerances(document, labels, path),
         )
 
     def cases(self, folder: Path, dataset: Dataset) -> list[CaseFiles]:
@@ -161,6 +177,33 @@ def original_values(document: Mapping[str, Any], labels: Labels, source: object)
             f"{{'0': 0, '255': 1}}; got {raw!r}."
         ) from error
     return found
+
+
+def surface_tolerances(
+    document: Mapping[str, Any], labels: Labels, source: object
+) -> dict[str, float]:
+    """Return {label or region: mm} of `surface_tolerance_mm` of a dataset.json, which is one number
+    for all or {name: mm}; empty where there is none.
+
+    Raises:
+        DatasetError: A name that is no label or region, or a value that is no positive number.
+    """
+    known = labels.region_names or tuple(labels.names[value] for value in labels.foreground)
+    raw = document.get(TOLERANCE, {})
+    found = dict(raw) if isinstance(raw, Mapping) else dict.fromkeys(known, raw)
+    if unknown := sorted(set(found) - set(known)):
+        raise DatasetError(
+            f"{source}: '{TOLERANCE}' names {', '.join(unknown)}, which is no label."
+            f"{nearest(unknown[0], known)} Labels: {', '.join(known)}."
+        )
+    for name, value in found.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
+            raise DatasetError(
+                f"{source}: '{TOLERANCE}' of {name} is {value!r}; it must be a positive number of "
+                "millimetres."
+            )
+    return {name: float(value) for name, value in found.items()}
 
 
 def channel_names(document: Mapping[str, Any], path: Path) -> tuple[str, ...]:

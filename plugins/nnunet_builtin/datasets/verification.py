@@ -13,8 +13,9 @@ import numpy as np
 import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
-from nnunet_builtin.datasets.naming import entry_names, list_files
+from nnunet_builtin.datasets.naming import entry_names
 from nnunet_builtin.datasets.reading import NnunetReader
+from nnunet_core.data.folders import list_files
 from nnunet_core.data.images import SLICE_SPACING_2D, check_planar, spacing_outliers
 from nnunet_core.data.unused import left_out, left_out_message
 from nnunet_core.errors import DatasetError, counted, listed, natural_order

@@ -1,4 +1,6 @@
-"""Pictures of the best, the median and the worst validation case of a fold."""
+"""Pictures of the best, the median and the worst validation case of a fold, and of any compared
+case.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunet_builtin.pictures.drawing import overlay_picture
 from nnunet_core.data.dataset import Dataset
+from nnunet_core.data.images import Image
+from nnunet_core.data.labels import Labels
 from nnunet_core.stages.evaluate import mean_foreground_dice
 
 
@@ -41,3 +47,24 @@ def draw_overlays(dataset: Dataset, summary: Mapping[str, Any]) -> None:
             labels=dataset.labels,
             direction=case.geometry.direction,
         )
+
+
+def draw_compared(
+    image: Image,
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    labels: Labels,
+    title: str,
+    path: Path,
+) -> None:
+    """Draw the first channel of an image beside its label maps, integers (Z, Y, X), to a PNG."""
+    overlay_picture(
+        image.array[0],
+        reference,
+        prediction,
+        title=title,
+        path=path,
+        spacing=image.geometry.spacing,
+        labels=labels,
+        direction=image.geometry.direction,
+    )

@@ -1,5 +1,5 @@
-"""The plugin `pictures`: draws validation cases when a fold is validated, and datasets when it is
-asked to.
+"""The plugin `pictures`: draws validation cases when a fold is validated, the worst cases of an
+evaluation, and datasets when it is asked to.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from nnunet_core import Component, hookimpl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
     from nnunet_core.data.dataset import Dataset
+    from nnunet_core.data.images import Image
+    from nnunet_core.data.labels import Labels
 
 
 @hookimpl
@@ -31,3 +37,18 @@ def nnunet_fold_validated(dataset: Dataset, summary: Mapping[str, Any]) -> None:
     from nnunet_builtin.pictures.overlays import draw_overlays
 
     draw_overlays(dataset, summary)
+
+
+@hookimpl
+def nnunet_worst_case_found(
+    image: Image,
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    labels: Labels,
+    title: str,
+    path: Path,
+) -> None:
+    """Draw the case with its reference and its prediction."""
+    from nnunet_builtin.pictures.overlays import draw_compared
+
+    draw_compared(image, reference, prediction, labels, title, path)

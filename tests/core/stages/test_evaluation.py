@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_builtin.datasets.evaluation import match_folders
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.folders import match_folders
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import DatasetError, ImageError

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_builtin.datasets.conversion.source import FileLabels, Source, by_name, writers_of
-from nnunet_builtin.datasets.naming import entry_names, list_files
+from nnunet_builtin.datasets.naming import entry_names
 from nnunet_builtin.datasets.reading import read_labels
 from nnunet_core.data.dataset import CaseFiles
+from nnunet_core.data.folders import list_files
 from nnunet_core.errors import DatasetError, counted, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build

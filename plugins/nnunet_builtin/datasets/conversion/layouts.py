@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_builtin.datasets.conversion.decathlon import read_decathlon
 from nnunet_builtin.datasets.conversion.folders import find_folders
 from nnunet_builtin.datasets.conversion.source import FileLabels, Source, by_name, writers_of
-from nnunet_builtin.datasets.naming import by_channel, list_files
+from nnunet_builtin.datasets.naming import by_channel
 from nnunet_builtin.datasets.reading import (
     FILE,
     NnunetReader,
@@ -21,6 +21,7 @@ from nnunet_builtin.datasets.reading import (
     read_document,
 )
 from nnunet_core.data.dataset import CaseFiles, Dataset
+from nnunet_core.data.folders import list_files
 from nnunet_core.errors import DatasetError, MissingFolderError, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.workers import Workers

@@ -1,0 +1,1 @@
+"""How good predicted label maps are: metrics, intervals, tables and pictures."""

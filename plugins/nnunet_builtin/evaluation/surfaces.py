@@ -1,0 +1,103 @@
+"""Distances between the surfaces of two masks, in mm, by the definitions of DeepMind's
+`surface-distance` (Nikolov et al. 2021, doi:10.2196/26151).
+
+Surface elements, their areas, percentiles and sums are the library's. The search for the nearest
+element is ours: a tree over the elements in place of a distance map over the volume takes a third
+of the time or less, and memory by the surface instead of by the volume.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+from surface_distance import lookup_tables, metrics
+
+#: Files store spacings in single precision: a tolerance of 0.3 mm includes one voxel of 0.30000001.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class SurfaceDistances:
+    """How far the surfaces of two masks lie apart, element by element.
+
+    Attributes:
+        found: What `surface_distance.compute_surface_distances` returns: distances (mm) from each
+            surface to the other, ascending, and the areas (mm2; in the plane lengths, mm) of their
+            elements.
+    """
+
+    found: dict[str, np.ndarray]
+
+    def surface_dice(self, tolerance: float) -> float:
+        """Return the share of both surfaces that lies within `tolerance` (mm) of the other one."""
+        within = tolerance * (1 + _ROUNDING)
+        return float(metrics.compute_surface_dice_at_tolerance(self.found, within))
+
+    def hausdorff95(self) -> float:
+        """Return the larger one of the 95th percentiles of both directions, by area, in mm."""
+        return float(metrics.compute_robust_hausdorff(self.found, 95))
+
+    def average(self) -> float:
+        """Return the average distance (mm) over both surfaces together, by area."""
+        total = sum(
+            float(self.found[f"distances_{way}"] @ self.found[f"surfel_areas_{side}"])
+            for way, side in (("gt_to_pred", "gt"), ("pred_to_gt", "pred"))
+        )
+        areas = self.found["surfel_areas_gt"].sum() + self.found["surfel_areas_pred"].sum()
+        return total / float(areas)
+
+
+def surface_distances(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]
+) -> SurfaceDistances:
+    """Measure how far the surfaces of two masks lie apart.
+
+    Surfaces run through the corners of voxels, and close at the border of the arrays.
+
+    Args:
+        prediction: bool (Z, Y, X) or (Y, X); not empty.
+        reference: Of the same shape; not empty.
+        spacing: mm per axis, in the order of the axes.
+    """
+    steps = np.array(spacing, float)
+    mine, my_areas = _elements(prediction, steps)
+    true, true_areas = _elements(reference, steps)
+    found = {}
+    for names, distances, areas in (
+        (("gt_to_pred", "gt"), _nearest(true, mine, steps), true_areas),
+        (("pred_to_gt", "pred"), _nearest(mine, true, steps), my_areas),
+    ):
+        order = np.argsort(distances, kind="stable")
+        found[f"distances_{names[0]}"] = distances[order]
+        found[f"surfel_areas_{names[1]}"] = areas[order]
+    return SurfaceDistances(found)
+
+
+def _elements(mask: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners of voxels that the surface runs through, int (n, axes), and its area
+    there.
+    """
+    if mask.ndim == 2:
+        kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL
+        areas = lookup_tables.create_table_neighbour_code_to_contour_length(steps)
+    else:
+        kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL
+        areas = lookup_tables.create_table_neighbour_code_to_surface_area(steps)
+    padded = np.pad(mask.astype(np.uint8), 1)
+    codes = np.zeros([n - 1 for n in padded.shape], np.uint8)
+    for offset in itertools.product((0, 1), repeat=mask.ndim):
+        window = tuple(slice(o, o + n) for o, n in zip(offset, codes.shape, strict=True))
+        codes += padded[window] * np.uint8(kernel[offset])
+    border = (codes != 0) & (codes != kernel.sum())
+    return np.argwhere(border), areas[codes[border]]
+
+
+def _nearest(points: np.ndarray, others: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return for each point the distance in mm to the nearest one of the others."""
+    _, index = cKDTree(others * steps).query(points * steps)
+    # of whole steps: differences of rounded places would miss a tolerance by their last digit
+    return np.asarray(np.sqrt((((points - others[index]) * steps) ** 2).sum(axis=1)))
