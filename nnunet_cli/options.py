@@ -88,6 +88,14 @@ MemoryOption = Annotated[
         "what is free.",
     ),
 ]
+ValidationProbabilitiesOption = Annotated[
+    bool,
+    typer.Option(
+        "--save-probabilities",
+        help="Keep the probabilities of validation cases beside their label maps, which ensembles "
+        "need.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

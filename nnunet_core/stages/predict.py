@@ -277,11 +277,15 @@ def _restoring(model: Model, dataset: Dataset) -> OriginalValues:
 
 def _record(parts: Parts, options: PredictionOptions) -> PredictionRecord:
     """Return the record of an output folder."""
-    originals = parts.model.document.original_values if options.restore_values else {}
+    document = parts.model.document
+    originals = document.original_values if options.restore_values else {}
     return PredictionRecord(
         model=str(parts.model.folder),
         folds=tuple(fold.name for fold in parts.folds),
         identity=files.digest([parts.identity(), sorted(originals.items())]),
         predictor=parts.predictor,
         postprocess=options.postprocess,
+        labels=document.labels,
+        label_ending=options.ending or document.label_ending,
+        label_format=None if options.ending else document.label_format,
     )

@@ -38,7 +38,8 @@ class LargestComponent:
     The state has the keys of v1's postprocessing.json: `for_which_classes` (labels, and lists of
     labels that are one object, in the order of application), the mean Dice before and after as
     `dc_per_class_*` (null when undefined), `num_samples` and `min_valid_object_sizes`. With
-    regions, a region takes the place of a class.
+    regions, a region takes the place of a class. `corners`, in a state of v2, connects voxels that
+    share an edge or a corner.
 
     Args:
         threshold: The gain in mean Dice that a class needs.
@@ -103,9 +104,8 @@ class LargestComponent:
         voxel = math.prod(geometry.spacing)
         cleaned = segmentation.copy()
         for entry, limit in zip(entries, limits, strict=True):
-            cleaned = keep_largest(
-                cleaned, _values(entry), None if limit is None else limit / voxel
-            )
+            voxels = None if limit is None else limit / voxel
+            cleaned = keep_largest(cleaned, _values(entry), voxels, bool(state.get("corners")))
         return cleaned
 
     def _score_foreground(

@@ -26,6 +26,8 @@ from nnunet_core.errors import StorageError, UsageError
 if TYPE_CHECKING:
     from nnunet_core.data.labels import Labels
 
+_ROUNDING = 1e-6  # of a size in mm3
+
 
 @dataclass
 class MinimumSize:
@@ -210,8 +212,9 @@ class _Curve:
     def draw(self) -> None:
         """Compute the curve."""
         found = np.unique(np.concatenate([case.sizes for case in self.cases] or [np.zeros(0)]))
-        # between two sizes that occur, so that rounding decides nothing; the largest of all stays
-        self.sizes = np.concatenate([[0.0], (found[:-1] + found[1:]) / 2])
+        # just above a size that occurs, as little as rounding needs; the largest of all stays
+        above = np.minimum(found[:-1] * (1 + _ROUNDING), (found[:-1] + found[1:]) / 2)
+        self.sizes = np.concatenate([[0.0], above])
         for case in self.cases:
             removed = np.searchsorted(case.sizes, self.sizes)
             self.mean.add(case.counts.with_more(-case.both[removed], -case.predicted[removed]))
