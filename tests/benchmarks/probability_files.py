@@ -1,4 +1,4 @@
-"""Sizes and CPU times of files of probabilities: `CASE.b2nd` against a compressed npz, in one process.
+"""Sizes and CPU times of files of probabilities: `CASE.b2nd` against a compressed npz.
 
 python tests/benchmarks/probability_files.py [FILE.npz ...]
 
