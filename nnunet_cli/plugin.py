@@ -17,7 +17,7 @@ _COMMANDS = {
         "find_best:find_best",
         "Compare what is trained, and ensembles of it; write down what predicts.",
     ),
-    "predict": ("predict:predict", "Predict a folder of images with a trained model."),
+    "predict": ("predict:predict", "Predict images with a trained model."),
     "ensemble": ("ensemble:ensemble", "Average the probabilities of several predictions."),
     "postprocess": (
         "postprocess:postprocess",

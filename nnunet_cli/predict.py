@@ -85,6 +85,29 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option(help="Also write CASE.b2nd with class probabilities.")
     ] = False,
+    entropy: Annotated[
+        bool,
+        typer.Option(
+            "--entropy",
+            help="Also write entropy/CASE.nii.gz: how unsure each voxel is, from 0 to 1.",
+        ),
+    ] = False,
+    disagreement: Annotated[
+        bool,
+        typer.Option(
+            "--disagreement",
+            help="Also write disagreement/CASE.nii.gz: the share of folds that label a voxel "
+            "otherwise than all together; takes twice the time.",
+        ),
+    ] = False,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated",
+            help="Apply the temperature of 'nnunet models calibrate' to probabilities and "
+            "entropy; label maps stay the same.",
+        ),
+    ] = False,
     restore_values: Annotated[
         bool,
         typer.Option(
@@ -135,6 +158,9 @@ def predict(
         overwrite=overwrite,
         ending=ending,
         part=Part.parse(part),
+        entropy=entropy,
+        disagreement=disagreement,
+        calibrated=calibrated,
         runtime=Runtime(device, precision, 0, threads),
     )
     model, images, output = _places(paths, dataset, workspace)

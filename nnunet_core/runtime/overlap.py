@@ -18,7 +18,7 @@ def overlapped(
     work: Callable[[_Prepared], _Result],
     write: Callable[[_Item, _Result], _Written],
 ) -> Generator[tuple[_Item, Future[_Written]], None, None]:
-    """Yield (item, outcome) in the order of the items: `write(item, work(prepare(item)))`.
+    """Yield (item, finished outcome) in the order of the items: `write(item, work(prepare(item)))`.
 
     `prepare` and `write` run in a thread each, `work` in the thread that iterates. At one time
     there is at most one item that is prepared ahead, one that is worked on and one that is written:
@@ -36,12 +36,20 @@ def overlapped(
             ahead = [reader.submit(prepare, following) for following in items[number + 1 :][:1]]
             result = _outcome(prepared, work)
             del prepared  # it is large
-            yield from written
+            yield from _finished(written)
             written = [(item, _later(writer, write, item, result))]
-        yield from written
+        yield from _finished(written)
     finally:
         reader.shutdown(cancel_futures=True)
-        writer.shutdown(cancel_futures=True)
+        writer.shutdown()
+
+
+def _finished(
+    written: list[tuple[_Item, Future[_Written]]],
+) -> list[tuple[_Item, Future[_Written]]]:
+    for _, outcome in written:
+        outcome.exception()  # waits
+    return written
 
 
 def _outcome(

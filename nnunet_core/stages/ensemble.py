@@ -32,7 +32,15 @@ from nnunet_core.stages.formats import find_format
 from nnunet_core.store.arrays import StoredArray
 from nnunet_core.store.npz import NpzProbabilities
 from nnunet_core.store.postprocessing import Decision
-from nnunet_core.store.predictions import RECORD, Claim, Part, PredictionRecord, claim, writing
+from nnunet_core.store.predictions import (
+    RECORD,
+    Beside,
+    Claim,
+    Part,
+    PredictionRecord,
+    claim,
+    writing,
+)
 from nnunet_core.store.probabilities import (
     open_probabilities,
     probabilities_file,
@@ -96,6 +104,11 @@ class Averaging:
     clean: tuple[Postprocessor, Mapping[str, Any]] | None = None
     save_probabilities: bool = False
 
+    @property
+    def beside(self) -> Beside:
+        """What is written beside the label maps."""
+        return Beside(self.save_probabilities)
+
     def write(self, sources: Sequence[Path], output: Path) -> None:
         """Average one case slab by slab, and write it.
 
@@ -116,15 +129,14 @@ class Averaging:
         label = np.empty(geometry.shape, label_type(max(self.kind.labels.foreground, default=0)))
         slices = max(1, _SLAB_VALUES // (shape[0] * shape[2] * shape[3]))
         parts = [slice(start, start + slices) for start in range(0, shape[1], slices)]
-        path = probabilities_file(output)
+        self.beside.remove_others(output)
         if self.save_probabilities:
-            with probabilities_writer(path, shape) as write:
+            with probabilities_writer(probabilities_file(output), shape) as write:
                 for part in parts:
                     mean = _mean(members, part)
                     write(part.start, mean)
                     label[part] = to_segmentation(mean, self.kind.labels)
         else:
-            path.unlink(missing_ok=True)
             for part in parts:
                 label[part] = to_segmentation(_mean(members, part), self.kind.labels)
         if self.clean is not None:
@@ -207,7 +219,7 @@ def average(
     cases = common_cases(members)
     outputs = {name: below(output, f"{name}{averaging.kind.ending}") for name in cases}
     wanted = list(outputs.values())
-    if not claim(output, record, wanted, overwrite).is_done(averaging.save_probabilities):
+    if not claim(output, record, wanted, overwrite).is_done(averaging.beside):
         with writing(output, record, wanted, overwrite, Part(), report) as claimed:
             _average_cases(cases, outputs, claimed, averaging, report)
     return wanted
@@ -220,7 +232,7 @@ def _average_cases(
     averaging: Averaging,
     report: Reporter,
 ) -> None:
-    todo = [n for n in cases if claimed.needs(outputs[n], averaging.save_probabilities)]
+    todo = [n for n in cases if claimed.needs(outputs[n], averaging.beside)]
     failures = []
     with report.track("ensemble", len(cases), len(cases) - len(todo)) as tracker:
         for name in todo:

@@ -33,7 +33,7 @@ from nnunet_core.store.inference import FILE, InferenceDocument, Score, member_r
 from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.origins import command
-from nnunet_core.store.predictions import claim
+from nnunet_core.store.predictions import Beside, claim
 from nnunet_core.store.probabilities import probabilities_file
 from nnunet_core.store.summaries import SUMMARY, Summary
 
@@ -346,7 +346,7 @@ def _validated(
     record = ensemble_record(places, identity, kind, None)
     outputs = {name: below(target, f"{name}{kind.ending}") for name in references}
     summary = _stored_summary(target, list(outputs.values()), dataset)
-    same = claim(target, record, list(outputs.values()), overwrite=True).is_done(False)
+    same = claim(target, record, list(outputs.values()), overwrite=True).is_done(Beside())
     if summary is None or not same:
         report.message(f"ensemble of {' and '.join(places)}")
         (target / SUMMARY).unlink(missing_ok=True)  # it is of what is replaced now

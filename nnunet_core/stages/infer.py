@@ -159,6 +159,11 @@ class _Ensemble:
                 "--part splits the cases of one model. Predict with each model and --part, and "
                 "join the folders with 'nnunet ensemble'."
             )
+        if options.entropy or options.disagreement or options.calibrated:
+            raise UsageError(
+                "--entropy, --disagreement and --calibrated are of one model, and several predict "
+                "here. Predict with each model and these options, or leave them out."
+            )
         first = models[0]
         for other in models[1:]:
             if other.model.document.labels != first.model.document.labels:
@@ -186,7 +191,7 @@ class _Ensemble:
         averaging = self._averaging(registry)
         record = self._record(averaging.kind)
         wanted = [below(output, f"{case.name}{averaging.kind.ending}") for case in cases]
-        if claim(output, record, wanted, options.overwrite).is_done(options.save_probabilities):
+        if claim(output, record, wanted, options.overwrite).is_done(averaging.beside):
             return wanted
         folders, failures = self._predict_members(places, output, registry, report)
         members = [read_member(folder) for folder in folders]

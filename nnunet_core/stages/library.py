@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +143,15 @@ class LoadedModel:
         else:
             case, taker = self._of_images(image)
         prepared = predictor.prepare(case)
+        found = None
+        if probabilities:
+            found = np.zeros((self._dataset.labels.outputs, *case.geometry.shape), np.float32)
         with self._networks:
-            label, found = predictor.segment(prepared)
+            label = predictor.segment(prepared, None if found is None else partial(_keep, found))
         label = predictor.clean(label, case.geometry)
         flat = self.planar and taker is None
         result = taker.to_object(label, case.geometry) if taker else label[0] if flat else label
-        return (result, found[:, 0] if self.planar else found) if probabilities else result
+        return result if found is None else (result, found[:, 0] if self.planar else found)
 
     def _of_array(self, array: np.ndarray, spacing: Sequence[float] | None) -> Case:
         axes, channels = ("y, x" if self.planar else "z, y, x"), len(self.channels)
@@ -219,3 +223,7 @@ class LoadedModel:
                 "arrays."
             )
         return takers
+
+
+def _keep(whole: np.ndarray, start: int, slab: np.ndarray) -> None:
+    whole[:, start : start + slab.shape[1]] = slab

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.prepare import prepare_case
 from nnunet_core.store.models import Model, check_weights, weights_digests
 from nnunet_core.store.postprocessing import postprocessing_state
+
+#: Is given the first slice and the probabilities float32 (K, slices, Y, X) of a part of a case.
+Keep = Callable[[int, np.ndarray], object]
 
 
 @dataclass(frozen=True)
@@ -147,16 +150,20 @@ class ModelPredictor:
         postprocessor: With what it decided on the validation cases; None leaves label maps as they
             are.
         previous: The stage before, in a cascade.
+        members: The networks of each fold alone, where `disagreement` is asked for.
     """
 
     model: Model
     case: CasePredictor
     postprocessor: tuple[Postprocessor, Mapping[str, Any]] | None
     previous: ModelPredictor | None
+    members: tuple[CasePredictor, ...] = ()
 
     @classmethod
-    def open(cls, parts: Parts, report: Reporter | None = None) -> ModelPredictor:
-        """Load a model and, in a cascade, the stage before it.
+    def open(
+        cls, parts: Parts, report: Reporter | None = None, members: bool = False
+    ) -> ModelPredictor:
+        """Load a model and, in a cascade, the stage before it; also each fold alone, if asked.
 
         Raises:
             StorageError: Weights are damaged.
@@ -173,8 +180,11 @@ class ModelPredictor:
             runtime=parts.options.runtime,
             mirror_axes=document.mirror_axes,
         )
-        predictor = built(parts.components["predictor"])
-        case = CasePredictor.open(networks, predictor, built(parts.components["preprocessor"]))
+        predictor, preprocessor = (
+            built(parts.components[kind]) for kind in ("predictor", "preprocessor")
+        )
+        case = CasePredictor.open(networks, predictor, preprocessor)
+        alone = [replace(networks, folds=(fold,)) for fold in parts.folds if members]
         clean = None
         if parts.state is not None:
             clean = built(parts.components["postprocessor"]), parts.state
@@ -185,7 +195,8 @@ class ModelPredictor:
                 "run' with these folds does that."
             )
         previous = None if parts.previous is None else cls.open(parts.previous, report)
-        return cls(parts.model, case, clean, previous)
+        each = tuple(CasePredictor.open(one, predictor, preprocessor) for one in alone)
+        return cls(parts.model, case, clean, previous, each)
 
     def prepare(self, raw: Case) -> Prepared:
         """Take a raw case to the grid of the networks, of every stage of a cascade.
@@ -198,22 +209,53 @@ class ModelPredictor:
         case = prepare_case(self.case.preprocessor, raw, configuration)
         return Prepared(raw.geometry, case, previous)
 
-    def segment(self, prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
+    def segment(self, prepared: Prepared, keep: Keep | None = None) -> np.ndarray:
         """Apply the networks, of every stage of a cascade.
 
+        Args:
+            prepared: The case.
+            keep: Is given the first slice and the probabilities float32 (K, slices, Y, X) of each
+                part of the image, in order; what it is not given is 0.
+
         Returns:
-            Label map uint8 or uint16 (Z, Y, X), as yet uncleaned, and probabilities float32 (K, Z,
-            Y, X).
+            Label map uint8 or uint16 (Z, Y, X), as yet uncleaned.
 
         Raises:
             NnunetError: See `CasePredictor`.
         """
-        label, case = None, prepared.case
-        if self.previous is not None and prepared.previous is not None:
-            before, _ = self.previous.segment(prepared.previous)
-            before = self.previous.clean(before, prepared.geometry)
-            label = prepared_label(self.case.preprocessor, before, case.geometry)
-        return self.case(case.images, case.geometry, label)
+        return self._apply(self.case, prepared, self.before(prepared), keep)
+
+    def disagreement(self, prepared: Prepared, segmentation: np.ndarray) -> np.ndarray:
+        """Return the share of the members, float32 (Z, Y, X), whose label is another one than that
+        of all of them together.
+        """
+        before, shape = self.before(prepared), segmentation.shape
+        others = np.zeros(shape, np.float32)
+        for member in self.members:
+            others += self._apply(member, prepared, before) != segmentation
+        return others / len(self.members)
+
+    def before(self, prepared: Prepared) -> np.ndarray | None:
+        """Return the label map of the stage before a cascade on the grid of the networks."""
+        if self.previous is None or prepared.previous is None:
+            return None
+        found = self.previous.segment(prepared.previous)
+        found = self.previous.clean(found, prepared.geometry)
+        return prepared_label(self.case.preprocessor, found, prepared.case.geometry)
+
+    @staticmethod
+    def _apply(
+        networks: CasePredictor,
+        prepared: Prepared,
+        before: np.ndarray | None,
+        keep: Keep | None = None,
+    ) -> np.ndarray:
+        """Predict a case; nothing else calls a `CasePredictor` here."""
+        case = prepared.case
+        segmentation, probabilities = networks(case.images, case.geometry, before)
+        if keep is not None:
+            keep(0, probabilities)
+        return segmentation
 
     def clean(self, segmentation: np.ndarray, geometry: Geometry) -> np.ndarray:
         """Apply what the postprocessor decided to a label map (Z, Y, X)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from nnunet_core.contracts.abilities import WritesSegmentations, ability
 from nnunet_core.data.dataset import CaseFiles, Dataset
-from nnunet_core.data.images import Geometry, ending_of
+from nnunet_core.data.images import Geometry, ImageFormat, ending_of
 from nnunet_core.data.meaning import SegmentationMeaning
 from nnunet_core.errors import NnunetError, StorageError, UsageError, counted
 from nnunet_core.registry.discovery import Registry
@@ -23,11 +23,15 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.dataset import alpha_message, remarks
 from nnunet_core.stages.formats import OriginalValues, find_format, known_endings
 from nnunet_core.stages.inputs import dataset_of, find_inputs
-from nnunet_core.stages.model import ModelOptions, ModelPredictor, Parts, Prepared
+from nnunet_core.stages.model import Keep, ModelOptions, ModelPredictor, Parts, Prepared
+from nnunet_core.stages.uncertainty import entropy
 from nnunet_core.store import predictions
-from nnunet_core.store.models import Model
-from nnunet_core.store.predictions import Part, PredictionRecord, claim
-from nnunet_core.store.probabilities import probabilities_file, write_probabilities
+from nnunet_core.store.calibration import stored_temperature, tempered
+from nnunet_core.store.models import Model, weights_digests
+from nnunet_core.store.predictions import MAPS, Beside, Part, PredictionRecord, claim, map_file
+from nnunet_core.store.probabilities import probabilities_file, probabilities_writer
+
+_MAP_ENDING = ".nii.gz"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class PredictionOptions(ModelOptions):
         overwrite: Replace predictions of another model, and foreign files in their places.
         ending: Of the label files; empty is that of the model.
         part: Which of the cases.
+        entropy: Also write `entropy/CASE.ext`, see `uncertainty.entropy`.
+        disagreement: Also write `disagreement/CASE.ext`, see `ModelPredictor.disagreement`.
+        calibrated: Divide logarithms of probabilities by the temperature of the model; label maps
+            stay the same.
     """
 
     save_probabilities: bool = False
@@ -47,6 +55,15 @@ class PredictionOptions(ModelOptions):
     overwrite: bool = False
     ending: str = ""
     part: Part = field(default_factory=Part)
+    entropy: bool = False
+    disagreement: bool = False
+    calibrated: bool = False
+
+    @property
+    def beside(self) -> Beside:
+        """What is written beside the label maps."""
+        maps = tuple(name for name in MAPS if getattr(self, name))
+        return Beside(self.save_probabilities, maps)
 
 
 def predict_folder(
@@ -84,19 +101,22 @@ def predict_folder(
     claimed = claim(output, record, everything, options.overwrite)
     mine = options.part.of(cases)
     written = [outputs[case.name] for case in mine]
-    if claimed.is_done(options.save_probabilities):
+    if claimed.is_done(options.beside):
         return written
     # before anything is written: a request that cannot be right leaves no folder
-    needed = any(claimed.needs(path, options.save_probabilities) for path in written)
-    predictor = ModelPredictor.open(parts, report) if needed else None
+    needed = any(claimed.needs(path, options.beside) for path in written)
+    predictor = _open(parts, options, report) if needed else None
+    maps = find_format(_MAP_ENDING, registry)
     shared = (record, everything, options.overwrite, options.part, report)
     with predictions.writing(output, *shared) as claimed:
-        todo = [c for c in mine if claimed.needs(outputs[c.name], options.save_probabilities)]
+        todo = [c for c in mine if claimed.needs(outputs[c.name], options.beside)]
         if todo:
-            predictor = predictor or ModelPredictor.open(parts, report)
-            work = _Work(predictor, dataset, outputs, claimed.stale, options)
+            predictor = predictor or _open(parts, options, report)
+            work = _Work(
+                predictor, dataset, outputs, claimed.stale, options, maps, record.temperature
+            )
             _predict_cases(work, todo, len(mine), report)
-        predictions.finish(claimed, written, options.save_probabilities, report)
+        predictions.finish(claimed, written, options.beside, report)
     return written
 
 
@@ -128,9 +148,19 @@ def predict_file(
     _keep_images(cases, outputs)
     if output.exists() and not options.overwrite:
         raise UsageError(f"{output} exists already. Choose another name, or pass --overwrite.")
-    work = _Work(ModelPredictor.open(parts, report), dataset, outputs, [output], options)
+    predictor, maps = _open(parts, options, report), find_format(_MAP_ENDING, registry)
+    work = _Work(predictor, dataset, outputs, [output], options, maps, _temperature(parts, options))
     _predict_cases(work, cases, 1, report)
     return output
+
+
+def _open(parts: Parts, options: PredictionOptions, report: Reporter) -> ModelPredictor:
+    if options.disagreement and len(parts.folds) < 2:
+        raise UsageError(
+            f"--disagreement is that of several folds; {parts.folds[0].name} is the only one that "
+            "predicts. Train more folds, or leave it out."
+        )
+    return ModelPredictor.open(parts, report, members=options.disagreement)
 
 
 def is_file_output(output: Path, registry: Registry) -> bool:
@@ -170,6 +200,40 @@ def _keep_images(cases: Sequence[CaseFiles], outputs: Mapping[str, Path]) -> Non
             )
 
 
+@dataclass
+class _Found:
+    """What was predicted of a case.
+
+    Attributes:
+        geometry: Of the image.
+        segmentation: Label map (Z, Y, X), as yet uncleaned.
+        maps: {folder: float32 (Z, Y, X)} of images beside it.
+    """
+
+    geometry: Geometry
+    segmentation: np.ndarray = field(init=False)
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add_entropy(self, regions: bool) -> Keep:
+        """Add a map that is filled by what is returned."""
+        values = self.maps["entropy"] = np.zeros(self.geometry.shape, np.float32)
+
+        def keep(start: int, slab: np.ndarray) -> None:
+            values[start : start + slab.shape[1]] = entropy(slab, regions)
+
+        return keep
+
+
+def _keep_all(keepers: Sequence[Keep], temperature: float | None, regions: bool) -> Keep | None:
+    def keep(start: int, slab: np.ndarray) -> None:
+        if temperature is not None:
+            slab = tempered(slab, temperature, regions)
+        for each in keepers:
+            each(start, slab)
+
+    return keep if keepers else None
+
+
 @dataclass(frozen=True)
 class _Work:
     """What is done with each case.
@@ -180,31 +244,48 @@ class _Work:
         outputs: {case: its label file}.
         stale: Label files of somebody else that are replaced.
         options: What to write.
+        map_format: Writes images beside label maps.
+        temperature: Of the probabilities, or None.
     """
 
     predictor: ModelPredictor
     dataset: Dataset
     outputs: Mapping[str, Path]
-    stale: Iterable[Path]
+    stale: Container[Path]
     options: PredictionOptions
+    map_format: ImageFormat
+    temperature: float | None
 
     def prepare(self, case: CaseFiles) -> Prepared:
         """Read and prepare a case."""
         return self.predictor.prepare(self.dataset.load(case))
 
-    def predict(self, prepared: Prepared) -> tuple[np.ndarray, np.ndarray, Geometry]:
-        """Return label map, probabilities and geometry."""
-        return *self.predictor.segment(prepared), prepared.geometry
+    def predict(self, prepared: Prepared) -> _Found:
+        """Apply the networks; the probabilities are written meanwhile, if they are asked for."""
+        labels = self.predictor.case.labels
+        shape, regions = (labels.outputs, *prepared.geometry.shape), bool(labels.regions)
+        path = probabilities_file(self.outputs[prepared.case.name])
+        found = _Found(prepared.geometry)
+        keepers: list[Keep] = []
+        with contextlib.ExitStack() as stack:
+            if self.options.save_probabilities:
+                keepers.append(stack.enter_context(probabilities_writer(path, shape)))
+            if self.options.entropy:
+                keepers.append(found.add_entropy(regions))
+            keep = _keep_all(keepers, self.temperature, regions)
+            found.segmentation = self.predictor.segment(prepared, keep)
+        if self.options.disagreement:
+            found.maps["disagreement"] = self.predictor.disagreement(prepared, found.segmentation)
+        return found
 
-    def write(self, case: CaseFiles, found: tuple[np.ndarray, np.ndarray, Geometry]) -> Geometry:
-        """Clean a label map, and write what is asked for of a case; return its geometry."""
-        segmentation, probabilities, geometry = found
-        output = self.outputs[case.name]
-        segmentation = self.predictor.clean(segmentation, geometry)
+    def write(self, case: CaseFiles, found: _Found) -> Geometry:
+        """Clean a label map, and write it and the images beside it; return its geometry."""
+        output, geometry = self.outputs[case.name], found.geometry
+        for name, values in found.maps.items():
+            self.map_format.write(map_file(output, name), values, geometry)
         if output in self.stale:
-            probabilities_file(output).unlink(missing_ok=True)
-        if self.options.save_probabilities:
-            write_probabilities(probabilities_file(output), probabilities)
+            self.options.beside.remove_others(output)
+        segmentation = self.predictor.clean(found.segmentation, geometry)
         self._write_label(case, output, segmentation, geometry)
         return geometry
 
@@ -275,17 +356,25 @@ def _restoring(model: Model, dataset: Dataset) -> OriginalValues:
     return OriginalValues(dataset.label_format, originals)
 
 
+def _temperature(parts: Parts, options: PredictionOptions) -> float | None:
+    if not options.calibrated:
+        return None
+    return stored_temperature(parts.model, weights_digests(parts.folds))
+
+
 def _record(parts: Parts, options: PredictionOptions) -> PredictionRecord:
     """Return the record of an output folder."""
     document = parts.model.document
     originals = document.original_values if options.restore_values else {}
+    temperature = _temperature(parts, options)
     return PredictionRecord(
         model=str(parts.model.folder),
         folds=tuple(fold.name for fold in parts.folds),
-        identity=files.digest([parts.identity(), sorted(originals.items())]),
+        identity=files.digest([parts.identity(), sorted(originals.items()), temperature]),
         predictor=parts.predictor,
         postprocess=options.postprocess,
         labels=document.labels,
         label_ending=options.ending or document.label_ending,
         label_format=None if options.ending else document.label_format,
+        temperature=temperature,
     )

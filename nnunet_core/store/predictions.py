@@ -23,6 +23,8 @@ from nnunet_core.store.probabilities import probabilities_file
 
 RECORD = "predictions.json"
 _Item = TypeVar("_Item")
+#: Folders of images that may lie beside label maps.
+MAPS = ("entropy", "disagreement")
 _PURPOSE = "predictions"
 _REGISTERING = f".parts{locks.NAME}"
 
@@ -37,6 +39,7 @@ class PredictionRecord(files.Document):
         postprocess: Whether label maps were cleaned as it was found useful on the validation cases.
         labels, label_ending, label_format: What label maps and probabilities mean, the ending of
             the label files, and the component that reads them where dataset.json names one.
+        temperature: What logarithms of probabilities were divided by, or None.
         outputs: Names of the label files that are, or will be, of this identity.
         replaced: {name of a file of somebody else: digest of its content}: it counts as theirs as
             long as it has this content. Empty when the prediction is finished.
@@ -51,6 +54,7 @@ class PredictionRecord(files.Document):
     labels: Labels
     label_ending: Ending
     label_format: str | None = None
+    temperature: float | None = None
     outputs: tuple[PlainName, ...] = ()
     replaced: dict[PlainName, str] = Field(default_factory=dict)
 
@@ -65,6 +69,34 @@ class PredictionRecord(files.Document):
             for name, content in self.replaced.items()
             if (folder / name).is_file() and files.file_digest(folder / name) == content
         }
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside the label file of a case, or shall.
+
+    Attributes:
+        probabilities: `CASE.b2nd`.
+        maps: Folders of images `CASE.nii.gz`, of `MAPS`.
+    """
+
+    probabilities: bool = False
+    maps: tuple[str, ...] = ()
+
+    def files(self, label: Path) -> list[Path]:
+        """Return the files of a label file."""
+        own = [probabilities_file(label)] if self.probabilities else []
+        return [*own, *(map_file(label, name) for name in self.maps)]
+
+    def remove_others(self, label: Path) -> None:
+        """Remove what else lies beside a label file: it is of another prediction."""
+        for path in set(Beside(True, MAPS).files(label)) - set(self.files(label)):
+            path.unlink(missing_ok=True)
+
+
+def map_file(label: Path, name: str) -> Path:
+    """Return where an image of a case lies, `entropy/CASE.nii.gz` beside the label files."""
+    return label.parent / name / probabilities_file(label).with_suffix(".nii.gz").name
 
 
 @dataclass(frozen=True)
@@ -89,17 +121,15 @@ class Claim:
     foreign: tuple[Path, ...]
     found: PredictionRecord | None
 
-    def needs(self, output: Path, probabilities: bool) -> bool:
-        """Return whether a label file, or the probabilities beside it if they are asked for, has to
-        be made.
-        """
-        there = output.is_file() and (not probabilities or probabilities_file(output).is_file())
+    def needs(self, output: Path, beside: Beside) -> bool:
+        """Return whether a label file, or what is asked for beside it, has to be made."""
+        there = all(path.is_file() for path in (output, *beside.files(output)))
         return output in self.stale or not there
 
-    def is_done(self, probabilities: bool) -> bool:
+    def is_done(self, beside: Beside) -> bool:
         """Return whether everything is predicted, and the record says so."""
         written = self.found == self.record and not self.stale
-        return written and not any(self.needs(output, probabilities) for output in self.outputs)
+        return written and not any(self.needs(output, beside) for output in self.outputs)
 
     def take(self, report: Reporter) -> None:
         """Write the record; it says which files are not of this prediction yet."""
@@ -116,7 +146,7 @@ class Claim:
         everything.
         """
         for path in set(self.stale) - set(self.outputs):
-            probabilities_file(path).unlink(missing_ok=True)
+            Beside().remove_others(path)
             path.unlink(missing_ok=True)
         self.record.write(self.folder / RECORD)
 
@@ -234,13 +264,13 @@ def _is_of(folder: Path, record: PredictionRecord) -> bool:
     return path.is_file() and PredictionRecord.read(path).identity == record.identity
 
 
-def finish(claimed: Claim, written: Sequence[Path], probabilities: bool, report: Reporter) -> None:
+def finish(claimed: Claim, written: Sequence[Path], beside: Beside, report: Reporter) -> None:
     """Write down that a part of a prediction is made; finish the prediction with the last part.
 
     Args:
         claimed: What it made of the folder.
         written: The label files of the part, all of which are there.
-        probabilities: Whether probabilities are asked for.
+        beside: What is asked for beside them.
         report: Told when there is another part to wait for.
     """
     folder, names = claimed.folder, {path.name for path in written}
@@ -250,7 +280,7 @@ def finish(claimed: Claim, written: Sequence[Path], probabilities: bool, report:
         replaced = {name: digest for name, digest in now.replaced.items() if name not in names}
         now.model_copy(update={"replaced": replaced}).write(folder / RECORD)
         claimed = claim(folder, claimed.record, claimed.outputs, overwrite=True)
-        if not any(claimed.needs(output, probabilities) for output in claimed.outputs):
+        if not any(claimed.needs(output, beside) for output in claimed.outputs):
             claimed.finish()
 
 

@@ -202,7 +202,11 @@ def test_a_model_that_was_trained_anew_is_another_one(space, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(("--folds", "0"), "Leave out --folds"), (("--part", "1/2"), "nnunet ensemble")],
+    [
+        (("--folds", "0"), "Leave out --folds"),
+        (("--part", "1/2"), "nnunet ensemble"),
+        (("--entropy",), "of one model"),
+    ],
 )
 def test_options_that_inference_json_decides_are_refused(ran, tmp_path, options, message):
     space, printed = ran
