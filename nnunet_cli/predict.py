@@ -98,6 +98,14 @@ def predict(
             "otherwise than all together; takes twice the time.",
         ),
     ] = False,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated",
+            help="Apply the temperature of 'nnunet models calibrate' to probabilities and "
+            "entropy; label maps stay the same.",
+        ),
+    ] = False,
     restore_values: Annotated[
         bool,
         typer.Option(
@@ -151,6 +159,7 @@ def predict(
         part=Part.parse(part),
         entropy=entropy,
         disagreement=disagreement,
+        calibrated=calibrated,
         runtime=Runtime(device, precision, 0, threads, memory_gb),
     )
     model, images, output = _places(paths, dataset, workspace)

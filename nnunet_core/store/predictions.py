@@ -36,17 +36,19 @@ class PredictionRecord(files.Document):
         identity: Of everything that a prediction depends on.
         predictor: How the networks were applied.
         postprocess: Whether label maps were cleaned as it was found useful on the validation cases.
+        temperature: What logarithms of probabilities were divided by, or None.
         outputs: Names of the label files that are, or will be, of this identity.
         replaced: {name of a file of somebody else: digest of its content}: it counts as theirs as
             long as it has this content. Empty when the prediction is finished.
     """
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     model: str
     folds: tuple[str, ...]
     identity: str
     predictor: ComponentRecord
     postprocess: bool
+    temperature: float | None = None
     outputs: tuple[PlainName, ...] = ()
     replaced: dict[PlainName, str] = Field(default_factory=dict)
 
