@@ -20,6 +20,15 @@ def resampling(order, **changes):
     return {"is_seg": False, "order": order, "order_z": 0, "force_separate_z": None, **changes}
 
 
+def ways(name, arguments):
+    """Return entries of a configuration that resamples everything by one function."""
+    kinds = ("data", "seg", "probabilities")
+    return {
+        **{f"resampling_fn_{kind}": name for kind in kinds},
+        **{f"resampling_fn_{kind}_kwargs": arguments for kind in kinds},
+    }
+
+
 def spec(dimensions=3, channels=1, outputs=3, features=8):
     return NetworkSpec(
         dimensions=dimensions,
@@ -140,6 +149,10 @@ def network(seed=0, residual=False, norm="instance", **sizes):
     for tensor in made.buffers():
         if tensor.is_floating_point():
             torch.nn.init.uniform_(tensor, 0.5, 1.0)
+    size = {2: (16, 16), 3: (8, 16, 16)}[sizes.get("dimensions", 3)]
+    with torch.inference_mode():
+        logits = made.eval()(torch.randn(1, sizes.get("channels", 1), *size))[0]
+        made.heads[-1].bias -= logits.mean(dim=(0, *range(2, logits.ndim)))  # no class wins all
     return made
 
 

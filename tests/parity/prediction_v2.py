@@ -21,7 +21,7 @@ import v2_models as v2
 
 from nnunet_core import read_probabilities
 
-SPLINES, TORCH = "resample_data_or_seg_to_shape", "resample_torch_fornnunet"
+TORCH = "resample_torch_fornnunet"
 LIP = (-1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 1.0, 0.0)  # not RAS, and axes in another order
 OBLIQUE = tuple(
     float(value)
@@ -51,9 +51,9 @@ def image(path, shape, spacing, seed, direction=None):
     sitk.WriteImage(written, path)
 
 
-def network(configuration, folds=1, mirrored=(0, 1, 2), **sizes):
-    name, dimensions = configuration, sizes.get("dimensions", 3)
-    mirrored = mirrored if mirrored is None else mirrored[:dimensions]
+def network(configuration, folds=1, mirrored=None, **sizes):
+    """Return random folds; without mirroring, which would hide an axis that is taken in reverse."""
+    name = configuration
     return {
         str(fold): v2.checkpoint(
             v2.network(seed=fold, **sizes).state_dict(),
@@ -71,16 +71,7 @@ def batch_norm(found):
 
 
 def torch_resampling(separate):
-    arguments = {
-        "is_seg": False,
-        "force_separate_z": separate,
-        "memefficient_seg_resampling": False,
-    }
-    kinds = ("data", "seg", "probabilities")
-    return {
-        **{f"resampling_fn_{kind}": TORCH for kind in kinds},
-        **{f"resampling_fn_{kind}_kwargs": arguments for kind in kinds},
-    }
+    return v2.ways(TORCH, {"force_separate_z": separate, "memefficient_seg_resampling": False})
 
 
 def models():
@@ -104,7 +95,7 @@ def models():
         return network("3d_fullres", *args, **kwargs)
 
     return {
-        "plain": (of(masked), v2.dataset(), folds(2), *usual),
+        "plain": (of(masked), v2.dataset(), folds(2, (0, 1, 2)), *usual),
         "residual": (
             of(mixed, **turned),
             v2.dataset(channels=("CT", "rescale_to_0_1")),
@@ -126,7 +117,7 @@ def models():
         "regions": (
             of(batch_norm(v2.configuration())),
             regions,
-            folds(outputs=2, norm="batch", mirrored=None),
+            folds(outputs=2, norm="batch"),
             *usual,
         ),
         "reoriented": (of(plain, **reorient), v2.dataset(), folds(), *usual[:2], LIP),
