@@ -324,6 +324,7 @@ def test_the_cleaning_of_the_cross_validation_comes_along(tmp_path):
     model = converted(tmp_path)
     assert model.components["postprocessor"][0] == "builtin/largest_component"
     assert model.postprocessing["for_which_classes"] == [[1, 2], [2]]
+    assert model.postprocessing["corners"]
     said["postprocessing_fns"][0] = "os.system"
     (place / "postprocessing.json").write_text(json.dumps(said))
     with pytest.raises(StorageError, match=r"names the function os\.system"):
