@@ -11,6 +11,7 @@ import typer
 
 from nnunet_cli import options as o
 from nnunet_core.errors import NnunetError, StorageError, UsageError, nearest
+from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.stages.dataset import is_named
 from nnunet_core.stages.evaluate import mean_foreground_dice, summarise
@@ -57,8 +58,8 @@ def show(
     """
     found = find_model(model, workspace)
     row, document = _row(found.folder, found.folder.parents[2]), found.document
-    words = [*found.options(o.registry_of(context)), "--configuration", document.configuration_name]
-    row["command"] = command("run", document.dataset, words)
+    row["origin"] = document.origin
+    row["command"] = None if document.origin else _command(found, o.registry_of(context))
     row["components"] = {
         kind: " ".join(filter(None, (record.reference, record.distribution, record.version)))
         for kind, record in document.components.items()
@@ -69,13 +70,19 @@ def show(
     labels = ", ".join(f"{value} {name}" for value, name in document.labels.names.items())
     typer.echo(f"{row['model']}  {_described(row)}")
     typer.echo(f"folder    {found.folder}")
-    typer.echo(f"made by   {row['command']}")
+    typer.echo(f"made by   {document.origin or row['command']}")
     typer.echo(f"channels  {', '.join(document.channels)}; files {document.file_ending}")
     typer.echo(f"labels    {labels}")
     for kind, text in row["components"].items():
         typer.echo(f"  {kind:13} {text}")
     for part, problem in row["broken"].items():
         typer.echo(f"broken: {part}: {problem}")
+
+
+def _command(model: Model, registry: Registry) -> str:
+    document = model.document
+    words = [*model.options(registry), "--configuration", document.configuration_name]
+    return command("run", document.dataset, words)
 
 
 def model_rows(results: Path) -> list[dict[str, Any]]:
@@ -162,13 +169,15 @@ def _row(folder: Path, results: Path) -> dict[str, Any]:
             elif name.isdigit():
                 cases.extend(found)
     row["dice"] = _mean_dice(cases)
-    row["status"] = _status(row, running)
+    row["status"] = _status(row, running, model.document.origin is not None)
     return {**row, "variant": model.document.variant}
 
 
-def _status(row: dict[str, Any], running: bool) -> str:
+def _status(row: dict[str, Any], running: bool, imported: bool) -> str:
     if row["broken"]:
         return "broken"
+    if imported:
+        return "imported"
     if running:
         return "in training"
     return "finished" if row["folds"] else "not trained"
@@ -181,6 +190,8 @@ def _mean_dice(cases: list[Any]) -> float | None:
 
 def _validation(fold: Path, record: FoldRecord) -> list[Any] | str:
     """Return the scores of the validation cases of a fold that can predict, or what is missing."""
+    if record.status == "imported":
+        return []
     if record.status == "trained":
         return "it is not validated: 'nnunet train' with the same options does that"
     try:

@@ -22,6 +22,9 @@ RUN_KINDS = (
 #: training.
 TRAINING_KINDS = RUN_KINDS[: RUN_KINDS.index("predictor")]
 
+#: Kinds that a trained model needs to predict.
+PREDICTING_KINDS = ("preprocessor", "network", "predictor", "postprocessor")
+
 #: Every kind of component. Kinds outside RUN_KINDS serve the framework around a run.
 KINDS = (*RUN_KINDS, "image_format", "dataset_reader", "dataset", "command")
 

@@ -53,7 +53,8 @@ class FoldRecord(files.Document):
     """The record of one trained fold.
 
     Attributes:
-        status: `running` until the fold is `trained`; `finished` when it is validated, too.
+        status: `running` until the fold is `trained`; `finished` when it is validated, too;
+            `imported` when its weights come from elsewhere, and nothing of its validation is here.
         dataset, dataset_digest, variant, configuration, fold, seed: What was run.
         components: {kind: record}; the predictor is the one whose validation the fold holds.
         initial: Weights that the training started from.
@@ -66,8 +67,8 @@ class FoldRecord(files.Document):
         plugins: {plugin: "distribution version"} of all active plugins.
     """
 
-    schema_version: Literal[3] = 3
-    status: Literal["running", "trained", "finished"]
+    schema_version: Literal[4] = 4
+    status: Literal["running", "trained", "finished", "imported"]
     dataset: str
     dataset_digest: str
     variant: str

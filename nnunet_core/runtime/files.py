@@ -124,18 +124,30 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             f"{folder} exists already. Remove it or choose another name; it is not replaced "
             "silently."
         )
-    temporary = _temporary(folder)
-    with _storage_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"))
+    with temporary_folder(folder) as temporary:
+        yield temporary
+        if folder.exists():
+            _exchange(temporary, folder)
+        else:
+            temporary.rename(folder)
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, whose name begins like it; it is removed when the block
+    ends, or when another one is made there after this process was killed.
+
+    Raises:
+        StorageError: The disk is full, or the parent folder cannot be written.
+    """
+    temporary = _temporary(path)
+    with _storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
         try:
             temporary.mkdir()
             with _in_use(temporary):
                 yield temporary
-                if folder.exists():
-                    _exchange(temporary, folder)
-                else:
-                    temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

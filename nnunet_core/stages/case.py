@@ -76,7 +76,7 @@ class CasePredictor:
             previous: In a cascade, the label map of the stage before on the prepared grid,
                 (*spatial).
             keep: What becomes of the probabilities: it is called with each part along axis Z, in
-                order. Without it only voxels on the boundaries of labels are interpolated.
+                any order. Without it only voxels on the boundaries of labels are interpolated.
 
         Returns:
             Label map uint8 or uint16 (Z, Y, X).

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, model_validator
 
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.meaning import LabelCodes
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import PluginError, StorageError, UsageError
-from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS
+from nnunet_core.registry.components import PREDICTING_KINDS, RUN_KINDS, TRAINING_KINDS
 from nnunet_core.registry.discovery import TARGET, Registry, Resolved, source_file
 from nnunet_core.registry.provenance import components_digest, texts_of
 from nnunet_core.registry.records import FILE as RUN_FILE
@@ -30,12 +30,6 @@ WEIGHTS = "weights.safetensors"
 _OTHERWISE = "Install the plugin that the model was trained with."
 # how a text begins that names code, whatever follows; no address of the web
 _CODE = re.compile(r"\s*[^\W\d][\w.]*\s*:(?!//)")
-
-
-def _complete(components: dict[str, ComponentRecord]) -> dict[str, ComponentRecord]:
-    if set(components) != set(RUN_KINDS):
-        raise ValueError(f"must hold one of each kind: {', '.join(RUN_KINDS)}")
-    return components
 
 
 class ModelDocument(files.Document):
@@ -54,11 +48,13 @@ class ModelDocument(files.Document):
         codes: {name of a label: what it is in codes of a terminology}, of those that have any.
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
-        components: Every component with its distribution and version.
+        components: Every component with its distribution and version; those that predict are
+            enough for an imported model.
         initial: Weights that the trainings started from.
+        origin: Of an imported model, what made it, for people; else None.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     dataset: PlainName
     variant: PlainName
     configuration_name: PlainName
@@ -72,8 +68,16 @@ class ModelDocument(files.Document):
     codes: dict[str, LabelCodes] = Field(default_factory=dict)
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...]
     configuration: Configuration
-    components: Annotated[dict[str, ComponentRecord], AfterValidator(_complete)]
+    components: dict[str, ComponentRecord]
     initial: InitialWeights | None = None
+    origin: Annotated[str, Field(pattern=r"^[ -~]{1,500}$")] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ModelDocument:
+        needed = RUN_KINDS if self.origin is None else PREDICTING_KINDS
+        if not set(needed) <= set(self.components) <= set(RUN_KINDS):
+            raise ValueError(f"components must hold one of each kind: {', '.join(needed)}")
+        return self
 
     def digest(self) -> str:
         """Identify what the folds of one model have in common: configuration, labels, components of
@@ -240,6 +244,8 @@ class Model:
         return options_of(document.variant, document.components, document.initial, registry)
 
     def _training(self, folds: Sequence[str]) -> str:
+        if self.document.origin is not None:
+            return f"It is imported, from {self.document.origin}: import it anew, with all folds."
         name, options = self.document.configuration_name, self.options(Registry.discover())
         options += ["--configuration", name, "--folds", ",".join(folds)]
         return f"Train with: {command('train', self.document.dataset, options)}"

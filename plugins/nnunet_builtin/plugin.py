@@ -90,6 +90,12 @@ def nnunet_preprocessors() -> list[Component]:
             "every case keeps the spacing of its slices, also for 3D networks",
             {"resample": "in_plane"},
         ),
+        Component(
+            "v2",
+            "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor",
+            "as nnU-Net v2: normalises, then resamples",
+            {"steps": "v2"},
+        ),
     ]
 
 

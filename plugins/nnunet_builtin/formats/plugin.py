@@ -13,6 +13,7 @@ _FORMATS = {
     "tiff": ([".tif", ".tiff"], "TIFF, 2D or 3D"),
 }
 _TARGET = "nnunet_builtin.formats.simpleitk:SimpleItkFormat"
+_SIDECAR = "nnunet_builtin.formats.sidecar:SidecarTiff"
 _STACKED = "nnunet_builtin.formats.stacked:StackedFormat"
 
 
@@ -24,4 +25,8 @@ def nnunet_image_formats() -> list[Component]:
         for name, (endings, summary) in _FORMATS.items()
     ]
     # Without `endings`, a format is used where it is named.
-    return [*plain, Component("nifti_4d", _STACKED, "NIfTI, channels as fourth dimension")]
+    return [
+        *plain,
+        Component("nifti_4d", _STACKED, "NIfTI, channels as fourth dimension"),
+        Component("tiff_sidecar", _SIDECAR, "TIFF with the spacing in CASE.json, as nnU-Net v2"),
+    ]

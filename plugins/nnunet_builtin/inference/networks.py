@@ -11,7 +11,7 @@ from nnunet_builtin.computing.devices import ResolvedRuntime, autocast, memory_f
 from nnunet_builtin.computing.heads import heads_of, set_deep_supervision
 from nnunet_builtin.networks.placing import placed
 from nnunet_builtin.networks.weights import load_weights
-from nnunet_core.contracts.predictor import TrainedModel
+from nnunet_core.contracts.predictor import TrainedModel, Values
 from nnunet_core.store.models import WEIGHTS
 
 #: Tiles float32 (B, C, *patch) on the device -> probabilities or logits float32 (B, K, *patch).
@@ -19,7 +19,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 def load_networks(
-    model: TrainedModel, runtime: ResolvedRuntime, logits: bool = False
+    model: TrainedModel, runtime: ResolvedRuntime, values: Values = "probabilities"
 ) -> list[Forward]:
     """Load the weights of every fold to the device; return a function per fold, see `logits_of` or
     `probabilities_of`.
@@ -32,7 +32,9 @@ def load_networks(
         set_deep_supervision(network, False)
         network = placed(network, runtime, model.configuration.dimensions).eval()
         networks.append(
-            logits_of(network, runtime) if logits else probabilities_of(network, runtime, regions)
+            logits_of(network, runtime)
+            if values == "logits"
+            else probabilities_of(network, runtime, regions)
         )
     return networks
 

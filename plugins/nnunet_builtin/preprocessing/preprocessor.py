@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_builtin.preprocessing.cropping import crop
 from nnunet_builtin.preprocessing.normalization import SchemeName, find_scheme, normalize
+from nnunet_builtin.preprocessing.orientation import KEPT, axes_to_ras
 from nnunet_builtin.preprocessing.resampling import (
     CPU,
     low_axis,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from nnunet_core.contracts.predictor import Slabs
+    from nnunet_core.data.images import Geometry
     from nnunet_core.data.labels import Labels
     from nnunet_core.data.plans import Configuration, Normalization
 
@@ -46,7 +48,7 @@ Spacing = tuple[float, float, float]
 
 
 class DefaultPreprocessor:
-    """Prepares cases as nnU-Net v1 does (spec: preprocessing; inference, section 4).
+    """Prepares cases as nnU-Net v1 does (spec: preprocessing; inference, section 4), or as v2.
 
     Args:
         resample: Axes that take the target spacing: `all`, `in_plane` (axis 0 of the permuted axes
@@ -56,6 +58,13 @@ class DefaultPreprocessor:
             is nearest neighbour.
         normalization: {channel number: scheme} instead of what the plans say: CT, CT2, zscore,
             none, rescale_to_0_1, rgb_to_0_1.
+        steps: `v1` resamples, then normalises. `v2` normalises first; and where it differs from v1,
+            takes its way back, and the label maps of a cascade, from the axis of low resolution of
+            the prepared case.
+        separate_z: Resample an axis of low resolution apart; False takes all axes alike.
+        orientation: `file` takes the axes of images as they are. `RAS` turns images to the axes of
+            the body first, and what comes back to those of the file: for networks that were trained
+            so.
     """
 
     def __init__(
@@ -64,11 +73,17 @@ class DefaultPreprocessor:
         order: Literal[1, 3] = 3,
         order_z: Literal[0, 1, 3] = 0,
         normalization: Mapping[int, SchemeName] | None = None,
+        steps: Literal["v1", "v2"] = "v1",
+        separate_z: bool = True,
+        orientation: Literal["file", "RAS"] = "file",
     ) -> None:
         self.resample = resample
         self.order = order
         self.order_z = order_z
         self.normalization = normalization
+        self.steps = steps
+        self.separate_z = separate_z
+        self.orientation = orientation
         self._device = CPU
 
     def on(self, device: str) -> DefaultPreprocessor:
@@ -99,22 +114,23 @@ class DefaultPreprocessor:
                 normalisation scheme.
         """
         schemes = self._schemes(case, configuration)
-        axes = configuration.transpose_forward
+        axes, reversed_axes = self._turn(case.geometry, configuration.transpose_forward)
         images, label, box = crop(case)
+        images = np.flip(images, tuple(axis + 1 for axis in reversed_axes))
         images = images.transpose(0, *(axis + 1 for axis in axes))
-        label = label.transpose(axes)
-        original, target = self._spacings(case.geometry.spacing, configuration)
+        label = np.flip(label, reversed_axes).transpose(axes)
+        original, target = self._spacings(case.geometry.spacing, axes, configuration)
         shape = new_shape(label.shape, original, target)
         _check_target(case, original, target, shape)
-        axis = low_axis(original, target)
-        images = resample_images(
-            _without_nan(images), shape, axis, self.order, self.order_z, self._device
-        )
+        images = _without_nan(images)
+        if self.steps == "v2":
+            images = _normalized(_own(images, case.images), label, schemes)
+        axis = self._low_axis(original, target)
+        images = resample_images(images, shape, axis, self.order, self.order_z, self._device)
         label = resample_label(label, shape, axis)
         label = np.where(label < -1, 0, label).astype(np.int8 if label.max() <= 127 else np.int16)
-        images = _own(images, case.images)
-        for image, normalization in zip(images, schemes, strict=True):
-            normalize(image, label, normalization)
+        if self.steps == "v1":
+            images = _normalized(_own(images, case.images), label, schemes)
         geometry = PreparedGeometry(case.geometry, box, axes, _triple(shape), target)
         locations = {} if case.label is None else class_locations(label, foreground)
         return PreparedCase(case.name, images, label, geometry, locations)
@@ -123,11 +139,15 @@ class DefaultPreprocessor:
         """Take a label map (Z, Y, X) of the file's grid to that of a prepared case (spec:
         inference, section 6).
 
-        It is cropped first, which v1 forgot; then linear per value, along all axes alike.
+        It is cropped first, which v1 forgot; then linear per value, along all axes alike; in the
+        steps of v2 as the label of the case.
         """
         inside = tuple(slice(start, stop) for start, stop in geometry.crop_box)
-        cropped = np.ascontiguousarray(label[inside].transpose(geometry.transpose_forward))
-        return resample_label(cropped, geometry.prepared_shape, None)
+        axes = geometry.transpose_forward
+        cropped = self._as_file(label[inside], geometry).transpose(axes)
+        spacing = [geometry.original.spacing[axis] for axis in axes]
+        axis = self._low_axis(spacing, geometry.prepared_spacing) if self.steps == "v2" else None
+        return resample_label(np.ascontiguousarray(cropped), geometry.prepared_shape, axis)
 
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.
@@ -135,15 +155,15 @@ class DefaultPreprocessor:
         Linear, per class, without renormalisation. Voxels outside the crop box are 0 in every
         channel.
         """
-        grid = _grid(geometry, probabilities.shape)
+        grid = self._grid(geometry, probabilities.shape)
         permuted = probabilities.transpose(0, *(axis + 1 for axis in grid.back))
         restored = np.zeros((len(probabilities), *geometry.original.shape), np.float32)
         box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
         resample_probabilities(
             permuted,
             geometry.cropped_shape,
-            _low_axis(geometry),
-            restored[(slice(None), *box)],
+            self._low_axis_back(geometry),
+            self._as_file(restored[(slice(None), *box)], geometry),
             self._device,
         )
         return restored
@@ -155,32 +175,87 @@ class DefaultPreprocessor:
         probabilities or logits; interpolated on the CPU, and only where it has to be.
         """
         box = tuple(slice(start, stop) for start, stop in geometry.crop_box)
-        found = restored_labels(slabs, _grid(geometry, slabs.shape), labels)
+        found = restored_labels(slabs, self._grid(geometry, slabs.shape), labels)
         result = np.zeros(geometry.original.shape, found.dtype)
-        result[box] = found
+        result[box] = self._as_file(found, geometry)
         return result
 
     def restore_slabs(
         self, slabs: Slabs, geometry: PreparedGeometry
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X)."""
+        """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X); where
+        the axis was reversed, the last slices come first.
+        """
         (first, last), *others = geometry.crop_box
         box = (slice(None), slice(None), *(slice(*sides) for sides in others))
-        size, plane = slabs.shape[0], geometry.original.shape[1:]
-        for start in range(first):
+        size, (slices, *plane) = slabs.shape[0], geometry.original.shape
+        backwards = 0 in self._reversed(geometry.original)
+        for start in (*range(first), *range(last, slices)):
             yield start, np.zeros((size, 1, *plane), np.float32)
-        for start, found in restored_slabs(slabs, _grid(geometry, slabs.shape)):
-            slab = found
-            if found.shape[2:] != plane:
+        for start, part in restored_slabs(slabs, self._grid(geometry, slabs.shape)):
+            slab = found = self._as_file(part, geometry)
+            if list(found.shape[2:]) != plane:
                 slab = np.zeros((*found.shape[:2], *plane), np.float32)
                 slab[box] = found
-            yield first + start, slab
-        for start in range(last, geometry.original.shape[0]):
-            yield start, np.zeros((size, 1, *plane), np.float32)
+            yield last - start - part.shape[1] if backwards else first + start, slab
 
-    def _spacings(self, spacing: Spacing, configuration: Configuration) -> tuple[Spacing, Spacing]:
+    def _grid(self, geometry: PreparedGeometry, shape: Sequence[int]) -> Grid:
+        """Return the way back of values of `shape` (K, *prepared_shape); see also `_as_file`.
+
+        Raises:
+            ImageError: They are of another grid.
+        """
+        if tuple(shape[1:]) != geometry.prepared_shape:
+            raise ImageError(
+                f"The probabilities have shape {tuple(shape)}; the prepared case has "
+                f"{geometry.prepared_shape} after the class axis."
+            )
+        return Grid.of(
+            geometry.prepared_shape,
+            geometry.transpose_forward,
+            geometry.cropped_shape,
+            self._low_axis_back(geometry),
+        )
+
+    def _low_axis(self, first: Sequence[float], second: Sequence[float]) -> int | None:
+        """Return the axis to resample apart; the first spacing decides if it is anisotropic."""
+        return low_axis(first, second) if self.separate_z else None
+
+    def _low_axis_back(self, geometry: PreparedGeometry) -> int | None:
+        """Return the axis of the file along which probabilities are taken from the nearest
+        sample.
+        """
+        back = [geometry.transpose_forward.index(axis) for axis in range(3)]
+        prepared, original = [geometry.prepared_spacing[a] for a in back], geometry.original.spacing
+        if self.steps == "v2":
+            return self._low_axis(prepared, original)
+        return self._low_axis(original, prepared)
+
+    def _turn(
+        self, geometry: Geometry, transpose_forward: tuple[int, int, int]
+    ) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+        """Return the axes of the file in the order of prepared arrays, and those that are
+        reversed before.
+        """
+        order = KEPT if self.orientation == "file" else axes_to_ras(geometry)[0]
+        first, second, third = (order[axis] for axis in transpose_forward)
+        return (first, second, third), self._reversed(geometry)
+
+    def _reversed(self, geometry: Geometry) -> tuple[int, ...]:
+        return () if self.orientation == "file" else axes_to_ras(geometry)[1]
+
+    def _as_file(self, array: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
+        """Return a view (..., z, y, x) with the axes that were reversed in the direction of the
+        file, or the other way round.
+        """
+        lead = array.ndim - 3
+        return np.flip(array, tuple(lead + axis for axis in self._reversed(geometry.original)))
+
+    def _spacings(
+        self, spacing: Spacing, axes: tuple[int, int, int], configuration: Configuration
+    ) -> tuple[Spacing, Spacing]:
         """Return the case's and the target spacing, permuted axes."""
-        first, second, third = configuration.transpose_forward
+        first, second, third = axes
         original = spacing[first], spacing[second], spacing[third]
         target = configuration.spacing
         kept = {"all": target, "in_plane": (original[0], *target[1:]), "none": original}
@@ -206,32 +281,6 @@ class DefaultPreprocessor:
         for normalization in schemes:
             find_scheme(normalization.scheme)
         return schemes
-
-
-def _low_axis(geometry: PreparedGeometry) -> int | None:
-    """Return the axis of the file along which probabilities are taken from the nearest sample."""
-    back = [geometry.transpose_forward.index(axis) for axis in range(3)]
-    spacing = [geometry.prepared_spacing[axis] for axis in back]
-    return low_axis(geometry.original.spacing, spacing)
-
-
-def _grid(geometry: PreparedGeometry, shape: Sequence[int]) -> Grid:
-    """Return the way back of values of `shape` (K, *prepared_shape).
-
-    Raises:
-        ImageError: They are of another grid.
-    """
-    if tuple(shape[1:]) != geometry.prepared_shape:
-        raise ImageError(
-            f"The probabilities have shape {tuple(shape)}; the prepared case has "
-            f"{geometry.prepared_shape} after the class axis."
-        )
-    return Grid.of(
-        geometry.prepared_shape,
-        geometry.transpose_forward,
-        geometry.cropped_shape,
-        _low_axis(geometry),
-    )
 
 
 def _check_target(case: Case, original: Spacing, target: Spacing, shape: Sequence[int]) -> None:
@@ -282,6 +331,15 @@ def class_locations(label: np.ndarray, foreground: Sequence[int]) -> dict[int, n
 def _without_nan(images: np.ndarray) -> np.ndarray:
     missing = np.isnan(images)
     return np.where(missing, np.float32(0), images) if missing.any() else images
+
+
+def _normalized(
+    images: np.ndarray, label: np.ndarray, schemes: Sequence[Normalization]
+) -> np.ndarray:
+    """Normalise every channel of (C, *spatial) in place; return the array."""
+    for image, normalization in zip(images, schemes, strict=True):
+        normalize(image, label, normalization)
+    return images
 
 
 def _own(images: np.ndarray, source: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The plugin `models`: models of other frameworks, made into ours."""
