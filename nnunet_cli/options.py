@@ -88,6 +88,16 @@ MemoryOption = Annotated[
         "what is free.",
     ),
 ]
+PredictionMemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-gb",
+        min=0.1,
+        help="Memory that a prediction may fill; what does not fit lies in a temporary file "
+        "(TMPDIR). Default: 10, or what is free if that is less.",
+        show_default=False,
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

@@ -12,7 +12,7 @@ _COMMANDS = {
     "plan": ("steps:plan", "Make and show the plans of a dataset."),
     "preprocess": ("steps:preprocess", "Prepare the cases of a dataset for training."),
     "train": ("steps:train", "Train and validate folds."),
-    "predict": ("predict:predict", "Predict a folder of images with a trained model."),
+    "predict": ("predict:predict", "Predict images with a trained model."),
     "models list": ("models:list_models", "List the trained models of the workspace."),
     "models show": (
         "models:show",

@@ -13,7 +13,13 @@ from nnunet_cli.models import best_model, find_model
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError, counted
-from nnunet_core.stages.predict import PredictionOptions, predict_folder
+from nnunet_core.stages.predict import (
+    PredictionOptions,
+    is_file_output,
+    predict_file,
+    predict_folder,
+)
+from nnunet_core.store.predictions import Part
 
 
 def predict(
@@ -21,11 +27,12 @@ def predict(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="[MODEL] IMAGES OUTPUT",
+            metavar="[MODEL] IMAGES... OUTPUT",
             help="MODEL: its folder, or DATASET/VARIANT/CONFIGURATION in the results; left out "
             "with --dataset. IMAGES: a folder of images CASE_0000.ext, or CASE.ext for one "
-            "channel; or one file. OUTPUT: the folder that the "
-            "predictions are written to.",
+            "channel; or files, with several channels those of one case in their order; or DICOM "
+            "series, a folder each. OUTPUT: the folder that the predictions are written to; or, "
+            "for one case, a file: out.nii.gz, or out.dcm for DICOM SEG.",
             show_default=False,
         ),
     ],
@@ -76,6 +83,29 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option(help="Also write CASE.b2nd with class probabilities.")
     ] = False,
+    entropy: Annotated[
+        bool,
+        typer.Option(
+            "--entropy",
+            help="Also write entropy/CASE.nii.gz: how unsure each voxel is, from 0 to 1.",
+        ),
+    ] = False,
+    disagreement: Annotated[
+        bool,
+        typer.Option(
+            "--disagreement",
+            help="Also write disagreement/CASE.nii.gz: the share of folds that label a voxel "
+            "otherwise than all together; takes twice the time.",
+        ),
+    ] = False,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated",
+            help="Apply the temperature of 'nnunet models calibrate' to probabilities and "
+            "entropy; label maps stay the same.",
+        ),
+    ] = False,
     restore_values: Annotated[
         bool,
         typer.Option(
@@ -83,6 +113,22 @@ def predict(
             help="Write label values as they were before 'dataset convert --renumber'.",
         ),
     ] = False,
+    ending: Annotated[
+        str,
+        typer.Option(
+            help="Ending of label files: .nrrd, or .dcm for DICOM SEG of DICOM series; default: "
+            "that of the labels of the training.",
+            show_default=False,
+        ),
+    ] = "",
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="K/N",
+            help="Predict a part of the cases: 1/4 to 4/4 may run at once, into one folder.",
+            show_default=False,
+        ),
+    ] = "1/1",
     overwrite: Annotated[
         bool, typer.Option(help="Replace predictions of another model in the output folder.")
     ] = False,
@@ -97,11 +143,10 @@ def predict(
     workspace: o.WorkspaceOption = None,
     device: o.DeviceOption = "auto",
     precision: o.PrecisionOption = "auto",
+    memory_gb: o.PredictionMemoryOption = None,
     threads: o.ThreadsOption = 0,
 ) -> None:
-    """Predict every case of a folder with a trained model; cases that are predicted already are
-    left alone.
-    """
+    """Predict images with a trained model; cases that are predicted already are left alone."""
     options = PredictionOptions(
         folds=o.folds_of(folds) if folds else (),
         predictor=predictor,
@@ -110,27 +155,35 @@ def predict(
         save_probabilities=save_probabilities,
         restore_values=restore_values,
         overwrite=overwrite,
-        runtime=Runtime(device, precision, 0, threads),
+        ending=ending,
+        part=Part.parse(part),
+        entropy=entropy,
+        disagreement=disagreement,
+        calibrated=calibrated,
+        runtime=Runtime(device, precision, 0, threads, memory_gb),
     )
     model, images, output = _places(paths, dataset, workspace)
     found = replace(find_model(model, workspace), trusted=trust)
-    written = predict_folder(
-        found, images, output, o.registry_of(context), options, make_reporter()
-    )
+    registry = o.registry_of(context)
+    if not ending and is_file_output(output, registry):
+        predict_file(found, images, output, registry, options, make_reporter())
+        out().print(str(output), soft_wrap=True)
+        return
+    written = predict_folder(found, images, output, registry, options, make_reporter())
     out().print(f"{counted(len(written), 'case')} in {output}", soft_wrap=True)
 
 
 def _places(
     paths: list[str], dataset: str | None, workspace: Path | None
-) -> tuple[str, Path, Path]:
+) -> tuple[str, list[Path], Path]:
     """Return model, images and output of a command line."""
     words = [*paths] if dataset is None else [_best(dataset, workspace), *paths]
-    if len(words) != 3:
+    if len(words) < 3:
         raise UsageError(
-            f"nnunet predict takes MODEL IMAGES OUTPUT, or --dataset DATASET IMAGES OUTPUT; got "
+            "nnunet predict takes MODEL IMAGES OUTPUT, or --dataset DATASET IMAGES OUTPUT; got "
             f"{'' if dataset is None else f'--dataset {dataset} '}{' '.join(paths)}."
         )
-    return words[0], Path(words[1]), Path(words[2])
+    return words[0], [Path(word) for word in words[1:-1]], Path(words[-1])
 
 
 def _best(dataset: str, workspace: Path | None) -> str:

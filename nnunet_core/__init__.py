@@ -11,13 +11,17 @@ from nnunet_core.registry.components import Component, Variant
 from nnunet_core.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from nnunet_core.stages.library import load_model
     from nnunet_core.store.probabilities import read_probabilities
 
-__all__ = ["Component", "Variant", "__version__", "hookimpl", "read_probabilities"]
+__all__ = ["Component", "Variant", "__version__", "hookimpl", "load_model", "read_probabilities"]
 
 __version__ = "0.1.0"
 
-_LATER = {"read_probabilities": "nnunet_core.store.probabilities"}
+_LATER = {
+    "load_model": "nnunet_core.stages.library",
+    "read_probabilities": "nnunet_core.store.probabilities",
+}
 
 
 def __getattr__(name: str) -> Any:

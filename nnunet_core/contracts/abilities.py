@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     from nnunet_core.contracts.predictor import Slabs
     from nnunet_core.data.cases import PreparedGeometry
+    from nnunet_core.data.images import Geometry, Image
     from nnunet_core.data.labels import Labels
+    from nnunet_core.data.meaning import SegmentationMeaning
     from nnunet_core.data.plans import Configuration
     from nnunet_core.registry.discovery import Resolved
 
@@ -79,9 +81,8 @@ class RestoresSlabs(Protocol):
     def restore_slabs(
         self, slabs: Slabs, geometry: PreparedGeometry
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield what `restore` returns: first slice, float32 (K, slices, Y, X), along axis Z.
-
-        Slices above and below the crop box are left out.
+        """Yield what `restore` returns, part by part along axis Z, in any order: first slice,
+        float32 (K, slices, Y, X).
         """
         ...
 
@@ -174,6 +175,58 @@ class ChangesGraph(Protocol):
     graph_changes: bool
 
 
+@runtime_checkable
+class FindsSeries(Protocol):
+    """An image format whose images are recognised by their content, not by their names."""
+
+    def find_series(self, folder: Path) -> Mapping[str, Path]:
+        """Return {name: image} of a folder that holds images or is one; empty without any.
+
+        Raises:
+            DatasetError: It is ambiguous.
+        """
+        ...
+
+
+@runtime_checkable
+class WritesSegmentations(Protocol):
+    """An image format whose label maps say what their values mean, and of which image they are;
+    `ImageFormat.write` is not called for predictions then.
+    """
+
+    def write_segmentation(
+        self, path: Path, array: np.ndarray, geometry: Geometry, meaning: SegmentationMeaning
+    ) -> None:
+        """Write a label map (Z, Y, X) atomically.
+
+        Raises:
+            ImageError: It belongs to an image that such a file cannot refer to.
+            StorageError: The disk is full, or the folder cannot be written.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesObjects(Protocol):
+    """An image format that knows the images of a library as they are in memory."""
+
+    def from_object(self, value: object, name: str) -> Image | None:
+        """Return an image of a library as ours, None where it is something else.
+
+        Args:
+            value: What a program gave.
+            name: What it is called, for messages.
+
+        Raises:
+            ImageError: It cannot be used, see `ImageFormat.read`.
+        """
+        ...
+
+    def to_object(self, array: np.ndarray, geometry: Geometry) -> object:
+        """Return a label map (Z, Y, X) as an image of the library."""
+        ...
+
+
 #: {kind: its contract, and the abilities that a component of it may have}.
 CONTRACTS: dict[str, tuple[type, ...]] = {
     "planner": (Planner,),
@@ -186,7 +239,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader,),
     "dataset": (DatasetMaker,),
-    "image_format": (ImageFormat,),
+    "image_format": (ImageFormat, FindsSeries, WritesSegmentations, TakesObjects),
 }
 
 

@@ -87,8 +87,7 @@ class Slabs:
         import numpy as np
 
         if regions:
-            with np.errstate(over="ignore"):  # exp of a large number is infinite, 1 / it is 0
-                return 1 / (1 + np.exp(-values))
+            return (np.tanh(values / 2) + 1) / 2  # the sigmoid; it cannot overflow
         odds = np.exp(values - values.max(axis=0))
         odds /= odds.sum(axis=0)
         return odds
@@ -122,8 +121,8 @@ class Predictor(Protocol):
         Returns:
             Function of images float32 (C, *spatial), prepared, with the channels of the previous
             stage in a cascade: to probabilities float32 (K, *spatial) of K classes that add up to
-            1, or of K regions, each in [0, 1]; as one array, or as `Slabs` where the whole may
-            not fit in memory.
+            1, or of K regions, each in [0, 1]. As one array; or as `Slabs`, where the whole may
+            not fit in memory, or where they are logits.
 
         Raises:
             UsageError: Settings contradict each other, or the device or precision does not exist.

@@ -22,6 +22,7 @@ from nnunet_core.data.images import (
     stack_channels,
 )
 from nnunet_core.data.labels import Labels
+from nnunet_core.data.meaning import LabelCodes
 from nnunet_core.data.transparency import without_alpha
 from nnunet_core.errors import DatasetError, ImageError, counted
 from nnunet_core.runtime import files
@@ -99,6 +100,7 @@ class Dataset:
         digests: Content digests of its files.
         format_names: References of image format and label format, where the dataset names them.
         original_values: {value: the one that it was renumbered from}; empty where none was.
+        codes: {name of a label: what it is in codes of a terminology}, of those that have any.
     """
 
     folder: Path
@@ -114,6 +116,7 @@ class Dataset:
     digests: files.Digests = field(default_factory=files.Digests, compare=False)
     format_names: tuple[str | None, str | None] = (None, None)
     original_values: Mapping[int, int] = field(default_factory=dict)
+    codes: Mapping[str, LabelCodes] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -72,6 +72,19 @@ def held(path: Path, purpose: str, report: Reporter, wait: bool = True) -> Itera
         lock.release()
 
 
+def holder(path: Path) -> str:
+    """Return who holds a lock file, "process 123 on host"; empty if nobody does."""
+    if not path.is_file():
+        return ""
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return _holder(path)
+    lock.release()
+    return ""
+
+
 def _holder(path: Path) -> str:
     """Return "process 123 on host" of a lock file."""
     try:

@@ -10,6 +10,7 @@ from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetReader
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import SLICE_SPACING_2D
+from nnunet_core.data.meaning import read_codes
 from nnunet_core.data.unused import left_out_messages
 from nnunet_core.errors import (
     DatasetError,
@@ -66,6 +67,7 @@ def open_dataset(
         digests=files.Digests(stored),
         format_names=(found.image_format, found.label_format),
         original_values=found.original_values,
+        codes=read_codes(found.document, found.labels, folder / "dataset.json"),
     )
 
 
@@ -102,8 +104,8 @@ def is_named(folder_name: str, reference: str) -> bool:
 
 
 def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
-    """List the cases of a folder of images, or of one file, complete with every channel of a
-    dataset, in the natural order of their names.
+    """List the cases of a folder of images, complete with every channel of a dataset, in the
+    natural order of their names.
 
     Raises:
         MissingFolderError: There is no such folder.
@@ -161,31 +163,17 @@ def _raise_unfit(folder: Path, dataset: Dataset, registry: Registry) -> None:
 
 
 def _plain_cases(source: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
-    """Return the cases of images without the number of a channel, which one channel needs not: a
-    file, or those of a folder that no reader fits.
+    """Return the cases of images without the number of a channel, which one channel needs not, in
+    a folder that no reader fits.
     """
-    if source.is_dir() and (len(dataset.channels) > 1 or fitting_readers(source, registry)):
+    if len(dataset.channels) > 1 or fitting_readers(source, registry):
         return ()
     ending, found = dataset.ending.lower(), {}
-    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
+    for path in sorted(source.iterdir()):
         name = path.name
         if name.lower().endswith(ending) and not name.startswith(".") and path.is_file():
             found[name[: -len(ending)].removesuffix("_0000")] = path
-    if source.is_file():
-        _check_whole(source, bool(found), dataset)
     return tuple(CaseFiles(name, (path,)) for name, path in found.items())
-
-
-def _check_whole(file: Path, fitting: bool, dataset: Dataset) -> None:
-    """Raise DatasetError unless a file is a whole case."""
-    if not fitting:
-        raise DatasetError(f"{file} does not end in '{dataset.ending}' as the model's images do.")
-    found, wanted = dataset.image_format.header(file).channels, len(dataset.channels)
-    if found != wanted:
-        raise DatasetError(
-            f"{file} has {found} of the {wanted} channels that are needed "
-            f"({', '.join(dataset.channels)}). Give the folder that holds all files of the case."
-        )
 
 
 def find_reader(folder: Path, registry: Registry) -> DatasetReader:

@@ -109,6 +109,7 @@ class Experiment:
             image_format=self.dataset.format_names[0],
             label_format=self.dataset.format_names[1],
             original_values=dict(self.dataset.original_values),
+            codes=dict(self.dataset.codes),
             mirror_axes=self.mirror_axes(),
             configuration=self.configuration,
             components=self.method.records(self.configuration),

@@ -193,7 +193,7 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
         for name in split.val:
             stored = experiment.store.open(name)
             previous = None if experiment.previous is None else experiment.previous.open(name)[:]
-            segmentation, _ = predict(stored.images[:], stored.geometry, previous)
+            segmentation = predict.segment(stored.images[:], stored.geometry, previous)
             path = below(target, f"{name}{dataset.label_ending}")
             dataset.label_format.write(path, segmentation, stored.geometry.original)
             files_of_case = dataset.case(name)

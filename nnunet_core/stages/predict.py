@@ -1,159 +1,85 @@
-"""Predict a folder of images with a trained model."""
+"""Predict images with a trained model: those of a folder, files, or one case into one file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nnunet_core.contracts.abilities import built
-from nnunet_core.contracts.postprocessor import Postprocessor
-from nnunet_core.contracts.predictor import TrainedModel
-from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.contracts.abilities import WritesSegmentations, ability
 from nnunet_core.data.dataset import CaseFiles, Dataset
-from nnunet_core.data.images import Geometry
-from nnunet_core.errors import NnunetError, PluginError, StorageError, UsageError, counted
-from nnunet_core.registry.discovery import Registry, Resolved
-from nnunet_core.registry.provenance import component_record
-from nnunet_core.runtime import files, locks
+from nnunet_core.data.images import Geometry, ImageFormat, ending_of
+from nnunet_core.data.meaning import SegmentationMeaning
+from nnunet_core.errors import NnunetError, StorageError, UsageError, counted
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
+from nnunet_core.runtime.overlap import overlapped
 from nnunet_core.runtime.reporting import Reporter, Silence
-from nnunet_core.stages.cascade import prepared_label
-from nnunet_core.stages.case import CasePredictor
-from nnunet_core.stages.dataset import find_cases, remarks
-from nnunet_core.stages.formats import OriginalValues, find_format
-from nnunet_core.stages.prepare import prepare_case
-from nnunet_core.store.models import FILE as MODEL_FILE
-from nnunet_core.store.models import Model, check_weights, weights_digests
-from nnunet_core.store.postprocessing import postprocessing_state
-from nnunet_core.store.predictions import (
-    Claim,
-    PredictionRecord,
-    claim,
-)
-from nnunet_core.store.probabilities import probabilities_file, write_probabilities
+from nnunet_core.stages.case import Keep
+from nnunet_core.stages.dataset import alpha_message, remarks
+from nnunet_core.stages.formats import OriginalValues, find_format, known_endings
+from nnunet_core.stages.inputs import dataset_of, find_inputs
+from nnunet_core.stages.model import ModelOptions, ModelPredictor, Parts, Prepared
+from nnunet_core.stages.uncertainty import entropy
+from nnunet_core.store import predictions
+from nnunet_core.store.calibration import stored_temperature, tempered
+from nnunet_core.store.models import Model, weights_digests
+from nnunet_core.store.predictions import MAPS, Beside, Part, PredictionRecord, claim, map_file
+from nnunet_core.store.probabilities import probabilities_file, probabilities_writer
+
+_MAP_ENDING = ".nii.gz"
 
 
 @dataclass(frozen=True)
-class PredictionOptions:
-    """How to predict.
+class PredictionOptions(ModelOptions):
+    """How to predict, and what to write.
 
     Attributes:
-        folds: Fold names; empty means every trained numbered fold.
-        predictor: Reference; None is the one that the model was validated with, with its settings.
-        settings: Of the predictor, on top of these.
-        postprocess: Apply what was found useful on the validation cases.
         save_probabilities: Also write `CASE.b2nd`, see `store.probabilities`.
         restore_values: Write label values as they were before `dataset convert --renumber`.
         overwrite: Replace predictions of another model, and foreign files in their places.
-        runtime: Device and precision.
+        ending: Of the label files; empty is that of the model.
+        part: Which of the cases.
+        entropy: Also write `entropy/CASE.ext`, see `uncertainty.entropy`.
+        disagreement: Also write `disagreement/CASE.ext`, see `ModelPredictor.disagreement`.
+        calibrated: Divide logarithms of probabilities by the temperature of the model; label maps
+            stay the same.
     """
 
-    folds: tuple[str, ...] = ()
-    predictor: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    postprocess: bool = True
     save_probabilities: bool = False
     restore_values: bool = False
     overwrite: bool = False
-    runtime: Runtime = field(default_factory=Runtime)
+    ending: str = ""
+    part: Part = field(default_factory=Part)
+    entropy: bool = False
+    disagreement: bool = False
+    calibrated: bool = False
 
-
-@dataclass(frozen=True)
-class ModelPredictor:
-    """A model in memory: raw case in, cleaned label map on the grid of its file out.
-
-    Attributes:
-        model: What it is.
-        case: Its networks.
-        clean: Postprocessor and what it decided on the validation cases; None leaves label maps as
-            they are.
-        previous: The stage before, in a cascade.
-    """
-
-    model: Model
-    case: CasePredictor
-    clean: tuple[Postprocessor, Mapping[str, Any]] | None
-    previous: ModelPredictor | None
-
-    @classmethod
-    def open(
-        cls, model: Model, registry: Registry, options: PredictionOptions, report: Reporter
-    ) -> ModelPredictor:
-        """Load a model and, in a cascade, the stage before it.
-
-        Raises:
-            PluginError: A package that the model needs is missing; the message says what to
-                install.
-            StorageError: Weights are damaged.
-        """
-        folds = model.folds(options.folds)
-        for fold in folds:
-            check_weights(fold)
-        document = model.document
-        networks = TrainedModel(
-            folds=folds,
-            configuration=document.configuration,
-            labels=document.labels,
-            network=built(model.component(registry, "network", report)),
-            runtime=options.runtime,
-            mirror_axes=document.mirror_axes,
-        )
-        predictor = built(_predictor(model, registry, options, report))
-        preprocessor = built(model.component(registry, "preprocessor", report))
-        case = CasePredictor.open(networks, predictor, preprocessor)
-        state = postprocessing_state(model, weights_digests(folds)) if options.postprocess else None
-        if options.postprocess and state is None:
-            report.warning(
-                "No postprocessing: none was fitted on the validation cases of "
-                f"{', '.join(fold.name for fold in folds)} of {model.folder}. 'nnunet run' with "
-                "these folds does that."
-            )
-        clean = None
-        if state is not None:
-            clean = built(model.component(registry, "postprocessor", report)), state
-        before = _previous(model, options)
-        previous = None if before is None else cls.open(before[0], registry, before[1], report)
-        return cls(model, case, clean, previous)
-
-    def __call__(
-        self, dataset: Dataset, case: CaseFiles
-    ) -> tuple[np.ndarray, np.ndarray, Geometry]:
-        """Predict one case.
-
-        Returns:
-            Label map uint8 or uint16 (Z, Y, X), probabilities float32 (K, Z, Y, X), geometry of the
-            image.
-        """
-        raw = dataset.load(case)
-        preprocessor = self.case.preprocessor
-        prepared = prepare_case(preprocessor, raw, self.model.document.configuration)
-        label = None
-        if self.previous is not None:
-            before, _, _ = self.previous(dataset, case)
-            label = prepared_label(preprocessor, before, prepared.geometry)
-        segmentation, probabilities = self.case(prepared.images, prepared.geometry, label)
-        if self.clean is not None:
-            postprocessor, state = self.clean
-            segmentation = postprocessor.apply(segmentation, raw.geometry, state)
-        return segmentation, probabilities, raw.geometry
+    @property
+    def beside(self) -> Beside:
+        """What is written beside the label maps."""
+        maps = tuple(name for name in MAPS if getattr(self, name))
+        return Beside(self.save_probabilities, maps)
 
 
 def predict_folder(
     model: Model,
-    source: Path,
+    source: Path | Sequence[Path],
     output: Path,
     registry: Registry,
     options: PredictionOptions | None = None,
     report: Reporter | None = None,
 ) -> list[Path]:
-    """Predict every case of a folder of images `CASE_0000.ext`, or `CASE.ext` for one channel, or
-    of one file; return the label files.
+    """Predict the cases of a folder of images, or files (see `inputs.find_inputs`), into a folder;
+    return the label files.
 
-    A rerun predicts what is missing. A case that fails does not stop the others.
+    A rerun predicts what is missing. A case that fails does not stop the others. While a case is in
+    the networks, the next is read and prepared and the last one is written.
 
     Raises:
         DatasetError: No cases, or channel files are missing.
@@ -165,27 +91,104 @@ def predict_folder(
         NnunetError: Cases failed; the message says which and why.
     """
     options, report = options or PredictionOptions(), report or Silence()
-    refuse_own_input(source, output)
-    _check_components(model, registry, options, report)
-    dataset = _as_dataset(model, source, registry)
-    if options.restore_values:
-        dataset = replace(dataset, label_format=_restoring(model, dataset))
-    cases = find_cases(source, dataset, registry)
-    for message in remarks(dataset, cases):
-        report.warning(message)
+    places = [source] if isinstance(source, Path) else list(source)
+    for place in places:
+        refuse_own_input(place, output)
+    parts = Parts.find(model, registry, options, report)
+    dataset, cases = _inputs(model, places, registry, options, report)
     outputs = {c.name: below(output, f"{c.name}{dataset.label_ending}") for c in cases}
     _keep_images(cases, outputs)
-    record = _record(model, registry, options)
-    claimed = claim(output, record, list(outputs.values()), options.overwrite)
-    if claimed.is_done(options.save_probabilities):
-        return list(outputs.values())
+    record, everything = _record(parts, options), list(outputs.values())
+    claimed = claim(output, record, everything, options.overwrite)
+    mine = options.part.of(cases)
+    written = [outputs[case.name] for case in mine]
+    if claimed.is_done(options.beside):
+        return written
     # before anything is written: a request that cannot be right leaves no folder
-    predictor = ModelPredictor.open(model, registry, options, report)
-    with locks.held(output / locks.NAME, "predictions", report, wait=False):
-        # another prediction may have written there since
-        claimed = claim(output, record, list(outputs.values()), options.overwrite)
-        _predict_cases(predictor, dataset, cases, claimed, options, report)
-    return list(outputs.values())
+    needed = any(claimed.needs(path, options.beside) for path in written)
+    predictor = _open(parts, options, report) if needed else None
+    maps = find_format(_MAP_ENDING, registry)
+    shared = (record, everything, options.overwrite, options.part, report)
+    with predictions.writing(output, *shared) as claimed:
+        todo = [c for c in mine if claimed.needs(outputs[c.name], options.beside)]
+        if todo:
+            predictor = predictor or _open(parts, options, report)
+            work = _Work(
+                predictor, dataset, outputs, claimed.stale, options, maps, record.temperature
+            )
+            _predict_cases(work, todo, len(mine), report)
+        predictions.finish(claimed, written, options.beside, report)
+    return written
+
+
+def predict_file(
+    model: Model,
+    source: Path | Sequence[Path],
+    output: Path,
+    registry: Registry,
+    options: PredictionOptions | None = None,
+    report: Reporter | None = None,
+) -> Path:
+    """Predict one case into one file, whose ending decides its format; return the file.
+
+    Raises:
+        UsageError: There are several cases, or the file exists and is not to be overwritten.
+        NnunetError: See `predict_folder`.
+    """
+    options, report = options or PredictionOptions(), report or Silence()
+    options = replace(options, ending=ending_of(output.name, known_endings(registry)))
+    parts = Parts.find(model, registry, options, report)
+    places = [source] if isinstance(source, Path) else list(source)
+    dataset, cases = _inputs(model, places, registry, options, report)
+    if len(cases) > 1 or options.part != Part():
+        raise UsageError(
+            f"{output} is one file; there are {counted(len(cases), 'case')} to predict. Give a "
+            "folder as OUTPUT, and --part only with one."
+        )
+    outputs = {cases[0].name: output}
+    _keep_images(cases, outputs)
+    if output.exists() and not options.overwrite:
+        raise UsageError(f"{output} exists already. Choose another name, or pass --overwrite.")
+    predictor, maps = _open(parts, options, report), find_format(_MAP_ENDING, registry)
+    work = _Work(predictor, dataset, outputs, [output], options, maps, _temperature(parts, options))
+    _predict_cases(work, cases, 1, report)
+    return output
+
+
+def _open(parts: Parts, options: PredictionOptions, report: Reporter) -> ModelPredictor:
+    if options.disagreement and len(parts.folds) < 2:
+        raise UsageError(
+            f"--disagreement is that of several folds; {parts.folds[0].name} is the only one that "
+            "predicts. Train more folds, or leave it out."
+        )
+    return ModelPredictor.open(parts, report, members=options.disagreement)
+
+
+def is_file_output(output: Path, registry: Registry) -> bool:
+    """Return whether an output is one label file, by its ending, and not a folder."""
+    return not output.is_dir() and bool(ending_of(output.name, known_endings(registry)))
+
+
+def _inputs(
+    model: Model,
+    places: Sequence[Path],
+    registry: Registry,
+    options: PredictionOptions,
+    report: Reporter,
+) -> tuple[Dataset, tuple[CaseFiles, ...]]:
+    """Return the cases, and the dataset that reads them and writes their label files."""
+    dataset, cases = find_inputs(places, dataset_of(model, places[0], registry), registry)
+    if options.ending:
+        label_format = find_format(options.ending, registry, source="the output")
+        dataset = replace(dataset, label_ending=options.ending, label_format=label_format)
+    if options.restore_values:
+        dataset = replace(dataset, label_format=_restoring(model, dataset))
+    if cases[0].images[0].parent == places[0]:  # a folder was given
+        for message in remarks(dataset, cases):
+            report.warning(message)
+    elif alpha := alpha_message(dataset, cases):
+        report.warning(alpha)
+    return dataset, cases
 
 
 def _keep_images(cases: Sequence[CaseFiles], outputs: Mapping[str, Path]) -> None:
@@ -198,55 +201,136 @@ def _keep_images(cases: Sequence[CaseFiles], outputs: Mapping[str, Path]) -> Non
             )
 
 
-def _predict_cases(
-    predictor: ModelPredictor,
-    dataset: Dataset,
-    cases: Sequence[CaseFiles],
-    claimed: Claim,
-    options: PredictionOptions,
-    report: Reporter,
-) -> None:
-    """Predict the cases that are missing in an output folder that nobody else writes to."""
-    outputs = {case.name: claimed.folder / f"{case.name}{dataset.label_ending}" for case in cases}
-    todo = [case for case in cases if claimed.needs(outputs[case.name], options.save_probabilities)]
-    claimed.take(report)
-    failures = []
-    with report.track("predict", len(cases), len(cases) - len(todo)) as tracker:
-        for case in todo:
+@dataclass
+class _Found:
+    """What was predicted of a case.
+
+    Attributes:
+        geometry: Of the image.
+        segmentation: Label map (Z, Y, X), as yet uncleaned.
+        maps: {folder: float32 (Z, Y, X)} of images beside it.
+    """
+
+    geometry: Geometry
+    segmentation: np.ndarray = field(init=False)
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add_entropy(self, regions: bool) -> Keep:
+        """Add a map that is filled by what is returned."""
+        values = self.maps["entropy"] = np.zeros(self.geometry.shape, np.float32)
+
+        def keep(start: int, slab: np.ndarray) -> None:
+            values[start : start + slab.shape[1]] = entropy(slab, regions)
+
+        return keep
+
+
+def _keep_all(keepers: Sequence[Keep], temperature: float | None, regions: bool) -> Keep | None:
+    def keep(start: int, slab: np.ndarray) -> None:
+        if temperature is not None:
+            slab = tempered(slab, temperature, regions)
+        for each in keepers:
+            each(start, slab)
+
+    return keep if keepers else None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done with each case.
+
+    Attributes:
+        predictor: The model.
+        dataset: Reads images, writes label maps.
+        outputs: {case: its label file}.
+        stale: Label files of somebody else that are replaced.
+        options: What to write.
+        map_format: Writes images beside label maps.
+        temperature: Of the probabilities, or None.
+    """
+
+    predictor: ModelPredictor
+    dataset: Dataset
+    outputs: Mapping[str, Path]
+    stale: Container[Path]
+    options: PredictionOptions
+    map_format: ImageFormat
+    temperature: float | None
+
+    def prepare(self, case: CaseFiles) -> Prepared:
+        """Read and prepare a case."""
+        return self.predictor.prepare(self.dataset.load(case))
+
+    def predict(self, prepared: Prepared) -> _Found:
+        """Apply the networks; the probabilities are written meanwhile, if they are asked for."""
+        labels = self.predictor.case.labels
+        shape, regions = (labels.outputs, *prepared.geometry.shape), bool(labels.regions)
+        path = probabilities_file(self.outputs[prepared.case.name])
+        found = _Found(prepared.geometry)
+        keepers: list[Keep] = []
+        with contextlib.ExitStack() as stack:
+            if self.options.save_probabilities:
+                keepers.append(stack.enter_context(probabilities_writer(path, shape)))
+            if self.options.entropy:
+                keepers.append(found.add_entropy(regions))
+            keep = _keep_all(keepers, self.temperature, regions)
+            found.segmentation = self.predictor.segment(prepared, keep)
+        if self.options.disagreement:
+            found.maps["disagreement"] = self.predictor.disagreement(prepared, found.segmentation)
+        return found
+
+    def write(self, case: CaseFiles, found: _Found) -> Geometry:
+        """Clean a label map, and write it and the images beside it; return its geometry."""
+        output, geometry = self.outputs[case.name], found.geometry
+        for name, values in found.maps.items():
+            self.map_format.write(map_file(output, name), values, geometry)
+        if output in self.stale:
+            self.options.beside.remove_others(output)
+        segmentation = self.predictor.clean(found.segmentation, geometry)
+        self._write_label(case, output, segmentation, geometry)
+        return geometry
+
+    def _write_label(
+        self, case: CaseFiles, output: Path, segmentation: np.ndarray, geometry: Geometry
+    ) -> None:
+        able = ability(self.dataset.label_format, WritesSegmentations)
+        if able is None:
+            self.dataset.label_format.write(output, segmentation, geometry)
+            return
+        document = self.predictor.model.document
+        names = {value: name for value, name in document.labels.names.items() if value}
+        maker = f"{document.dataset} {document.variant} {document.configuration_name}"
+        meaning = SegmentationMeaning(case.images, names, document.codes, maker)
+        able.write_segmentation(output, segmentation, geometry, meaning)
+
+
+def _predict_cases(work: _Work, todo: Sequence[CaseFiles], total: int, report: Reporter) -> None:
+    """Predict cases of an output that nobody else writes to.
+
+    Raises:
+        StorageError: An output cannot be written; nothing after it is predicted.
+        NnunetError: Cases failed, after the others are written.
+    """
+    failures, started = [], time.monotonic()
+    outcomes = overlapped(todo, work.prepare, work.predict, work.write)
+    with (
+        contextlib.closing(outcomes),
+        report.track("predict", total, total - len(todo)) as tracker,
+    ):
+        for number, (case, outcome) in enumerate(outcomes, start=1):
             try:
-                segmentation, probabilities, geometry = predictor(dataset, case)
-                for note in geometry.notes:
+                for note in outcome.result().notes:
                     report.warning(note)
-                if outputs[case.name] in claimed.stale:
-                    probabilities_file(outputs[case.name]).unlink(missing_ok=True)
-                if options.save_probabilities:
-                    write_probabilities(probabilities_file(outputs[case.name]), probabilities)
-                dataset.label_format.write(outputs[case.name], segmentation, geometry)
             except StorageError:
                 raise
             except NnunetError as error:
                 failures.append(f"{case.name}: {error}")
-            tracker.advance(1, case.name)
+            seconds = (time.monotonic() - started) / number
+            tracker.advance(1, f"{case.name}  {seconds:.1f} s per case")
     if failures:
         raise NnunetError(
-            f"{len(failures)} of {counted(len(cases), 'case')} failed:\n" + "\n".join(failures)
+            f"{len(failures)} of {counted(total, 'case')} failed:\n" + "\n".join(failures)
         )
-    claimed.finish()
-
-
-def _check_components(
-    model: Model, registry: Registry, options: PredictionOptions, report: Reporter
-) -> None:
-    """Raise where a component that predicts is not there, or is not trusted: before anything that
-    the model names is imported.
-    """
-    kinds = ["preprocessor", "network", *(["postprocessor"] if options.postprocess else [])]
-    for stage in model.stages():
-        named = kinds if options.predictor is not None else [*kinds, "predictor"]
-        stage.check_trusted(named, report)
-        _predictor(stage, registry, options, Silence())
-        for kind in kinds:
-            stage.component(registry, kind, Silence())
 
 
 def refuse_own_input(source: Path, output: Path) -> None:
@@ -273,75 +357,21 @@ def _restoring(model: Model, dataset: Dataset) -> OriginalValues:
     return OriginalValues(dataset.label_format, originals)
 
 
-def _predictor(
-    model: Model, registry: Registry, options: PredictionOptions, report: Reporter
-) -> Resolved:
-    """Return the predictor that was asked for, or the one that the model was validated with."""
-    if options.predictor is not None:
-        return registry.resolve("predictor", options.predictor).with_settings(options.settings)
-    try:
-        validated = model.component(registry, "predictor", report)
-    except PluginError as error:
-        raise PluginError(
-            f"{error} Or choose another one with --predictor; 'nnunet plugins list' shows them."
-        ) from error
-    return validated.with_settings(options.settings)
-
-
-def _previous(model: Model, options: PredictionOptions) -> tuple[Model, PredictionOptions] | None:
-    """Return the stage before a cascade and how it predicts: with the same folds if it has them,
-    else with all of its own.
-    """
-    stages = model.stages()
-    if len(stages) == 1:
+def _temperature(parts: Parts, options: PredictionOptions) -> float | None:
+    if not options.calibrated:
         return None
-    stage = stages[-2]
-    return stage, options if set(options.folds) <= set(stage.trained()) else replace(
-        options, folds=()
-    )
+    return stored_temperature(parts.model, weights_digests(parts.folds))
 
 
-def _record(model: Model, registry: Registry, options: PredictionOptions) -> PredictionRecord:
-    """Identify everything that a prediction depends on, the stage before a cascade included."""
-    folds = model.folds(options.folds)
-    weights = weights_digests(folds)
-    predictor = component_record(_predictor(model, registry, options, Silence()))
-    before = _previous(model, options)
-    parts = [
-        model.document.model_dump(
-            mode="json", exclude={"components": {"predictor"}, "original_values": True}
-        ),
-        predictor.identity(),
-        list(weights.values()),
-        options.postprocess,
-        postprocessing_state(model, weights) if options.postprocess else None,
-        None if before is None else _record(before[0], registry, before[1]).identity,
-    ]
-    if options.restore_values:
-        parts.append(sorted(model.document.original_values.items()))
+def _record(parts: Parts, options: PredictionOptions) -> PredictionRecord:
+    """Return the record of an output folder."""
+    originals = parts.model.document.original_values if options.restore_values else {}
+    temperature = _temperature(parts, options)
     return PredictionRecord(
-        model=str(model.folder),
-        folds=tuple(fold.name for fold in folds),
-        identity=files.digest(parts),
-        predictor=predictor,
+        model=str(parts.model.folder),
+        folds=tuple(fold.name for fold in parts.folds),
+        identity=files.digest([parts.identity(), sorted(originals.items()), temperature]),
+        predictor=parts.predictor,
         postprocess=options.postprocess,
-    )
-
-
-def _as_dataset(model: Model, source: Path, registry: Registry) -> Dataset:
-    """Return a dataset without training cases that reads images as the model's dataset did."""
-    document, file = model.document, model.folder / MODEL_FILE
-    return Dataset(
-        folder=source,
-        name=document.dataset,
-        channels=document.channels,
-        labels=document.labels,
-        ending=document.file_ending,
-        image_format=find_format(document.file_ending, registry, document.image_format, file),
-        label_ending=document.label_ending,
-        label_format=find_format(
-            document.label_ending, registry, document.label_format, file, "label_format"
-        ),
-        training=(),
-        document={},
+        temperature=temperature,
     )

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nnunet_core.data.labels import Labels
+from nnunet_core.data.meaning import LabelCodes
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import PluginError, StorageError, UsageError
@@ -44,6 +45,7 @@ class ModelDocument(files.Document):
             names them.
         original_values: {value of a label: the one that it was renumbered from}; empty where none
             was.
+        codes: {name of a label: what it is in codes of a terminology}, of those that have any.
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version; those that predict are
@@ -63,6 +65,7 @@ class ModelDocument(files.Document):
     image_format: str | None = None
     label_format: str | None = None
     original_values: dict[int, int] = Field(default_factory=dict)
+    codes: dict[str, LabelCodes] = Field(default_factory=dict)
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...]
     configuration: Configuration
     components: dict[str, ComponentRecord]

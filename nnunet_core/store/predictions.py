@@ -1,22 +1,31 @@
-"""An output folder of predictions: which files are in it, and whose they are."""
+"""An output folder of predictions: which files are in it, and whose they are; and who writes there
+now.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from nnunet_core.errors import UsageError, listed
+from nnunet_core.errors import StorageError, UsageError, listed
 from nnunet_core.registry.records import ComponentRecord
-from nnunet_core.runtime import files
+from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.names import PlainName
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.store.probabilities import probabilities_file
 
 RECORD = "predictions.json"
+_Item = TypeVar("_Item")
+#: Folders of images that may lie beside label maps.
+MAPS = ("entropy", "disagreement")
+_PURPOSE = "predictions"
+_REGISTERING = f".parts{locks.NAME}"
 
 
 class PredictionRecord(files.Document):
@@ -27,17 +36,19 @@ class PredictionRecord(files.Document):
         identity: Of everything that a prediction depends on.
         predictor: How the networks were applied.
         postprocess: Whether label maps were cleaned as it was found useful on the validation cases.
+        temperature: What logarithms of probabilities were divided by, or None.
         outputs: Names of the label files that are, or will be, of this identity.
         replaced: {name of a file of somebody else: digest of its content}: it counts as theirs as
             long as it has this content. Empty when the prediction is finished.
     """
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     model: str
     folds: tuple[str, ...]
     identity: str
     predictor: ComponentRecord
     postprocess: bool
+    temperature: float | None = None
     outputs: tuple[PlainName, ...] = ()
     replaced: dict[PlainName, str] = Field(default_factory=dict)
 
@@ -55,6 +66,34 @@ class PredictionRecord(files.Document):
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What lies beside the label file of a case, or shall.
+
+    Attributes:
+        probabilities: `CASE.b2nd`.
+        maps: Folders of images `CASE.nii.gz`, of `MAPS`.
+    """
+
+    probabilities: bool = False
+    maps: tuple[str, ...] = ()
+
+    def files(self, label: Path) -> list[Path]:
+        """Return the files of a label file."""
+        own = [probabilities_file(label)] if self.probabilities else []
+        return [*own, *(map_file(label, name) for name in self.maps)]
+
+    def remove_others(self, label: Path) -> None:
+        """Remove what else lies beside a label file: it is of another prediction."""
+        for path in set(Beside(True, MAPS).files(label)) - set(self.files(label)):
+            path.unlink(missing_ok=True)
+
+
+def map_file(label: Path, name: str) -> Path:
+    """Return where an image of a case lies, `entropy/CASE.nii.gz` beside the label files."""
+    return label.parent / name / probabilities_file(label).with_suffix(".nii.gz").name
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a prediction makes of its output folder.
 
@@ -62,8 +101,9 @@ class Claim:
         folder: The output folder.
         record: Who writes it from now on.
         outputs: The label files of this prediction.
-        stale: Files of somebody else that are in its place, or that the last prediction made; each
-            stays until a new one takes its place, or until everything is predicted.
+        stale: {file of somebody else that is in its place, or that the last prediction made: digest
+            of its content}; each stays until a new one takes its place, or until everything is
+            predicted.
         foreign: Those of them that no prediction made.
         found: The record that lies there.
     """
@@ -71,21 +111,19 @@ class Claim:
     folder: Path
     record: PredictionRecord
     outputs: tuple[Path, ...]
-    stale: tuple[Path, ...]
+    stale: Mapping[Path, str]
     foreign: tuple[Path, ...]
     found: PredictionRecord | None
 
-    def needs(self, output: Path, probabilities: bool) -> bool:
-        """Return whether a label file, or the probabilities beside it if they are asked for, has to
-        be made.
-        """
-        there = output.is_file() and (not probabilities or probabilities_file(output).is_file())
+    def needs(self, output: Path, beside: Beside) -> bool:
+        """Return whether a label file, or what is asked for beside it, has to be made."""
+        there = all(path.is_file() for path in (output, *beside.files(output)))
         return output in self.stale or not there
 
-    def is_done(self, probabilities: bool) -> bool:
+    def is_done(self, beside: Beside) -> bool:
         """Return whether everything is predicted, and the record says so."""
         written = self.found == self.record and not self.stale
-        return written and not any(self.needs(output, probabilities) for output in self.outputs)
+        return written and not any(self.needs(output, beside) for output in self.outputs)
 
     def take(self, report: Reporter) -> None:
         """Write the record; it says which files are not of this prediction yet."""
@@ -94,7 +132,7 @@ class Claim:
                 f"{listed([path.name for path in self.foreign])} in {self.folder} were made by no "
                 "prediction; they are replaced one by one, as asked (--overwrite)."
             )
-        replaced = {path.name: files.file_digest(path) for path in self.stale}
+        replaced = {path.name: digest for path, digest in self.stale.items()}
         self.record.model_copy(update={"replaced": replaced}).write(self.folder / RECORD)
 
     def finish(self) -> None:
@@ -102,9 +140,142 @@ class Claim:
         everything.
         """
         for path in set(self.stale) - set(self.outputs):
-            probabilities_file(path).unlink(missing_ok=True)
+            Beside().remove_others(path)
             path.unlink(missing_ok=True)
         self.record.write(self.folder / RECORD)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the cases of a prediction, `2/4`: every fourth case from the second one on.
+
+    Attributes:
+        number: From 1 to `count`.
+        count: How many parts there are.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Read `2/4`.
+
+        Raises:
+            UsageError: It is something else.
+        """
+        match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(
+                f"--part got '{text}'; it takes the number of a part and how many there are: 1/4, "
+                "2/4, 3/4 and 4/4 together are everything."
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def of(self, items: Sequence[_Item]) -> Sequence[_Item]:
+        """Return the items of this part."""
+        return items[self.number - 1 :: self.count]
+
+    @property
+    def lock(self) -> str:
+        """The name of its lock file."""
+        return f".part_{self.number}_of_{self.count}{locks.NAME}" if self.count > 1 else locks.NAME
+
+
+@contextlib.contextmanager
+def writing(
+    folder: Path,
+    record: PredictionRecord,
+    outputs: Sequence[Path],
+    overwrite: bool,
+    part: Part,
+    report: Reporter,
+) -> Iterator[Claim]:
+    """Write predictions into a folder while the block runs: nobody else does, but the other parts
+    of the same prediction.
+
+    Args:
+        folder: Where the predictions go.
+        record: Who writes; its outputs are filled in.
+        outputs: The label files of all parts.
+        overwrite: See `claim`.
+        part: What is written of them.
+        report: Hears of foreign files.
+
+    Raises:
+        StorageError: Another prediction, or the same part, writes there now.
+        UsageError: See `claim`.
+    """
+    with contextlib.ExitStack() as stack:
+        lock = locks.held(folder / part.lock, _PURPOSE, report, wait=False)
+        if part.count == 1:
+            stack.enter_context(lock)
+            claimed = _registered(folder, record, outputs, overwrite, part, report)
+        else:
+            # while the lock of the folder is held, no whole prediction runs or begins
+            with (
+                locks.held(folder / _REGISTERING, _PURPOSE, report),
+                locks.held(folder / locks.NAME, _PURPOSE, report, wait=False),
+            ):
+                claimed = _registered(folder, record, outputs, overwrite, part, report)
+                stack.enter_context(lock)
+        yield claimed
+
+
+def _registered(
+    folder: Path,
+    record: PredictionRecord,
+    outputs: Sequence[Path],
+    overwrite: bool,
+    part: Part,
+    report: Reporter,
+) -> Claim:
+    """Return what becomes of the folder, and write it down, unless somebody else writes there."""
+    for other, who in _other_parts(folder).items():
+        same = other.count == part.count and other != part
+        if not same or not _is_of(folder, record):
+            raise StorageError(
+                f"{who} is busy with {_PURPOSE} ({folder}, part {other.number}/{other.count}). Let "
+                "it finish, or stop it; only the other parts of one prediction are made at once."
+            )
+    claimed = claim(folder, record, outputs, overwrite)
+    claimed.take(report)
+    return claimed
+
+
+def _other_parts(folder: Path) -> dict[Part, str]:
+    """Return {part that is written now: by whom}."""
+    found = {}
+    for path in sorted(folder.glob(f".part_*{locks.NAME}")):
+        match = re.fullmatch(r"\.part_(\d+)_of_(\d+)", path.name.removesuffix(locks.NAME))
+        if match and (who := locks.holder(path)):
+            found[Part(int(match[1]), int(match[2]))] = who
+    return found
+
+
+def _is_of(folder: Path, record: PredictionRecord) -> bool:
+    path = folder / RECORD
+    return path.is_file() and PredictionRecord.read(path).identity == record.identity
+
+
+def finish(claimed: Claim, written: Sequence[Path], beside: Beside, report: Reporter) -> None:
+    """Write down that a part of a prediction is made; finish the prediction with the last part.
+
+    Args:
+        claimed: What it made of the folder.
+        written: The label files of the part, all of which are there.
+        beside: What is asked for beside them.
+        report: Told when there is another part to wait for.
+    """
+    folder, names = claimed.folder, {path.name for path in written}
+    with locks.held(folder / _REGISTERING, _PURPOSE, report):
+        now = PredictionRecord.read(folder / RECORD)
+        # by their names: what was predicted may have the same content as what it replaced
+        replaced = {name: digest for name, digest in now.replaced.items() if name not in names}
+        now.model_copy(update={"replaced": replaced}).write(folder / RECORD)
+        claimed = claim(folder, claimed.record, claimed.outputs, overwrite=True)
+        if not any(claimed.needs(output, beside) for output in claimed.outputs):
+            claimed.finish()
 
 
 def claim(
@@ -127,14 +298,18 @@ def claim(
     others = found.others(folder) if found is not None else set()
     same = found is not None and found.identity == record.identity
     own = made if same else set()
-    stale = sorted(file for file in {*outputs, *made, *others} - own if file.is_file())
+    stale = {
+        file: files.file_digest(file)
+        for file in sorted({*outputs, *made, *others} - own)
+        if file.is_file()
+    }
     foreign = [file for file in stale if file not in made | others]
     if stale and not overwrite:
         what = (
             f"files that no prediction made ({listed([path.name for path in foreign])})"
             if foreign
             else "predictions of another model or with other options "
-            f"({stale[0].name}, {len(stale)} in all)"
+            f"({next(iter(stale)).name}, {len(stale)} in all)"
         )
         raise UsageError(
             f"{folder} holds {what}. Choose another output folder, or pass --overwrite to replace "
@@ -142,4 +317,4 @@ def claim(
         )
     names = tuple(sorted(file.name for file in own | set(outputs)))
     record = record.model_copy(update={"outputs": names})
-    return Claim(folder, record, tuple(outputs), tuple(stale), tuple(foreign), found)
+    return Claim(folder, record, tuple(outputs), stale, tuple(foreign), found)

@@ -660,7 +660,7 @@ def test_predict_takes_a_file_and_names_without_a_channel(trained, images, tmp_p
         assert told.code == 2
         assert f"{why} image" in told.err
     assert (plain / "new_1.nii.gz").read_bytes() == before
-    other = plain / "new_1.nrrd"
+    other = plain / "new_1.xyz"
     other.write_bytes(b"")
     assert "does not end in '.nii.gz'" in trained.predict(other, tmp_path / "other").err
 

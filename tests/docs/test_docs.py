@@ -216,6 +216,7 @@ def test_the_labels_and_folds_of_the_pages_are_valid():
         (3, None),
         (2, 2),
         (3, None),
+        (2, None),
     ]
     assert len(Splits.model_validate(*json_blocks("how-to/folds.md")).folds) == 2
 

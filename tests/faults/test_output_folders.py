@@ -94,14 +94,14 @@ def test_foreign_files_are_named_and_stay_without_overwrite(finished, output):
 
 def stops_at(monkeypatch, case, error):
     """Let the prediction of one case fail."""
-    whole = prediction.ModelPredictor.__call__
+    whole = prediction.ModelPredictor.segment
 
-    def failing(self, dataset, files):
-        if files.name == case:
+    def failing(self, prepared):
+        if prepared.case.name == case:
             raise error
-        return whole(self, dataset, files)
+        return whole(self, prepared)
 
-    monkeypatch.setattr(prediction.ModelPredictor, "__call__", failing)
+    monkeypatch.setattr(prediction.ModelPredictor, "segment", failing)
 
 
 @pytest.mark.parametrize(

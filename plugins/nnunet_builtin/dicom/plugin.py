@@ -9,4 +9,8 @@ from nnunet_core import Component, hookimpl
 def nnunet_image_formats() -> list[Component]:
     """Return the reader of DICOM series."""
     target = "nnunet_builtin.dicom.series:DicomSeriesFormat"
-    return [Component("dicom", target, "DICOM series, read only", {"endings": [".dcm"]})]
+    return [
+        Component(
+            "dicom", target, "DICOM series; predictions become DICOM SEG", {"endings": [".dcm"]}
+        )
+    ]

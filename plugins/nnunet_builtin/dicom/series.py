@@ -13,6 +13,7 @@ from nnunet_builtin.computing.itk import quiet_itk
 from nnunet_builtin.dicom import folders
 from nnunet_builtin.dicom.folders import is_dicom
 from nnunet_builtin.dicom.pixels import check_content, check_file
+from nnunet_builtin.dicom.writing import write_segmentation
 from nnunet_core.data.images import Geometry, Header, Image
 from nnunet_core.errors import ImageError
 from nnunet_core.runtime.memory import check_fits
@@ -20,6 +21,8 @@ from nnunet_core.runtime.memory import check_fits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from nnunet_core.data.meaning import SegmentationMeaning
 
 _UID, _MODALITY, _DESCRIPTION = "0020|000e", "0008|0060", "0008|103e"
 _CHANNEL_NAMES = {"CT": "CT", "MR": "MRI", "PT": "PET"}
@@ -113,6 +116,23 @@ class DicomSeriesFormat:
             return None
         series = {name: read_header(path).uid for name, path in images.items()}
         return folders.find_segmentations(series, segmentations, place, values)
+
+    def write_segmentation(
+        self, path: Path, array: np.ndarray, geometry: Geometry, meaning: SegmentationMeaning
+    ) -> None:
+        """Write a label map as DICOM SEG, see `writing.write_segmentation`.
+
+        Raises:
+            ImageError: The images are no DICOM, see `read`, or DICOM SEG cannot refer to them.
+        """
+        try:
+            names = series_files(meaning.images[0])
+        except ImageError as error:
+            raise ImageError(
+                f"{path} cannot be written: DICOM SEG refers to the DICOM series that it was found "
+                f"in. {error} Or write another format: --ending .nii.gz"
+            ) from error
+        write_segmentation(path, names, array, geometry, meaning)
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
         """Refuse: labels and predictions of DICOM images are written in another format.

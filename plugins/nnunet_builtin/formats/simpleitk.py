@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,6 @@ from nnunet_core.runtime.memory import check_fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 #: {ending: what reads the header, and returns where the voxels are if it knows}.
 _EXAMINERS: dict[str, Callable[[Path], Layout | None]] = {
@@ -159,6 +159,25 @@ class SimpleItkFormat:
             finally:
                 named.unlink(missing_ok=True)
 
+    def from_object(self, value: object, name: str) -> Image | None:
+        """Return a SimpleITK image as ours; None for anything else (TakesObjects).
+
+        Raises:
+            ImageError: It has sheared axes, neither two nor three dimensions, or voxels that are
+                NaN or infinite.
+        """
+        if not isinstance(value, sitk.Image):
+            return None
+        path = Path(name)
+        if value.GetDimension() not in (2, 3):
+            raise ImageError(f"{name} has {value.GetDimension()} dimensions; images are 2D or 3D.")
+        _check_axes(path, value)
+        return _image(sitk.GetArrayFromImage(value), value, path)
+
+    def to_object(self, array: np.ndarray, geometry: Geometry) -> sitk.Image:
+        """Return an array (Z, Y, X) as a SimpleITK image (TakesObjects)."""
+        return _from_array(array, geometry)
+
 
 def examine(path: Path) -> Layout | None:
     """Check the header of a file before ITK sees it; return where its voxels are, if that is known.
@@ -208,7 +227,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _check_axes(path: Path, reader: sitk.ImageFileReader) -> None:
+def _check_axes(path: Path, reader: sitk.Image | sitk.ImageFileReader) -> None:
     """Raise ImageError unless axes are at right angles, with a spacing and an origin."""
     check_spacing(path, reader.GetSpacing())
     matrix = np.reshape(reader.GetDirection(), (reader.GetDimension(), -1))

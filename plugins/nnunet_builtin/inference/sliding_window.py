@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime, resolve
 from nnunet_builtin.inference.networks import Forward, load_networks
 from nnunet_builtin.inference.sums import Sums
-from nnunet_core.contracts.predictor import Slabs, TrainedModel, Values
+from nnunet_core.contracts.predictor import Slabs, TrainedModel
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError
 
@@ -42,7 +43,7 @@ class SlidingWindow:
 
     step_size: float = 0.5
     mirroring: bool = True
-    average: Values = "probabilities"
+    average: Literal["probabilities", "logits"] = "probabilities"
 
     def check(self, runtime: Runtime) -> None:
         """Raise UsageError where the step size is none, or the device or precision does not
@@ -56,12 +57,12 @@ class SlidingWindow:
             )
 
     def load(self, model: TrainedModel) -> Callable[[np.ndarray], Slabs]:
-        """Load every fold's weights; return images (C, *spatial) -> slabs of probabilities or
-        logits (K, *spatial) (contracts.Predictor).
+        """Load every fold's weights; return images (C, *spatial) -> slabs of what is averaged (K,
+        *spatial) (contracts.Predictor).
         """
         self.check(model.runtime)
         runtime = resolve(model.runtime)
-        networks = load_networks(model, runtime, self.average)
+        networks = load_networks(model, runtime, self.average == "logits")
 
         def parts(images: np.ndarray) -> Iterator[np.ndarray]:
             with computing(runtime):
@@ -76,7 +77,8 @@ class SlidingWindow:
                 )
 
         def apply(images: np.ndarray) -> Slabs:
-            return Slabs((model.labels.outputs, *images.shape[1:]), parts(images), self.average)
+            shape = (model.labels.outputs, *images.shape[1:])
+            return Slabs(shape, parts(images), self.average)
 
         return apply
 
@@ -270,7 +272,9 @@ def _mirrored(
     for group in _groups(flips, together):
         batch = torch.cat([tiles.flip([axis + 2 for axis in axes]) for axes in group])
         for axes, found in zip(group, forward(batch).split(len(tiles)), strict=True):
-            back = found.flip([axis + 2 for axis in axes]).div_(len(flips))
+            back = found.flip([axis + 2 for axis in axes]) if axes else found
+            if len(flips) > 1:  # what the network returned stays as it is
+                back = back.div_(len(flips)) if axes else back / len(flips)
             total = back if total is None else total.add_(back)
     assert total is not None
     return total

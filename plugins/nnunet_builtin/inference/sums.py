@@ -10,7 +10,7 @@ import torch
 
 from nnunet_builtin.computing.scratch import Scratch, fits
 
-_VALUES_AT_ONCE = 1 << 24
+_VALUES_AT_ONCE = 1 << 18  # that stay in the caches of a processor
 _SLAB_BYTES = 1 << 28
 _SLABS = 4  # that are in memory at once: sums, mean, what is restored, and what it is joined with
 
@@ -43,25 +43,25 @@ class Sums:
     ) -> None:
         """Add a window's values (K, *patch) times their weights (*patch)."""
         scratch, totals = self._scratch[network], self._totals[network]
-        step = max(1, _VALUES_AT_ONCE // weights.numel())
         rows, *others = place
-        for ring, window in self._turns(rows):
+        for ring, window in self._turns(rows, max(1, _VALUES_AT_ONCE // weights[0].numel())):
+            factors = weights[window]
+            step = max(1, _VALUES_AT_ONCE // factors.numel())
             for first in range(0, len(tile), step):
                 some = slice(first, first + step)
-                totals[(some, ring, *others)] += tile[some, window] * weights[window]
-                scratch.release()
+                totals[(some, ring, *others)] += tile[some, window] * factors
             if network == 0:  # the weights are the same for all
-                self._weights[(ring, *others)] += weights[window]
+                self._weights[(ring, *others)] += factors
+            scratch.release()
 
     @torch.inference_mode()
     def finish(self, slices: slice, inside: Sequence[slice]) -> Iterator[np.ndarray]:
         """Yield the networks' mean of the weighted means of slices that no window touches any more,
         float32 (K, slices, *inside), in as many parts as fit in memory; and forget them.
         """
-        for start in range(slices.start, slices.stop, self._slices):
-            for ring, _ in self._turns(slice(start, min(start + self._slices, slices.stop))):
-                yield self._mean(ring, inside)
-                self._forget(ring)
+        for ring, _ in self._turns(slices, self._slices):
+            yield self._mean(ring, inside)
+            self._forget(ring)
 
     def _mean(self, ring: slice, inside: Sequence[slice]) -> np.ndarray:
         weights = self._weights[(ring, *inside)]
@@ -80,12 +80,14 @@ class Sums:
             scratch.release()
         self._weights[ring] = 0
 
-    def _turns(self, slices: slice) -> Iterator[tuple[slice, slice]]:
-        """Yield where slices lie here, and which of them these are: in two parts around the end."""
+    def _turns(self, slices: slice, most: int) -> Iterator[tuple[slice, slice]]:
+        """Yield where slices lie here, and which of them these are: at most so many at once, and
+        not around the end.
+        """
         start = slices.start
         while start < slices.stop:
             first = start % self._depth
-            count = min(slices.stop - start, self._depth - first)
+            count = min(most, slices.stop - start, self._depth - first)
             begin = start - slices.start
             yield slice(first, first + count), slice(begin, begin + count)
             start += count

@@ -183,20 +183,21 @@ class DefaultPreprocessor:
     def restore_slabs(
         self, slabs: Slabs, geometry: PreparedGeometry
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X)."""
+        """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X); where
+        the axis was reversed, the last slices come first.
+        """
         (first, last), *others = geometry.crop_box
-        if 0 in self._reversed(geometry.original):  # they would come in the reverse order
-            yield first, self.restore(slabs.whole(), geometry)[:, first:last]
-            return
-        box = tuple(slice(start, stop) for start, stop in others)
+        box = (slice(None), slice(None), *(slice(*sides) for sides in others))
+        size, (slices, *plane) = slabs.shape[0], geometry.original.shape
+        backwards = 0 in self._reversed(geometry.original)
+        for start in (*range(first), *range(last, slices)):
+            yield start, np.zeros((size, 1, *plane), np.float32)
         for start, part in restored_slabs(slabs, self._grid(geometry, slabs.shape)):
-            found = self._as_file(part, geometry)
-            if found.shape[2:] == geometry.original.shape[1:]:
-                yield first + start, found
-                continue
-            slab = np.zeros((*found.shape[:2], *geometry.original.shape[1:]), np.float32)
-            slab[(slice(None), slice(None), *box)] = found
-            yield first + start, slab
+            slab = found = self._as_file(part, geometry)
+            if list(found.shape[2:]) != plane:
+                slab = np.zeros((*found.shape[:2], *plane), np.float32)
+                slab[box] = found
+            yield last - start - part.shape[1] if backwards else first + start, slab
 
     def _grid(self, geometry: PreparedGeometry, shape: Sequence[int]) -> Grid:
         """Return the way back of values of `shape` (K, *prepared_shape); see also `_as_file`.

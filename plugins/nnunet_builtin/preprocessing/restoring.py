@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _BLOCK = (8, 16, 32)
 #: Two values that differ by less, relative to them, may be equal once interpolated and rounded.
 _CLOSE = 1e-6
-_VALUES_AT_ONCE = 1 << 18
+_VOXELS_AT_ONCE = 1 << 14  # whose values of one class stay in the caches of a processor
 _SPOOLED_BYTES = 1 << 30
 _SLAB_BYTES = 1 << 28
 #: Logits below and above which a region is surely outside and inside; probabilities: 0.5.
@@ -160,7 +160,7 @@ def _pieces(slabs: Slabs, grid: Grid) -> Iterator[_Piece]:
 
 
 def _classes(piece: _Piece, not_negative: bool) -> np.ndarray:
-    """Return the number of the first largest class, int32 (z, y, x)."""
+    """Return the number of the first largest class, int16 (z, y, x)."""
     if all(map(stays, piece.taps)):
         return _winners(piece.values)[0]
     best, clear = _winners(piece.values)
@@ -179,19 +179,33 @@ def _classes(piece: _Piece, not_negative: bool) -> np.ndarray:
 
 
 def _winners(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first largest class, int32 (z, y, x), and whether no other one is close to it."""
-    best, clear = np.empty(values.shape[1:], np.int32), np.empty(values.shape[1:], bool)
-    step = max(1, _VALUES_AT_ONCE // len(values))
+    """Return the first largest class, int16 (z, y, x), and whether no other one is close to it."""
+    best, clear = np.zeros(values.shape[1:], np.int16), np.empty(values.shape[1:], bool)
     for z in range(values.shape[1]):
         plane = values[:, z].reshape(len(values), -1)
         winners, alone = best[z].reshape(-1), clear[z].reshape(-1)
-        for start in range(0, plane.shape[1], step):
-            some = slice(start, start + step)
-            part = np.ascontiguousarray(plane[:, some])
-            top = part.max(0)
-            winners[some] = part.argmax(0)
-            alone[some] = np.count_nonzero(part >= top - _CLOSE * np.abs(top), axis=0) == 1
+        for start in range(0, plane.shape[1], _VOXELS_AT_ONCE):
+            some = slice(start, start + _VOXELS_AT_ONCE)
+            first, second = _two_largest(plane[:, some], winners[some])
+            np.less(second, first - _CLOSE * np.abs(first), out=alone[some])
     return best, clear
+
+
+def _two_largest(values: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest and the second largest values of (K, n); write the first of the largest
+    classes to `best`, which is 0.
+
+    A class after the other: ten times as fast as `argmax` along an axis that is not the last one.
+    """
+    largest, second = values[0].copy(), np.full(values.shape[1:], -np.inf, np.float32)
+    smaller, number = np.empty_like(largest), np.empty_like(best)
+    for index, found in enumerate(values[1:], start=1):
+        np.multiply(found > largest, best.dtype.type(index), out=number)
+        np.maximum(best, number, out=best)
+        np.minimum(largest, found, out=smaller)
+        np.maximum(second, smaller, out=second)
+        np.maximum(largest, found, out=largest)
+    return largest, second
 
 
 def _candidates(values: np.ndarray, winners: np.ndarray, not_negative: bool) -> np.ndarray:

@@ -16,6 +16,7 @@ from nnunet_core.contracts.abilities import restores_slabs
 from nnunet_core.contracts.predictor import Slabs
 from nnunet_core.data.cases import PreparedGeometry
 from nnunet_core.data.images import Geometry
+from nnunet_core.errors import ImageError, PluginError
 from nnunet_core.stages.case import CasePredictor, to_segmentation
 
 CLASSES = {"background": 0, **{f"organ {number}": number for number in range(1, 12)}}
@@ -91,7 +92,10 @@ def test_labels_and_probabilities_are_those_of_the_whole(problem, of_logits, blo
     inside = (slice(None), *(slice(*sides) for sides in geometry.crop_box))
     expected = Slabs(array.shape, [], values).probabilities(plain[inside], bool(labels.regions))
     np.testing.assert_array_equal(restored[inside], expected)
-    assert restored.sum() == pytest.approx(restored[inside].sum(), rel=1e-3)  # 0 outside
+    outside = restored.copy()
+    outside[inside] = 0
+    sure = of_logits and not labels.regions  # logits: background with certainty
+    assert outside.sum() == sure * (outside[0].size - expected[0].size)
     decisive = restored if labels.regions or not of_logits else plain
     np.testing.assert_array_equal(found, to_segmentation(decisive, labels))
     with pytest.MonkeyPatch.context() as patch:
@@ -166,3 +170,37 @@ def test_a_subclass_with_another_restore_restores_whole():
     plain = CasePredictor(lambda _: values, DefaultPreprocessor(), labels).segment(images, geometry)
     np.testing.assert_array_equal(found, plain[::-1])
     assert not np.array_equal(found, plain)
+
+
+def test_whole_arrays_that_would_fill_the_memory_are_one_message():
+    class Upright(DefaultPreprocessor):
+        def restore(self, probabilities, geometry):
+            return super().restore(probabilities, geometry)[:, ::-1]
+
+    geometry = geometry_of((10**4, 10**4, 10**4), (10**4, 10**4, 10**4))
+    images = np.broadcast_to(np.float32(0), (1, *geometry.prepared_shape))
+    slabs = Slabs((12, *geometry.prepared_shape), [])
+    case = CasePredictor(lambda _: slabs, Upright(), labels_of(12, regions=False))
+    message = r"Upright restores whole arrays: of 12 classes .* 96\d\d\d GB"
+    with pytest.raises(ImageError, match=message):
+        case.segment(images, geometry)
+
+
+def test_slabs_that_are_none_are_the_predictors_fault():
+    values = np.full((2, 6, 4, 4), 0.5, np.float32)
+    geometry, labels = geometry_of((6, 4, 4), (6, 4, 4)), labels_of(2, regions=False)
+
+    def predict(*parts):
+        slabs = Slabs(values.shape, parts)
+        case = CasePredictor(lambda _: slabs, DefaultPreprocessor(), labels)
+        return case.segment(np.zeros((1, 6, 4, 4), np.float32), geometry)
+
+    assert predict(values[:, :2], values[:, 2:]).shape == geometry.original.shape
+    with pytest.raises(PluginError, match="slabs of 4 slices; the case has 6"):
+        predict(values[:, :4])
+    with pytest.raises(PluginError, match=r"slab of shape \(2, 6, 3, 4\)"):
+        predict(values[:, :, :3])
+    with pytest.raises(PluginError, match=r"slab of shape \(1, 6, 4, 4\)"):
+        predict(values[:1])
+    with pytest.raises(PluginError, match="slabs of 8 slices; the case has 6"):
+        predict(values, values[:, :2])

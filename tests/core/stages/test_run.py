@@ -25,7 +25,7 @@ from nnunet_core.errors import UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import FoldRecord
-from nnunet_core.stages import predict as prediction
+from nnunet_core.stages.model import ModelOptions, stage_options
 from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.stages.run import Request, run
 from nnunet_core.store.models import (
@@ -313,13 +313,9 @@ def test_the_stage_before_predicts_with_the_same_folds_if_it_has_them(
     monkeypatch, trained, expected
 ):
     """A cascade of a sixth fold is trained on what the five folds of its stage predict."""
-    configuration = small.CONFIGURATION.model_copy(update={"previous": "3d_lowres"})
-    model = Model(Path("x"), ModelDocument.model_construct(configuration=configuration))
     stage = Model(Path("y"), ModelDocument.model_construct(configuration=small.CONFIGURATION))
     monkeypatch.setattr(Model, "trained", lambda _: dict.fromkeys(trained))
-    monkeypatch.setattr(Model, "open", lambda folder, trusted: stage)
-    found, options = prediction._previous(model, PredictionOptions(folds=("5",)))
-    assert (found, options.folds) == (stage, expected)
+    assert stage_options(stage, ModelOptions(folds=("5",))).folds == expected
 
 
 def test_a_model_whose_package_is_missing_says_what_to_install(tiny):
