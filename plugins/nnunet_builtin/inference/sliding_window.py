@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from nnunet_builtin.computing.ahead import ahead
 from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime, resolve
 from nnunet_builtin.inference.networks import Forward, load_networks
@@ -64,7 +65,7 @@ class SlidingWindow:
         runtime = resolve(model.runtime)
         networks = load_networks(model, runtime, self.average == "logits")
 
-        def parts(images: np.ndarray) -> Iterator[np.ndarray]:
+        def parts(images: np.ndarray) -> Generator[np.ndarray, None, None]:
             with computing(runtime):
                 yield from predict_slabs(
                     networks,
@@ -77,8 +78,10 @@ class SlidingWindow:
                 )
 
         def apply(images: np.ndarray) -> Slabs:
-            shape = (model.labels.outputs, *images.shape[1:])
-            return Slabs(shape, parts(images), self.average)
+            shape, slabs = (model.labels.outputs, *images.shape[1:]), parts(images)
+            if runtime.device.type != "cpu":  # which labels are made on meanwhile
+                slabs = ahead(slabs)
+            return Slabs(shape, slabs, self.average)
 
         return apply
 

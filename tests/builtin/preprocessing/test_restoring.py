@@ -3,6 +3,7 @@ bit.
 """
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,10 +76,17 @@ def problems(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), st.booleans(), st.sampled_from([(2, 3, 4), (8, 16, 32)]))
-def test_labels_and_probabilities_are_those_of_the_whole(problem, of_logits, block):
+@given(
+    problems(),
+    st.booleans(),
+    st.sampled_from([(2, 3, 4), (8, 16, 32)]),
+    st.tuples(*[st.sampled_from([1, -1])] * 3),
+)
+def test_labels_and_probabilities_are_those_of_the_whole(problem, of_logits, block, signs):
     geometry, labels, (probabilities, logits), slices = problem
-    preprocessor = DefaultPreprocessor()
+    turned = replace(geometry.original, direction=tuple(np.diag(signs).ravel().tolist()))
+    geometry = replace(geometry, original=turned)
+    preprocessor = DefaultPreprocessor(orientation="file" if signs[0] == 1 else "RAS")
     values = "logits" if of_logits else "probabilities"
     array = logits if of_logits else probabilities
 
