@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import re
@@ -344,10 +345,16 @@ def owner(module: str) -> tuple[str | None, str | None]:
     """Return distribution and version of the package that holds a module; None when no package
     does.
     """
-    owners = metadata.packages_distributions().get(re.split("[.:]", module)[0], [])
+    owners = _distributions(tuple(sys.path)).get(re.split("[.:]", module)[0], [])
     if not owners:
         return None, None
     return owners[0], metadata.version(owners[0])
+
+
+@functools.lru_cache(maxsize=1)
+def _distributions(_: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Return {module: distributions that hold it}, found once for a path: it takes a second."""
+    return metadata.packages_distributions()
 
 
 def _check_requirements(resolved: Resolved) -> None:
