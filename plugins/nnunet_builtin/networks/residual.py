@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from nnunet_builtin.networks.unet import (
 )
 from nnunet_core.data.plans import NetworkSpec
 
-_POOLING = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_POOLING: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 class ResidualBlock(nn.Module):
