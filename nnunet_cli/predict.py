@@ -74,7 +74,7 @@ def predict(
         bool, typer.Option(help="Apply the postprocessing found on the validation cases.")
     ] = True,
     save_probabilities: Annotated[
-        bool, typer.Option(help="Also write CASE.npz with class probabilities.")
+        bool, typer.Option(help="Also write CASE.b2nd with class probabilities.")
     ] = False,
     restore_values: Annotated[
         bool,

@@ -33,9 +33,8 @@ from nnunet_core.store.predictions import (
     Claim,
     PredictionRecord,
     claim,
-    remove_probabilities,
-    write_probabilities,
 )
+from nnunet_core.store.probabilities import probabilities_file, write_probabilities
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class PredictionOptions:
         predictor: Reference; None is the one that the model was validated with, with its settings.
         settings: Of the predictor, on top of these.
         postprocess: Apply what was found useful on the validation cases.
-        save_probabilities: Also write `CASE.npz` with `probabilities` float16 (K, Z, Y, X).
+        save_probabilities: Also write `CASE.b2nd`, see `store.probabilities`.
         restore_values: Write label values as they were before `dataset convert --renumber`.
         overwrite: Replace predictions of another model, and foreign files in their places.
         runtime: Device and precision.
@@ -219,9 +218,9 @@ def _predict_cases(
                 for note in geometry.notes:
                     report.warning(note)
                 if outputs[case.name] in claimed.stale:
-                    remove_probabilities(outputs[case.name])
+                    probabilities_file(outputs[case.name]).unlink(missing_ok=True)
                 if options.save_probabilities:
-                    write_probabilities(outputs[case.name], probabilities)
+                    write_probabilities(probabilities_file(outputs[case.name]), probabilities)
                 dataset.label_format.write(outputs[case.name], segmentation, geometry)
             except StorageError:
                 raise

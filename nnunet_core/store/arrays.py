@@ -17,6 +17,11 @@ from nnunet_core.errors import StorageError
 
 _BLOCK = {3: (20, 32, 64), 2: (1, 128, 128)}  # voxels, by the number of axes of a patch
 _BLOCKS_PER_CHUNK = 2  # per axis
+#: What to do about a damaged prepared case.
+_ANEW = (
+    "Delete what is left of the case there and run the same command again, which prepares it anew. "
+    "'nnunet preprocess --verify' finds and mends every damaged case."
+)
 
 
 class StoredArray:
@@ -26,9 +31,10 @@ class StoredArray:
         shape, dtype: Of the array.
     """
 
-    def __init__(self, array: Any, path: Path) -> None:
+    def __init__(self, array: Any, path: Path, advice: str = _ANEW) -> None:
         self._array = array
         self._path = path
+        self._advice = advice
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype = array.dtype
 
@@ -41,17 +47,26 @@ class StoredArray:
         try:
             return self._array[index]
         except (RuntimeError, MemoryError) as error:
-            raise damaged(self._path, str(error)) from error
+            raise damaged(self._path, str(error), self._advice) from error
 
 
-def open_array(path: Path) -> StoredArray:
-    """Open a stored array for reading. Raises StorageError when it is damaged."""
+def open_array(path: Path, advice: str = _ANEW) -> StoredArray:
+    """Open a stored array for reading.
+
+    Args:
+        path: A b2nd file.
+        advice: What to do when it is damaged, sentences for people.
+
+    Raises:
+        StorageError: It is damaged, or holds something else than an array.
+    """
     try:
-        return StoredArray(
-            blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1}), path
-        )
+        array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
     except Exception as error:
-        raise damaged(path, str(error)) from error
+        raise damaged(path, str(error), advice) from error
+    if type(array) is not blosc2.NDArray:  # blosc2 keeps expressions and tables in such files, too
+        raise damaged(path, f"it holds a {type(array).__name__}, no array", advice)
+    return StoredArray(array, path, advice)
 
 
 def chunking(
@@ -97,10 +112,6 @@ def compress(array: np.ndarray, patch_size: Sequence[int]) -> bytes:
     return bytes(compressed.to_cframe())
 
 
-def damaged(path: Path, problem: str) -> StorageError:
+def damaged(path: Path, problem: str, advice: str = _ANEW) -> StorageError:
     """Return the error of a file that does not hold what was written."""
-    return StorageError(
-        f"{path} is damaged: {problem}. Delete what is left of the case there and run the same "
-        "command again, which prepares it anew. 'nnunet preprocess --verify' finds and mends every "
-        "damaged case."
-    )
+    return StorageError(f"{path} is damaged: {problem}. {advice}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from nnunet_core.errors import UsageError, listed
@@ -15,6 +14,7 @@ from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import PlainName
 from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.store.probabilities import probabilities_file
 
 RECORD = "predictions.json"
 
@@ -79,7 +79,7 @@ class Claim:
         """Return whether a label file, or the probabilities beside it if they are asked for, has to
         be made.
         """
-        there = output.is_file() and (not probabilities or _probabilities_file(output).is_file())
+        there = output.is_file() and (not probabilities or probabilities_file(output).is_file())
         return output in self.stale or not there
 
     def is_done(self, probabilities: bool) -> bool:
@@ -102,7 +102,7 @@ class Claim:
         everything.
         """
         for path in set(self.stale) - set(self.outputs):
-            remove_probabilities(path)
+            probabilities_file(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         self.record.write(self.folder / RECORD)
 
@@ -143,21 +143,3 @@ def claim(
     names = tuple(sorted(file.name for file in own | set(outputs)))
     record = record.model_copy(update={"outputs": names})
     return Claim(folder, record, tuple(outputs), tuple(stale), tuple(foreign), found)
-
-
-def remove_probabilities(label: Path) -> None:
-    """Remove `CASE.npz` beside a label file; nothing happens if there is none."""
-    _probabilities_file(label).unlink(missing_ok=True)
-
-
-def write_probabilities(label: Path, probabilities: np.ndarray) -> None:
-    """Write `CASE.npz` beside a label file: `probabilities` float16 (K, Z, Y, X)."""
-    compact = probabilities.astype(np.float16)
-    files.write_with(
-        _probabilities_file(label),
-        lambda file: np.savez_compressed(file, probabilities=compact),
-    )
-
-
-def _probabilities_file(label: Path) -> Path:
-    return label.with_name(f"{label.name.removesuffix('.gz').rpartition('.')[0]}.npz")

@@ -19,6 +19,7 @@ from tiny_dataset import make_tiny
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.main import main
 from nnunet_cli.models import best_model
+from nnunet_core import read_probabilities
 from nnunet_core.data.images import Geometry
 
 FORMAT = SimpleItkFormat()
@@ -317,7 +318,7 @@ def test_predict_writes_label_maps_on_the_grid_of_the_images(trained, images, tm
     assert (outcome.code, outcome.out) == (0, f"2 cases in {output}\n"), outcome.err
     assert outcome.err.splitlines()[-1] == "predict: 2/2  done"
     assert "'nnunet run' with these folds" in outcome.err, "train fits no postprocessing"
-    maps = ["new_0.nii.gz", "new_0.npz", "new_1.nii.gz", "new_1.npz", "predictions.json"]
+    maps = ["new_0.b2nd", "new_0.nii.gz", "new_1.b2nd", "new_1.nii.gz", "predictions.json"]
     assert names_in(output) == maps
     for name in ("new_0", "new_1"):
         written = FORMAT.read(output / f"{name}.nii.gz")
@@ -325,8 +326,7 @@ def test_predict_writes_label_maps_on_the_grid_of_the_images(trained, images, tm
         assert written.geometry.differences(ELSEWHERE) == []
         assert label.dtype == np.uint8
         assert set(np.unique(label)) <= {0, 1}
-        with np.load(output / f"{name}.npz") as content:
-            probabilities = content["probabilities"]
+        probabilities = read_probabilities(output / f"{name}.b2nd")
         assert probabilities.dtype == np.float16
         assert probabilities.shape == (2, *ELSEWHERE.shape)
         background, cube = probabilities.astype(np.float32)

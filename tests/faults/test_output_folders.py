@@ -112,7 +112,7 @@ def test_with_overwrite_each_stays_until_its_own_prediction_is_there(
 ):
     for name in ("new_0", "new_1", "other"):
         (output / f"{name}.nii.gz").write_bytes(FOREIGN)
-        (output / f"{name}.npz").write_bytes(FOREIGN)
+        (output / f"{name}.b2nd").write_bytes(FOREIGN)
     listener = Listener()
     stops_at(monkeypatch, kept, error)
     with pytest.raises((NnunetError, KeyboardInterrupt)):
@@ -120,11 +120,11 @@ def test_with_overwrite_each_stays_until_its_own_prediction_is_there(
     monkeypatch.undo()
     assert "new_0.nii.gz, new_1.nii.gz" in listener.warnings[0]
     assert (output / f"{kept}.nii.gz").read_bytes() == FOREIGN
-    assert (output / f"{kept}.npz").read_bytes() == FOREIGN
+    assert (output / f"{kept}.b2nd").read_bytes() == FOREIGN
     assert kept + ".nii.gz" in record(output)["replaced"]
     predict(finished, output)
     assert (output / f"{kept}.nii.gz").read_bytes() != FOREIGN
-    assert not (output / f"{kept}.npz").exists()
+    assert not (output / f"{kept}.b2nd").exists()
     assert (output / "other.nii.gz").read_bytes() == FOREIGN
     assert record(output)["replaced"] == {}
 

@@ -11,6 +11,7 @@ import pytest
 import strangers
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core import read_probabilities
 from nnunet_core.store.prepared import PreparedStore
 
 pytestmark = pytest.mark.slow
@@ -102,7 +103,7 @@ def test_restore_uses_what_the_dataset_says_of_a_case(nnunet, run, tiny, tmp_pat
     (store,) = stores(workspace)
     assert store.open("case_1").geometry.metadata == {"scanner": "B"}
     assert store.open("case_0").geometry.metadata == {}
-    upright, turned = (np.load(output / f"{name}.npz")["probabilities"] for name in "ab")
+    upright, turned = (read_probabilities(output / f"{name}.b2nd") for name in "ab")
     np.testing.assert_array_equal(turned[:, ::-1], upright)
     assert upright[1].std() > 0
     label = image_format.read(tiny / "labelsTr" / "case_1.nii.gz").array[0]

@@ -51,9 +51,14 @@ class Foreign(Protocol):
         title: Short, for people: "v1 3d_fullres nnUNetTrainerV2__nnUNetPlansv2.1, folds 0, 1".
     """
 
-    dataset: str | None
-    configuration: str | None
-    title: str
+    @property
+    def dataset(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def configuration(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def title(self) -> str: ...  # noqa: D102
 
     def convert(self, options: ImportOptions, report: Reporter) -> ForeignModel:
         """Read it, and say it in the words of ours.

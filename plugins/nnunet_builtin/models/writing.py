@@ -39,15 +39,27 @@ def write_models(
             here.
         StorageError: Weights do not fit the network, or are not finite; a disk is full.
     """
-    folders = []
-    with contextlib.ExitStack() as stack:
-        for model in models:
-            folder = model.folder(results)
-            _check_place(folder, overwrite)
-            temporary = stack.enter_context(files.atomic_folder(folder, overwrite=overwrite))
-            _write(model, temporary, registry)
-            folders.append(folder)
+    folders: list[Path] = []
+    try:
+        with contextlib.ExitStack() as stack:
+            for model in models:
+                folders.append(folder := model.folder(results))
+                _check_place(folder, overwrite)
+                temporary = stack.enter_context(files.atomic_folder(folder, overwrite=overwrite))
+                _write(model, temporary, registry)
+    except BaseException:
+        for folder in folders:
+            _remove_empty(folder.parent, results)
+        raise
     return folders
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder and those above it, up to `top`, as long as they are empty."""
+    with contextlib.suppress(OSError):
+        while folder != top:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ from pydantic import NonNegativeFloat
 
 from nnunet_builtin.networks.estimate import pooling_divisor, unet_memory
 from nnunet_builtin.networks.style import GROUPS
+from nnunet_core.data.limits import Features, Layers
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import UsageError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from nnunet_builtin.networks.unet import UNet
 
 Norm = Literal["instance", "batch", "group", "frn", "none"]
+Activation = Literal["leaky_relu", "gelu", "mish"]
+Layout = Literal["v1", "v2"]
 
 
 @dataclass
@@ -34,25 +37,36 @@ class PlainUNet:
         layout: `v1`, or `v2`: biases in transposed convolutions and heads, and decoder kernels of
             the own resolution instead of the next coarser one. Weights of either nnU-Net fit their
             layout whole.
+        conv_bias: Biases in convolutions.
+        features, convs, decoder_convs: Features and convolutions at each resolution, the finest
+            first, in the place of those of the plans; the decoder has none at the coarsest.
     """
 
     negative_slope: NonNegativeFloat = 0.01
     norm: Norm = "instance"
-    activation: Literal["leaky_relu", "gelu", "mish"] = "leaky_relu"
+    activation: Activation = "leaky_relu"
     norm_last: bool = False
     head_bias: bool = False
-    layout: Literal["v1", "v2"] = "v1"
+    layout: Layout = "v1"
+    conv_bias: bool = True
+    features: tuple[Features, ...] = ()
+    convs: tuple[Layers, ...] = ()
+    decoder_convs: tuple[Layers, ...] = ()
 
     def build(self, spec: NetworkSpec) -> UNet:
         """Return the network (contracts.NetworkBuilder), initialised as v1 initialises it.
 
         Raises:
-            UsageError: The features of the plans cannot be grouped.
+            UsageError: The features of the plans cannot be grouped, or a setting has not a number
+                for each resolution.
         """
         from nnunet_builtin.networks.style import Style
         from nnunet_builtin.networks.unet import UNet, initialise
 
         check_groups(self.norm, spec)
+        check_counts(
+            spec, features=self.features, convs=self.convs, decoder_convs=self.decoder_convs
+        )
         v2 = self.layout == "v2"
         style = Style(
             norm=self.norm,
@@ -60,8 +74,12 @@ class PlainUNet:
             negative_slope=self.negative_slope,
             norm_last=self.norm_last,
             own_kernels=v2,
-            upsampling_bias=v2,
+            upsampling_bias=v2 and self.conv_bias,  # v2 has one switch for both
             head_bias=v2 or self.head_bias,
+            conv_bias=self.conv_bias,
+            features=self.features,
+            convs=self.convs,
+            decoder_convs=self.decoder_convs,
         )
         network = UNet(spec, style)
         network.apply(initialise)
@@ -90,3 +108,19 @@ def check_groups(norm: str, spec: NetworkSpec) -> None:
             f"network.norm=group has {GROUPS} groups, but the network has stages with {odd[0]} "
             f"features. Plan with a multiple of {GROUPS}: --set planner.base_features=..."
         )
+
+
+def check_counts(spec: NetworkSpec, **settings: tuple[int, ...]) -> None:
+    """Check that settings of a network have a number for each of its resolutions, or none; those of
+    the decoder have one less.
+
+    Raises:
+        UsageError: One does not.
+    """
+    for name, numbers in settings.items():
+        wanted = len(spec.conv_kernels) - name.startswith("decoder")
+        if numbers and len(numbers) != wanted:
+            raise UsageError(
+                f"network.{name}={list(numbers)} has {len(numbers)} numbers; this network needs "
+                f"{wanted}, the finest resolution first, or none: then the plans decide."
+            )

@@ -41,7 +41,7 @@ class Block(nn.Sequential):
         self.conv = convolution(dimensions, inputs, outputs, kernel, stride, bias)
         if not style.norm_last:
             self.norm = norm
-        self.activation = _make_activation(style)
+        self.activation = make_activation(style)
         if style.norm_last:
             self.norm = norm
 
@@ -75,7 +75,8 @@ def make_norm(name: str, dimensions: int, features: int) -> nn.Module:
     return ResponseNorm(features) if name == "frn" else nn.Identity()
 
 
-def _make_activation(style: Style) -> nn.Module:
+def make_activation(style: Style) -> nn.Module:
+    """Return what follows a norm, or is followed by it; see `Style`."""
     if style.norm == "frn":
         return nn.Identity()  # it has its own
     if style.activation == "leaky_relu":
@@ -138,7 +139,7 @@ class UNet(nn.Module):
         super().__init__()
         self.deep_supervision = True
         dimensions, depth = spec.dimensions, len(spec.pool_kernels)
-        ones, features = (1,) * dimensions, [spec.features(stage) for stage in range(depth + 1)]
+        ones, features = (1,) * dimensions, features_of(spec, style)
         strides, inputs = [ones, *spec.pool_kernels], [spec.input_channels, *features]
         kernels = spec.conv_kernels if style.own_kernels else spec.conv_kernels[1:]
         upwards = range(depth - 1, -1, -1)
@@ -169,13 +170,16 @@ class UNet(nn.Module):
         self, spec: NetworkSpec, stage: int, inputs: int, stride: Sequence[int], style: Style
     ) -> nn.Sequential:
         """Return the blocks of a resolution; the first one has the stride."""
-        return _blocks(spec, stage, inputs, spec.conv_kernels[stage], stride, style)
+        convs = style.convs[stage] if style.convs else spec.convs_per_stage
+        return _blocks(spec, stage, inputs, spec.conv_kernels[stage], stride, style, convs)
 
     def decoder_stage(
         self, spec: NetworkSpec, stage: int, kernel: Sequence[int], style: Style
     ) -> nn.Sequential:
         """Return the blocks of a resolution after upsampled and skipped features are joined."""
-        return _blocks(spec, stage, 2 * spec.features(stage), kernel, (1,) * spec.dimensions, style)
+        inputs, ones = 2 * features_of(spec, style)[stage], (1,) * spec.dimensions
+        convs = style.decoder_convs[stage] if style.decoder_convs else spec.convs_per_stage
+        return _blocks(spec, stage, inputs, kernel, ones, style, convs)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor] | torch.Tensor:
         """Return logits; see the class."""
@@ -193,6 +197,11 @@ class UNet(nn.Module):
         return logits if self.deep_supervision else logits[0]
 
 
+def features_of(spec: NetworkSpec, style: Style) -> list[int]:
+    """Return the features of every resolution, the finest first."""
+    return list(style.features) or [spec.features(s) for s in range(len(spec.conv_kernels))]
+
+
 def _blocks(
     spec: NetworkSpec,
     stage: int,
@@ -200,12 +209,14 @@ def _blocks(
     kernel: Sequence[int],
     stride: Sequence[int],
     style: Style,
+    count: int,
 ) -> nn.Sequential:
-    features, ones = spec.features(stage), (1,) * spec.dimensions
-    first = Block(spec.dimensions, inputs, features, kernel, stride, style)
+    features, ones = features_of(spec, style)[stage], (1,) * spec.dimensions
+    bias = style.conv_bias
+    first = Block(spec.dimensions, inputs, features, kernel, stride, style, bias)
     others = (
-        Block(spec.dimensions, features, features, kernel, ones, style)
-        for _ in range(spec.convs_per_stage - 1)
+        Block(spec.dimensions, features, features, kernel, ones, style, bias)
+        for _ in range(count - 1)
     )
     return nn.Sequential(first, *others)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,7 +42,9 @@ _DTYPES = {
 }
 
 
-def read_checkpoint(path: Path, limits: Limits | None = None) -> Any:
+def read_checkpoint(
+    path: Path, keys: Collection[str] | None = None, limits: Limits | None = None
+) -> Any:
     """Return the content of a file of torch.save: plain values, NumPy arrays and CPU tensors; names
     that were not called (a dtype) as their text, a device as its text ("cuda:0").
 
@@ -49,6 +52,8 @@ def read_checkpoint(path: Path, limits: Limits | None = None) -> Any:
 
     Args:
         path: `model_final_checkpoint.model`, `checkpoint_final.pth`, ...
+        keys: Of the dict that the file holds, return only these; the tensors of others are not
+            read.
         limits: What its pickle may ask for; tensors are limited by the size of the file.
 
     Raises:
@@ -60,16 +65,20 @@ def read_checkpoint(path: Path, limits: Limits | None = None) -> Any:
         size = os.fstat(file.fileno()).st_size
         start = file.read(len(_ZIP))
         file.seek(0)
-        if start == _ZIP:
-            return _read_zip(file, size, limits)
-        return _read_old(file, size, limits)
+        read = _read_zip if start == _ZIP else _read_old
+        with read(file, size, limits) as content:
+            if keys is None or not isinstance(content, dict):
+                return resolved(content, limits)
+            return resolved({key: content[key] for key in keys if key in content}, limits)
 
 
-def _read_zip(file: IO[bytes], size: int, limits: Limits) -> Any:
+@contextlib.contextmanager
+def _read_zip(file: IO[bytes], size: int, limits: Limits) -> Iterator[Any]:
+    """Yield the content with stand-ins, while storages can be read."""
     with zipfile.ZipFile(file) as archive:
         archived = _Archive(archive, size)
         stream = io.BytesIO(archived.read("data.pkl"))
-        return resolved(parse(stream, limits, _NAMES, archived.storage), limits)
+        yield parse(stream, limits, _NAMES, archived.storage)
 
 
 class _Archive:
@@ -108,9 +117,10 @@ class _Archive:
         return _Storage(self._storages.setdefault(key, _Bytes(read)), dtype, count)
 
 
-def _read_old(file: IO[bytes], size: int, limits: Limits) -> Any:
-    """Read the format before PyTorch 1.6: pickles of a number, a version, the system, the content
-    and the keys of storages; then each storage.
+@contextlib.contextmanager
+def _read_old(file: IO[bytes], size: int, limits: Limits) -> Iterator[Any]:
+    """Yield the content with stand-ins of the format before PyTorch 1.6: pickles of a number, a
+    version, the system, the content and the keys of storages; then each storage.
     """
     if resolved(parse(file, limits, {}), limits) != _MAGIC:
         raise ValueError("it is no file of torch.save")
@@ -137,7 +147,7 @@ def _read_old(file: IO[bytes], size: int, limits: Limits) -> Any:
         if not 0 <= wanted <= size - file.tell():
             raise TooLargeError(f"a storage of {wanted} bytes, which the file does not have")
         contents[key] = file.read(wanted)
-    return resolved(content, limits)
+    yield content
 
 
 def _storage_identity(identity: Any) -> tuple[torch.dtype, str, int]:

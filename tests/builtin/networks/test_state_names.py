@@ -17,6 +17,7 @@ from nnunet_builtin.computing.devices import ResolvedRuntime
 from nnunet_builtin.inference.networks import probabilities_of
 from nnunet_builtin.inference.sliding_window import predict, predict_ensemble
 from nnunet_builtin.networks.plain_unet import PlainUNet
+from nnunet_builtin.networks.residual_unet import ResidualUNet
 from nnunet_builtin.networks.state_names import from_v1, from_v2, to_v1, to_v2
 from nnunet_builtin.training import foreign_checkpoint
 from nnunet_builtin.training.foreign_checkpoint import read_foreign_weights
@@ -66,7 +67,11 @@ def normalised(models):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("model", [V1, V1_2D, V2, V2_2D], ids=["v1-3d", "v1-2d", "v2-3d", "v2-2d"])
+@pytest.mark.parametrize(
+    "model",
+    [V1, V1_2D, V2, V2_2D, RESIDUAL],
+    ids=["v1-3d", "v1-2d", "v2-3d", "v2-2d", "residual"],
+)
 def test_real_models_go_here_and_back_unchanged(models, tmp_path, model):
     to, key = (to_v1, "state_dict") if model in (V1, V1_2D) else (to_v2, "network_weights")
     for path in checkpoints(models, tmp_path, model):
@@ -104,13 +109,6 @@ def test_a_real_v2_model_predicts_what_v2_predicts(models, tmp_path):
         )
 
 
-@pytest.mark.shared
-def test_residual_encoders_are_refused(models, tmp_path):
-    (path,) = checkpoints(models, tmp_path, RESIDUAL)
-    with pytest.raises(TrainingError, match="no tensor of a plain U-Net of nnU-Net v2"):
-        read_foreign_weights(path)
-
-
 @st.composite
 def specs(draw):
     dimensions = draw(st.sampled_from([2, 3]))
@@ -143,6 +141,27 @@ def test_every_network_goes_there_and_back(spec, layout, norm):
             name.endswith("bias") and name.startswith(("upsampling", "heads")) for name in left
         )
         assert not left or (layout, there) == ("v2", to_v1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(specs(), st.sampled_from(["instance", "batch"]), st.sampled_from([0, 6]), st.data())
+def test_every_residual_network_of_v2_goes_there_and_back(spec, norm, stem, data):
+    stages = len(spec.conv_kernels)
+    features = tuple(data.draw(st.sampled_from([4, 8])) for _ in range(stages))
+    blocks = tuple(data.draw(st.integers(1, 3)) for _ in range(stages))
+    builder = ResidualUNet(
+        blocks=blocks, norm=norm, layout="v2", features=features, stem_features=stem
+    )
+    state = builder.build(spec).state_dict()
+    returned = from_v2(to_v2(state))
+    assert set(returned) == set(state)
+    assert all(returned[name] is tensor for name, tensor in state.items())
+
+
+def test_a_residual_network_of_v1_has_no_equal_in_v2():
+    state = ResidualUNet().build(isotropic(2)).state_dict()
+    with pytest.raises(UsageError, match=r"network\.layout=v2"):
+        to_v2(state)
 
 
 def test_a_network_without_biases_is_the_same_in_v2():
@@ -190,7 +209,7 @@ def test_nothing_in_a_checkpoint_is_called(tmp_path, capsys):
         ({"state_dict": {"tu.0.weight": 3}}, "other things than tensors"),
         (
             {"state_dict": {"classifier.weight": torch.ones(1)}},
-            "no tensor of a plain U-Net of nnU-Net v1",
+            "no tensor of a U-Net of nnU-Net v1",
         ),
     ],
 )

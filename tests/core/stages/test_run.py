@@ -283,7 +283,7 @@ def test_outputs_of_another_model_are_never_taken_for_own(tiny, tmp_path):
     with pytest.raises(UsageError, match=r"predictions of another model.*case_0\.nii\.gz"):
         predict_folder(model, tmp_path / "case_1", out, registry, other)
     predict_folder(model, tmp_path / "case_0", out, registry, replace(other, overwrite=True))
-    assert not (out / "case_0.npz").exists()
+    assert not (out / "case_0.b2nd").exists()
 
 
 def test_references_of_more_cases_than_were_predicted_do_no_harm(tiny, tmp_path):
