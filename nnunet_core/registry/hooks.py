@@ -110,6 +110,7 @@ class Hooks:
         reference: np.ndarray,
         prediction: np.ndarray,
         labels: Labels,
+        values: Sequence[int],
         title: str,
         path: Path,
     ) -> list[str]:
@@ -122,6 +123,7 @@ class Hooks:
             reference=reference,
             prediction=prediction,
             labels=labels,
+            values=values,
             title=title,
             path=path,
         )

@@ -147,6 +147,7 @@ def nnunet_worst_case_found(
     reference: np.ndarray,
     prediction: np.ndarray,
     labels: Labels,
+    values: Sequence[int],
     title: str,
     path: Path,
 ) -> None:
@@ -154,5 +155,6 @@ def nnunet_worst_case_found(
     example.
 
     `reference` and `prediction` are integers (Z, Y, X) on the grid of `image`, whose first channel
-    is shown; it is all 0 where no image was found.
+    is shown; it is all 0 where no image was found. `values` are those of the label or region that
+    is worst.
     """

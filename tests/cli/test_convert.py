@@ -78,7 +78,16 @@ def test_renumbering_a_dataset_folder_keeps_its_names_and_original_values_are_ev
     assert json.loads(made.read_text())["labels"] == {"background": 0, "cube": 1}
     assert json.loads(made.read_text())["renumbered"] == {"0": 0, "3": 1}
     folder = str(source / "labelsTr")
-    evaluate = ["evaluate", folder, folder, "--dataset", str(made), "--output", "x.json"]
+    evaluate = [
+        "evaluate",
+        folder,
+        folder,
+        "--dataset",
+        str(made),
+        "--output",
+        "x.json",
+        "--no-pictures",
+    ]
     with pytest.raises(SystemExit, match="1"):
         main(evaluate)
     assert "holds the values [3]" in capsys.readouterr().err

@@ -148,7 +148,7 @@ def evaluate(
     evaluation = Evaluation.of(compared, measuring, ending, dataset, (predictions, references))
     folder, drawn = _folder_beside(target), []
     worst = evaluation.worst_cases(pictures.worst)
-    if pictures.drawn:
+    if pictures.drawn and evaluation.statistics:
         gallery = _gallery(pairs, declared, label_format, pictures.images, registry)
         drawn = _draw(evaluation, worst, gallery, folder, registry, report)
     write(evaluation, folder, drawn)
@@ -172,7 +172,7 @@ def _measuring(
     dataset.
     """
     groups = tuple(dict.fromkeys(word.strip() for word in metrics.split(",") if word.strip()))
-    if unknown := [word for word in groups if word not in {*GROUPS, "all"}]:
+    if unknown := [word for word in groups or [""] if word not in {*GROUPS, "all"}]:
         raise UsageError(
             f"--metrics got '{metrics}': there are no metrics '{unknown[0]}'."
             f"{nearest(unknown[0], [*GROUPS, 'all'])} It takes {', '.join(GROUPS)} with commas "
@@ -258,6 +258,6 @@ def _draw(
     report: Reporter,
 ) -> list[str]:
     """Draw box plots and the worst cases into a folder; return the names of the files."""
-    titles = {rows[0].case: describe(rows, gallery.labels) for rows in worst}
+    titles = {rows[0]: describe(rows, gallery.labels) for rows in worst}
     draw_boxes(evaluation, folder / BOXES)
     return [BOXES, *gallery.draw(titles, folder, registry.hooks, report)]

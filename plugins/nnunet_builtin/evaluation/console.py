@@ -52,12 +52,11 @@ def describe(rows: Sequence[Row], labels: Labels) -> str:
     if wrong:
         more = f", and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         return f"{rows[0].case} ({', '.join(wrong[:_NAMED])}{more})"
-    shown = [
-        f"{metric} {_number(metric, rows[0].scores.get(metric))}"
-        for metric in ("Dice", "HD95")
-        if rows[0].scores.get(metric) is not None
-    ]
-    return f"{rows[0].case} ({name_of(rows[0].target, labels)}: {', '.join(shown)})"
+    row = rows[0]
+    hausdorff = row.scores.get("HD95")
+    distance = "" if hausdorff is None else f", HD95 {hausdorff:.2f} mm"
+    dice = _number("Dice", row.scores["Dice"])
+    return f"{row.case} ({name_of(row.target, labels)}: Dice {dice}{distance})"
 
 
 def titled(metric: str, label: LabelStatistics) -> str:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 BOXES = "boxplots.png"
 _BOX, _POINTS, _BAD = "#a9c8e8", "#1f4e79", "#c0392b"
 _PLOTTED = ("Dice", "Surface Dice", "HD95", "ASSD", "Relative Volume Error", "Lesion F1")
-#: Inches of a panel, of a label, of one letter, and around a row of panels.
-_PANEL, _ROW, _LETTER, _MARGIN = 2.8, 0.45, 0.085, 0.75
+#: Inches of a panel, of a label, of one among many, of a letter, and around a row of panels.
+_PANEL, _ROW, _LOW, _LETTER, _MARGIN = 2.8, 0.45, 0.25, 0.085, 0.75
 #: Panels side by side; with more labels than this, all of them.
 _COLUMNS, _FEW = 3, 12
 #: With more cases, points would hide the box.
@@ -45,7 +45,7 @@ def draw_boxes(evaluation: Evaluation, path: Path) -> None:
     columns = len(names) if len(labels) > _FEW else min(len(names), _COLUMNS)
     rows = math.ceil(len(names) / columns)
     width = _PANEL * columns + _LETTER * max(map(len, texts)) + 0.3
-    height = rows * (_ROW * len(labels) + _MARGIN)
+    height = rows * ((_ROW if len(labels) <= _FEW else _LOW) * len(labels) + _MARGIN)
     figure = Figure((width, height), dpi=120, layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
@@ -103,7 +103,7 @@ def _finish(axes: Axes, name: str, labels: list[LabelStatistics]) -> None:
     at = f"{tolerances.pop():g} mm" if len(tolerances) == 1 else "the labels' tolerances"
     title["Surface Dice"] = f"Surface Dice at {at}"
     axes.set_title(title.get(name, name), fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=8, labeltop=len(labels) > _FEW)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

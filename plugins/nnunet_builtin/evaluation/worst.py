@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_builtin.evaluation.statistics import Row
 from nnunet_core.data.folders import without_ending
 from nnunet_core.data.images import Image, ImageFormat
 from nnunet_core.data.labels import Labels
@@ -15,7 +16,7 @@ from nnunet_core.data.orientation import turned_like
 from nnunet_core.errors import NnunetError, listed
 from nnunet_core.registry.hooks import Hooks
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.stages.evaluate import read_label_image
+from nnunet_core.stages.evaluate import read_label_image, targets
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,15 @@ class Gallery:
     image_ending: str
 
     def draw(
-        self, titles: Mapping[str, str], folder: Path, hooks: Hooks, report: Reporter
+        self, titles: Mapping[Row, str], folder: Path, hooks: Hooks, report: Reporter
     ) -> list[str]:
-        """Let the plugins draw {case: title} to `worst_1_CASE.png` and so on; return the names of
-        the files that are there then.
+        """Let the plugins draw {worst row of a case: title} to `worst_1_CASE.png` and so on; return
+        the names of the files that are there then.
         """
         found = {without_ending(pair[0].name, self.label_ending): pair for pair in self.pairs}
         drawn, without_image = [], []
-        for number, (case, title) in enumerate(titles.items(), start=1):
+        for number, (row, title) in enumerate(titles.items(), start=1):
+            case, values = row.case, targets(self.labels)[row.target]
             path = folder / f"worst_{number}_{case}.png"
             path.unlink(missing_ok=True)
             predicted, true = (read_label_image(side, self.label_format) for side in found[case])
@@ -55,7 +57,7 @@ class Gallery:
                 without_image.append(case)
                 image = Image(np.zeros_like(true.array, np.float32), true.geometry)
             maps = true.array[0], turned_like(predicted, true.geometry).array[0]
-            for warning in hooks.worst_case_found(image, *maps, self.labels, title, path):
+            for warning in hooks.worst_case_found(image, *maps, self.labels, values, title, path):
                 report.warning(warning)
             drawn += [path.name] if path.is_file() else []
         if without_image and drawn:

@@ -61,6 +61,7 @@ def overlay_picture(
     spacing: tuple[float, float, float],
     labels: Labels,
     direction: Sequence[float] | None = None,
+    focus: Sequence[int] = (),
 ) -> None:
     """Draw an image, its reference and its prediction side by side, through the slices that show
     most labels.
@@ -79,10 +80,11 @@ def overlay_picture(
         labels: For names and Dice.
         direction: Row-major 3x3 matrix in SimpleITK order, to show the patient upright; None shows
             the array as it is.
+        focus: Values of labels that slices are chosen by; all of them if it is empty.
     """
     maps = {"reference": reference, "prediction": prediction}
     known = {name: array for name, array in maps.items() if array is not None}
-    volume = _Volume.upright(image, list(known.values()), spacing, direction)
+    volume = _Volume.upright(image, list(known.values()), spacing, direction, tuple(focus))
     views = _views(volume)
     legend = _Legend.of(labels, reference, prediction)
     figure, grid = _panels([volume.size_mm(axis) for axis, _ in views], 1 + len(known), legend)
@@ -137,6 +139,7 @@ class _Volume:
     maps: tuple[np.ndarray, ...]
     spacing: tuple[float, float, float]
     oriented: bool
+    focus: tuple[int, ...] = ()
 
     @classmethod
     def upright(
@@ -145,6 +148,7 @@ class _Volume:
         maps: Sequence[np.ndarray],
         spacing: Sequence[float],
         direction: Sequence[float] | None,
+        focus: tuple[int, ...] = (),
     ) -> _Volume:
         matrix = np.eye(3) if direction is None else np.reshape(direction, (3, 3))
         matrix = matrix[::-1, ::-1]  # rows: world z, y, x; columns: array axes z, y, x
@@ -153,7 +157,8 @@ class _Volume:
         turned = [np.flip(array.transpose(order), backwards) for array in (image, *maps)]
         z, y, x = (float(spacing[axis]) for axis in order)
         planar = image.shape[0] == 1 and spacing[0] == SLICE_SPACING_2D
-        return cls(turned[0], tuple(turned[1:]), (z, y, x), direction is not None and not planar)
+        oriented = direction is not None and not planar
+        return cls(turned[0], tuple(turned[1:]), (z, y, x), oriented, focus)
 
     def size_mm(self, axis: int) -> tuple[float, float]:
         """Return height and width of the slices along an axis."""
@@ -169,8 +174,8 @@ class _Volume:
         return plane if axis == 0 else plane[::-1]
 
     def foreground(self, axis: int) -> np.ndarray:
-        """Return how much each slice along an axis shows: the sum over maps and labels of area /
-        largest area.
+        """Return how much each slice along an axis shows: the sum over maps and labels (those of
+        the focus) of area / largest area.
         """
         shown = np.zeros(self.image.shape[axis])
         for array in self.maps:
@@ -178,7 +183,7 @@ class _Volume:
             planes = np.moveaxis(array, axis, 0)
             counts = np.stack(
                 [np.bincount(plane.ravel(), minlength=highest + 1) for plane in planes]
-            )[:, 1:]
+            )[:, [v for v in self.focus or range(1, highest + 1) if v <= highest]]
             shown += (counts / np.maximum(counts.max(axis=0), 1)).sum(axis=1)
         return shown
 

@@ -5,7 +5,7 @@ case.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,13 @@ def draw_compared(
     reference: np.ndarray,
     prediction: np.ndarray,
     labels: Labels,
+    values: Sequence[int],
     title: str,
     path: Path,
 ) -> None:
-    """Draw the first channel of an image beside its label maps, integers (Z, Y, X), to a PNG."""
+    """Draw the first channel of an image beside its label maps, integers (Z, Y, X), to a PNG,
+    through the slices that show most of some values.
+    """
     overlay_picture(
         image.array[0],
         reference,
@@ -67,4 +70,5 @@ def draw_compared(
         spacing=image.geometry.spacing,
         labels=labels,
         direction=image.geometry.direction,
+        focus=values,
     )

@@ -4,7 +4,7 @@ evaluation, and datasets when it is asked to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnunet_core import Component, hookimpl
@@ -45,10 +45,11 @@ def nnunet_worst_case_found(
     reference: np.ndarray,
     prediction: np.ndarray,
     labels: Labels,
+    values: Sequence[int],
     title: str,
     path: Path,
 ) -> None:
-    """Draw the case with its reference and its prediction."""
+    """Draw the case with its reference and its prediction, through the label that is worst."""
     from nnunet_builtin.pictures.overlays import draw_compared
 
-    draw_compared(image, reference, prediction, labels, title, path)
+    draw_compared(image, reference, prediction, labels, values, title, path)

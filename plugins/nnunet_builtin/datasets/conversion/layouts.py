@@ -57,7 +57,8 @@ def find_source(folder: Path, registry: Registry) -> Source:
     kind = _kind(folder, document, registry)
     if kind == "decathlon":
         return read_decathlon(folder, document, registry)
-    return _read_layout(open_dataset(str(folder), folder, registry), kind, registry)
+    found = _read_layout(open_dataset(str(folder), folder, registry), kind, registry)
+    return replace(found, further={**document, **found.further})
 
 
 def find_renumbered(folder: Path, registry: Registry, workers: Workers) -> Source:
