@@ -8,7 +8,6 @@ import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime, resolve
 from nnunet_builtin.inference.networks import Forward, load_networks
 from nnunet_builtin.inference.sums import Sums
-from nnunet_core.contracts.predictor import Slabs, TrainedModel
+from nnunet_core.contracts.predictor import Slabs, TrainedModel, Values
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError
 
@@ -44,7 +43,7 @@ class SlidingWindow:
 
     step_size: float = 0.5
     mirroring: bool = True
-    average: Literal["probabilities", "logits"] = "probabilities"
+    average: Values = "probabilities"
 
     def check(self, runtime: Runtime) -> None:
         """Raise UsageError where the step size is none, or the device or precision does not
@@ -63,7 +62,7 @@ class SlidingWindow:
         """
         self.check(model.runtime)
         runtime = resolve(model.runtime)
-        networks = load_networks(model, runtime, self.average == "logits")
+        networks = load_networks(model, runtime, self.average)
 
         def parts(images: np.ndarray) -> Generator[np.ndarray, None, None]:
             with computing(runtime):
