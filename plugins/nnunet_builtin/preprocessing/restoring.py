@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunet_builtin.computing.scratch import check_disk
 from nnunet_builtin.preprocessing.linear import Tap, Taps, interpolate, part_of, stays, taps_of
 from nnunet_core.data.labels import label_type
 
@@ -125,7 +126,10 @@ def _turned(slabs: Slabs, grid: Grid, file: Any) -> tuple[Slabs, Grid]:
     """Return slabs along the first axis of the file, of ones along another axis: they are laid down
     whole, on disk if they are large.
     """
-    if 4 * math.prod(slabs.shape) > _SPOOLED_BYTES:
+    whole: np.ndarray
+    size = 4 * math.prod(slabs.shape)
+    if size > _SPOOLED_BYTES:
+        check_disk(size)  # writing to a map of a file on a full disk would end the process
         whole, start = np.memmap(file, np.float32, "w+", shape=tuple(slabs.shape)), 0
         for part in slabs:
             whole[:, start : start + part.shape[1]] = part
@@ -270,7 +274,7 @@ class _Blocks:
             cuts.append([cut for _, cut in parts])
         return cls(places, sources, cuts)
 
-    def at(self, index: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...], list[Taps]]:
+    def at(self, index: Iterable[int]) -> tuple[tuple[slice, ...], tuple[slice, ...], list[Taps]]:
         """Return place, source and taps of the block of this number along each axis."""
         place, source, taps = (
             [blocks[number] for blocks, number in zip(axes, index, strict=True)]
