@@ -238,8 +238,8 @@ class _Grid:
         starts = [list(range(count)) for count in padded.shape[1 : 1 + slices_along]] + tiles_at
         one_tile = math.prod(len(axis) for axis in tiles_at) == 1
         weights = np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size)
-        weights = torch.from_numpy(weights).reshape(patch)
-        return cls(padded, inside, tuple(patch_size), starts, weights)
+        of_window = torch.from_numpy(weights).reshape(patch)
+        return cls(padded, inside, tuple(patch_size), starts, of_window)
 
     @property
     def patch(self) -> tuple[int, ...]:
