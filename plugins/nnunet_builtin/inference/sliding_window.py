@@ -237,9 +237,9 @@ class _Grid:
         tiles_at = window_starts(padded.shape[1 + slices_along :], patch_size, step_size)
         starts = [list(range(count)) for count in padded.shape[1 : 1 + slices_along]] + tiles_at
         one_tile = math.prod(len(axis) for axis in tiles_at) == 1
-        factors = np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size)
-        weights = torch.from_numpy(factors).reshape(patch)
-        return cls(padded, inside, tuple(patch_size), starts, weights)
+        weights = np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size)
+        of_window = torch.from_numpy(weights).reshape(patch)
+        return cls(padded, inside, tuple(patch_size), starts, of_window)
 
     @property
     def patch(self) -> tuple[int, ...]:

@@ -172,7 +172,7 @@ def _classes(piece: _Piece, not_negative: bool) -> np.ndarray:
     lowest, highest = blocks.extremes(np.where(clear, best, -1))
     result = blocks.spread(lowest)
     for index in np.argwhere((lowest != highest) | (lowest < 0)):
-        place, source, taps = blocks.at(index)
+        place, source, taps = blocks.at(index.tolist())
         values = np.ascontiguousarray(piece.values[(slice(None), *source)])
         candidates = _candidates(values, np.unique(best[source]), not_negative)
         if len(candidates) == 1:
@@ -243,7 +243,7 @@ def _write_regions(piece: _Piece, labels: Labels, slabs: Slabs, target: np.ndarr
         lowest, highest = blocks.extremes(sure)
         inside = blocks.spread(lowest == 2)
         for index in np.argwhere((lowest != highest) | (lowest == 1)):
-            place, source, taps = blocks.at(index)
+            place, source, taps = blocks.at(index.tolist())
             found = interpolate(np.ascontiguousarray(channel[source])[None], taps)
             inside[place] = slabs.probabilities(found, regions=True)[0] > 0.5
         target[inside] = value
@@ -276,11 +276,10 @@ class _Blocks:
 
     def at(self, index: Iterable[int]) -> tuple[tuple[slice, ...], tuple[slice, ...], list[Taps]]:
         """Return place, source and taps of the block of this number along each axis."""
-        place, source, taps = (
-            [blocks[number] for blocks, number in zip(axes, index, strict=True)]
-            for axes in (self.places, self.sources, self.taps)
-        )
-        return tuple(place), tuple(source), taps
+        place = tuple(places[number] for places, number in zip(self.places, index, strict=True))
+        source = tuple(sources[number] for sources, number in zip(self.sources, index, strict=True))
+        taps = [cuts[number] for cuts, number in zip(self.taps, index, strict=True)]
+        return place, source, taps
 
     def extremes(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest and the highest of the values (z, y, x) around each block."""
