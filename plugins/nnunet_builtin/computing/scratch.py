@@ -90,6 +90,6 @@ def check_disk(size: int, memory: str = "") -> None:
     if size > disk - _RESERVE:
         raise TrainingError(
             f"The case takes {size / GB:.1f} GB while its windows are joined.{memory} {place}, "
-            f"where temporary files lie, has {disk / GB:.1f} GB. Allow more memory, set TMPDIR to a "
-            "folder on a larger disk, or predict fewer folds at once."
+            f"where temporary files lie, has {disk / GB:.1f} GB. Allow more memory, set TMPDIR to "
+            "a folder on a larger disk, or predict fewer folds at once."
         )
