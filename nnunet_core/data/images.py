@@ -42,6 +42,8 @@ class Geometry:
         direction: Row-major 3x3 matrix, SimpleITK order.
         forms: Numbers of a NIfTI header that says twice, and differently, where its voxels lie;
             files of predictions say the same. Empty otherwise.
+        elsewhere: Where they lie by the one of these forms that is not used; what lies there lies
+            on the same grid, with a word.
         notes: What is doubtful about all this, sentences for people.
     """
 
@@ -50,6 +52,7 @@ class Geometry:
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     forms: tuple[float, ...] = field(default=(), compare=False)
+    elsewhere: Geometry | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def differences(self, other: Geometry) -> list[str]:
@@ -57,7 +60,7 @@ class Geometry:
         both lies at one place, within a tenth of a voxel.
         """
         different = [] if self.shape == other.shape else ["shape"]
-        if not different and self.displacement(other) <= _SAME_GRID:
+        if not different and self._apart(other) <= _SAME_GRID:
             return []
         for name in ("spacing", "origin", "direction"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -103,9 +106,15 @@ class Geometry:
         that it is displaced by a part of a voxel.
         """
         notes = [note for note in other.notes if note not in self.notes]
-        if (displacement := self.displacement(other)) > _ROUNDING:
+        if (displacement := self._apart(other)) > _ROUNDING:
             notes.append(f"{path} lies {displacement:.2g} voxels beside its image.")
         return replace(self, notes=(*self.notes, *notes)) if notes else self
+
+    def _apart(self, other: Geometry) -> float:
+        """Return the displacement of the nearest of the places that both may lie at."""
+        mine = [place for place in (self, self.elsewhere) if place is not None]
+        theirs = [place for place in (other, other.elsewhere) if place is not None]
+        return min(place.displacement(other) for place in mine for other in theirs)
 
     def _matrix(self) -> np.ndarray:
         """Return the steps in mm along the axes x, y, z, as columns."""

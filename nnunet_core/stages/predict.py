@@ -94,8 +94,9 @@ def predict_folder(
     places = [source] if isinstance(source, Path) else list(source)
     for place in places:
         refuse_own_input(place, output)
+    own = dataset_of(model, places[0], registry)  # formats first: they, too, are named by strangers
     parts = Parts.find(model, registry, options, report)
-    dataset, cases = _inputs(model, places, registry, options, report)
+    dataset, cases = _inputs(own, model, places, registry, options, report)
     outputs = {c.name: below(output, f"{c.name}{dataset.label_ending}") for c in cases}
     _keep_images(cases, outputs)
     record, everything = _record(parts, options), list(outputs.values())
@@ -137,9 +138,10 @@ def predict_file(
     """
     options, report = options or PredictionOptions(), report or Silence()
     options = replace(options, ending=ending_of(output.name, known_endings(registry)))
-    parts = Parts.find(model, registry, options, report)
     places = [source] if isinstance(source, Path) else list(source)
-    dataset, cases = _inputs(model, places, registry, options, report)
+    own = dataset_of(model, places[0], registry)
+    parts = Parts.find(model, registry, options, report)
+    dataset, cases = _inputs(own, model, places, registry, options, report)
     if len(cases) > 1 or options.part != Part():
         raise UsageError(
             f"{output} is one file; there are {counted(len(cases), 'case')} to predict. Give a "
@@ -170,14 +172,17 @@ def is_file_output(output: Path, registry: Registry) -> bool:
 
 
 def _inputs(
+    own: Dataset,
     model: Model,
     places: Sequence[Path],
     registry: Registry,
     options: PredictionOptions,
     report: Reporter,
 ) -> tuple[Dataset, tuple[CaseFiles, ...]]:
-    """Return the cases, and the dataset that reads them and writes their label files."""
-    dataset, cases = find_inputs(places, dataset_of(model, places[0], registry), registry)
+    """Return the cases, and the dataset that reads them and writes their label files; `own` is that
+    of the model.
+    """
+    dataset, cases = find_inputs(places, own, registry)
     if options.ending:
         label_format = find_format(options.ending, registry, source="the output")
         dataset = replace(dataset, label_ending=options.ending, label_format=label_format)

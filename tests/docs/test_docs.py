@@ -213,6 +213,7 @@ def test_the_labels_and_folds_of_the_pages_are_valid():
         (3, None),
         (2, 2),
         (3, None),
+        (3, None),
         (2, None),
     ]
     tolerances = surface_tolerances(documents[-2], found[-2], "page")

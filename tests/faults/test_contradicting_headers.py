@@ -254,3 +254,19 @@ def test_contradicting_forms_are_a_warning_with_numbers_and_predictions_carry_bo
     again = SimpleItkFormat().read(tmp_path / "out.nii.gz")
     assert again.geometry.differences(image.geometry) == []
     np.testing.assert_array_equal(again.array, image.array)
+
+
+def test_a_label_at_the_place_of_the_other_form_is_on_the_grid_of_its_image(tmp_path):
+    plain = SimpleItkFormat().read(write(tmp_path, ".nii")).geometry
+    path = tmp_path / "both.nii"
+    content = put(next(tmp_path.glob("*.nii")).read_bytes(), 252, "<2h", 1, 2)
+    path.write_bytes(put(content, 292, "<f", 30.0))
+    both = SimpleItkFormat().read(path).geometry
+    places = [both, both.elsewhere]
+    assert sorted(place.displacement(plain) > 1 for place in places) == [False, True]
+    for place in places:
+        one_form = Geometry(place.shape, place.spacing, place.origin, place.direction)
+        assert both.differences(one_form) == one_form.differences(both) == []
+        assert both.noted(one_form, path).notes == both.notes
+    moved = Geometry(plain.shape, plain.spacing, (500.0, 0.0, 0.0), plain.direction)
+    assert both.differences(moved) == ["origin"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ _NOT_READ = {
 }
 _MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # units of length
 _VOXELS_APART = 0.1
+_FORMS = ("qform", "sform")
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -143,7 +145,7 @@ def _forms(fields: np.void, path: Path) -> tuple[float, ...]:
             volume.
     """
     codes, place = fields["codes"].tolist(), fields["place"].astype(float)
-    for name, code, values in (("qform", codes[0], place[:6]), ("sform", codes[1], place[6:])):
+    for name, code, values in zip(_FORMS, codes, (place[:6], place[6:]), strict=False):
         if code > 0 and not np.all(np.isfinite(values)):
             raise refused(path, f"its {name} holds numbers that are NaN or infinite")
     if codes[1] > 0 and np.linalg.det(place[6:].reshape(3, 4)[:, :3]) == 0:
@@ -190,25 +192,24 @@ def _geometry(affine: np.ndarray, shape: tuple[int, int, int]) -> Geometry:
     return Geometry(shape, (z, y, x), (origin[0], origin[1], origin[2]), direction)
 
 
-def conflict(geometry: Geometry, forms: tuple[float, ...], path: Path) -> str:
-    """Return what to say of a header whose forms contradict each other; `geometry` is what was
-    read.
+def with_forms(geometry: Geometry, forms: tuple[float, ...], path: Path) -> Geometry:
+    """Return what was read of a header whose forms contradict each other with both of them, and
+    with a note that says so.
     """
-    found = [_geometry(affine, geometry.shape) for affine in affines(forms)]
-    used = (
-        "qform" if geometry.displacement(found[0]) <= geometry.displacement(found[1]) else "sform"
-    )
-    apart = found[0].displacement(found[1])
-    places = [
+    places = [_geometry(affine, geometry.shape) for affine in affines(forms)]
+    far = [geometry.displacement(place) for place in places]
+    used = 0 if far[0] <= far[1] else 1
+    told = [
         f"{name} (code {code:g}): origin {_shown(place.origin)}, spacing "
         f"{_shown(place.spacing[::-1])}"
-        for name, code, place in zip(("qform", "sform"), forms, found, strict=False)
+        for name, code, place in zip(_FORMS, forms, places, strict=False)
     ]
-    return (
-        f"{path}: the two forms of its header lie {apart:.3g} voxels apart; {'; '.join(places)}, "
-        f"mm (left, posterior, superior). The {used} is used, predictions carry both. Correct the "
-        "wrong one."
+    note = (
+        f"{path}: the two forms of its header lie {places[0].displacement(places[1]):.3g} voxels "
+        f"apart; {'; '.join(told)}, mm (left, posterior, superior). The {_FORMS[used]} is used, "
+        "predictions carry both. Correct the wrong one."
     )
+    return replace(geometry, forms=forms, elsewhere=places[1 - used], notes=(note,))
 
 
 def _shown(values: tuple[float, ...]) -> str:

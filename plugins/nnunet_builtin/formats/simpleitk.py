@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,8 +103,7 @@ class SimpleItkFormat:
             image = _execute(reader, path)
             result = _image(sitk.GetArrayFromImage(image), image, path)
         if layout is not None and layout.forms:
-            note = nifti.conflict(result.geometry, layout.forms, path)
-            geometry = replace(result.geometry, forms=layout.forms, notes=(note,))
+            geometry = nifti.with_forms(result.geometry, layout.forms, path)
             return Image(result.array, geometry)
         if (
             ending_of(path.name, pictures.BMP)

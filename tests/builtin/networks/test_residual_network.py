@@ -121,5 +121,5 @@ def test_it_trains_and_predicts(tmp_path, norm):
         runtime=task.runtime,
         mirror_axes=(0, 1, 2),
     )
-    probabilities = SlidingWindow().load(model)(np.zeros((1, *small.SHAPE), np.float32))
+    probabilities = SlidingWindow().load(model)(np.zeros((1, *small.SHAPE), np.float32)).whole()
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)

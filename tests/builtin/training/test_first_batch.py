@@ -87,7 +87,7 @@ def test_it_trains_and_predicts(tmp_path, arrange, deep_supervision):
     task = small.make_task(folder)
     what = (task.configuration, task.labels, Builder(arrange), task.runtime)
     model = TrainedModel((folder,), *what, mirror_axes=(0, 1, 2))
-    probabilities = SlidingWindow().load(model)(np.zeros((1, *small.SHAPE), np.float32))
+    probabilities = SlidingWindow().load(model)(np.zeros((1, *small.SHAPE), np.float32)).whole()
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
 
 
