@@ -72,10 +72,10 @@ def main() -> None:
         predict = SlidingWindow().load(model)
     images, geometry = prepared(parts, sizes, configuration)
     first = tuple(slice(0, size) for size in sizes["patch"])
-    predict(images[(slice(None), *first)])  # cuDNN tries its algorithms
+    predict(images[(slice(None), *first)]).whole()  # cuDNN tries its algorithms
     parts.reset_peak()
     with parts.part("network"):
-        probabilities = predict(images)
+        probabilities = predict(images).whole()
     with parts.part("export"):
         restored = DefaultPreprocessor().on(device).restore(probabilities, geometry)
         del probabilities

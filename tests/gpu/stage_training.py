@@ -163,7 +163,7 @@ def score_ours(task: TrainingTask, names: Sequence[str]) -> list[Scores]:
     scores = []
     for name in names:
         case = task.store.open(name)
-        segmentation = to_segmentation(predict(case.images[:]), task.labels)
+        segmentation = to_segmentation(predict(case.images[:]).whole(), task.labels)
         truth = np.maximum(case.label[:], 0)
         joint = joint_counts(segmentation, truth, task.labels)
         scores.append([dice(joint, (value,)) for value in task.labels.foreground])

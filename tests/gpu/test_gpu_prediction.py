@@ -21,7 +21,7 @@ CONFIGURATIONS = {
 
 
 def predicted(model, images, runtime):
-    return SlidingWindow().load(replace(model, runtime=runtime))(images)
+    return SlidingWindow().load(replace(model, runtime=runtime))(images).whole()
 
 
 @pytest.mark.parametrize("declared", [small.CLASSES, small.REGIONS], ids=["classes", "regions"])
