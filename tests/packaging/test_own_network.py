@@ -78,7 +78,7 @@ def test_it_trains_shows_itself_and_predicts(tmp_path, builder_of, name, deep_su
     model = TrainedModel(
         (folder,), configuration_of(name), task.labels, builder, task.runtime, mirror_axes=()
     )
-    probabilities = SlidingWindow().load(model)(np.zeros((1, *small.SHAPE), np.float32))
+    probabilities = SlidingWindow().load(model)(np.zeros((1, *small.SHAPE), np.float32)).whole()
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
 
 
