@@ -1,4 +1,4 @@
-"""Two tasks of the decathlon in small: Hippocampus (one channel) and Prostate (two, in 4D files)."""
+"""Two tasks of the decathlon in small: Hippocampus (one channel), Prostate (two, in 4D files)."""
 
 import json
 from pathlib import Path
