@@ -143,8 +143,8 @@ LINES = [
     ),
     (
         sharing.export,
-        "-t 4 -o m.zip -m 2d -f 0 all",
-        "models export {results}/2d m.zip --folds 0,all --overwrite",
+        "-t 4 -o m.zip -m 2d -f 0 1",
+        "models export {results}/2d m.zip --folds 0,1 --overwrite",
     ),
     (sharing.download, "Task004_Hippocampus", "models download Task004_Hippocampus"),
 ]

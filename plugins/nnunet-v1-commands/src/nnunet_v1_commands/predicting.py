@@ -126,7 +126,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     wanted = {str(label) for label in options.labels}
-    highest = max([1, *options.labels])
+    highest = max(*options.labels, *_values(options.ref))
     labels = {"background": 0, **{str(value): value for value in range(1, highest + 1)}}
     declared = {"channel_names": {"0": "image"}, "labels": labels, "file_ending": ".nii.gz"}
     with tempfile.TemporaryDirectory() as folder:
@@ -136,6 +136,17 @@ def _evaluate(options: argparse.Namespace) -> None:
         nnunet("evaluate", options.pred, options.ref, "--dataset", dataset, *words)
     path = options.pred / SUMMARY
     files.write_json(path, _only(files.read_json(path), wanted))
+
+
+def _values(references: Path) -> list[int]:
+    """Return the highest label of each reference: labels that nobody asks for are there, too."""
+    import SimpleITK as sitk
+
+    found = sorted(references.glob("*.nii.gz"))
+    return [
+        1,
+        *(int(sitk.GetArrayViewFromImage(sitk.ReadImage(str(path))).max()) for path in found),
+    ]
 
 
 def _only(summary: Any, wanted: set[str]) -> Any:
