@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import decathlon
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from strangers import install_source
 
 PACKAGE = Path(__file__).parents[1]
@@ -30,7 +32,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run_script(name, folder, installed):
+def run_script(name, folder, installed, *arguments):
     variables = {
         **{key: value for key, value in os.environ.items() if not key.startswith("NNUNET_")},
         "PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -46,7 +48,12 @@ def run_script(name, folder, installed):
     }
     script = Path(__file__).with_name(name)
     done = subprocess.run(
-        ["sh", str(script)], env=variables, cwd=folder, capture_output=True, text=True, check=False
+        ["sh", str(script), *arguments],
+        env=variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
@@ -77,3 +84,20 @@ def test_the_prostate_example(folder, installed):
     assert [line.split(",")[0] for line in lines[1:]][-1] == ENSEMBLE
     decided = json.loads((task / ENSEMBLE / "postprocessing.json").read_text())
     assert decided["min_valid_object_sizes"] == "None"
+
+
+@pytest.mark.shared
+def test_a_model_that_v1_trained_predicts_as_in_v1(folder, installed, models):
+    v1 = models / "v1"
+    run_script(
+        "pretrained.sh", folder, installed, v1 / "Task004_Hippocampus_v1.zip", models / "inputs"
+    )
+    found = sorted((folder / "out").glob("*.nii.gz"))
+    assert len(found) == 3
+    for path in found:
+        label, reference = (read(p) for p in (path, v1 / "predictions_3d_fullres" / path.name))
+        assert np.mean(label == reference) >= 0.999
+
+
+def read(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))

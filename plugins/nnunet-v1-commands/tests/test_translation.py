@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -295,3 +296,16 @@ def test_every_command_of_v1_is_there():
     assert {name for name in scripts if f"**{name}**" not in section} == set()
     described = {part.split("**")[0] for part in section.split("**nnUNet_")[1:]}
     assert {f"nnUNet_{name}" for name in described} == set(scripts)
+
+
+def test_an_evaluation_has_the_labels_that_are_asked_for(tmp_path):
+    """Others may be in the files."""
+    decathlon.make_tasks(tmp_path)
+    references = tmp_path / "Task04_Hippocampus" / "labelsTr"
+    shutil.copytree(references, tmp_path / "predictions")
+    words = ["-ref", str(references), "-pred", str(tmp_path / "predictions"), "-l", "1"]
+    predicting.evaluate(words)
+    results = json.loads((tmp_path / "predictions" / "summary.json").read_text())["results"]
+    assert results["mean"] == {"1": results["mean"]["1"]}
+    assert results["mean"]["1"]["Dice"] == 1
+    assert len(results["all"]) == 5

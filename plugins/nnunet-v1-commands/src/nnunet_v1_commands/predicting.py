@@ -145,7 +145,7 @@ def _values(references: Path) -> list[int]:
     found = sorted(references.glob("*.nii.gz"))
     return [
         1,
-        *(int(sitk.GetArrayViewFromImage(sitk.ReadImage(str(path))).max()) for path in found),
+        *(int(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).max()) for path in found),
     ]
 
 
