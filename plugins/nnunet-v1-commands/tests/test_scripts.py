@@ -47,13 +47,9 @@ def run_script(name, folder, installed, *arguments):
         "OUT": str(folder / "out"),
     }
     script = Path(__file__).with_name(name)
+    words = ["sh", str(script), *map(str, arguments)]
     done = subprocess.run(
-        ["sh", str(script), *arguments],
-        env=variables,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
+        words, env=variables, cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout

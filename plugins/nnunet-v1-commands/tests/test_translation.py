@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import decathlon
 import pytest
 import tomllib
 
