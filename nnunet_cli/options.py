@@ -98,6 +98,14 @@ PredictionMemoryOption = Annotated[
         show_default=False,
     ),
 ]
+ValidationProbabilitiesOption = Annotated[
+    bool,
+    typer.Option(
+        "--save-probabilities",
+        help="Keep the probabilities of validation cases beside their label maps, which ensembles "
+        "need.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

@@ -12,7 +12,17 @@ _COMMANDS = {
     "plan": ("steps:plan", "Make and show the plans of a dataset."),
     "preprocess": ("steps:preprocess", "Prepare the cases of a dataset for training."),
     "train": ("steps:train", "Train and validate folds."),
-    "predict": ("predict:predict", "Predict a folder of images with a trained model."),
+    "validate": ("steps:validate", "Validate trained folds again; trains nothing."),
+    "find-best": (
+        "find_best:find_best",
+        "Compare what is trained, and ensembles of it; write down what predicts.",
+    ),
+    "predict": ("predict:predict", "Predict images with a trained model."),
+    "ensemble": ("ensemble:ensemble", "Average the probabilities of several predictions."),
+    "postprocess": (
+        "postprocess:postprocess",
+        "Clean label maps: fit a postprocessor, or apply one.",
+    ),
     "models list": ("models:list_models", "List the trained models of the workspace."),
     "models show": (
         "models:show",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_cli import options as o
+from nnunet_cli.inference import carry_out
 from nnunet_cli.models import best_model, find_model
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
@@ -28,7 +29,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="[MODEL] IMAGES... OUTPUT",
-            help="MODEL: its folder, or DATASET/VARIANT/CONFIGURATION in the results; left out "
+            help="MODEL: its folder, or DATASET/VARIANT/CONFIGURATION in the results, or the "
+            "inference.json of 'nnunet find-best'; left out "
             "with --dataset. IMAGES: a folder of images CASE_0000.ext, or CASE.ext for one "
             "channel; or files, with several channels those of one case in their order; or DICOM "
             "series, a folder each. OUTPUT: the folder that the predictions are written to; or, "
@@ -98,6 +100,14 @@ def predict(
             "otherwise than all together; takes twice the time.",
         ),
     ] = False,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated",
+            help="Apply the temperature of 'nnunet models calibrate' to probabilities and "
+            "entropy; label maps stay the same.",
+        ),
+    ] = False,
     restore_values: Annotated[
         bool,
         typer.Option(
@@ -151,9 +161,13 @@ def predict(
         part=Part.parse(part),
         entropy=entropy,
         disagreement=disagreement,
+        calibrated=calibrated,
         runtime=Runtime(device, precision, 0, threads, memory_gb),
     )
     model, images, output = _places(paths, dataset, workspace)
+    if model.endswith(".json"):
+        carry_out(Path(model), images, output, o.registry_of(context), options, trust)
+        return
     found = replace(find_model(model, workspace), trusted=trust)
     registry = o.registry_of(context)
     if not ending and is_file_output(output, registry):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from nnunet_cli import options as o
+from nnunet_cli.find_best import commands, finite, print_inference, print_table
 from nnunet_cli.groups import grouped
 from nnunet_cli.makers import logged
 from nnunet_cli.reporter import out
@@ -52,6 +51,13 @@ def run(
     overwrite: Annotated[
         bool, typer.Option(help="Replace predictions of another model in the output folder.")
     ] = False,
+    ensembles: Annotated[
+        bool,
+        typer.Option(
+            help="Of several configurations, compare all pairs as ensembles, too; keeps the "
+            "probabilities of validation cases."
+        ),
+    ] = True,
     workspace: o.WorkspaceOption = None,
     runtime: o.Computing,
     pool: o.Pool,
@@ -77,6 +83,7 @@ def run(
         predict=predict,
         output=output,
         options=PredictionOptions(runtime=runtime, overwrite=overwrite),
+        ensembles=ensembles,
         **pool,
         **start,
     )
@@ -103,33 +110,16 @@ def _header(registry: Registry, report: Reporter) -> None:
 
 def _print(result: RunResult) -> None:
     """Print Dice per label and where everything lies."""
-    console = out()
-    table = Table(
-        title=f"{result.dataset.name}: Dice on validation cases ({result.method.name})",
-        title_justify="left",
-    )
-    table.add_column("configuration")
-    for name in result.best.dice:
-        table.add_column(name, justify="right")
-    table.add_column("mean", justify="right")
-    table.add_column("cases", justify="right")
-    for row in result.configurations:
-        table.add_row(
-            row.name,
-            *(f"{v:.4f}" for v in row.dice.values()),
-            f"{row.mean_dice:.4f}",
-            str(row.cases),
-        )
+    console, selection = out(), result.selection
+    models = [row for row in selection.candidates if len(row.members) == 1]
+    further = []
     if result.prediction_dice:
         dice = (f"{value:.4f}" for value in result.prediction_dice.values())
-        table.add_row(
-            "predicted folder",
-            *dice,
-            f"{result.prediction_mean_dice:.4f}",
-            str(len(result.predictions)),
-        )
-    console.print(table)
-    for row in result.configurations:
+        mean = f"{result.prediction_mean_dice:.4f}"
+        further = [["predicted folder", *dice, mean, str(len(result.predictions))]]
+    title = f"{result.dataset.name}: Dice on validation cases ({result.method.name})"
+    print_table(selection, title, *further)
+    for row in models:
         console.print(f"model        {row.folder}", soft_wrap=True)
         for fold in sorted(row.folder.glob("fold_*")):
             console.print(f"  {fold.name}     {fold / 'progress.png'}", soft_wrap=True)
@@ -144,10 +134,13 @@ def _print(result: RunResult) -> None:
             f"predictions  {result.predictions[0].parent} ({count})",
             soft_wrap=True,
         )
+    if selection.inference is not None:
+        print_inference(selection)
 
 
 def _as_json(result: RunResult) -> dict[str, Any]:
-    return {
+    selection = result.selection
+    found = {
         "dataset": result.dataset.name,
         "variant": result.method.name,
         "plans": str(result.plans_path),
@@ -156,16 +149,16 @@ def _as_json(result: RunResult) -> dict[str, Any]:
             {
                 "name": row.name,
                 "folder": str(row.folder),
-                "dice": {name: _finite(value) for name, value in row.dice.items()},
-                "mean_dice": _finite(row.mean_dice),
+                "dice": {name: finite(value) for name, value in row.dice.items()},
+                "mean_dice": finite(row.mean_dice),
                 "cases": row.cases,
             }
-            for row in result.configurations
+            for row in selection.candidates
         ],
         "predictions": [str(path) for path in result.predictions],
-        "prediction_dice": {name: _finite(value) for name, value in result.prediction_dice.items()},
+        "prediction_dice": {name: finite(value) for name, value in result.prediction_dice.items()},
     }
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    if selection.inference is not None:
+        found["inference"] = str(selection.inference)
+        found["commands"] = commands(result.best)
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +15,7 @@ from nnunet_cli.groups import grouped
 from nnunet_cli.launch import launch
 from nnunet_cli.makers import logged, made
 from nnunet_cli.reporter import make_reporter, out
+from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import counted
 from nnunet_core.stages.run import Request, opened
@@ -100,6 +103,7 @@ def train(
         int | None,
         typer.Option(min=1, help="Train on this many GPUs of this machine, through torchrun."),
     ] = None,
+    save_probabilities: o.ValidationProbabilitiesOption = False,
     restart: Annotated[
         bool,
         typer.Option(
@@ -122,6 +126,7 @@ def train(
         folds=o.folds_of(folds),
         runtime=runtime,
         seed=seed,
+        save_probabilities=save_probabilities,
         **pool,
         **start,
     )
@@ -131,13 +136,81 @@ def train(
             for fold, summary in trained:
                 if not summary:  # another process of this training reports
                     continue
-                dice = dice_by_name(summary, steps.dataset)
-                shown = ", ".join(f"{label} {value:.4f}" for label, value in dice.items())
-                out().print(
-                    f"{experiment.configuration_name} fold {fold}: validation Dice {shown}; "
-                    f"{experiment.fold_folder(fold)}",
-                    soft_wrap=True,
-                )
+                folder = experiment.fold_folder(fold)
+                _print_fold(experiment.configuration_name, fold, summary, steps.dataset, folder)
+
+
+@grouped
+def validate(
+    context: typer.Context,
+    dataset: o.RunDatasetArgument,
+    *,
+    variant: o.VariantOption = "default",
+    choices: o.Components,
+    settings: o.Settings,
+    configuration: o.ConfigurationOption = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            help="Trained folds with commas between them, or 'all'. Default: every fold that is "
+            "stored."
+        ),
+    ] = None,
+    save_probabilities: o.ValidationProbabilitiesOption = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Validate anew what is complete; a validation with another predictor or other "
+            "settings takes the place of the one that is there.",
+        ),
+    ] = False,
+    workspace: o.WorkspaceOption = None,
+    runtime: o.Computing,
+    pool: o.Pool,
+    seed: o.SeedOption = 12345,
+    start: o.Start,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Validate trained folds again; nothing is trained.
+
+    Options that made the model must be those of its training: 'nnunet models show' prints them. A
+    validation with another predictor, or with other settings of it, goes to a folder of its own
+    beside that of the fold, which is said, unless --overwrite is given.
+    """
+    registry, space = o.registry_of(context), o.workspace_of(workspace)
+    request = Request(
+        dataset=dataset,
+        variant=variant,
+        choices=choices,
+        settings=settings,
+        configurations=tuple(configuration or ()),
+        folds=o.folds_of(folds) if folds else (),
+        runtime=runtime,
+        seed=seed,
+        save_probabilities=save_probabilities,
+        **pool,
+        **start,
+    )
+    rows = []
+    request, report = logged(request, registry, space, "validate", quiet=as_json)
+    with opened(request, registry, space, report) as steps:
+        for experiment, fold, summary, folder in steps.validate(steps.splits(), overwrite):
+            name = experiment.configuration_name
+            if not as_json:
+                _print_fold(name, fold, summary, steps.dataset, folder)
+            mean = summary["results"]["mean"]
+            rows.append({"configuration": name, "fold": fold, "folder": str(folder), "mean": mean})
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+
+
+def _print_fold(
+    configuration: str, fold: str, summary: dict[str, Any], dataset: Dataset, folder: Path
+) -> None:
+    dice = dice_by_name(summary, dataset.labels)
+    shown = ", ".join(f"{label} {value:.4f}" for label, value in dice.items())
+    out().print(f"{configuration} fold {fold}: validation Dice {shown}; {folder}", soft_wrap=True)
 
 
 def _print_plans(plans: Plans) -> None:

@@ -82,8 +82,8 @@ class RestoresSlabs(Protocol):
     def restore_slabs(
         self, slabs: Slabs, geometry: PreparedGeometry
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield what `restore` returns, part by part along axis Z: first slice, float32 (K, slices,
-        Y, X).
+        """Yield what `restore` returns, part by part along axis Z, in any order: first slice,
+        float32 (K, slices, Y, X).
         """
         ...
 

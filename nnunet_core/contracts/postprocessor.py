@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 class Postprocessor(Protocol):
     """Cleans label maps in a way that was found useful on the validation cases. Never invents
     labels.
+
+        class WithoutSpecks:
+            def fit(self, pairs, labels):
+                return {"voxels": 10}
+
+            def apply(self, segmentation, geometry, state):
+                parts, _ = ndimage.label(segmentation > 0)
+                small = np.bincount(parts.ravel()) < state["voxels"]
+                return np.where(small[parts], 0, segmentation)
     """
 
     def fit(
@@ -23,7 +32,8 @@ class Postprocessor(Protocol):
         """Decide from (prediction, reference, geometry) of every validation case; return a JSON
         state.
 
-        `pairs` may be called more than once; arrays are integer (Z, Y, X).
+        `pairs` may be called more than once; arrays are integer (Z, Y, X). A postprocessor whose
+        settings decide calls it never: `nnunet postprocess` applies it without references.
         """
         ...
 

@@ -48,6 +48,11 @@ class ComponentRecord(BaseModel):
             "source": self.source_digest,
         }
 
+    def described(self) -> str:
+        """Return reference and settings for a message: "builtin/sliding_window (step_size=0.5)"."""
+        chosen = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.reference} ({chosen})" if chosen else self.reference
+
 
 class FoldRecord(files.Document):
     """The record of one trained fold.

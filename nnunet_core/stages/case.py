@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -12,10 +13,12 @@ from nnunet_core.contracts.predictor import Predictor, Slabs, TrainedModel
 from nnunet_core.contracts.preprocessor import Preprocessor
 from nnunet_core.data.cases import PreparedGeometry
 from nnunet_core.data.labels import Labels, label_type
-from nnunet_core.errors import NnunetError, PluginError
+from nnunet_core.errors import ImageError, NnunetError, PluginError
+from nnunet_core.runtime.memory import GB, available
 from nnunet_core.stages.cascade import append_one_hot
 from nnunet_core.stages.prepare import on_device
 
+_SMALL = 1 << 28
 #: Is given the first slice and the probabilities float32 (K, slices, Y, X) of each part of a case.
 Keep = Callable[[int, np.ndarray], object]
 
@@ -73,7 +76,7 @@ class CasePredictor:
             previous: In a cascade, the label map of the stage before on the prepared grid,
                 (*spatial).
             keep: What becomes of the probabilities: it is called with each part along axis Z, in
-                order. Without it only voxels on the boundaries of labels are interpolated.
+                any order. Without it only voxels on the boundaries of labels are interpolated.
 
         Returns:
             Label map uint8 or uint16 (Z, Y, X).
@@ -92,6 +95,7 @@ class CasePredictor:
         if able is not None:
             parts = able.restore_slabs(slabs, geometry)
         else:
+            _check_whole(slabs, geometry, self.preprocessor)
             found = slabs.whole()
             parts = [(0, self.preprocessor.restore(found, geometry))]
         segmentation = np.zeros(
@@ -106,6 +110,20 @@ class CasePredictor:
             if keep is not None:
                 keep(start, probabilities)
         return segmentation
+
+
+def _check_whole(slabs: Slabs, geometry: PreparedGeometry, preprocessor: Preprocessor) -> None:
+    """Raise ImageError where a preprocessor restores whole arrays that would fill the memory."""
+    voxels = math.prod(geometry.prepared_shape) + math.prod(geometry.original.shape)
+    needed = 4 * slabs.shape[0] * voxels
+    if needed > _SMALL and needed > available():
+        raise ImageError(
+            f"The preprocessor {type(preprocessor).__name__} restores whole arrays: of "
+            f"{slabs.shape[0]} classes on {' x '.join(map(str, geometry.original.shape))} voxels "
+            f"that takes {needed / GB:.0f} GB, {available() / GB:.1f} GB of memory are free. Use a "
+            "machine with more memory, or give it 'restore_labels' and 'restore_slabs' "
+            "(nnunet_core.contracts.abilities.RestoresSlabs)."
+        )
 
 
 def _checked(found: np.ndarray | Slabs, expected: tuple[int, ...]) -> Slabs:
@@ -129,6 +147,8 @@ def _checked_parts(slabs: Slabs) -> Iterator[np.ndarray]:
                 f"The predictor returned a slab of shape {part.shape}; slabs that are "
                 f"{slabs.shape} together follow each other along the first spatial axis."
             )
+        if slices > slabs.shape[1]:
+            break
         if not np.isfinite([part.min(), part.max()]).all():  # NaN wins in both
             raise NnunetError(
                 "The networks return values that are not finite (NaN or infinity), so there is no "

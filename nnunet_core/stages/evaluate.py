@@ -37,8 +37,8 @@ Metrics = dict[str, float | None]
 #: geometry of the reference to {target: metrics}.
 Measure = Callable[[np.ndarray, np.ndarray, "Geometry"], dict[str, Metrics]]
 
-# of a pair: both maps as read, 64-bit copies of slices, masks and surfaces
-_BYTES_PER_VOXEL = 12
+# of a pair, at most: maps that are stored as floats, or a map of distances
+_BYTES_PER_VOXEL = 24
 
 
 def targets(labels: Labels) -> dict[str, tuple[int, ...]]:

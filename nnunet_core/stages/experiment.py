@@ -23,7 +23,10 @@ from nnunet_core.stages.method import Method
 from nnunet_core.store.models import ModelDocument
 from nnunet_core.store.origins import options_of
 from nnunet_core.store.prepared import LabelStore, PreparedStore
+from nnunet_core.store.probabilities import probabilities_file
 from nnunet_core.store.summaries import SUMMARY, Summary
+
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Experiment:
         runtime, seed: How to compute.
         report: Where progress goes.
         previous: Label maps of the previous stage, in a cascade.
+        save_probabilities: Whether a validation also holds the probabilities of its cases.
     """
 
     dataset: Dataset
@@ -50,6 +54,7 @@ class Experiment:
     seed: int
     report: Reporter
     previous: LabelStore | None = None
+    save_probabilities: bool = False
 
     def fold_folder(self, fold: str) -> Path:
         """Return the folder of a fold."""
@@ -67,15 +72,25 @@ class Experiment:
         finished = is_finished(folder, self.inputs_digest(split), self.predictor())
         return finished and isinstance(self.validation(fold, split), Summary)
 
-    def validation(self, fold: str, split: Split) -> Summary | str:
-        """Return the summary of a validation, or what is missing or damaged of it."""
-        folder = self.fold_folder(fold) / VALIDATION
+    def validation(self, fold: str, split: Split, name: str = VALIDATION) -> Summary | str:
+        """Return the summary of a validation, or what is missing or damaged of it.
+
+        Args:
+            fold: Number, or `all`.
+            split: Its cases.
+            name: Folder of the validation in that of the fold.
+        """
+        folder = self.fold_folder(fold) / name
         try:
             summary = Summary.read(folder / SUMMARY)
         except StorageError as error:
             return str(error).rstrip(".")
-        outputs = {self.validation_file(fold, name).name for name in split.val}
-        return summary.problem(folder, outputs, set(targets(self.dataset.labels))) or summary
+        outputs = {self.validation_file(fold, case).name for case in split.val}
+        problem = summary.problem(folder, outputs, set(targets(self.dataset.labels)))
+        if not problem and self.save_probabilities:
+            there = (probabilities_file(folder / output) for output in sorted(outputs))
+            problem = next((f"{path.name} is missing" for path in there if not path.is_file()), "")
+        return problem or summary
 
     def predictor(self) -> ComponentRecord:
         """Describe the predictor, which decides whether a trained fold has to be validated anew."""
@@ -148,9 +163,6 @@ def check_runtime(method: Method, runtime: Runtime) -> None:
         component = method.build(kind)
         if kind in ("trainer", "predictor") and (able := ability(component, ChecksRuntime)):
             able.check(runtime)
-
-
-VALIDATION = "validation"
 
 
 def is_finished(folder: Path, inputs: str, predictor: ComponentRecord) -> bool:

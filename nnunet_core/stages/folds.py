@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Trainer, TrainingTask
-from nnunet_core.data.images import Image
+from nnunet_core.data.dataset import Dataset
+from nnunet_core.data.images import Geometry, Image
 from nnunet_core.data.splits import Split
-from nnunet_core.errors import StorageError
+from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.registry.provenance import library_versions
 from nnunet_core.registry.records import FILE as RUN_FILE
-from nnunet_core.registry.records import FoldRecord
+from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.processes import distributed_rank, in_several_processes
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.stages.case import CasePredictor
+from nnunet_core.stages.case import CasePredictor, Keep
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.stages.experiment import VALIDATION, Experiment, is_finished
 from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.models import WEIGHTS, ModelDocument, check_weights, weights_record
+from nnunet_core.store.probabilities import probabilities_file, probabilities_writer
 from nnunet_core.store.summaries import SUMMARY, Summary
 
 _LOOK_SECONDS = 1
+_OTHER_INPUTS = "was trained on other cases, plans, inputs or code, or with another seed"
 #: What a trainer says of how it computed.
 COMPUTED = ("device", "precision", "threads")
 
@@ -106,7 +112,6 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     record = _current_record(folder, inputs, report) or _new_record(experiment, fold, inputs)
     _warn_of_other_code(experiment, fold, record)
     _write_model_document(experiment)
-    hooks = experiment.method.registry.hooks
     if record.status != "running" and in_several_processes():
         # the other processes wait to be told that there is nothing to do
         _train(experiment, folder, split, record)
@@ -114,20 +119,134 @@ def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -
     known: Mapping[str, object] = {}
     if record.status == "running":
         record.write(folder / RUN_FILE)
-        _warn(report, hooks.run_started(record, folder))
+        _warn(report, experiment.method.registry.hooks.run_started(record, folder))
         known = _train(experiment, folder, split, record)
     elif record.is_validated(predictor):
         report.warning(f"fold {fold} is validated anew: {experiment.validation(fold, split)}.")
     elif record.status == "finished":
         report.message(f"fold {fold} is validated anew, with the predictor '{predictor.reference}'")
+    return _validate(experiment, folder, split, record, known)
+
+
+def _validate(
+    experiment: Experiment,
+    folder: Path,
+    split: Split,
+    record: FoldRecord,
+    known: Mapping[str, object],
+) -> dict[str, Any]:
+    """Make the validation of a trained fold; from now on it is that of this predictor.
+
+    Args:
+        experiment: What the folds share.
+        folder: Of the fold.
+        split: Its cases.
+        record: Its run.json.
+        known: What the training added to that.
+    """
+    hooks, report = experiment.method.registry.hooks, experiment.report
     # before the first case: label maps of two predictors never count as one validation
-    components = {**record.components, "predictor": predictor}
+    components = {**record.components, "predictor": experiment.predictor()}
     record = _advance(record, "trained", folder, components=components, **known)
-    summary = validate_fold(experiment, folder, split)
+    summary = predict_validation(experiment, folder, split, folder / VALIDATION)
     _warn(report, hooks.fold_validated(record, folder, experiment.dataset, summary))
     record = _advance(record, "finished", folder)
     _warn(report, hooks.run_finished(record, folder, summary["results"]["mean"]))
     return summary
+
+
+def validate_fold(
+    experiment: Experiment, fold: str, split: Split, overwrite: bool = False
+) -> tuple[dict[str, Any], Path]:
+    """Validate a trained fold; trains nothing.
+
+    Its own validation is completed, or made anew, with the predictor that it is of. Another
+    predictor, or one with other settings, writes beside it: `validation_NAME-DIGEST`.
+
+    Args:
+        experiment: What the folds share.
+        fold: Number, or `all`.
+        split: Its cases.
+        overwrite: Make anew what is complete; another predictor's validation becomes the fold's.
+
+    Returns:
+        The summary, and the folder of the validation.
+
+    Raises:
+        UsageError: The fold is not trained, or was trained with something else than the experiment.
+        NnunetError: The validation failed.
+    """
+    folder, predictor = experiment.fold_folder(fold), experiment.predictor()
+    record = _trained_record(experiment, fold, split)
+    lock = experiment.folder / f".fold_{fold}{locks.NAME}"
+    with locks.held(lock, f"fold {fold}", experiment.report, wait=False):
+        files.remove_leftovers(folder)
+        mine = record.components["predictor"].identity() == predictor.identity()
+        own = mine or overwrite or record.status == "trained"
+        name = VALIDATION if own else f"{VALIDATION}_{_named(predictor)}"
+        if not own:
+            experiment.report.message(
+                f"fold {fold} was validated with {record.components['predictor'].described()}; "
+                f"the validation with {predictor.described()} goes to {folder / name}. "
+                "--overwrite makes it the validation of the fold."
+            )
+        found = experiment.validation(fold, split, name)
+        complete = isinstance(found, Summary) and not (own and record.status == "trained")
+        if isinstance(found, Summary) and complete and not overwrite:
+            experiment.report.message(f"fold {fold} is validated already: {folder / name}")
+            return found.content(), folder / name
+        if isinstance(found, str) and record.status == "finished" and own:
+            experiment.report.message(f"fold {fold} is validated anew: {found}")
+        if own:
+            _write_model_document(experiment)
+            return _validate(experiment, folder, split, record, {}), folder / name
+        return predict_validation(experiment, folder, split, folder / name), folder / name
+
+
+def check_trained(experiment_folder: Path, folds: Iterable[str], training: str) -> None:
+    """Raise UsageError where folds of a configuration are not trained.
+
+    Args:
+        experiment_folder: Of the configuration.
+        folds: Numbers, or `all`.
+        training: The command that trains them, without the folds.
+    """
+    missing = [name for name in folds if not _is_trained(experiment_folder / f"fold_{name}")]
+    if missing:
+        raise UsageError(
+            f"Fold {', '.join(missing)} of {experiment_folder} is not trained; 'nnunet validate' "
+            f"trains nothing. Train with: {training} --folds {','.join(missing)}"
+        )
+
+
+def _is_trained(folder: Path) -> bool:
+    path = folder / RUN_FILE
+    return path.is_file() and FoldRecord.read(path).status != "running"
+
+
+def _trained_record(experiment: Experiment, fold: str, split: Split) -> FoldRecord:
+    """Return the record of a trained fold whose inputs are those of the experiment.
+
+    Raises:
+        UsageError: They are others.
+        StorageError: Its weights are damaged.
+    """
+    folder = experiment.fold_folder(fold)
+    record = FoldRecord.read(folder / RUN_FILE)
+    if record.inputs_digest != experiment.inputs_digest(split):
+        raise UsageError(
+            f"Fold {fold} of {experiment.folder} {_OTHER_INPUTS}, so its validation would be of "
+            "something else. Use the data and the options that it was trained with ('nnunet "
+            "models show' says which), or train it anew with 'nnunet train'."
+        )
+    check_weights(folder)
+    return record
+
+
+def _named(predictor: ComponentRecord) -> str:
+    """Return a name for a predictor with its settings, as a part of a folder's name."""
+    name = predictor.reference.rpartition("/")[2].replace(":", ".")
+    return f"{name}-{files.digest(predictor.identity())[:8]}"
 
 
 def _train(
@@ -178,10 +297,16 @@ def _task(
     )
 
 
-def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[str, Any]:
+def predict_validation(
+    experiment: Experiment, folder: Path, split: Split, target: Path
+) -> dict[str, Any]:
     """Predict the validation cases of a trained fold, write and evaluate them; return the summary.
 
-    Writes `validation/CASE.ext` and `validation/summary.json`.
+    Args:
+        experiment: What the folds share; says whether probabilities are written, too.
+        folder: Of the fold.
+        split: Its cases.
+        target: Where label maps `CASE.ext` and `summary.json` go.
     """
     dataset, method = experiment.dataset, experiment.method
     model = TrainedModel(
@@ -194,27 +319,49 @@ def validate_fold(experiment: Experiment, folder: Path, split: Split) -> dict[st
     )
     preprocessor = built(method.preprocessor(experiment.configuration))
     predict = CasePredictor.open(model, method.build("predictor"), preprocessor)
-    target = folder / VALIDATION
     results = []
+    (target / SUMMARY).unlink(missing_ok=True)  # it is of what is replaced now
     with experiment.report.track("validate", len(split.val)) as tracker:
         for name in split.val:
             stored = experiment.store.open(name)
             previous = None if experiment.previous is None else experiment.previous.open(name)[:]
-            segmentation = predict.segment(stored.images[:], stored.geometry, previous)
             path = below(target, f"{name}{dataset.label_ending}")
+            with _kept(experiment, path, stored.geometry.original) as keep:
+                segmentation = predict.segment(stored.images[:], stored.geometry, previous, keep)
             dataset.label_format.write(path, segmentation, stored.geometry.original)
-            files_of_case = dataset.case(name)
-            reference_path = files_of_case.label
-            if reference_path is None:
-                raise StorageError(f"The validation case {name} has no label.")
-            predicted = Image(segmentation[None], stored.geometry.original)
-            reference = dataset.load_label(reference_path, predicted, files_of_case.images[0])
-            case = evaluate_case(segmentation, reference, dataset.labels)
-            results.append({**case, "test": str(path), "reference": str(reference_path)})
+            results.append(_evaluated(dataset, name, path, segmentation, stored.geometry.original))
             tracker.advance(1, name)
     summary = summarise(results, name=f"{experiment.method.name} {folder.name}", task=dataset.name)
     Summary.model_validate(summary).write(target / SUMMARY)
     return summary
+
+
+@contextlib.contextmanager
+def _kept(experiment: Experiment, path: Path, geometry: Geometry) -> Iterator[Keep | None]:
+    """Keep the probabilities of a case beside its label file, if they are asked for; those of
+    another predictor go.
+    """
+    probabilities = probabilities_file(path)
+    if experiment.save_probabilities:
+        shape = (experiment.dataset.labels.outputs, *geometry.shape)
+        with probabilities_writer(probabilities, shape) as keep:
+            yield keep
+    else:
+        probabilities.unlink(missing_ok=True)
+        yield None
+
+
+def _evaluated(
+    dataset: Dataset, name: str, path: Path, segmentation: np.ndarray, geometry: Geometry
+) -> dict[str, Any]:
+    """Return the entry of a validation case in the summary."""
+    case = dataset.case(name)
+    if case.label is None:
+        raise StorageError(f"The validation case {name} has no label.")
+    predicted = Image(segmentation[None], geometry)
+    reference = dataset.load_label(case.label, predicted, case.images[0])
+    metrics = evaluate_case(segmentation, reference, dataset.labels)
+    return {**metrics, "test": str(path), "reference": str(case.label)}
 
 
 def _current_record(folder: Path, inputs: str, report: Reporter) -> FoldRecord | None:
@@ -228,7 +375,7 @@ def _current_record(folder: Path, inputs: str, report: Reporter) -> FoldRecord |
         return None
     record = FoldRecord.read(folder / RUN_FILE)
     if record.inputs_digest != inputs:
-        why = "it was trained on other cases, plans, inputs or code, or with another seed"
+        why = f"it {_OTHER_INPUTS}"
     elif record.status != "running" and not (folder / WEIGHTS).is_file():
         why = f"its {WEIGHTS} is missing"
     else:

@@ -27,7 +27,8 @@ from nnunet_core.stages.inputs import dataset_of, find_inputs
 from nnunet_core.stages.model import ModelOptions, ModelPredictor, Parts, Prepared
 from nnunet_core.stages.uncertainty import entropy
 from nnunet_core.store import predictions
-from nnunet_core.store.models import Model
+from nnunet_core.store.calibration import stored_temperature, tempered
+from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.predictions import MAPS, Beside, Part, PredictionRecord, claim, map_file
 from nnunet_core.store.probabilities import probabilities_file, probabilities_writer
 
@@ -46,6 +47,8 @@ class PredictionOptions(ModelOptions):
         part: Which of the cases.
         entropy: Also write `entropy/CASE.ext`, see `uncertainty.entropy`.
         disagreement: Also write `disagreement/CASE.ext`, see `ModelPredictor.disagreement`.
+        calibrated: Divide logarithms of probabilities by the temperature of the model; label maps
+            stay the same.
     """
 
     save_probabilities: bool = False
@@ -55,6 +58,7 @@ class PredictionOptions(ModelOptions):
     part: Part = field(default_factory=Part)
     entropy: bool = False
     disagreement: bool = False
+    calibrated: bool = False
 
     @property
     def beside(self) -> Beside:
@@ -109,7 +113,9 @@ def predict_folder(
         todo = [c for c in mine if claimed.needs(outputs[c.name], options.beside)]
         if todo:
             predictor = predictor or _open(parts, options, report)
-            work = _Work(predictor, dataset, outputs, claimed.stale, options, maps)
+            work = _Work(
+                predictor, dataset, outputs, claimed.stale, options, maps, record.temperature
+            )
             _predict_cases(work, todo, len(mine), report)
         predictions.finish(claimed, written, options.beside, report)
     return written
@@ -144,7 +150,7 @@ def predict_file(
     if output.exists() and not options.overwrite:
         raise UsageError(f"{output} exists already. Choose another name, or pass --overwrite.")
     predictor, maps = _open(parts, options, report), find_format(_MAP_ENDING, registry)
-    work = _Work(predictor, dataset, outputs, [output], options, maps)
+    work = _Work(predictor, dataset, outputs, [output], options, maps, _temperature(parts, options))
     _predict_cases(work, cases, 1, report)
     return output
 
@@ -219,8 +225,10 @@ class _Found:
         return keep
 
 
-def _keep_all(keepers: Sequence[Keep]) -> Keep | None:
+def _keep_all(keepers: Sequence[Keep], temperature: float | None, regions: bool) -> Keep | None:
     def keep(start: int, slab: np.ndarray) -> None:
+        if temperature is not None:
+            slab = tempered(slab, temperature, regions)
         for each in keepers:
             each(start, slab)
 
@@ -238,6 +246,7 @@ class _Work:
         stale: Label files of somebody else that are replaced.
         options: What to write.
         map_format: Writes images beside label maps.
+        temperature: Of the probabilities, or None.
     """
 
     predictor: ModelPredictor
@@ -246,6 +255,7 @@ class _Work:
     stale: Container[Path]
     options: PredictionOptions
     map_format: ImageFormat
+    temperature: float | None
 
     def prepare(self, case: CaseFiles) -> Prepared:
         """Read and prepare a case."""
@@ -253,7 +263,8 @@ class _Work:
 
     def predict(self, prepared: Prepared) -> _Found:
         """Apply the networks; the probabilities are written meanwhile, if they are asked for."""
-        shape = (self.predictor.case.labels.outputs, *prepared.geometry.shape)
+        labels = self.predictor.case.labels
+        shape, regions = (labels.outputs, *prepared.geometry.shape), bool(labels.regions)
         path = probabilities_file(self.outputs[prepared.case.name])
         found = _Found(prepared.geometry)
         keepers: list[Keep] = []
@@ -261,8 +272,9 @@ class _Work:
             if self.options.save_probabilities:
                 keepers.append(stack.enter_context(probabilities_writer(path, shape)))
             if self.options.entropy:
-                keepers.append(found.add_entropy(bool(self.predictor.case.labels.regions)))
-            found.segmentation = self.predictor.segment(prepared, _keep_all(keepers))
+                keepers.append(found.add_entropy(regions))
+            keep = _keep_all(keepers, self.temperature, regions)
+            found.segmentation = self.predictor.segment(prepared, keep)
         if self.options.disagreement:
             found.maps["disagreement"] = self.predictor.disagreement(prepared, found.segmentation)
         return found
@@ -345,13 +357,25 @@ def _restoring(model: Model, dataset: Dataset) -> OriginalValues:
     return OriginalValues(dataset.label_format, originals)
 
 
+def _temperature(parts: Parts, options: PredictionOptions) -> float | None:
+    if not options.calibrated:
+        return None
+    return stored_temperature(parts.model, weights_digests(parts.folds))
+
+
 def _record(parts: Parts, options: PredictionOptions) -> PredictionRecord:
     """Return the record of an output folder."""
-    originals = parts.model.document.original_values if options.restore_values else {}
+    document = parts.model.document
+    originals = document.original_values if options.restore_values else {}
+    temperature = _temperature(parts, options)
     return PredictionRecord(
         model=str(parts.model.folder),
         folds=tuple(fold.name for fold in parts.folds),
-        identity=files.digest([parts.identity(), sorted(originals.items())]),
+        identity=files.digest([parts.identity(), sorted(originals.items()), temperature]),
         predictor=parts.predictor,
         postprocess=options.postprocess,
+        labels=document.labels,
+        label_ending=options.ending or document.label_ending,
+        label_format=None if options.ending else document.label_format,
+        temperature=temperature,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,20 @@ from nnunet_core.runtime.processes import in_several_processes
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages import cascade
-from nnunet_core.stages import select as selection
 from nnunet_core.stages.dataset import open_dataset, remarks
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
 from nnunet_core.stages.experiment import Experiment, check_runtime
-from nnunet_core.stages.folds import train_fold
+from nnunet_core.stages.find_best import Choice, Selection, select
+from nnunet_core.stages.folds import check_trained, train_fold, validate_fold
+from nnunet_core.stages.infer import predict_inference
 from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose, starting_from
 from nnunet_core.stages.plan import make_plans
 from nnunet_core.stages.predict import PredictionOptions, predict_folder, refuse_own_input
 from nnunet_core.stages.prepare import prepare
+from nnunet_core.stages.select import Candidate, Trained, consolidate, dice_by_name
+from nnunet_core.store.inference import FILE
 from nnunet_core.store.models import Model
+from nnunet_core.store.origins import command, options_of
 from nnunet_core.store.prepared import PreparedStore
 from nnunet_core.store.workspace import Workspace
 
@@ -54,6 +58,8 @@ class Request:
         predict, output: A folder of images to predict with the best configuration, and where to.
         options: How to predict.
         pretrained, freeze: A model to start from, and parts of its network that stay as they are.
+        save_probabilities: Keep the probabilities of validation cases beside their label maps.
+        ensembles: Of several configurations, also compare all pairs; it keeps these probabilities.
     """
 
     dataset: str
@@ -71,6 +77,8 @@ class Request:
     options: PredictionOptions = field(default_factory=PredictionOptions)
     pretrained: Path | None = None
     freeze: tuple[str, ...] = ()
+    save_probabilities: bool = False
+    ensembles: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,8 +87,7 @@ class RunResult:
 
     Attributes:
         dataset, method, plans_path: What was run.
-        configurations: One result per configuration.
-        best: The one that predicts.
+        selection: A result per configuration and, of several, per pair of them; the best predicts.
         predictions: Predicted files; empty without `predict`.
         prediction_dice: {label name: Dice} of the predictions where reference labels lie beside the
             images.
@@ -90,11 +97,15 @@ class RunResult:
     dataset: Dataset
     method: Method
     plans_path: Path
-    configurations: tuple[selection.ConfigurationResult, ...]
-    best: selection.ConfigurationResult
+    selection: Selection
     predictions: tuple[Path, ...] = ()
     prediction_dice: Mapping[str, float] = field(default_factory=dict)
     prediction_mean_dice: float = math.nan
+
+    @property
+    def best(self) -> Candidate:
+        """What predicts."""
+        return self.selection.best
 
 
 @dataclass(frozen=True)
@@ -128,7 +139,7 @@ class Pipeline:
         flat = any(c.median_shape[0] == 1 for c in found.values())
         preferred = "2d" if flat else "3d_fullres"
         usual = (preferred,) if preferred in found else tuple(found)[:1]
-        return self.request.configurations or usual
+        return tuple(dict.fromkeys(self.request.configurations)) or usual
 
     def prepared(self, name: str, device: str = "cpu", verify: bool = False) -> PreparedStore:
         """Return the prepared cases of a configuration; see `prepare.prepare`."""
@@ -163,20 +174,70 @@ class Pipeline:
                 experiment = self._connected(experiment, train_previous)
             yield experiment, self._folds(experiment, splits, restart)
 
+    def validate(
+        self, splits: Mapping[str, Split], overwrite: bool = False
+    ) -> Iterator[tuple[Experiment, str, dict[str, Any], Path]]:
+        """Validate trained folds, see `folds.validate_fold`; yield (configuration, fold, summary,
+        folder of the validation). Nothing is trained.
+
+        Raises:
+            UsageError: A fold is not trained; nothing was validated.
+        """
+        names = self.configurations()
+        for name in names:
+            configuration = self.plans[0].configuration(name)
+            records = self.method.records(configuration)
+            options = options_of(
+                self.method.name, records, self.method.initial, self.method.registry
+            )
+            words = [*options, "--configuration", name]
+            training = command("train", self.dataset.name, words)
+            check_trained(self._folder(name), splits, training)
+        for name in names:
+            experiment = self._experiment(name)
+            if experiment.configuration.previous is not None:
+                experiment = self._connected(experiment, train_previous=False)
+            self.workers.close()
+            for fold, split in splits.items():
+                summary, folder = validate_fold(experiment, fold, split, overwrite)
+                yield experiment, fold, summary, folder
+
+    def _folder(self, name: str) -> Path:
+        return below(self.workspace.results, self.dataset.name, self.method.name, name)
+
     def _experiment(self, name: str) -> Experiment:
         """Return what the folds of a configuration share."""
-        folder = below(self.workspace.results, self.dataset.name, self.method.name, name)
-        configuration, store = self.plans[0].configuration(name), self.prepared(name)
-        how = (self.request.runtime, self.request.seed, self.report)
-        return Experiment(self.dataset, self.method, name, configuration, store, folder, *how)
+        return Experiment(
+            dataset=self.dataset,
+            method=self.method,
+            configuration_name=name,
+            configuration=self.plans[0].configuration(name),
+            store=self.prepared(name),
+            folder=self._folder(name),
+            runtime=self.request.runtime,
+            seed=self.request.seed,
+            report=self.report,
+            save_probabilities=self.request.save_probabilities,
+        )
+
+    def consolidated(
+        self, experiment: Experiment, folds: Iterable[tuple[str, Mapping[str, Any]]]
+    ) -> Candidate:
+        """Train and validate what is missing of folds, and join them."""
+        names = tuple(fold for fold, _ in folds)
+        model = Model.open(experiment.folder, trusted=True)  # this run has just written it
+        registry = self.method.registry
+        return consolidate(Trained(model, names), self.dataset, registry, self.report)
 
     def _connected(self, experiment: Experiment, train_previous: bool) -> Experiment:
         """Connect a cascade with the predictions of the stage before it."""
         stage = self._experiment(str(experiment.configuration.previous))
+        # its label maps are all that the cascade needs
+        stage = replace(stage, save_probabilities=False)
         path = self.workspace.splits(self.dataset.name)
         splits = cascade.stage_splits(self.dataset.names, self.request.folds, path)
         if train_previous:
-            selection.consolidate(stage, dict(self._folds(stage, splits)))
+            self.consolidated(stage, self._folds(stage, splits))
         return cascade.connect(experiment, stage, splits)
 
     def _folds(
@@ -227,12 +288,19 @@ def run(
             "nnunet_cli train' or 'nnunet train --gpus N' first; 'nnunet run' with the same "
             "options then does what is missing."
         )
+    several = len(set(request.configurations)) > 1
+    if several and request.ensembles:
+        request = replace(request, save_probabilities=True)
     with opened(request, registry, workspace, report) as steps:
         splits, source = steps.splits(), _image_folder(request, steps.dataset)
         trained = steps.train(splits, train_previous=True)
-        results = [selection.consolidate(experiment, dict(folds)) for experiment, folds in trained]
-    best = selection.best(results)
-    result = RunResult(steps.dataset, steps.method, steps.plans[1], tuple(results), best)
+        models = [steps.consolidated(experiment, folds) for experiment, folds in trained]
+        dataset, method = steps.dataset, steps.method
+    selection = Selection(tuple(models))
+    if several:
+        choice, path = Choice(ensembles=request.ensembles), models[0].folder.parent / FILE
+        selection = select(models, dataset, registry, choice, report, path)
+    result = RunResult(dataset, method, steps.plans[1], selection)
     if source is None or request.output is None:
         return result
     return _predict(request, result, source, request.output, registry, report)
@@ -270,9 +338,14 @@ def _predict(
     """Predict a folder with the best configuration; evaluate it where `labelsX` lies beside
     `imagesX`.
     """
-    model = Model.open(result.best.folder, trusted=True)  # this run has just written it
-    options = replace(request.options, folds=request.options.folds or request.folds)
-    paths = predict_folder(model, source, output, registry, options, report)
+    best, options = result.best, request.options
+    if len(best.members) > 1 and result.selection.inference is not None:
+        file = result.selection.inference
+        paths = predict_inference(file, source, output, registry, options, report, trusted=True)
+    else:
+        options = replace(options, folds=options.folds or request.folds)
+        model = best.members[0].model
+        paths = predict_folder(model, source, output, registry, options, report)
     dataset, result = result.dataset, replace(result, predictions=tuple(paths))
     references = source.with_name(source.name.replace("images", "labels", 1))
     pairs = [(path, references / path.name) for path in paths]
@@ -289,5 +362,5 @@ def _predict(
     except NnunetError as error:
         report.warning(f"the predictions are not evaluated: {error}")
         return result
-    dice, mean = selection.dice_by_name(summary, dataset), mean_foreground_dice(summary)
+    dice, mean = dice_by_name(summary, dataset.labels), mean_foreground_dice(summary)
     return replace(result, prediction_dice=dice, prediction_mean_dice=mean)

@@ -58,7 +58,12 @@ def options_of(
 
 def command(verb: str, dataset: str, options: Sequence[str]) -> str:
     """Return a command that a message tells the user to run, as a shell reads it."""
-    return shlex.join(["nnunet", verb, dataset, *options])
+    return shell_line(["nnunet", verb, dataset, *options])
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """Return words as a line of a shell."""
+    return shlex.join(words)
 
 
 def _variant(method: str, registry: Registry) -> Variant:

@@ -5,6 +5,7 @@ folds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files
 from nnunet_core.store.models import Model
 
+_FOREIGN = "largest_component"  # the only postprocessing that v1 and v2 know
+_V2_FUNCTION = "remove_all_but_largest_component_from_segmentation"
+
 
 class PostprocessingRecord(files.Document):
     """What a postprocessor decided on validation cases.
 
     Attributes:
         component: The postprocessor.
-        folds: Whose validation cases it saw.
-        weights: {fold: digest of its weights file}.
+        folds: Whose validation cases it saw; empty where it saw a folder.
+        weights: {fold: digest of its weights file}; in an ensemble, `VARIANT/CONFIGURATION fold`.
         inputs: Digest of the predictions that it saw.
         state: Its decision.
     """
@@ -30,6 +34,62 @@ class PostprocessingRecord(files.Document):
     weights: dict[str, str]
     inputs: str
     state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A postprocessor, and what it does to every label map.
+
+    Attributes:
+        reference: Of the component.
+        settings: Of the component.
+        state: What it decided, or was told.
+    """
+
+    reference: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_decision(path: Path) -> Decision:
+    """Read a file of postprocessing: of ours, or the postprocessing.json of nnU-Net v1 or v2.
+
+    Raises:
+        StorageError: It is none of them, or damaged.
+    """
+    if path.suffix == ".pkl":
+        raise StorageError(
+            f"{path} is a pickle of nnU-Net v2, which is not read: pickles can run code. Give "
+            "postprocessing.json, which lies beside it and says the same."
+        )
+    document = files.read_json(path)
+    if isinstance(document, dict) and "for_which_classes" in document:
+        return Decision(_FOREIGN, {}, document)
+    if isinstance(document, dict) and "postprocessing_fns" in document:
+        return Decision(_FOREIGN, {}, _state_of_v2(document, path))
+    record = PostprocessingRecord.read(path)
+    return Decision(record.component.reference, record.component.settings, record.state)
+
+
+def _state_of_v2(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the state of v2's file: connected by corners, too, one entry a call."""
+    try:
+        names, arguments = document["postprocessing_fns"], document["postprocessing_kwargs"]
+        if set(names) - {_V2_FUNCTION} or len(names) != len(arguments):
+            raise ValueError(f"it calls {names}; known is {_V2_FUNCTION}")
+        entries = [_flat(call["labels_or_regions"]) for call in arguments]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(
+            f"{path} is no postprocessing of nnU-Net v2 that can be applied: {error}. Fit it again "
+            "with 'nnunet postprocess'."
+        ) from error
+    return {"for_which_classes": entries, "min_valid_object_sizes": None, "corners": True}
+
+
+def _flat(labels: Any) -> list[int]:
+    if not isinstance(labels, list):
+        return [int(labels)]
+    return [value for entry in labels for value in _flat(entry)]
 
 
 def postprocessing_file(

@@ -13,10 +13,11 @@ from typing import Literal, TypeVar
 
 from pydantic import Field
 
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import StorageError, UsageError, listed
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files, locks
-from nnunet_core.runtime.names import PlainName
+from nnunet_core.runtime.names import Ending, PlainName
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.store.probabilities import probabilities_file
 
@@ -34,19 +35,26 @@ class PredictionRecord(files.Document):
     Attributes:
         model, folds: Where the networks lie.
         identity: Of everything that a prediction depends on.
-        predictor: How the networks were applied.
+        predictor: How the networks were applied; None in an ensemble, whose members say it.
         postprocess: Whether label maps were cleaned as it was found useful on the validation cases.
+        labels, label_ending, label_format: What label maps and probabilities mean, the ending of
+            the label files, and the component that reads them where dataset.json names one.
+        temperature: What logarithms of probabilities were divided by, or None.
         outputs: Names of the label files that are, or will be, of this identity.
         replaced: {name of a file of somebody else: digest of its content}: it counts as theirs as
             long as it has this content. Empty when the prediction is finished.
     """
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     model: str
     folds: tuple[str, ...]
     identity: str
-    predictor: ComponentRecord
+    predictor: ComponentRecord | None
     postprocess: bool
+    labels: Labels
+    label_ending: Ending
+    label_format: str | None = None
+    temperature: float | None = None
     outputs: tuple[PlainName, ...] = ()
     replaced: dict[PlainName, str] = Field(default_factory=dict)
 

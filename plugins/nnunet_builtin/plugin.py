@@ -275,18 +275,25 @@ def nnunet_predictors() -> list[Component]:
 
 @hookimpl
 def nnunet_postprocessors() -> list[Component]:
-    """Return the connected components, and nothing."""
+    """Return what cleans label maps, and nothing."""
+    room = "nnunet_builtin.postprocessing"
     return [
         Component(
             "largest_component",
-            "nnunet_builtin.postprocessing.largest_component:LargestComponent",
+            f"{room}.largest_component:LargestComponent",
             "keep the largest component of classes where that helped on validation",
         ),
         Component(
-            "none",
-            "nnunet_builtin.postprocessing.largest_component:NoPostprocessing",
-            "leave predictions as they are",
+            "minimum_size",
+            f"{room}.minimum_size:MinimumSize",
+            "remove components below a size, set or chosen where that helped on validation",
         ),
+        Component(
+            "fill_holes",
+            f"{room}.fill_holes:FillHoles",
+            "fill holes of labels, in the volume or in slices, where that helped on validation",
+        ),
+        Component("none", f"{room}.nothing:NoPostprocessing", "leave predictions as they are"),
     ]
 
 

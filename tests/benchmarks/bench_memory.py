@@ -25,18 +25,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from nnunet_builtin.inference.networks import Forward
+
 FINER = 1.5  # spacing of the networks, beside 1
 
 
 def one(arguments: argparse.Namespace) -> dict[str, float]:
     """Predict in this process; return GB and seconds."""
     import numpy as np
-    import torch
     from scipy import ndimage
 
     from nnunet_builtin.computing.computation import computing
     from nnunet_builtin.computing.devices import resolve
-    from nnunet_builtin.inference.networks import probabilities_of
     from nnunet_builtin.inference.sliding_window import predict_slabs
     from nnunet_builtin.preprocessing.preprocessor import DefaultPreprocessor
     from nnunet_core.contracts.predictor import Slabs
@@ -60,13 +60,7 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     images = ndimage.zoom(coarse.astype(np.float32), zoom, order=1, grid_mode=True, mode="nearest")
     raw = np.zeros((1, *shape), np.float32)
     raw[...] = 1  # what the file holds is in memory, too
-    networks = []
-    for fold in range(arguments.folds):
-        network = torch.nn.Conv3d(1, classes, 1)
-        places = torch.linspace(-1.5, 1.5, classes) + 0.01 * fold
-        with torch.no_grad():  # the nearest of evenly spaced intensities wins
-            network.weight[:, 0, 0, 0, 0], network.bias[:] = 40 * places, -20 * places**2
-        networks.append(probabilities_of(network, resolve(Runtime("cpu", "float32"))))
+    networks = [trivial_network(classes, fold) for fold in range(arguments.folds)]
     labels = Labels.from_names({"background": 0, **{str(i): i for i in range(1, classes)}})
     runtime, given = resolve(Runtime("cpu", "float32")), []
 
@@ -93,6 +87,21 @@ def one(arguments: argparse.Namespace) -> dict[str, float]:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = next(int(row.split()[1]) for row in status.splitlines() if row.startswith("VmHWM"))
     return {"GB": peak * 1024 / 1e9, "s": seconds, "labels": float(len(np.unique(label)))}
+
+
+def trivial_network(classes: int, fold: int) -> Forward:
+    """Return the network of a fold: the nearest of evenly spaced intensities wins."""
+    import torch
+
+    from nnunet_builtin.computing.devices import resolve
+    from nnunet_builtin.inference.networks import probabilities_of
+    from nnunet_core.contracts.trainer import Runtime
+
+    network = torch.nn.Conv3d(1, classes, 1)
+    places = torch.linspace(-1.5, 1.5, classes) + 0.01 * fold
+    with torch.no_grad():
+        network.weight[:, 0, 0, 0, 0], network.bias[:] = 40 * places, -20 * places**2
+    return probabilities_of(network, resolve(Runtime("cpu", "float32")))
 
 
 def main() -> None:

@@ -61,6 +61,13 @@ def test_the_median_of_the_folds(predictor, tmp_path, declared):
     assert not np.allclose(found, np.mean(folds, axis=0), atol=1e-4)
 
 
+def test_what_changes_every_voxel_keeps_the_slabs(predictor, tmp_path):
+    model = small.make_model(tmp_path)
+    slabs = predictor("Sharpened", power=3).load(model)(IMAGES)
+    plain = np.asarray(SlidingWindow().load(model)(IMAGES)) ** 3
+    np.testing.assert_allclose(slabs, plain / plain.sum(0), atol=1e-6)
+
+
 def test_an_augmentation_at_test_time(predictor, tmp_path):
     model = small.make_model(tmp_path)
     plain = SlidingWindow(mirroring=False).load(model)

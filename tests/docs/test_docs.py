@@ -21,7 +21,7 @@ import torch
 import typer
 
 from nnunet_builtin.datasets.metadata import training_metadata
-from nnunet_builtin.datasets.reading import read_labels
+from nnunet_builtin.datasets.reading import read_labels, surface_tolerances
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.app import commands
 from nnunet_cli.options import parse_assignments
@@ -206,17 +206,17 @@ def json_blocks(page):
 
 
 def test_the_labels_and_folds_of_the_pages_are_valid():
-    found = [
-        read_labels(document, "page")
-        for document in json_blocks("reference/dataset-json.md")
-        if "labels" in document
-    ]
+    documents = [d for d in json_blocks("reference/dataset-json.md") if "labels" in d]
+    found = [read_labels(document, "page") for document in documents]
     assert [(labels.outputs, labels.ignore) for labels in found] == [
         (3, None),
         (3, None),
         (2, 2),
         (3, None),
+        (2, None),
     ]
+    tolerances = surface_tolerances(documents[-2], found[-2], "page")
+    assert tolerances == {"liver": 3.0, "tumour": 1.5}
     assert len(Splits.model_validate(*json_blocks("how-to/folds.md")).folds) == 2
 
 

@@ -192,6 +192,17 @@ def another_model_json(content, _):
     with_digest(content)
 
 
+def selecting(*models):
+    """Add an inference.json."""
+
+    def change(content, _):
+        members = [{"model": model, "folds": ["0"], "weights": {"0": ""}} for model in models]
+        document = {"dataset": DATASET, "members": members, "postprocessing": None}
+        content[f"{DATASET}/inference.json"] = json.dumps(document).encode()
+
+    return change
+
+
 CONTENT = {
     "pickle": (pickle_beside, "no part of a model"),
     "code": (code_beside, "no part of a model"),
@@ -206,6 +217,8 @@ CONTENT = {
     "no weights": (lambda content, _: content.pop(WEIGHTS), "not whole"),
     "leads back": (plans(previous="3d_fullres"), "never ends"),
     "stage of others": (plans(previous="3d_lowres"), "needs the stage before"),
+    "selects what is not there": (selecting("../../other/3d_fullres"), "which is not in"),
+    "selects nothing": (selecting(), "not a valid inferencedocument"),
     "no JSON": (lambda content, _: content.update({MODEL: b"\x00"}), "not readable JSON"),
 }
 

@@ -38,7 +38,7 @@ def text(value):
 
 
 def calling(module, name, *arguments, how=b"R"):
-    """Return a pickle that calls a name of protocol 2 with texts, or with what instructions push."""
+    """Return a pickle that calls a name, of protocol 2, with texts or what instructions push."""
     pushed = b"(" + b"".join(a if isinstance(a, bytes) else text(a) for a in arguments) + b"t"
     return b"\x80\x02c" + f"{module}\n{name}\n".encode() + pushed + how + b"."
 

@@ -15,6 +15,9 @@ from safetensors.torch import load_file, save_file
 from nnunet_builtin.computing.devices import ResolvedRuntime
 from nnunet_builtin.inference.networks import probabilities_of
 from nnunet_builtin.networks.weights import load_weights, read_weights
+from nnunet_builtin.preprocessing.preprocessor import DefaultPreprocessor
+from nnunet_core.data.cases import PreparedGeometry
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import NnunetError, StorageError
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.stages.case import CasePredictor
@@ -123,8 +126,9 @@ def test_logits_that_are_not_finite_are_an_error(regions, value):
 
     labels = small.labels_of(small.REGIONS if regions else {"background": 0, "a": 1})
     images = np.zeros((1, 4, 4, 4), np.float32)
+    place = PreparedGeometry(Geometry((4, 4, 4)), ((0, 4),) * 3, (0, 1, 2), (4, 4, 4), (1, 1, 1))
     with pytest.raises(NnunetError, match="not finite"):
-        CasePredictor(apply, None, labels).segment(images, None)
+        CasePredictor(apply, DefaultPreprocessor(), labels).segment(images, place)
 
 
 def without(name):

@@ -96,10 +96,10 @@ def stops_at(monkeypatch, case, error):
     """Let the prediction of one case fail."""
     whole = prediction.ModelPredictor.segment
 
-    def failing(self, prepared):
+    def failing(self, prepared, keep=None):
         if prepared.case.name == case:
             raise error
-        return whole(self, prepared)
+        return whole(self, prepared, keep)
 
     monkeypatch.setattr(prediction.ModelPredictor, "segment", failing)
 

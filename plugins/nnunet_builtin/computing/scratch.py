@@ -70,14 +70,26 @@ def fits(size: int, beside: int, memory_gb: float | None) -> bool:
     free = most - resident() - beside
     if size <= free:
         return True
+    check_disk(
+        size,
+        f" Of the {most / GB:.1f} GB of memory that may be filled (--memory-gb), "
+        f"{max(free, 0) / GB:.1f} GB are left.",
+    )
+    return False
+
+
+def check_disk(size: int, memory: str = "") -> None:
+    """Raise TrainingError where the disk of temporary files has no place for so many bytes.
+
+    Args:
+        size: Bytes.
+        memory: A sentence on the memory, which has no place for them either.
+    """
     place = tempfile.gettempdir()
     disk = shutil.disk_usage(place).free
     if size > disk - _RESERVE:
         raise TrainingError(
-            f"The case takes {size / GB:.1f} GB while its windows are joined. Of the "
-            f"{most / GB:.1f} GB of memory that may be filled (--memory-gb), "
-            f"{max(free, 0) / GB:.1f} GB are left; {place}, where temporary files lie, has "
-            f"{disk / GB:.1f} GB. Allow more memory, set TMPDIR to a folder on a larger disk, or "
-            "predict fewer folds at once."
+            f"The case takes {size / GB:.1f} GB while its windows are joined.{memory} {place}, "
+            f"where temporary files lie, has {disk / GB:.1f} GB. Allow more memory, set TMPDIR to "
+            "a folder on a larger disk, or predict fewer folds at once."
         )
-    return False

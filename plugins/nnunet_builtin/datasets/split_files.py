@@ -9,13 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
-from nnunet_builtin.datasets.plain_pickle import read_plain_pickle
+from nnunet_builtin.untrusted.pickles import Limits, read_pickle
 from nnunet_core.data.splits import Splits
 from nnunet_core.errors import StorageError, UsageError, counted, listed, nearest
 from nnunet_core.runtime import files
 
+# 20,000 cases in five folds take less than half of it
+_LIMITS = Limits(size=1 << 24, instructions=2_000_000, values=500_000, depth=8)
 _FORM = '[{"train": ["case_1", "case_2"], "val": ["case_3"]}, ...]'
 
 
@@ -32,7 +35,10 @@ def read_folds(path: Path) -> Splits:
         raise UsageError(
             f"Folds are read from .pkl (nnU-Net v1) and .json (v2, or this project), got {path}."
         )
-    content = read_plain_pickle(path) if path.suffix == ".pkl" else files.read_json(path)
+    if path.suffix == ".pkl":
+        content = _listed(read_pickle(path, _LIMITS, "Save the folds as JSON instead."))
+    else:
+        content = files.read_json(path)
     folds = content.get("folds") if isinstance(content, dict) else content
     try:
         return Splits.model_validate({"folds": folds})
@@ -92,6 +98,15 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as a CSV file: {error}") from error
     return [(line, row) for line, row in rows if any(row)]
+
+
+def _listed(value: Any) -> Any:
+    """Return the content of a pickle with arrays and sets as lists."""
+    if isinstance(value, dict):
+        return {key: _listed(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_listed(part) for part in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _problem(problem: Any) -> str:

@@ -13,6 +13,7 @@ from nnunet_builtin.computing.itk import quiet_itk
 from nnunet_builtin.dicom import folders
 from nnunet_builtin.dicom.folders import is_dicom
 from nnunet_builtin.dicom.pixels import check_content, check_file
+from nnunet_builtin.dicom.writing import write_segmentation
 from nnunet_core.data.images import Geometry, Header, Image
 from nnunet_core.errors import ImageError
 from nnunet_core.runtime.memory import check_fits
@@ -119,10 +120,19 @@ class DicomSeriesFormat:
     def write_segmentation(
         self, path: Path, array: np.ndarray, geometry: Geometry, meaning: SegmentationMeaning
     ) -> None:
-        """Write a label map as DICOM SEG, see `writing.write_segmentation`."""
-        from nnunet_builtin.dicom.writing import write_segmentation
+        """Write a label map as DICOM SEG, see `writing.write_segmentation`.
 
-        write_segmentation(path, array, geometry, meaning)
+        Raises:
+            ImageError: The images are no DICOM, see `read`, or DICOM SEG cannot refer to them.
+        """
+        try:
+            names = series_files(meaning.images[0])
+        except ImageError as error:
+            raise ImageError(
+                f"{path} cannot be written: DICOM SEG refers to the DICOM series that it was found "
+                f"in. {error} Or write another format: --ending .nii.gz"
+            ) from error
+        write_segmentation(path, names, array, geometry, meaning)
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:
         """Refuse: labels and predictions of DICOM images are written in another format.

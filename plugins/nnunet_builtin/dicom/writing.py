@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_builtin.dicom.series import series_files
 from nnunet_core import __version__
 from nnunet_core.errors import ImageError, UsageError
 from nnunet_core.runtime.files import atomic_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nnunet_core.data.images import Geometry
     from nnunet_core.data.meaning import Code, SegmentationMeaning
 
@@ -30,7 +30,11 @@ _TOLERANCE = 0.01  # voxels by which a slice may lie beside its image
 
 
 def write_segmentation(
-    path: Path, array: np.ndarray, geometry: Geometry, meaning: SegmentationMeaning
+    path: Path,
+    names: Sequence[str],
+    array: np.ndarray,
+    geometry: Geometry,
+    meaning: SegmentationMeaning,
 ) -> None:
     """Write a label map as binary DICOM SEG, atomically; each slice refers to its image.
 
@@ -39,14 +43,15 @@ def write_segmentation(
 
     Args:
         path: Ends in .dcm.
+        names: The files of the series.
         array: Label values (Z, Y, X), segment numbers from 1 on.
         geometry: Of the image.
-        meaning: Its series (of the first channel), names and codes of the values.
+        meaning: Names and codes of the values.
 
     Raises:
         UsageError: highdicom is not installed.
-        ImageError: The images are no DICOM, their gantry is tilted, slices are missing, or they
-            lack what DICOM SEG must repeat of them (patient, study, frame of reference).
+        ImageError: The slices lie elsewhere than the label map, or lack what DICOM SEG must repeat
+            of them (patient, study, frame of reference).
         StorageError: The disk is full, or the folder cannot be written.
     """
     try:
@@ -57,7 +62,7 @@ def write_segmentation(
             f"{path} is DICOM SEG, which needs highdicom. Run: pip install nnunet-core[dicom]"
         ) from error
     series = meaning.images[0]
-    sources = [pydicom.dcmread(name, stop_before_pixels=True) for name in _files(series, path)]
+    sources = [pydicom.dcmread(name, stop_before_pixels=True) for name in names]
     for source in sources:
         for tag in _MAY_BE_EMPTY:
             if tag not in source:  # as some anonymisers leave a series
@@ -87,16 +92,6 @@ def write_segmentation(
         ) from error
     with atomic_path(path) as temporary:
         segmentation.save_as(temporary)
-
-
-def _files(series: Path, path: Path) -> list[str]:
-    try:
-        return series_files(series)
-    except ImageError as error:
-        raise ImageError(
-            f"{path} cannot be written: DICOM SEG refers to the DICOM series that it was found in. "
-            f"{error} Or write another format: --ending .nii.gz"
-        ) from error
 
 
 def _slices(sources: Sequence[Any], geometry: Geometry, series: Path) -> list[int]:

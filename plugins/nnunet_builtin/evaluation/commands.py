@@ -25,6 +25,7 @@ from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import DatasetContent
 from nnunet_core.data.folders import match_folders
 from nnunet_core.data.images import ImageFormat
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import MissingFolderError, UsageError, nearest
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
@@ -35,7 +36,26 @@ from nnunet_core.stages.formats import OriginalValues, find_format
 from nnunet_core.store.summaries import SUMMARY
 
 
-def _lesion_rule(
+@dataclass(frozen=True)
+class _Asked:
+    """What is measured, as it was typed."""
+
+    metrics: str
+    tolerances: Sequence[str]
+    lesions: LesionRule
+
+
+def _asked(
+    metrics: Annotated[
+        str, typer.Option(help="overlap, surface, volume, lesions with commas between, or all.")
+    ] = "all",
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MM or LABEL=MM",
+            help="Of the surface Dice; repeatable. Default: that of dataset.json, else 1.",
+        ),
+    ] = None,
     lesion_overlap: Annotated[
         float,
         typer.Option(
@@ -45,7 +65,7 @@ def _lesion_rule(
     lesion_connectivity: Annotated[
         int, typer.Option(help="Neighbours of a voxel in one lesion: 6, 18 or 26.")
     ] = LesionRule.connectivity,
-) -> LesionRule:
+) -> _Asked:
     if lesion_connectivity not in CONNECTIVITIES:
         raise UsageError(f"--lesion-connectivity got {lesion_connectivity}; it takes 6, 18 or 26.")
     if lesion_overlap == 0:
@@ -53,7 +73,33 @@ def _lesion_rule(
             "--lesion-overlap must be above 0: lesions that do not touch never match. Give a small "
             "number, such as 0.000001, to count any common voxel."
         )
-    return LesionRule(lesion_connectivity, lesion_overlap)
+    return _Asked(metrics, tolerance or [], LesionRule(lesion_connectivity, lesion_overlap))
+
+
+@dataclass(frozen=True)
+class _Matching:
+    """Which files are compared, and how they are read."""
+
+    allow_missing: bool
+    original_values: bool
+
+
+def _matching(
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing", help="Compare the cases that are in both folders, if others are not."
+        ),
+    ] = False,
+    original_values: Annotated[
+        bool,
+        typer.Option(
+            "--original-values",
+            help="The files hold the values from before 'dataset convert --renumber'.",
+        ),
+    ] = False,
+) -> _Matching:
+    return _Matching(allow_missing, original_values)
 
 
 @dataclass(frozen=True)
@@ -95,7 +141,8 @@ def evaluate(
             help="Dataset, or dataset.json, that declares the labels.", show_default=False
         ),
     ],
-    lesions: Annotated[LesionRule, Group(_lesion_rule)],
+    asked: Annotated[_Asked, Group(_asked)],
+    matching: Annotated[_Matching, Group(_matching)],
     pictures: Annotated[_Pictures, Group(_pictures)],
     output: Annotated[
         Path | None,
@@ -104,29 +151,6 @@ def evaluate(
             "into a folder beside it: evaluation/, or NAME_evaluation/."
         ),
     ] = None,
-    metrics: Annotated[
-        str, typer.Option(help="overlap, surface, volume, lesions with commas between, or all.")
-    ] = "all",
-    tolerance: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MM or LABEL=MM",
-            help="Of the surface Dice; repeatable. Default: that of dataset.json, else 1.",
-        ),
-    ] = None,
-    allow_missing: Annotated[
-        bool,
-        typer.Option(
-            "--allow-missing", help="Compare the cases that are in both folders, if others are not."
-        ),
-    ] = False,
-    original_values: Annotated[
-        bool,
-        typer.Option(
-            "--original-values",
-            help="The files hold the values from before 'dataset convert --renumber'.",
-        ),
-    ] = False,
     workspace: o.WorkspaceOption = None,
     processes: o.ProcessesOption = None,
     memory_gb: o.MemoryOption = None,
@@ -137,9 +161,9 @@ def evaluate(
     """
     registry, report = o.registry_of(context), make_reporter(quiet=as_json)
     declared = describe_labels(dataset, o.workspace_of(workspace).raw, registry)
-    measuring = _measuring(declared, metrics, tolerance or [], lesions)
-    label_format, ending = _label_format(declared, registry, original_values, dataset)
-    pairs = match_folders(predictions, references, ending, allow_missing, report)
+    measuring = _measuring(declared, asked)
+    label_format, ending = _label_format(declared, registry, matching.original_values, dataset)
+    pairs = match_folders(predictions, references, ending, matching.allow_missing, report)
     with o.workers_of(processes, memory_gb, report) as workers:
         compared = compare_files(pairs, declared.labels, label_format, workers, report, measuring)
     target = output or predictions / SUMMARY
@@ -148,7 +172,7 @@ def evaluate(
     evaluation = Evaluation.of(compared, measuring, ending, dataset, (predictions, references))
     folder, drawn = _folder_beside(target), []
     worst = evaluation.worst_cases(pictures.worst)
-    if pictures.drawn:
+    if pictures.drawn and evaluation.statistics:
         gallery = _gallery(pairs, declared, label_format, pictures.images, registry)
         drawn = _draw(evaluation, worst, gallery, folder, registry, report)
     write(evaluation, folder, drawn)
@@ -156,35 +180,37 @@ def evaluate(
         typer.echo(json.dumps(evaluation.document(), indent=1))
         return
     print_table(evaluation)
+    _print_rest(worst, declared.labels, mean_foreground_dice(summary), f"{target}, {folder}")
+
+
+def _print_rest(
+    worst: Sequence[Sequence[Row]], labels: Labels, dice: float, files_written: str
+) -> None:
     if worst:
-        shown = [describe(rows, declared.labels) for rows in worst]
-        out().print(f"worst cases: {'; '.join(shown)}", soft_wrap=True)
-    dice = mean_foreground_dice(summary)
-    out().print(
-        f"mean foreground Dice {dice:.4f}; every metric: {target}, {folder}", soft_wrap=True
-    )
+        shown = "; ".join(describe(rows, labels) for rows in worst)
+        out().print(f"worst cases: {shown}", soft_wrap=True)
+    line = f"mean foreground Dice {dice:.4f}; every metric: {files_written}"
+    out().print(line, soft_wrap=True)
 
 
-def _measuring(
-    declared: DatasetContent, metrics: str, tolerances: Sequence[str], lesions: LesionRule
-) -> Measuring:
+def _measuring(declared: DatasetContent, asked: _Asked) -> Measuring:
     """Return what is measured: the tolerances of the command line go before those of the
     dataset.
     """
-    groups = tuple(dict.fromkeys(word.strip() for word in metrics.split(",") if word.strip()))
-    if unknown := [word for word in groups if word not in {*GROUPS, "all"}]:
+    groups = tuple(dict.fromkeys(word.strip() for word in asked.metrics.split(",") if word.strip()))
+    if unknown := [word for word in groups or [""] if word not in {*GROUPS, "all"}]:
         raise UsageError(
-            f"--metrics got '{metrics}': there are no metrics '{unknown[0]}'."
+            f"--metrics got '{asked.metrics}': there are no metrics '{unknown[0]}'."
             f"{nearest(unknown[0], [*GROUPS, 'all'])} It takes {', '.join(GROUPS)} with commas "
             "between them, or all."
         )
     labels = declared.labels
     names = {target: name_of(target, labels) for target in foreground_targets(labels)}
     found = {target: declared.tolerances.get(name, TOLERANCE) for target, name in names.items()}
-    for text in tolerances:
+    for text in asked.tolerances:
         found |= _tolerances(text, names)
     chosen = GROUPS if "all" in groups else ("overlap", *(g for g in GROUPS[1:] if g in groups))
-    return Measuring(labels, found, chosen, lesions)
+    return Measuring(labels, found, chosen, asked.lesions)
 
 
 def _tolerances(text: str, names: Mapping[str, str]) -> dict[str, float]:

@@ -72,8 +72,9 @@ def probabilities_of(
     @torch.inference_mode()
     def forward(tiles: torch.Tensor) -> torch.Tensor:
         logits = logits_at(tiles)
-        # adds 0, but NaN where a logit is infinite, which softmax and sigmoid could hide
-        logits = logits.add(logits, alpha=0)
+        if not logits.sum().isfinite():
+            # adds 0, but NaN where a logit is infinite, which softmax and sigmoid could hide
+            logits = logits + 0 * logits
         return logits.sigmoid() if regions else logits.softmax(1)
 
     return forward

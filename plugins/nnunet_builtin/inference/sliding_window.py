@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from nnunet_builtin.computing.ahead import ahead
 from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime, resolve
 from nnunet_builtin.inference.networks import Forward, load_networks
@@ -63,7 +64,7 @@ class SlidingWindow:
         runtime = resolve(model.runtime)
         networks = load_networks(model, runtime, self.average)
 
-        def parts(images: np.ndarray) -> Iterator[np.ndarray]:
+        def parts(images: np.ndarray) -> Generator[np.ndarray, None, None]:
             with computing(runtime):
                 yield from predict_slabs(
                     networks,
@@ -76,8 +77,10 @@ class SlidingWindow:
                 )
 
         def apply(images: np.ndarray) -> Slabs:
-            shape = (model.labels.outputs, *images.shape[1:])
-            return Slabs(shape, parts(images), self.average)
+            shape, slabs = (model.labels.outputs, *images.shape[1:]), parts(images)
+            if runtime.device.type != "cpu":  # which labels are made on meanwhile
+                slabs = ahead(slabs)
+            return Slabs(shape, slabs, self.average)
 
         return apply
 
@@ -235,8 +238,8 @@ class _Grid:
         starts = [list(range(count)) for count in padded.shape[1 : 1 + slices_along]] + tiles_at
         one_tile = math.prod(len(axis) for axis in tiles_at) == 1
         weights = np.ones(patch_size, np.float32) if one_tile else gaussian_map(patch_size)
-        weights = torch.from_numpy(weights).reshape(patch)
-        return cls(padded, inside, tuple(patch_size), starts, weights)
+        of_window = torch.from_numpy(weights).reshape(patch)
+        return cls(padded, inside, tuple(patch_size), starts, of_window)
 
     @property
     def patch(self) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ def import_models(
     """Make trained models of nnU-Net v1 or v2 into models of this workspace, without running
     anything in their pickles. Either all models of SOURCE are written, or none.
     """
+    from nnunet_builtin.models.v1_ensembles import find_ensembles, write_ensembles
     from nnunet_builtin.models.writing import write_models
 
     results, report = o.workspace_of(workspace).results, make_reporter()
@@ -93,12 +94,16 @@ def import_models(
         found = _chosen(find_models(folder), configuration or [], source)
         _check_name(found, name)
         models = [one.convert(_named(options, one, configuration), report) for one in found]
+        ensembles = find_ensembles(folder)
         written = write_models(models, results, o.registry_of(context), overwrite)
+        told = write_ensembles(ensembles, found, models, results)
     for model, place in zip(models, written, strict=True):
         reference = "/".join(place.parts[-3:])
         out().print(f"{reference}  {model.origin}", soft_wrap=True, markup=False)
         for note in model.notes:
             report.warning(f"{reference}: {note}")
+    for line in told:
+        report.message(line)
     out().print(
         f"imported {counted(len(written), 'model')} to {results}; predict with: nnunet predict "
         f"{'/'.join(written[-1].parts[-3:])} IMAGES OUTPUT",

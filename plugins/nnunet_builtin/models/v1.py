@@ -62,7 +62,7 @@ class V1Model:
 
     def convert(self, options: ImportOptions, report: Reporter) -> ForeignModel:
         """See `foreign.Foreign`."""
-        return _Conversion(self, options, report).model()
+        return _Conversion.open(self, options, report).model()
 
 
 def find(folder: Path) -> list[V1Model]:
@@ -79,14 +79,32 @@ def find(folder: Path) -> list[V1Model]:
     ]
 
 
+@dataclass(frozen=True)
 class _Conversion:
-    """What is read of one model while it is converted."""
+    """One model while it is converted.
 
-    def __init__(self, found: V1Model, options: ImportOptions, report: Reporter) -> None:
-        self.found, self.options, self.report = found, options, report
-        self.checkpoints = self._checkpoints()
-        self.first = next(iter(self.checkpoints.values()))
-        self.info = self._info()
+    Attributes:
+        found, options, report: See `foreign.Foreign.convert`.
+        checkpoints: {our name of a fold: its weights}.
+        info: What lies beside the first one: name of the trainer, its arguments, plans.
+    """
+
+    found: V1Model
+    options: ImportOptions
+    report: Reporter
+    checkpoints: Mapping[str, Path]
+    info: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, found: V1Model, options: ImportOptions, report: Reporter) -> _Conversion:
+        """Look for the weights of every fold, and read what lies beside the first."""
+        checkpoints = _checkpoints(found, options.checkpoint, report)
+        return cls(found, options, report, checkpoints, _info(next(iter(checkpoints.values()))))
+
+    @property
+    def first(self) -> Path:
+        """The first checkpoint, whose plans count."""
+        return next(iter(self.checkpoints.values()))
 
     def model(self) -> ForeignModel:
         """Return the model in our words."""
@@ -137,34 +155,6 @@ class _Conversion:
         fitting = [n for n in names if isinstance(n, str) and _IDENTIFIER.fullmatch(n)]
         return fitting[0] if fitting else "unknown"
 
-    def _checkpoints(self) -> dict[str, Path]:
-        file = _CHECKPOINTS[self.options.checkpoint]
-        found = {fold: path / file for fold, path in self.found.folds.items()}
-        missing = [fold for fold, path in found.items() if not path.is_file()]
-        if len(missing) == len(found):
-            other = next(name for name in _CHECKPOINTS if name != self.options.checkpoint)
-            raise UsageError(
-                f"{self.found.folder} has no {file}, but {_CHECKPOINTS[other]}: give --checkpoint "
-                f"{other} to import that."
-            )
-        if missing:
-            self.report.warning(
-                f"fold {', '.join(missing)} of {self.found.folder} has no {file} and is left out."
-            )
-        return {fold: path for fold, path in found.items() if fold not in missing}
-
-    def _info(self) -> dict[str, Any]:
-        """Return what lies beside the first checkpoint: name of the trainer, its arguments,
-        plans.
-        """
-        path = self.first.with_name(f"{self.first.name}.pkl")
-        if not path.is_file():
-            return {}
-        content = read_pickle(path)
-        if not isinstance(content, dict):
-            raise StorageError(f"{path} is not what nnU-Net v1 writes beside a checkpoint.")
-        return content
-
     def _trained_with(self, position: int, default: Any) -> Any:
         """Return an argument of the trainer: plans file, fold, output folder, dataset folder, batch
         dice, stage.
@@ -180,17 +170,17 @@ class _Conversion:
         when both are there and differ, the user hears of it.
         """
         shared = self.found.folder / "plans.pkl"
-        beside = self.first.with_name(f"{self.first.name}.pkl")
+        beside = _beside(self.first)
         of_folder = V1Plans.of(read_pickle(shared), shared) if shared.is_file() else None
         of_fold = V1Plans.of(self.info["plans"], beside) if "plans" in self.info else None
-        if of_fold is None and of_folder is None:
-            raise StorageError(
-                f"{self.found.folder} has no plans.pkl, and no plans beside its checkpoints. Get a "
-                "complete copy of the model."
-            )
-        if of_fold is None or of_folder is None:
-            return (of_folder, shared) if of_folder is not None else (of_fold, beside)  # type: ignore[return-value]
-        if of_fold != of_folder:
+        if of_fold is None:
+            if of_folder is None:
+                raise StorageError(
+                    f"{self.found.folder} has no plans.pkl, and no plans beside its checkpoints. "
+                    "Get a complete copy of the model."
+                )
+            return of_folder, shared
+        if of_folder not in (None, of_fold):
             self.report.warning(
                 f"{shared} differs from the plans in {beside}; as in nnU-Net v1, the latter count."
             )
@@ -291,6 +281,43 @@ class _Conversion:
                 "done here: linear, and nearest along an axis of low resolution."
             )
         return notes
+
+
+def _checkpoints(found: V1Model, which: str, report: Reporter) -> dict[str, Path]:
+    """Return the weights of every fold that has them.
+
+    Raises:
+        UsageError: None has these, but others.
+    """
+    file = _CHECKPOINTS[which]
+    paths = {fold: folder / file for fold, folder in found.folds.items()}
+    missing = [fold for fold, path in paths.items() if not path.is_file()]
+    if len(missing) == len(paths):
+        other = next(name for name in _CHECKPOINTS if name != which)
+        raise UsageError(
+            f"{found.folder} has no {file}, but {_CHECKPOINTS[other]}: give --checkpoint {other} "
+            "to import that."
+        )
+    if missing:
+        report.warning(
+            f"fold {', '.join(missing)} of {found.folder} has no {file} and is left out."
+        )
+    return {fold: path for fold, path in paths.items() if fold not in missing}
+
+
+def _info(checkpoint: Path) -> Mapping[str, Any]:
+    """Return what v1 writes beside a checkpoint; empty where it is not there."""
+    path = _beside(checkpoint)
+    if not path.is_file():
+        return {}
+    content = read_pickle(path)
+    if not isinstance(content, dict):
+        raise StorageError(f"{path} is not what nnU-Net v1 writes beside a checkpoint.")
+    return content
+
+
+def _beside(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.pkl")
 
 
 def _postprocessor(state: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_core.data.fingerprint import IntensityStatistics
 from nnunet_core.data.limits import BatchSize, Channels, PatchSize
@@ -15,7 +15,15 @@ from nnunet_core.data.metadata import first_problem
 from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization, Triple
 from nnunet_core.errors import StorageError
 
+
+def _printable(name: str) -> str:
+    if not name.isprintable():  # it is shown on terminals
+        raise ValueError("must be printable")
+    return name
+
+
 Axes = tuple[int, int, int]
+Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 _SCHEMES = {"CT": "CT", "CT2": "CT2", "nonCT": "zscore", "noNorm": "none"}
 _STATISTICS = {
     "mean": "mean",
@@ -65,7 +73,7 @@ class V1Plans(_Part):
     """
 
     num_modalities: Channels
-    modalities: dict[int, str]
+    modalities: dict[int, Name]
     normalization_schemes: dict[int, str]
     dataset_properties: _Properties = _Properties()
     num_classes: Channels

@@ -78,25 +78,8 @@ def found_network(state: State, trainer: str, source: Path) -> FoundNetwork:
         StorageError: They are of no U-Net, or of an impossible one.
     """
     residual = any(".second." in name for name in state)
-    first = "encoder.{}.1.first.conv.weight" if residual else "encoder.{}.0.conv.weight"
     try:
-        stem = state["encoder.0.0.conv.weight"]
-        depth = _count(state, r"upsampling\.(\d+)\.weight")
-        stages = [state[first.format(0)]]
-        stages += [state[first.replace(".1.", ".0.").format(s)] for s in range(1, depth + 1)]
-        ups = [state[f"upsampling.{depth - 1 - s}.weight"] for s in range(depth)]
-        spec = NetworkSpec.model_validate(
-            {
-                "dimensions": stem.ndim - 2,
-                "input_channels": stem.shape[1],
-                "output_channels": len(state[f"heads.{depth - 1}.weight"]),
-                "pool_kernels": [tuple(up.shape[2:]) for up in ups],
-                "conv_kernels": [tuple(stage.shape[2:]) for stage in stages],
-                "base_features": len(stem),
-                "max_features": max(len(stage) for stage in stages),
-                "convs_per_stage": 2 if residual else _count(state, r"encoder\.0\.(\d+)\..*"),
-            }
-        )
+        spec = NetworkSpec.model_validate(_sizes(state, residual))
     except (KeyError, IndexError, TypeError) as error:
         raise StorageError(f"{source} holds no U-Net of nnU-Net v1: {error} is missing.") from error
     except ValidationError as error:
@@ -104,15 +87,39 @@ def found_network(state: State, trainer: str, source: Path) -> FoundNetwork:
             f"{source} holds no U-Net of nnU-Net v1: {first_problem(error)}."
         ) from error
     settings: dict[str, Any] = {"norm": _norm(state), **UNSEEN.get(trainer, {})}
+    if not residual:
+        settings["head_bias"] = "heads.0.bias" in state
+        return FoundNetwork("builtin/plain_unet", settings, spec)
+    resolutions = range(len(spec.conv_kernels))
+    settings["blocks"] = [
+        _count(state, rf"encoder\.{s}\.(\d+)\.second\.weight") for s in resolutions
+    ]
+    settings["conv_bias"] = "encoder.0.0.conv.bias" in state
+    return FoundNetwork("builtin/residual_unet", settings, spec)
+
+
+def _sizes(state: State, residual: bool) -> dict[str, Any]:
+    """Return the fields of a `NetworkSpec`, read off the first convolution of each resolution, and
+    off what goes up.
+    """
+    depth = _count(state, r"upsampling\.(\d+)\.weight")
+    layer = "first.conv" if residual else "conv"
+    places = [f"encoder.{stage}.0.{layer}" for stage in range(depth + 1)]
     if residual:
-        blocks = [_count(state, rf"encoder\.{s}\.(\d+)\.second\.weight") for s in range(depth + 1)]
-        bias = "encoder.0.0.conv.bias" in state
-        return FoundNetwork(
-            "builtin/residual_unet", {**settings, "blocks": blocks, "conv_bias": bias}, spec
-        )
-    return FoundNetwork(
-        "builtin/plain_unet", {**settings, "head_bias": "heads.0.bias" in state}, spec
-    )
+        places[0] = "encoder.0.1.first.conv"  # behind the stem
+    stages = [state[f"{place}.weight"] for place in places]
+    ups = [state[f"upsampling.{up}.weight"] for up in reversed(range(depth))]
+    stem = state["encoder.0.0.conv.weight"]
+    return {
+        "dimensions": stem.ndim - 2,
+        "input_channels": stem.shape[1],
+        "output_channels": len(state[f"heads.{depth - 1}.weight"]),
+        "pool_kernels": [tuple(up.shape[2:]) for up in ups],
+        "conv_kernels": [tuple(stage.shape[2:]) for stage in stages],
+        "base_features": len(stem),
+        "max_features": max(len(stage) for stage in stages),
+        "convs_per_stage": 2 if residual else _count(state, r"encoder\.0\.(\d+)\..*"),
+    }
 
 
 def _norm(state: State) -> str:

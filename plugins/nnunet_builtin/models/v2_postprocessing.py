@@ -40,8 +40,9 @@ def cleaning_of(model: Path, folds: Sequence[str]) -> Cleaning:
         f"Predictions are cleaned as {path.parent.name}/{_FILE} says, which nnU-Net v2 does with a "
         "command of its own; --no-postprocessing leaves them as the network makes them."
     )
-    component = ("builtin/largest_component", {"connectivity": "corners"})
-    return component, {"for_which_classes": classes, "min_valid_object_sizes": None}, (note,)
+    # v2 also connects voxels that share an edge or a corner
+    state = {"for_which_classes": classes, "min_valid_object_sizes": None, "corners": True}
+    return ("builtin/largest_component", {}), state, (note,)
 
 
 def _classes(said: V2Postprocessing, path: Path) -> list[list[int]]:

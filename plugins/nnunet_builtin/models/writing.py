@@ -6,10 +6,12 @@ import contextlib
 import datetime
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from nnunet_builtin.models.foreign import ForeignModel, State
 from nnunet_core.contracts.abilities import built
@@ -62,6 +64,16 @@ def _remove_empty(folder: Path, top: Path) -> None:
             folder = folder.parent
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Leaves random numbers out: to draw none, for tensors without memory, PyTorch imports a
+    thousand modules.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of PyTorch, unless it draws."""
+        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
 def _check_place(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
@@ -86,7 +98,7 @@ def _write(model: ForeignModel, folder: Path, registry: Registry) -> None:
     components = {kind: component_record(resolved[kind]) for kind in PREDICTING_KINDS}
     document = _document(model, components)
     document.write(folder / MODEL_FILE)
-    with torch.device("meta"):  # shapes alone: nothing is allocated
+    with torch.device("meta"), _Uninitialised():  # shapes alone: nothing is allocated
         network = built(resolved["network"]).build(model.configuration.network)
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     for name, read in model.folds.items():

@@ -6,21 +6,29 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
+from nnunet_builtin.postprocessing.components import keep_largest
+from nnunet_builtin.postprocessing.scoring import (
+    Counts,
+    MeanDice,
+    Pairs,
+    Scores,
+    as_json,
+    check_known,
+    helps,
+    objects_of,
+)
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import StorageError
-from nnunet_core.stages.evaluate import dice, joint_counts, targets
 
 if TYPE_CHECKING:
     from nnunet_core.data.labels import Labels
 
-Pairs = Callable[[], Iterator[tuple[np.ndarray, np.ndarray, Geometry]]]
-_Scores = dict[str, float]
+_Objects = Mapping[str, Sequence[int]]
 
 
 class LargestComponent:
@@ -30,18 +38,22 @@ class LargestComponent:
     The state has the keys of v1's postprocessing.json: `for_which_classes` (labels, and lists of
     labels that are one object, in the order of application), the mean Dice before and after as
     `dc_per_class_*` (null when undefined), `num_samples` and `min_valid_object_sizes`. With
-    regions, a region takes the place of a class.
+    regions, a region takes the place of a class. `corners`, in a state of v2, connects voxels that
+    share an edge or a corner.
 
     Args:
         threshold: The gain in mean Dice that a class needs.
+        labels: Labels, and lists of labels that are one object, to clean in this order whether it
+            helps or not; None lets the validation cases decide.
     """
 
-    def __init__(self, threshold: float = 0.0) -> None:
+    def __init__(self, threshold: float = 0.0, labels: list[int | list[int]] | None = None) -> None:
         self.threshold = threshold
+        self.labels = labels
 
     def fit(self, pairs: Pairs, labels: Labels) -> dict[str, Any]:
         """Decide what to clean from (prediction, reference, geometry) of every validation case;
-        read at most twice.
+        read at most twice, and not at all where the settings decide.
 
         First the foreground as one object: accepted if a class gains and none loses. Then, with
         several classes, each class alone on top of that: accepted if it gains (and, with
@@ -49,11 +61,17 @@ class LargestComponent:
 
         Raises:
             ImageError: A prediction and its reference differ in shape.
+            UsageError: The settings name labels that do not exist.
         """
-        objects = {key: values for key, values in targets(labels).items() if values != (0,)}
+        if self.labels is not None:
+            check_known(
+                [value for entry in self.labels for value in _values(entry)], labels, "labels"
+            )
+            return _state(self.labels)
+        objects = objects_of(labels)
         foreground = sorted(labels.foreground)
         raw, joint, count = self._score_foreground(pairs, labels, objects)
-        accepted = self._helps(joint, raw)
+        accepted = helps(joint, raw, self.threshold)
         chosen: list[int | list[int]] = [foreground] if accepted else []
         single = (
             self._score_singly(pairs, labels, objects, foreground if accepted else [])
@@ -62,19 +80,11 @@ class LargestComponent:
         )
         before = joint if accepted else raw
         for key, after in single.items():
-            if after[key] > before[key] + self.threshold and self._helps(after, before):
+            gains = after[key] > before[key] + self.threshold
+            if gains and helps(after, before, self.threshold):
                 values = objects[key]
                 chosen.append(values[0] if len(values) == 1 else list(values))
-        return {
-            "for_which_classes": chosen,
-            "dc_per_class_raw": _as_json(raw),
-            "dc_per_class_pp_all": _as_json(joint),
-            "dc_per_class_pp_per_class": _as_json(
-                {key: after[key] for key, after in single.items()}
-            ),
-            "num_samples": count,
-            "min_valid_object_sizes": None,
-        }
+        return _state(chosen, raw, joint, {key: after[key] for key, after in single.items()}, count)
 
     def apply(
         self, segmentation: np.ndarray, geometry: Geometry, state: Mapping[str, Any]
@@ -94,128 +104,61 @@ class LargestComponent:
         voxel = math.prod(geometry.spacing)
         cleaned = segmentation.copy()
         for entry, limit in zip(entries, limits, strict=True):
-            values = entry if isinstance(entry, list) else [entry]
-            cleaned = keep_largest(cleaned, values, None if limit is None else limit / voxel)
+            voxels = None if limit is None else limit / voxel
+            cleaned = keep_largest(cleaned, _values(entry), voxels, bool(state.get("corners")))
         return cleaned
 
     def _score_foreground(
-        self, pairs: Pairs, labels: Labels, objects: Mapping[str, Sequence[int]]
-    ) -> tuple[_Scores, _Scores, int]:
+        self, pairs: Pairs, labels: Labels, objects: _Objects
+    ) -> tuple[Scores, Scores, int]:
         """Return the mean Dice as predicted and with one foreground component, and the number of
         cases.
         """
-        raw, joint = _Mean(objects), _Mean(objects)
+        raw, joint = MeanDice(), MeanDice()
         for prediction, reference, _ in pairs():
-            counts = joint_counts(prediction, reference, labels)
+            counts = Counts.of(prediction, reference, labels, objects)
             cleaned = keep_largest(prediction, labels.foreground)
             raw.add(counts)
-            joint.add(counts if cleaned is prediction else joint_counts(cleaned, reference, labels))
-        return raw.scores(), joint.scores(), raw.cases
+            same = cleaned is prediction
+            joint.add(counts if same else Counts.of(cleaned, reference, labels, objects))
+        return raw.scores(objects), joint.scores(objects), raw.cases
 
     def _score_singly(
-        self,
-        pairs: Pairs,
-        labels: Labels,
-        objects: Mapping[str, Sequence[int]],
-        first: Sequence[int],
-    ) -> dict[str, _Scores]:
+        self, pairs: Pairs, labels: Labels, objects: _Objects, first: Sequence[int]
+    ) -> dict[str, Scores]:
         """Return {class: mean Dice of all classes when that class is cleaned, after `first` was
         cleaned jointly}.
         """
-        means = {key: _Mean(objects) for key in objects}
+        means = {key: MeanDice() for key in objects}
         for prediction, reference, _ in pairs():
             source = keep_largest(prediction, first)
-            counts = joint_counts(source, reference, labels)
+            counts = Counts.of(source, reference, labels, objects)
             for key, values in objects.items():
                 cleaned = keep_largest(source, values)
-                means[key].add(
-                    counts if cleaned is source else joint_counts(cleaned, reference, labels)
-                )
-        return {key: mean.scores() for key, mean in means.items()}
-
-    def _helps(self, after: _Scores, before: _Scores) -> bool:
-        """Return whether a class gained and none lost; a class that is absent everywhere (NaN) has
-        no say.
-        """
-        gained = any(after[key] > before[key] + self.threshold for key in before)
-        return gained and not any(after[key] < before[key] for key in before)
+                same = cleaned is source
+                means[key].add(counts if same else Counts.of(cleaned, reference, labels, objects))
+        return {key: mean.scores(objects) for key, mean in means.items()}
 
 
-class NoPostprocessing:
-    """Leaves predictions as they are."""
-
-    def fit(self, pairs: Pairs, labels: Labels) -> dict[str, Any]:  # noqa: ARG002
-        """Return a state that cleans nothing; no case is read."""
-        return {"for_which_classes": []}
-
-    def apply(
-        self,
-        segmentation: np.ndarray,
-        geometry: Geometry,  # noqa: ARG002
-        state: Mapping[str, Any],  # noqa: ARG002
-    ) -> np.ndarray:
-        """Return a copy of the (Z, Y, X) label map."""
-        return segmentation.copy()
-
-
-def keep_largest(
-    segmentation: np.ndarray, values: Sequence[int], minimum_voxels: float | None = None
-) -> np.ndarray:
-    """Set to 0 the voxels of `values` outside their largest face-connected component.
-
-    Spec: postprocessing and selection, section 2.
-
-    Components as large as the largest stay. With `minimum_voxels`, only components smaller than
-    that are removed.
-
-    Returns:
-        A cleaned copy of the integer (Z, Y, X) map, or the map itself when there is nothing to
-        remove.
-    """
-    mask = np.isin(segmentation, values)
-    boxes = ndimage.find_objects(mask.view(np.uint8))
-    if not boxes:
-        return segmentation
-    components, count = ndimage.label(mask[boxes[0]])
-    if count < 2:
-        return segmentation
-    sizes = np.bincount(components.ravel())
-    removed = sizes < sizes[1:].max()
-    if minimum_voxels is not None:
-        removed &= sizes < minimum_voxels
-    removed[0] = False
-    if not removed.any():
-        return segmentation
-    cleaned = segmentation.copy()
-    cleaned[boxes[0]][removed[components]] = 0
-    return cleaned
+def _state(
+    chosen: list[int | list[int]],
+    raw: Scores | None = None,
+    joint: Scores | None = None,
+    single: Scores | None = None,
+    count: int = 0,
+) -> dict[str, Any]:
+    return {
+        "for_which_classes": chosen,
+        "dc_per_class_raw": as_json(raw or {}),
+        "dc_per_class_pp_all": as_json(joint or {}),
+        "dc_per_class_pp_per_class": as_json(single or {}),
+        "num_samples": count,
+        "min_valid_object_sizes": None,
+    }
 
 
-class _Mean:
-    """The mean Dice per class over cases, from joint voxel counts; undefined values are left
-    out.
-    """
-
-    def __init__(self, objects: Mapping[str, Sequence[int]]) -> None:
-        self.cases = 0
-        self._objects = objects
-        self._found: dict[str, list[float]] = {key: [] for key in objects}
-
-    def add(self, counts: np.ndarray) -> None:
-        self.cases += 1
-        for key, values in self._objects.items():
-            value = dice(counts, values)
-            if value is not None:
-                self._found[key].append(value)
-
-    def scores(self) -> _Scores:
-        return {
-            key: float(np.mean(found)) if found else math.nan for key, found in self._found.items()
-        }
-
-
-def _as_json(scores: _Scores) -> dict[str, float | None]:
-    return {key: None if math.isnan(value) else value for key, value in scores.items()}
+def _values(entry: int | list[int]) -> list[int]:
+    return entry if isinstance(entry, list) else [entry]
 
 
 def _minimum_sizes(stored: Any, entries: Sequence[Any]) -> list[float | None]:

@@ -183,23 +183,21 @@ class DefaultPreprocessor:
     def restore_slabs(
         self, slabs: Slabs, geometry: PreparedGeometry
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X)."""
-        if 0 in self._reversed(geometry.original):  # they would come in the reverse order
-            yield 0, self.restore(slabs.whole(), geometry)
-            return
+        """Yield what `restore` returns, slab by slab: first slice, float32 (K, slices, Y, X); where
+        the axis was reversed, the last slices come first.
+        """
         (first, last), *others = geometry.crop_box
         box = (slice(None), slice(None), *(slice(*sides) for sides in others))
-        size, plane = slabs.shape[0], geometry.original.shape[1:]
-        for start in range(first):
+        size, (slices, *plane) = slabs.shape[0], geometry.original.shape
+        backwards = 0 in self._reversed(geometry.original)
+        for start in (*range(first), *range(last, slices)):
             yield start, np.zeros((size, 1, *plane), np.float32)
         for start, part in restored_slabs(slabs, self._grid(geometry, slabs.shape)):
-            slab = self._as_file(part, geometry)
-            if slab.shape[2:] != plane:
-                slab = np.zeros((*part.shape[:2], *plane), np.float32)
-                slab[box] = self._as_file(part, geometry)
-            yield first + start, slab
-        for start in range(last, geometry.original.shape[0]):
-            yield start, np.zeros((size, 1, *plane), np.float32)
+            slab = found = self._as_file(part, geometry)
+            if list(found.shape[2:]) != plane:
+                slab = np.zeros((*found.shape[:2], *plane), np.float32)
+                slab[box] = found
+            yield last - start - part.shape[1] if backwards else first + start, slab
 
     def _grid(self, geometry: PreparedGeometry, shape: Sequence[int]) -> Grid:
         """Return the way back of values of `shape` (K, *prepared_shape); see also `_as_file`.

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunet_builtin.computing.scratch import check_disk
 from nnunet_builtin.preprocessing.linear import Tap, Taps, interpolate, part_of, stays, taps_of
 from nnunet_core.data.labels import label_type
 
@@ -125,7 +126,10 @@ def _turned(slabs: Slabs, grid: Grid, file: Any) -> tuple[Slabs, Grid]:
     """Return slabs along the first axis of the file, of ones along another axis: they are laid down
     whole, on disk if they are large.
     """
-    if 4 * math.prod(slabs.shape) > _SPOOLED_BYTES:
+    whole: np.ndarray
+    size = 4 * math.prod(slabs.shape)
+    if size > _SPOOLED_BYTES:
+        check_disk(size)  # writing to a map of a file on a full disk would end the process
         whole, start = np.memmap(file, np.float32, "w+", shape=tuple(slabs.shape)), 0
         for part in slabs:
             whole[:, start : start + part.shape[1]] = part
@@ -168,7 +172,7 @@ def _classes(piece: _Piece, not_negative: bool) -> np.ndarray:
     lowest, highest = blocks.extremes(np.where(clear, best, -1))
     result = blocks.spread(lowest)
     for index in np.argwhere((lowest != highest) | (lowest < 0)):
-        place, source, taps = blocks.at(index)
+        place, source, taps = blocks.at(index.tolist())
         values = np.ascontiguousarray(piece.values[(slice(None), *source)])
         candidates = _candidates(values, np.unique(best[source]), not_negative)
         if len(candidates) == 1:
@@ -239,7 +243,7 @@ def _write_regions(piece: _Piece, labels: Labels, slabs: Slabs, target: np.ndarr
         lowest, highest = blocks.extremes(sure)
         inside = blocks.spread(lowest == 2)
         for index in np.argwhere((lowest != highest) | (lowest == 1)):
-            place, source, taps = blocks.at(index)
+            place, source, taps = blocks.at(index.tolist())
             found = interpolate(np.ascontiguousarray(channel[source])[None], taps)
             inside[place] = slabs.probabilities(found, regions=True)[0] > 0.5
         target[inside] = value
@@ -270,13 +274,12 @@ class _Blocks:
             cuts.append([cut for _, cut in parts])
         return cls(places, sources, cuts)
 
-    def at(self, index: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...], list[Taps]]:
+    def at(self, index: Iterable[int]) -> tuple[tuple[slice, ...], tuple[slice, ...], list[Taps]]:
         """Return place, source and taps of the block of this number along each axis."""
-        place, source, taps = (
-            [blocks[number] for blocks, number in zip(axes, index, strict=True)]
-            for axes in (self.places, self.sources, self.taps)
-        )
-        return tuple(place), tuple(source), taps
+        place = tuple(places[number] for places, number in zip(self.places, index, strict=True))
+        source = tuple(sources[number] for sources, number in zip(self.sources, index, strict=True))
+        taps = [cuts[number] for cuts, number in zip(self.taps, index, strict=True)]
+        return place, source, taps
 
     def extremes(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest and the highest of the values (z, y, x) around each block."""

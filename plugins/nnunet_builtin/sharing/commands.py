@@ -15,12 +15,13 @@ from nnunet_builtin.sharing import manifest as m
 from nnunet_builtin.sharing import pins
 from nnunet_builtin.sharing.catalogue import Published, catalogue
 from nnunet_builtin.sharing.downloading import downloaded
-from nnunet_builtin.sharing.export import export
+from nnunet_builtin.sharing.export import export, export_selected
 from nnunet_builtin.sharing.install import install
 from nnunet_cli import options as o
 from nnunet_cli.models import ModelArgument, find_model
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.store import inference
 from nnunet_core.store.models import FILE as MODEL_FILE
 
 _SHOWN = 500  # characters of a licence on the screen
@@ -33,7 +34,14 @@ TextOption = Annotated[
 
 
 def export_model(
-    model: ModelArgument,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Model folder, DATASET/VARIANT/CONFIGURATION in the results, or the "
+            "inference.json of 'nnunet find-best' for all of its models.",
+            show_default=False,
+        ),
+    ],
     file: Annotated[Path, typer.Argument(help="Zip to write.", show_default=False)],
     folds: Annotated[
         str | None,
@@ -52,7 +60,12 @@ def export_model(
     report = make_reporter()
     names = o.folds_of(folds) if folds else ()
     texts = _text(licence), _text(citation)
-    done = export(find_model(model, workspace), file, names, *texts, report)
+    if Path(model).name == inference.FILE:
+        if names:
+            raise UsageError(f"--folds cannot be chosen for {model}, which says them itself.")
+        done = export_selected(Path(model), file, *texts, report)
+    else:
+        done = export(find_model(model, workspace), file, names, *texts, report)
     if not done.manifest.licence:
         report.warning(
             "the zip says nothing of its licence, so nobody knows what they may do with the model: "
@@ -96,7 +109,10 @@ def install_model(
         done = install(Path(source), results, registry, overwrite, wanted, report)
     _show(done.manifest)
     out().print(f"installed in {done.folders[-1]}", soft_wrap=True)
-    name = done.manifest.models[-1].name
+    card = done.manifest.models[-1]
+    name = card.name
+    if f"{card.dataset}/{inference.FILE}" in done.manifest.files:
+        name = str(results / card.dataset / inference.FILE)
     out().print(f"predict with: nnunet predict {name} IMAGES OUTPUT", soft_wrap=True)
 
 
@@ -281,7 +297,7 @@ def _show(manifest: m.Manifest) -> None:
     values = [f"{value} {name}" for value, name in card.labels.names.items()]
     lines = {
         "model": card.name,
-        "needs": ", ".join(other.name for other in manifest.models[:-1]),
+        "and": ", ".join(other.name for other in manifest.models[:-1]),
         "channels": ", ".join(card.channels),
         "labels": ", ".join(values) or ", ".join(card.labels.region_names),
         "spacing": " x ".join(f"{mm:g}" for mm in card.spacing) + " mm (z, y, x)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -15,13 +15,15 @@ from safetensors import safe_open
 
 from nnunet_builtin.sharing import manifest as m
 from nnunet_builtin.sharing.scrubbing import changed, refuse_cases, without_paths
-from nnunet_core.errors import StorageError
+from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.experiment import VALIDATION
+from nnunet_core.store import inference
+from nnunet_core.store.inference import InferenceDocument, open_member
 from nnunet_core.store.models import FILE, WEIGHTS, Model, ModelDocument, check_weights
 from nnunet_core.store.origins import command, options_of
 from nnunet_core.store.postprocessing import PostprocessingRecord
@@ -71,21 +73,64 @@ def export(
         UsageError: A fold is not trained.
         StorageError: A file of the model is damaged, or names a case; the zip cannot be written.
     """
-    report = report or Silence()
-    earlier = model.folder / m.FILE
-    before = m.Manifest.read(earlier) if earlier.is_file() else None
-    cards, content = [], dict[str, bytes | Path]()
-    for stage in model.stages():
-        is_last = stage.folder == model.folder
-        wanted = folds if is_last or set(folds) <= set(stage.trained()) else ()
-        name = stage.document.configuration_name if is_last else stage.folder.name
-        part = _Part(stage, stage.folds(wanted), name, report)
+    return _export([(model, folds)], {}, file, (licence, citation), report or Silence())
+
+
+def export_selected(
+    path: Path,
+    file: Path,
+    licence: str = "",
+    citation: str = "",
+    report: Reporter | None = None,
+) -> Exported:
+    """Write every model of an inference.json, and that file, to one zip.
+
+    Args:
+        path: What `nnunet find-best` wrote.
+        file: The zip; what is there is replaced.
+        licence: Text; an empty one is that which the last of the models was installed with.
+        citation: The same.
+        report: Told what was left out.
+
+    Raises:
+        UsageError, StorageError: As of `export`; or a model is not what it was when it was
+            selected.
+    """
+    report, document = report or Silence(), InferenceDocument.read(path)
+    members = [(open_member(record, path, False), record.folds) for record in document.members]
+    places = {f"{model.document.dataset}/{inference.FILE}" for model, _ in members}
+    if len(places) > 1:
+        raise UsageError(f"{path} has models of several datasets; such a zip has one.")
+    records = tuple(
+        record.model_copy(update={"model": _name(model, last=True).partition("/")[2]})
+        for record, (model, _) in zip(document.members, members, strict=True)
+    )
+    moved = document.model_copy(update={"members": records}).model_dump(mode="json")
+    cases = {case for model, _ in members for case in _case_names(model)}
+    scrubbed = _scrubbed(InferenceDocument, moved, path, cases, report)
+    texts = {places.pop(): _text(scrubbed)}
+    return _export(members, texts, file, (licence, citation), report)
+
+
+def _export(
+    members: Sequence[tuple[Model, tuple[str, ...]]],
+    further: Mapping[str, bytes],
+    file: Path,
+    texts: tuple[str, str],
+    report: Reporter,
+) -> Exported:
+    """Write models with some folds (none: every numbered one), and further files."""
+    cards, content = [], dict[str, bytes | Path](further)
+    for name, (model, folds) in _together(members).items():
+        part = _Part(model, model.folds(folds), name.rpartition("/")[2], report)
         cards.append(part.card())
         content.update(part.content())
+    earlier = members[-1][0].folder / m.FILE
+    before = m.Manifest.read(earlier) if earlier.is_file() else None
     manifest = m.Manifest(
         models=tuple(cards),
-        licence=licence or (before.licence if before else ""),
-        citation=citation or (before.citation if before else ""),
+        licence=texts[0] or (before.licence if before else ""),
+        citation=texts[1] or (before.citation if before else ""),
         files={name: m.digest_of(content[name]) for name in sorted(content)},
     )
     for card in cards:
@@ -95,9 +140,34 @@ def export(
                 f"{', '.join(card.unregistered)}. It is not in the zip: publish it as a plugin, "
                 "and train with its name; or send it along, to be used with --trust."
             )
-    content[m.FILE] = (manifest.model_dump_json(indent=1) + "\n").encode()
+    content[m.FILE] = _text(manifest)
     files.write_with(file, lambda opened: _write(opened, content))
     return Exported(file, manifest, m.digest_of(file).digest)
+
+
+def _together(
+    members: Sequence[tuple[Model, tuple[str, ...]]],
+) -> dict[str, tuple[Model, tuple[str, ...]]]:
+    """Return {name: (model, folds)} with the stages before each model; one that two of them need
+    has the folds of both.
+    """
+    found: dict[str, tuple[Model, tuple[str, ...]]] = {}
+    for model, folds in members:
+        for stage in model.stages():
+            is_last = stage.folder == model.folder
+            wanted = folds if is_last or set(folds) <= set(stage.trained()) else ()
+            wanted = tuple(fold.name.removeprefix("fold_") for fold in stage.folds(wanted))
+            name = _name(stage, is_last)
+            more = found.get(name, (stage, ()))[1]
+            found[name] = stage, tuple(dict.fromkeys((*more, *wanted)))
+    return found
+
+
+def _name(model: Model, last: bool) -> str:
+    """Return DATASET/VARIANT/CONFIGURATION; others name a stage before them by its folder."""
+    document = model.document
+    configuration = document.configuration_name if last else model.folder.name
+    return f"{document.dataset}/{document.variant}/{configuration}"
 
 
 def _write(file: IO[bytes], content: Mapping[str, bytes | Path]) -> None:
@@ -163,20 +233,7 @@ class _Part:
         return self._scrubbed(FoldRecord, record, path)
 
     def _scrubbed(self, kind: type[_Document], content: dict[str, Any], path: Path) -> _Document:
-        """Return a document without paths of this machine.
-
-        Raises:
-            StorageError: It names a case.
-        """
-        scrubbed = without_paths(content)
-        entries = list(changed(content, scrubbed))
-        if entries:
-            self._report.warning(
-                f"{path}: of paths of this machine in {', '.join(entries)}, only the last part is "
-                "exported."
-            )
-        refuse_cases(_free_texts(scrubbed), self._cases, path)
-        return kind.model_validate_json(json.dumps(scrubbed))
+        return _scrubbed(kind, content, path, self._cases, self._report)
 
     def _check_header(self, path: Path) -> None:
         """Raise StorageError where a weights file says more than its tensors."""
@@ -191,6 +248,29 @@ class _Part:
                 "and nothing was exported: they may tell where they are from. Write the file anew "
                 "without metadata."
             )
+
+
+def _scrubbed(
+    kind: type[_Document],
+    content: dict[str, Any],
+    path: Path,
+    cases: Collection[str],
+    report: Reporter,
+) -> _Document:
+    """Return a document without paths of this machine.
+
+    Raises:
+        StorageError: It names a case.
+    """
+    scrubbed = without_paths(content)
+    entries = list(changed(content, scrubbed))
+    if entries:
+        report.warning(
+            f"{path}: of paths of this machine in {', '.join(entries)}, only the last part is "
+            "exported."
+        )
+    refuse_cases(_free_texts(scrubbed), cases, path)
+    return kind.model_validate_json(json.dumps(scrubbed))
 
 
 def _origin(document: ModelDocument) -> str:
@@ -220,6 +300,7 @@ def _free_texts(content: Mapping[str, Any]) -> dict[str, Any]:
         "components": {k: r["settings"] for k, r in content.get("components", {}).items()},
         "component": content.get("component", {}).get("settings"),
         "state": content.get("state"),
+        "postprocessing": content.get("postprocessing"),
     }
     if isinstance(configuration, dict):
         parts["configuration.extra"] = configuration["extra"]

@@ -19,6 +19,8 @@ from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.runtime.files import atomic_folder
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter, Silence
+from nnunet_core.store import inference
+from nnunet_core.store.inference import InferenceDocument
 from nnunet_core.store.models import FILE, WEIGHTS, Model, check_weights
 
 _FITTED = r"postprocessing/[^/]+\.json"
@@ -72,19 +74,48 @@ def install(
         manifest = m.Manifest.read(top / m.FILE)
         _check_files(top, manifest)
         models = [_checked(top, card, registry, report) for card in manifest.models]
+        chosen = _selected(top, manifest)
         targets = [below(results, *card.name.split("/")) for card in manifest.models]
         kept = [_is_same(model, target) for model, target in zip(models, targets, strict=True)]
-        for target, same in zip(targets, kept, strict=True):
-            if target.exists() and not (same or overwrite):
-                raise StorageError(
-                    f"There is a model {target} already, and it was kept. Name another "
-                    "--workspace, or replace it, with all that is in its folder, by --overwrite."
-                )
+        selection = results / manifest.models[-1].dataset / inference.FILE
+        others = [target for target, same in zip(targets, kept, strict=True) if not same]
+        if chosen is not None and selection.is_file():
+            if InferenceDocument.read(selection) == chosen:
+                chosen = None
+            else:
+                others.append(selection)
+        _refuse_replacing(others, overwrite)
         for model, target, same in zip(models, targets, kept, strict=True):
             if not same:
                 manifest.write(model.folder / m.FILE)
                 _move(model.folder, target, overwrite)
+        if chosen is not None:
+            chosen.write(selection)
     return Installed(manifest, tuple(targets))
+
+
+def _refuse_replacing(places: Sequence[Path], overwrite: bool) -> None:
+    for place in places:
+        if place.exists() and not overwrite:
+            raise StorageError(
+                f"There is {place} already, and it was kept. Name another --workspace, or replace "
+                "it, with all that is in its folder, by --overwrite."
+            )
+
+
+def _selected(top: Path, manifest: m.Manifest) -> InferenceDocument | None:
+    """Return the inference.json of an archive, if it has one, after a check that its models are
+    there.
+    """
+    path = below(top, manifest.models[-1].dataset) / inference.FILE
+    if not path.is_file():
+        return None
+    document = InferenceDocument.read(path)
+    names = {card.name for card in manifest.models}
+    for record in document.members:
+        if f"{document.dataset}/{record.model}" not in names:
+            raise StorageError(f"{path} names the model {record.model}, which is not in {top}.")
+    return document
 
 
 def missing_plugins(model: Model, registry: Registry) -> list[str]:
@@ -171,6 +202,7 @@ def _check_files(top: Path, manifest: m.Manifest) -> None:
     if missing := sorted((needed | set(manifest.files)) - set(found)):
         raise StorageError(f"{top} is not whole: {listed(missing)} missing. Get an intact copy.")
     fitted = re.compile(f"({'|'.join(re.escape(c.name) for c in manifest.models)})/{_FITTED}")
+    needed.add(f"{manifest.models[-1].dataset}/{inference.FILE}")
     if odd := sorted(name for name in found if name not in needed and not fitted.fullmatch(name)):
         raise StorageError(
             f"{top} holds files that are no part of a model: {listed(odd)}. Allowed are {FILE}, "

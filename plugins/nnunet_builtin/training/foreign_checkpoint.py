@@ -1,8 +1,4 @@
-"""Read the weights in a checkpoint of nnU-Net v1 or v2; nothing that the file names is called.
-
-These files are pickles of more than tensors. PyTorch's restricted reader calls no function that is
-not allowed; NumPy numbers, of which such files hold many, become objects that do nothing.
-"""
+"""Read the weights in a checkpoint of nnU-Net v1 or v2; nothing that the file names is called."""
 
 from __future__ import annotations
 
@@ -12,27 +8,11 @@ from typing import Any
 import torch
 
 from nnunet_builtin.networks.state_names import State, from_v1, from_v2
-from nnunet_core.errors import TrainingError, UsageError
+from nnunet_builtin.untrusted.torch_files import read_checkpoint
+from nnunet_core.errors import StorageError, TrainingError, UsageError
 
 #: Key of the weights in a checkpoint, and how they are renamed.
 _WEIGHTS = {"state_dict": from_v1, "network_weights": from_v2}
-_NUMPY = (
-    "numpy.dtype",
-    "numpy.ndarray",
-    *(
-        f"numpy.{core}.multiarray.{name}"
-        for core in ("core", "_core")
-        for name in ("scalar", "_reconstruct")
-    ),
-)
-
-
-class _Ignored:
-    """Stands for a NumPy object, whose content is not needed."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, _: object) -> None: ...
 
 
 def read_foreign_weights(path: Path) -> State:
@@ -68,14 +48,6 @@ def read_foreign_weights(path: Path) -> State:
 
 def _content(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = next(
-            (line for line in str(error).splitlines() if "Unsupported" in line),
-            type(error).__name__,
-        )
-        raise TrainingError(
-            f"{path} cannot be read as a checkpoint of nnU-Net v1 or v2: {reason}. Only tensors, "
-            "numbers and text are read, since a pickle could run any program."
-        ) from error
+        return read_checkpoint(path, keys=tuple(_WEIGHTS))
+    except StorageError as error:
+        raise TrainingError(str(error)) from error

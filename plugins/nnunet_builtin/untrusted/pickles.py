@@ -116,13 +116,13 @@ def refusing(source: object, advice: str = "") -> Iterator[None]:
         ) from error
     except TooLargeError as error:
         raise StorageError(
-            f"{source} asks for {error}, more than such a file needs.{advice} Is it the right file?"
+            f"{source} asks for {error}, more than such a file needs. Is it the right file?{advice}"
         ) from error
     except Exception as error:  # a damaged pickle raises anything
         reason = " ".join(str(error).split())[:200]
         raise StorageError(
-            f"{source} is no readable pickle: {type(error).__name__}: {reason}.{advice} Get an "
-            "intact copy of the file."
+            f"{source} is no readable pickle: {type(error).__name__}: {reason}. Get an intact copy "
+            f"of the file.{advice}"
         ) from error
 
 

@@ -189,6 +189,11 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """Stands for bytes(), as old protocols write an empty one."""
+    return b""
+
+
 def _items(content: Any) -> Sequence[Any]:
     if type(content) not in (list, tuple, set, frozenset, dict, OrderedDict):
         raise ForbiddenError(f"a container made of a {type(content).__name__}")
@@ -222,6 +227,7 @@ PLAIN = {
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,
+    **{(module, "bytes"): _no_bytes for module in _BUILTINS},
     **{(module, "list"): _list for module in _BUILTINS},
     **{(module, "tuple"): _tuple for module in _BUILTINS},
     **{(module, "set"): _set for module in _BUILTINS},

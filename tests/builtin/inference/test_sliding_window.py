@@ -2,10 +2,12 @@
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_training as small
 import torch
 from golden_networks import load_golden_network
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from nnunet_builtin.computing.devices import resolve
 from nnunet_builtin.inference import sliding_window, sums
 from nnunet_builtin.inference.networks import probabilities_of
 from nnunet_builtin.inference.sliding_window import (
+    SlidingWindow,
     gaussian_map,
     predict,
     predict_ensemble,
@@ -220,3 +223,21 @@ def test_sums_that_fit_nowhere_are_one_message(monkeypatch):
         TrainingError, match=r"takes 2\.1 GB .* \(--memory-gb\).* has 1\.0 GB.*TMPDIR"
     ):
         Sums(2, (4, 64, 1024, 1024), memory_gb=0.5)
+
+
+def test_little_memory_gives_the_same_probabilities(tmp_path, monkeypatch):
+    made = []
+
+    class Seen(scratch.Scratch):
+        def __init__(self, shape, on_disk):
+            made.append(on_disk)
+            super().__init__(shape, on_disk)
+
+    monkeypatch.setattr(sums, "Scratch", Seen)
+    model = small.make_model(tmp_path, folds=2)
+    images = np.random.default_rng(0).normal(size=(1, 19, 14, 9)).astype(np.float32)
+    runtime = Runtime("cpu", "float32", memory_gb=0.1)
+    plain = SlidingWindow().load(model)(images).whole()
+    little = SlidingWindow().load(replace(model, runtime=runtime))(images)
+    np.testing.assert_array_equal(little, plain)
+    assert made == [False] * 2 + [True] * 2

@@ -67,7 +67,9 @@ def compare(models, workspace, model, configuration, output):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+@pytest.mark.parametrize(
+    "configuration", ["2d", pytest.param("3d_fullres", marks=pytest.mark.slow)]
+)
 def test_an_imported_model_predicts_what_v1_predicted(hippocampus, models, tmp_path, configuration):
     compare(models, hippocampus, f"{TASK}/{VARIANT}/{configuration}", configuration, tmp_path)
 
@@ -267,6 +269,30 @@ def test_postprocessing_comes_along_for_all_folds_without_paths(tmp_path):
     state = json.loads(path.read_text())["state"]
     assert state["for_which_classes"] == [[1, 2], 2]
     assert state["min_valid_object_sizes"] == decided["min_valid_object_sizes"]
+
+
+def test_weights_before_pytorch_1_6_are_read(tmp_path):
+    folder = tmp_path / "3d_fullres" / "Task001_X" / VARIANT
+    networks = write_v1_model(folder, zipped=False)
+    imported(folder, tmp_path / "ws")
+    weights = load_file(one_model(tmp_path / "ws").fold_folder("0") / "weights.safetensors")
+    expected = networks["fold_0"].state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_ensembles_keep_their_postprocessing(tmp_path):
+    for name, dimensions in (("2d", 2), ("3d_fullres", 3)):
+        folder = tmp_path / "v1" / name / "Task001_X" / VARIANT
+        write_v1_model(folder, spec={"dimensions": dimensions})
+    ensemble = f"ensemble_2d__{VARIANT}--3d_fullres__{VARIANT}"
+    path = tmp_path / "v1" / "ensembles" / "Task001_X" / ensemble / "postprocessing.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"for_which_classes": [[1, 2]], "validation_raw": "/home/me"}))
+    done = imported(tmp_path / "v1", tmp_path / "ws", "--name", "Dataset001_X")
+    kept = tmp_path / "ws/results/Dataset001_X/ensembles/ensemble_2d--3d_fullres"
+    assert f"--postprocessing {kept / 'postprocessing.json'}" in done.stderr
+    state = json.loads((kept / "postprocessing.json").read_text())
+    assert state == {"for_which_classes": [[1, 2]], "min_valid_object_sizes": None}
 
 
 def test_the_best_weights_are_taken_when_asked_for(tmp_path):

@@ -4,6 +4,7 @@ go back unchanged.
 
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def checkpoints(models, folder, model):
     with zipfile.ZipFile(models / archive) as content:
         members = [m for m in content.namelist() if m.startswith(under) and m.endswith(name)]
         assert members
-        return [content.extract(member, folder) for member in sorted(members)]
+        return [Path(content.extract(member, folder)) for member in sorted(members)]
 
 
 def hippocampus(layout):
@@ -196,7 +197,7 @@ class Malicious:
 def test_nothing_in_a_checkpoint_is_called(tmp_path, capsys):
     path = tmp_path / "checkpoint_final.pth"
     torch.save({"network_weights": {}, "logging": Malicious()}, path)
-    with pytest.raises(TrainingError, match="print was not an allowed global"):
+    with pytest.raises(TrainingError, match=r"__builtin__\.print.* nothing of it was run"):
         read_foreign_weights(path)
     assert "this was run" not in capsys.readouterr().out
 

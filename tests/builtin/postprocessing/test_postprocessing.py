@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_builtin.postprocessing.largest_component import (
-    LargestComponent,
-    NoPostprocessing,
-    keep_largest,
-)
+from nnunet_builtin.postprocessing.components import components_of, keep_largest
+from nnunet_builtin.postprocessing.fill_holes import FillHoles
+from nnunet_builtin.postprocessing.largest_component import LargestComponent
+from nnunet_builtin.postprocessing.minimum_size import MinimumSize
+from nnunet_builtin.postprocessing.nothing import NoPostprocessing
+from nnunet_builtin.postprocessing.scoring import Counts, MeanDice, objects_of
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import ImageError, StorageError
+from nnunet_core.errors import ImageError, StorageError, UsageError
 from nnunet_core.runtime import files
 
 TWO = Labels(names={0: "background", 1: "liver", 2: "tumour"}, foreground=(1, 2))
@@ -226,3 +227,211 @@ def test_no_postprocessing_reads_nothing_and_changes_nothing() -> None:
     cleaned = NoPostprocessing().apply(segmentation, Geometry((1, 1, 3)), state)
     np.testing.assert_array_equal(cleaned, segmentation)
     assert cleaned is not segmentation
+
+
+# ---- minimum_size
+
+
+def _best_by_trying(pairs, labels, component):
+    """Apply every size that makes a difference; return the mean Dice of the best one, per class."""
+    raw = _mean_dice(pairs, labels, lambda prediction, geometry: prediction)
+    best = dict(raw)
+    sizes = {0.5}
+    for prediction, _, _ in pairs():
+        for value in labels.foreground:
+            _, _, found = components_of(prediction, [value])
+            sizes |= {float(size) + 0.5 for size in found}
+    for size in sorted(sizes)[:-1]:
+        state = {
+            "unit": "voxels",
+            "minimum_sizes": [{"labels": [v], "size": size} for v in labels.foreground],
+        }
+        after = _mean_dice(pairs, labels, lambda p, g, s=state: component.apply(p, g, s))
+        best = {
+            k: after[k] if not np.isnan(after[k]) and after[k] > best[k] else best[k] for k in raw
+        }
+    return raw, best
+
+
+def _mean_dice(pairs, labels, clean):
+    mean = MeanDice()
+    objects = objects_of(labels)
+    for prediction, reference, geometry in pairs():
+        mean.add(Counts.of(clean(prediction, geometry), reference, labels, objects))
+    return mean.scores(objects)
+
+
+@given(
+    arrays(np.int16, (3, 2, 4, 5), elements=st.integers(0, 2)),
+    arrays(np.int16, (3, 2, 4, 5), elements=st.integers(0, 2)),
+)
+def test_the_size_is_the_best_of_all_and_no_class_loses(predictions, references):
+    pairs, component = _pairs(predictions, references), MinimumSize(unit="voxels")
+    state = component.fit(pairs, TWO)
+    assert json.loads(json.dumps(state, allow_nan=False)) == state
+    raw, best = _best_by_trying(pairs, TWO, component)
+    after = _mean_dice(pairs, TWO, lambda p, g: component.apply(p, g, state))
+    for key in raw:
+        assert state["dice_before"][key] == (
+            None if np.isnan(raw[key]) else pytest.approx(raw[key])
+        )
+        if not np.isnan(after[key]):
+            assert after[key] == pytest.approx(max(best[key], raw[key]), abs=1e-12)
+            assert state["dice_after"][key] == pytest.approx(after[key])
+
+
+def test_a_size_is_chosen_only_where_it_helps():
+    prediction = _row(1, 1, 1, 0, 1, 0, 2, 0, 2, 2)
+    reference = _row(1, 1, 1, 0, 0, 0, 2, 0, 2, 2)
+    geometry = Geometry((1, 1, 10), (1, 1, 4))
+    state = MinimumSize().fit(lambda: iter([(prediction[0], reference[0], geometry)]), TWO)
+    (entry,) = state["minimum_sizes"]
+    assert entry["labels"] == [1]
+    assert 4 < entry["size"] < 12  # mm3, between one and three voxels
+    assert state["dice_before"]["2"] == state["dice_after"]["2"] == 1
+    cleaned = MinimumSize().apply(prediction[0], geometry, state)
+    np.testing.assert_array_equal(cleaned, reference[0])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({"size": 2}, [1, 1, 0, 2, 2, 2, 0, 0]),
+        ({"size": 4, "together": True}, [0, 0, 0, 2, 2, 2, 1, 0]),
+        ({"size": {1: 3}}, [0, 0, 0, 2, 2, 2, 0, 0]),
+        ({"size": 3, "unit": "mm3"}, [1, 1, 0, 2, 2, 2, 0, 0]),
+    ],
+)
+def test_a_size_that_is_set_applies_without_references(chosen, expected):
+    segmentation = np.array([[[1, 1, 0, 2, 2, 2, 1, 0]]])
+    component = MinimumSize(**{"unit": "voxels", **chosen})
+    state = component.fit(_never, TWO)
+    cleaned = component.apply(segmentation, Geometry((1, 1, 8), (1, 1, 2)), state)
+    assert cleaned.ravel().tolist() == expected
+
+
+def _never() -> Iterator:
+    raise AssertionError("read")
+
+
+# ---- fill_holes
+
+
+def test_holes_are_filled_with_the_label_around_them():
+    ring = np.zeros((5, 7, 7), int)
+    ring[1:4, 1:6, 1:6] = 1
+    ring[2, 2:5, 2:5] = 2
+    ring[2, 3, 3] = 0  # four faces touch 2, two touch 1
+    ring[2, 1, 1] = 0  # at the rim: open
+    component, geometry = FillHoles(labels=[1, 2]), Geometry((5, 7, 7))
+    filled = component.apply(ring, geometry, component.fit(_never, TWO))
+    assert filled[2, 3, 3] == 2
+    assert (filled != ring).sum() == 1
+    only_one = component.apply(ring, geometry, {"labels": [1], "dimensions": 3})
+    np.testing.assert_array_equal(only_one, ring)
+
+
+def test_a_tunnel_is_a_hole_of_slices_along_the_coarse_axis():
+    tunnel = np.ones((4, 4, 4), int)
+    tunnel[:, 1, 2] = 0
+    tunnel[0], tunnel[-1] = 0, 0
+    for spacing, dimensions, filled in (
+        ((3, 1, 1), 2, True),
+        ((1, 1, 1), 2, True),
+        ((1, 3, 1), 2, False),
+        ((3, 1, 1), 3, False),
+    ):
+        state = {"labels": [1], "dimensions": dimensions}
+        found = FillHoles().apply(tunnel, Geometry((4, 4, 4), spacing), state)
+        assert bool(found[1:-1].all()) == filled
+
+
+def test_a_single_slice_has_holes_in_3d_too():
+    image = np.ones((1, 3, 3), int)
+    image[0, 1, 1] = 0
+    assert FillHoles().apply(image, Geometry((1, 3, 3)), {"labels": [1], "dimensions": 3}).all()
+
+
+def test_holes_are_filled_where_that_helped():
+    shell = np.zeros((2, 3, 3), int)
+    shell[:] = 1
+    shell[:, 1, 1] = 0
+    shell = shell[:1]
+    solid = np.ones_like(shell)
+    geometry = Geometry((1, 3, 3))
+    for reference, chosen in ((solid, [1]), (shell, [])):
+        state = FillHoles().fit(lambda r=reference: iter([(shell, r, geometry)]), TWO)
+        assert state["labels"] == chosen
+        assert state["num_samples"] == 1
+    state = FillHoles().fit(lambda: iter([(shell * 2, solid * 2, geometry)]), REGIONS)
+    assert state["labels"] == [2]
+    assert state["dice_before"] == pytest.approx({"whole": 16 / 17, "core": 16 / 17})
+    assert state["dice_after"] == {"whole": 1, "core": 1}
+
+
+# ---- what all of them promise
+
+EVERY = [
+    LargestComponent(),
+    LargestComponent(labels=[[1, 2]]),
+    MinimumSize(),
+    MinimumSize(together=True),
+    MinimumSize(size=3, unit="voxels"),
+    FillHoles(),
+    FillHoles(dimensions=2, labels=[1, 2]),
+    NoPostprocessing(),
+]
+
+
+@pytest.mark.parametrize("component", EVERY, ids=lambda c: f"{type(c).__name__}-{vars(c)}")
+@pytest.mark.parametrize("labels", [TWO, REGIONS], ids=["classes", "regions"])
+@given(
+    arrays(np.int16, (2, 3, 4, 4), elements=st.integers(0, 2)),
+    arrays(np.int16, (2, 3, 4, 4), elements=st.integers(0, 2)),
+)
+@settings(max_examples=15)
+def test_no_label_is_invented_and_cleaning_twice_is_cleaning_once(
+    component, labels, predictions, references
+):
+    state = component.fit(_pairs(predictions, references), labels)
+    assert json.loads(json.dumps(state, allow_nan=False)) == state
+    for prediction in predictions:
+        before = prediction.copy()
+        cleaned = component.apply(prediction, Geometry((3, 4, 4)), state)
+        assert set(np.unique(cleaned)) <= {0, *np.unique(before).tolist()}
+        assert cleaned.dtype == before.dtype
+        np.testing.assert_array_equal(prediction, before)
+        assert not np.shares_memory(cleaned, prediction)
+        entries = state.get("for_which_classes", [])
+        if len(entries) < 2:  # v1 cleans classes after the foreground: that may split it again
+            again = component.apply(cleaned, Geometry((3, 4, 4)), state)
+            np.testing.assert_array_equal(again, cleaned)
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        (LargestComponent(labels=[1, [2, 3]]), r"labels names the labels \[3\]; .* \[1, 2\]"),
+        (MinimumSize(size={4: 1.0}), r"size names the labels \[4\]"),
+        (MinimumSize(size={1: 1.0}, together=True), "one object, which has one size"),
+        (FillHoles(labels=[0]), r"labels names the labels \[0\]"),
+    ],
+)
+def test_settings_that_name_no_label_are_refused(component, message):
+    with pytest.raises(UsageError, match=message):
+        component.fit(_never, TWO)
+
+
+@pytest.mark.parametrize(
+    ("component", "state"),
+    [
+        (MinimumSize(), {}),
+        (MinimumSize(), {"unit": "ml", "minimum_sizes": []}),
+        (MinimumSize(), {"unit": "mm3", "minimum_sizes": [{"labels": 1, "size": 2}]}),
+        (FillHoles(), {}),
+        (FillHoles(), {"labels": [1], "dimensions": 4}),
+    ],
+)
+def test_a_state_of_another_postprocessor_is_an_error(component, state):
+    with pytest.raises(StorageError, match="Fit the postprocessing again"):
+        component.apply(np.ones((1, 2, 2), int), Geometry((1, 2, 2)), state)

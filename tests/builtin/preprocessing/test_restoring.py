@@ -3,6 +3,7 @@ bit.
 """
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from nnunet_core.contracts.abilities import restores_slabs
 from nnunet_core.contracts.predictor import Slabs
 from nnunet_core.data.cases import PreparedGeometry
 from nnunet_core.data.images import Geometry
+from nnunet_core.errors import ImageError, PluginError
 from nnunet_core.stages.case import CasePredictor, to_segmentation
 
 CLASSES = {"background": 0, **{f"organ {number}": number for number in range(1, 12)}}
@@ -74,10 +76,17 @@ def problems(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), st.booleans(), st.sampled_from([(2, 3, 4), (8, 16, 32)]))
-def test_labels_and_probabilities_are_those_of_the_whole(problem, of_logits, block):
+@given(
+    problems(),
+    st.booleans(),
+    st.sampled_from([(2, 3, 4), (8, 16, 32)]),
+    st.tuples(*[st.sampled_from([1, -1])] * 3),
+)
+def test_labels_and_probabilities_are_those_of_the_whole(problem, of_logits, block, signs):
     geometry, labels, (probabilities, logits), slices = problem
-    preprocessor = DefaultPreprocessor()
+    turned = replace(geometry.original, direction=tuple(np.diag(signs).ravel().tolist()))
+    geometry = replace(geometry, original=turned)
+    preprocessor = DefaultPreprocessor(orientation="file" if signs[0] == 1 else "RAS")
     values = "logits" if of_logits else "probabilities"
     array = logits if of_logits else probabilities
 
@@ -169,3 +178,37 @@ def test_a_subclass_with_another_restore_restores_whole():
     plain = CasePredictor(lambda _: values, DefaultPreprocessor(), labels).segment(images, geometry)
     np.testing.assert_array_equal(found, plain[::-1])
     assert not np.array_equal(found, plain)
+
+
+def test_whole_arrays_that_would_fill_the_memory_are_one_message():
+    class Upright(DefaultPreprocessor):
+        def restore(self, probabilities, geometry):
+            return super().restore(probabilities, geometry)[:, ::-1]
+
+    geometry = geometry_of((10**4, 10**4, 10**4), (10**4, 10**4, 10**4))
+    images = np.broadcast_to(np.float32(0), (1, *geometry.prepared_shape))
+    slabs = Slabs((12, *geometry.prepared_shape), [])
+    case = CasePredictor(lambda _: slabs, Upright(), labels_of(12, regions=False))
+    message = r"Upright restores whole arrays: of 12 classes .* 96\d\d\d GB"
+    with pytest.raises(ImageError, match=message):
+        case.segment(images, geometry)
+
+
+def test_slabs_that_are_none_are_the_predictors_fault():
+    values = np.full((2, 6, 4, 4), 0.5, np.float32)
+    geometry, labels = geometry_of((6, 4, 4), (6, 4, 4)), labels_of(2, regions=False)
+
+    def predict(*parts):
+        slabs = Slabs(values.shape, parts)
+        case = CasePredictor(lambda _: slabs, DefaultPreprocessor(), labels)
+        return case.segment(np.zeros((1, 6, 4, 4), np.float32), geometry)
+
+    assert predict(values[:, :2], values[:, 2:]).shape == geometry.original.shape
+    with pytest.raises(PluginError, match="slabs of 4 slices; the case has 6"):
+        predict(values[:, :4])
+    with pytest.raises(PluginError, match=r"slab of shape \(2, 6, 3, 4\)"):
+        predict(values[:, :, :3])
+    with pytest.raises(PluginError, match=r"slab of shape \(1, 6, 4, 4\)"):
+        predict(values[:1])
+    with pytest.raises(PluginError, match="slabs of 8 slices; the case has 6"):
+        predict(values, values[:, :2])

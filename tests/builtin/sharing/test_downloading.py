@@ -183,7 +183,7 @@ BAD = {
     "403": (lambda h, *_: h.reply(403, b"no", Content_Length=2), NnunetError, "browser"),
     "always 503": (lambda h, *_: h.reply(503, b"", Content_Length=0), NnunetError, "503"),
     "page": (page, NnunetError, "text/html"),
-    "to a file": (leads_to_file, UsageError, "file:///etc/passwd"),
+    "to a file": (leads_to_file, UsageError, "file:///etc/passwd, to which .* leads"),
     "in circles": (leads_in_circles, NnunetError, "without an end"),
     "promises more": (promises_more, NnunetError, "Run the command again"),
     "always breaks": (lambda h, n, s: honest(h, n, s, stop=0), NnunetError, "again"),

@@ -29,6 +29,7 @@ from nnunet_builtin.sharing.scrubbing import without_paths
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FoldRecord
+from nnunet_core.store.inference import InferenceDocument, member_record, open_member
 from nnunet_core.store.models import WEIGHTS, Model, weights_record
 from nnunet_core.store.predictions import RECORD
 
@@ -146,6 +147,36 @@ def test_a_cascade_takes_the_stage_before_along(tmp_path):
     found = install(tmp_path / "a.zip", tmp_path / "other", Registry.discover())
     stages = Model.open(found.folders[-1]).stages()
     assert [list(stage.trained()) for stage in stages] == [["0"], ["0", "1"]]
+
+
+def test_what_was_selected_goes_as_one(tmp_path):
+    results = tmp_path / "results"
+    make_trained(results, name="3d_lowres", folds=("0", "1"))
+    members = [
+        make_trained(results, name="2d", folds=("0",)),
+        make_trained(results, name="3d_cascade_fullres", previous="3d_lowres"),
+    ]
+    place = results / DATASET / "inference.json"
+    records = tuple(
+        member_record(model, folds, place.parent)
+        for model, folds in zip(members, (("0",), ("0", "1")), strict=True)
+    )
+    document = InferenceDocument(dataset=DATASET, members=records, postprocessing=None)
+    document.write(place)
+    done = nnunet("models", "export", place, tmp_path / "a.zip", "--licence", "mine")
+    assert done.returncode == 0, done.stderr
+    command = ("models", "install", tmp_path / "a.zip", "--workspace", tmp_path / "other")
+    installed = nnunet(*command)
+    assert installed.returncode == 0, installed.stderr
+    there = tmp_path / "other" / "results" / DATASET / "inference.json"
+    assert f"nnunet predict {there} IMAGES OUTPUT" in installed.stdout
+    assert InferenceDocument.read(there) == document
+    for record in document.members:
+        assert open_member(record, there, False).stages()
+    assert len(list((tmp_path / "other").rglob("model.json"))) == 3
+    assert nnunet(*command).returncode == 0
+    document.model_copy(update={"members": records[:1]}).write(there)
+    assert "inference.json already" in one_error(nnunet(*command))
 
 
 def test_a_model_is_never_replaced_silently(model, archive, tmp_path):

@@ -251,5 +251,5 @@ def test_probabilities_of_another_shape_are_the_predictors_fault():
 def test_a_model_of_another_version_is_one_message(trained, tmp_path):
     document = json.loads((trained.folder / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({**document, "schema_version": 1}))
-    with pytest.raises(StorageError, match=r"model\.json has format 1; .* reads format 2"):
+    with pytest.raises(StorageError, match=r"model\.json has format 1; .* reads format 3"):
         Model.open(tmp_path)

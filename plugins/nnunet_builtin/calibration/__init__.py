@@ -1,0 +1,1 @@
+"""A temperature for the probabilities of a trained model."""
