@@ -4,6 +4,7 @@ as anybody installs it.
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,7 +24,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """Return the folder that the package is installed into."""
-    return install_source(PACKAGE, tmp_path_factory.mktemp("installed"))
+    source = tmp_path_factory.mktemp("package") / "source"  # pip writes into it
+    shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    return install_source(source, tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture
