@@ -30,6 +30,16 @@ def installed(tmp_path_factory):
 
 
 @pytest.fixture
+def models():
+    """Return the folder of models trained by v1, as NNUNET_MODELS says for all tests."""
+    beside = PACKAGE.parents[2] / "shared" / "models"
+    found = Path(os.environ.get("NNUNET_MODELS", beside))
+    if not found.is_dir():
+        pytest.skip(f"NNUNET_MODELS is not set and {beside} does not exist")
+    return found.resolve()
+
+
+@pytest.fixture
 def folder(tmp_path):
     decathlon.make_tasks(tmp_path / "tasks")
     return tmp_path
