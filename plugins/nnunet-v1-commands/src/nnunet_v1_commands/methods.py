@@ -1,0 +1,175 @@
+"""Trainer and plans of v1, in our words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_cli.options import parse_assignments
+from nnunet_core.errors import UsageError, nearest
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.stages.method import choose
+from nnunet_core.store.models import FILE
+from nnunet_v1_commands.plugin import CASCADE, PLANS, RUN_OPTIONS, trainers, variant_name
+from nnunet_v1_commands.running import nnunet, note, settings, v1_results, workspace
+
+TRAINER = "nnUNetTrainerV2"
+CASCADE_TRAINER = f"{TRAINER}{CASCADE}"
+#: {planner of v1: (identifier of its plans, options)}.
+PLANNERS = {
+    "ExperimentPlanner3D_v21": (PLANS, []),
+    "ExperimentPlanner2D_v21": (PLANS, []),
+    "ExperimentPlanner3D_v21_11GB": (f"{PLANS}_big", ["--planner", "v21_11GB"]),
+    "ExperimentPlanner3D_v21_16GB": (f"{PLANS}_16GB", ["--planner", "v21_16GB"]),
+    "ExperimentPlanner3D_v21_32GB": (f"{PLANS}_verybig", ["--planner", "v21_32GB"]),
+    "ExperimentPlanner3D_v21_3cps": (f"{PLANS}_3cps", ["--planner", "v21_3convs"]),
+    "ExperimentPlanner3D_v21_noResampling": (
+        f"{PLANS}_noRes",
+        ["--planner", "v21_no_resampling"],
+    ),
+    "ExperimentPlanner3D_v21_customTargetSpacing_2x2x2": (
+        f"{PLANS}_trgSp_2x2x2",
+        ["--planner", "v21_fixed_spacing"],
+    ),
+    "ExperimentPlanner3DFabiansResUNet_v21": (
+        "nnUNetPlans_FabiansResUNet_v2.1",
+        ["--network", "residual_unet"],
+    ),
+}
+_PLANS = dict(PLANNERS.values())
+# what holds for the other dimensionality alone: the page of v1's trainers says to leave it out
+_IN_2D = {
+    "nnUNetTrainerV2_DA2": ["augmentation.rotation_axis_probability=1.0"],
+    "nnUNetTrainerV2BraTSRegions_DA4_BN": ["augmentation.rotation_degrees=null"],
+    "nnUNetTrainerV2BraTSRegions_DA4_BN_BD": ["augmentation.rotation_degrees=null"],
+    **{
+        name: ["augmentation.rotation_degrees=null", "augmentation.elastic_alpha=[0, 200]"]
+        for name in ("nnUNetTrainer", "nnUNetTrainerCE")
+    },
+}
+_IN_3D = {"nnUNetTrainerV2_momentum09in2D": ["trainer.momentum=0.99"]}
+
+
+@dataclass(frozen=True)
+class V1Method:
+    """What names a model of v1.
+
+    Attributes:
+        configuration: 2d, 3d_lowres, 3d_fullres or 3d_cascade_fullres.
+        trainer: Class name.
+        plans: Identifier.
+    """
+
+    configuration: str
+    trainer: str
+    plans: str = PLANS
+
+    def options(self) -> list[str]:
+        """Return the options that make the method.
+
+        Raises:
+            UsageError: The trainer or the plans have no counterpart.
+        """
+        words = self._trainer_words()
+        planning = planner_options(self.plans)
+        flags = {"--planner", "--network"} & set(planning) & set(words)
+        if flags and planning != words:
+            raise UsageError(
+                f"The trainer {self.trainer} and the plans {self.plans} both set {flags.pop()}. "
+                "Train with 'nnunet train' and the options that you want: docs/reference/"
+                "v1-trainers.md."
+            )
+        table = _IN_2D if self.configuration == "2d" else _IN_3D
+        fitting = [word for text in table.get(self.trainer, []) for word in ("--set", text)]
+        return ["--variant", variant_name(self.trainer), *planning, *fitting, *settings()]
+
+    def run_options(self) -> list[str]:
+        """Return the options of a training that are no part of the method."""
+        words = self._trainer_words()
+        pairs = zip(words[::2], words[1::2], strict=True)
+        return [word for pair in pairs if pair[0] in RUN_OPTIONS for word in pair]
+
+    def name(self, registry: Registry) -> str:
+        """Return the name of its folder in our results."""
+        words = self.options()
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+        choices = {flag.removeprefix("--"): value for flag, value in pairs}
+        assignments = [value for flag, value in pairs if flag == "--set"]
+        variant = choices.pop("variant")
+        choices.pop("set", None)
+        return choose(registry, variant, choices, parse_assignments(assignments)).name
+
+    def model(self, task: str, registry: Registry) -> Path:
+        """Return the folder of its model; one of v1 itself is imported first.
+
+        Raises:
+            UsageError: There is none, or several that may be meant.
+        """
+        top, exact = workspace().results / task, ""
+        if trainers().get(self.trainer) is not None and self.plans in _PLANS:
+            exact = self.name(registry)
+        plain = variant_name(self.trainer, self.plans)
+        for name in filter(None, (exact, plain)):
+            if (top / name / self.configuration / FILE).is_file():
+                return top / name / self.configuration
+        others = sorted(top.glob(f"{variant_name(self.trainer)}[-_]*/{self.configuration}/{FILE}"))
+        if len(others) == 1:
+            return others[0].parent
+        if self._is_of_v1(task):
+            note(f"{self.folder(task)} is a model of nnU-Net v1; it is imported")
+            nnunet("models", "import", self.folder(task), "-c", self.configuration)
+            return top / plain / self.configuration
+        found = [path.parent.parent.name for path in others]
+        raise UsageError(
+            f"No model of {self.configuration}, {self.trainer} and {self.plans} is in {top} or "
+            f"{self.folder(task)}."
+            + (f" There are several with other settings: {', '.join(found)}." if found else "")
+            + " 'nnUNet_train' trains one, 'nnunet models list' shows what is there."
+        )
+
+    def folder(self, task: str) -> Path:
+        """Return the folder of its model in v1's layout."""
+        return v1_results() / self.configuration / task / f"{self.trainer}__{self.plans}"
+
+    def _is_of_v1(self, task: str) -> bool:
+        names = ("*/model_final_checkpoint.model", "*/model_final_checkpoint.model.pkl")
+        return all(any(self.folder(task).glob(name)) for name in names)
+
+    def _trainer_words(self) -> list[str]:
+        known = trainers()
+        if self.trainer not in known:
+            raise UsageError(
+                f"v1 has no trainer '{self.trainer}'.{nearest(self.trainer, known)} A trainer of "
+                "your own becomes a plugin: docs/how-to/change-training.md. What v1's trainers are "
+                "here: docs/reference/v1-trainers.md."
+            )
+        words = known[self.trainer]
+        if words is None:
+            raise UsageError(
+                f"The trainer '{self.trainer}' has no counterpart; docs/reference/v1-trainers.md "
+                "says why."
+            )
+        return words
+
+
+def method_of(
+    configuration: str, trainer: str | None, cascade_trainer: str | None, plans: str
+) -> V1Method:
+    """Return the method of the flags -m, -tr, -ctr and -p."""
+    if configuration == "3d_cascade_fullres":
+        return V1Method(configuration, cascade_trainer or CASCADE_TRAINER, plans)
+    return V1Method(configuration, trainer or TRAINER, plans)
+
+
+def planner_options(plans: str) -> list[str]:
+    """Return the options of an identifier of plans.
+
+    Raises:
+        UsageError: It has no counterpart.
+    """
+    if plans not in _PLANS:
+        raise UsageError(
+            f"The plans '{plans}' have no counterpart.{nearest(plans, _PLANS)} Known: "
+            f"{', '.join(_PLANS)}. Plans of your own: edit the file that 'nnunet plan' prints."
+        )
+    return _PLANS[plans]

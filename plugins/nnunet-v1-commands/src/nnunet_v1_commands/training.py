@@ -1,0 +1,180 @@
+"""`nnUNet_train`, `nnUNet_train_DP` and `nnUNet_train_DDP`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_core.errors import UsageError
+from nnunet_core.store.models import FILE
+from nnunet_v1_commands.layout import show_model
+from nnunet_v1_commands.methods import V1Method
+from nnunet_v1_commands.plans import plans_of
+from nnunet_v1_commands.plugin import PLANS, variant_name
+from nnunet_v1_commands.running import (
+    CONFIGURATIONS,
+    WORKERS,
+    nnunet,
+    note,
+    processes,
+    run,
+    task_name,
+    workspace,
+)
+
+_REFUSED = {
+    "find_lr": "--find_lr has no counterpart. Compare short trainings: 'nnunet train --set "
+    "trainer.learning_rate=... --set trainer.epochs=...', each of which has its own folder.",
+    "valbest": "--valbest has no counterpart: validation uses the final weights. The best ones "
+    "are in weights_best.safetensors of the fold.",
+}
+_NOTES = {
+    "use_compressed_data": "--use_compressed_data: prepared cases are always compressed, and "
+    "patches are read from them",
+    "disable_saving": "--disable_saving: the weights are kept; remove the fold's folder afterwards",
+    "disable_postprocessing_on_folds": "--disable_postprocessing_on_folds: postprocessing is "
+    "decided over all folds, by nnUNet_find_best_configuration or nnUNet_determine_postprocessing",
+    "disable_validation_inference": "--disable_validation_inference: the fold is validated",
+    "disable_next_stage_pred": "--disable_next_stage_pred: the cascade reads the validation of "
+    "3d_lowres; nothing more is predicted",
+}
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Train a fold, on one GPU or a CPU."""
+    run(_parser("nnUNet_train"), _train, arguments)
+
+
+def train_dp(arguments: Sequence[str] | None = None) -> None:
+    """Train a fold on several GPUs of this machine."""
+    parser = _parser("nnUNet_train_DP")
+    parser.add_argument("-gpus", type=int, required=True, help="number of GPUs")
+    parser.add_argument("--dbs", action="store_true", help="the planned batch is that of all GPUs")
+    run(parser, _train_dp, arguments)
+
+
+def train_ddp(arguments: Sequence[str] | None = None) -> None:
+    """Train a fold on several GPUs; started by `torchrun`."""
+    parser = _parser("nnUNet_train_DDP")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help="set by the launcher")
+    parser.add_argument("--dbs", action="store_true", help="the planned batch is that of all GPUs")
+    run(parser, _train_ddp, arguments)
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(command)
+    parser.add_argument("network", choices=CONFIGURATIONS)
+    parser.add_argument("network_trainer")
+    parser.add_argument("task", help="name or id")
+    parser.add_argument("fold", help="0, 1, ..., or all")
+    parser.add_argument("-val", "--validation_only", action="store_true")
+    parser.add_argument("-c", "--continue_training", action="store_true")
+    parser.add_argument("-p", default=PLANS, help="identifier of the plans")
+    parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--npz", action="store_true", help="keep validation probabilities")
+    parser.add_argument("--fp32", action="store_true")
+    parser.add_argument("--val_folder", default="validation_raw")
+    parser.add_argument("--val_disable_overwrite", action="store_true")
+    parser.add_argument("-pretrained_weights", type=Path)
+    for name in (*_REFUSED, *_NOTES):
+        parser.add_argument(f"--{name}", action="store_true")
+    return parser
+
+
+def _train(options: argparse.Namespace, extra: Sequence[str] = ()) -> None:
+    method = V1Method(options.network, options.network_trainer, options.p)
+    task = task_name(options.task)
+    _check(options)
+    words = [*method.options(), *_settings(options), *_precision(options, method)]
+    words += [*extra, "-c", options.network, "--folds", _fold(options.fold)]
+    if options.npz:
+        words.append("--save-probabilities")
+    if options.pretrained_weights is not None:
+        words += ["--pretrained", str(_weights(options.pretrained_weights))]
+    if workers := os.environ.get(WORKERS):
+        words += ["--workers", workers]
+    words += processes(None)
+    if options.validation_only:
+        again = [] if options.val_disable_overwrite else ["--overwrite"]
+        nnunet("validate", task, *words, *again)
+    else:
+        nnunet("train", task, *words)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one writes
+        show_model(method, task, _latest(method, task))
+
+
+def _train_dp(options: argparse.Namespace) -> None:
+    extra = _batch(options, options.gpus)
+    _train(options, [*extra, "--gpus", str(options.gpus)])
+
+
+def _train_ddp(options: argparse.Namespace) -> None:
+    if "WORLD_SIZE" not in os.environ:
+        raise UsageError(
+            "nnUNet_train_DDP is started by a launcher: torchrun --nproc-per-node 2 --no-python "
+            "nnUNet_train_DDP CONFIG TRAINER TASK FOLD. Or use nnUNet_train_DP -gpus 2, which "
+            "starts the processes itself."
+        )
+    _train(options, _batch(options, int(os.environ["WORLD_SIZE"])))
+
+
+def _batch(options: argparse.Namespace, gpus: int) -> list[str]:
+    """Return the batch size: without --dbs, the planned one is that of each GPU."""
+    if options.dbs or gpus == 1:
+        return []
+    method = V1Method(options.network, options.network_trainer, options.p)
+    words = method.options()
+    plans = plans_of(task_name(options.task), words)
+    size = plans.configuration(options.network).batch_size * gpus
+    return ["--set", f"trainer.batch_size={size}"]
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, text in _REFUSED.items():
+        if getattr(options, name):
+            raise UsageError(text)
+    if options.val_folder != "validation_raw":
+        raise UsageError(
+            f"--val_folder {options.val_folder} has no counterpart: the validation of a fold is "
+            "in its folder 'validation'. Leave it out."
+        )
+    for name, text in _NOTES.items():
+        if getattr(options, name):
+            note(text)
+    if not (options.continue_training or options.validation_only):
+        note("a fold that is trained stays, and one that was stopped goes on, as with -c")
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    return ["--set", "trainer.deterministic=true"] if options.deterministic else []
+
+
+def _precision(options: argparse.Namespace, method: V1Method) -> list[str]:
+    words = method.run_options()
+    return [*words, "--precision", "float32"] if options.fp32 else words
+
+
+def _fold(text: str) -> str:
+    if text != "all" and not text.isdigit():
+        raise UsageError(f"The fold is a number or 'all', not '{text}'.")
+    return text
+
+
+def _weights(path: Path) -> Path:
+    """Return a file of weights; in v1's layout they are a link to ours."""
+    if not path.exists():
+        raise UsageError(f"-pretrained_weights: there is no file {path}.")
+    return path.resolve() if path.is_symlink() else path
+
+
+def _latest(method: V1Method, task: str) -> Path:
+    """Return the model folder that was written last: some flags are part of its name."""
+    pattern = f"{variant_name(method.trainer)}*/{method.configuration}/{FILE}"
+    found = (workspace().results / task).glob(pattern)
+    return max(found, key=lambda path: _changed(path.parent)).parent
+
+
+def _changed(folder: Path) -> int:
+    return max(path.stat().st_mtime_ns for path in folder.glob("fold_*/run.json"))
