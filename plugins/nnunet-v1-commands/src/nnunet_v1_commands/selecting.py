@@ -22,7 +22,6 @@ from nnunet_v1_commands.running import CONFIGURATIONS, run, task_name, v1_result
 
 if TYPE_CHECKING:
     from nnunet_core.stages.find_best import Selection
-
     from nnunet_core.stages.select import Candidate
 
 
@@ -70,11 +69,10 @@ def _select(
     postprocess: bool,
 ) -> Selection:
     from nnunet_cli.find_best import print_inference, print_table
-    from nnunet_core.stages.find_best import Choice
-    from nnunet_core.stages.find_best import find_best as find_best_of
-
     from nnunet_cli.reporter import make_reporter
     from nnunet_core.stages.dataset import open_dataset
+    from nnunet_core.stages.find_best import Choice
+    from nnunet_core.stages.find_best import find_best as find_best_of
 
     registry, space = Registry.discover(), workspace()
     variants = {m.model(task, registry).parent.name for m in methods.values()}
@@ -167,10 +165,9 @@ def determine_postprocessing(arguments: Sequence[str] | None = None) -> None:
 
 def _determine_postprocessing(options: argparse.Namespace) -> None:
     from nnunet_cli.find_best import decision
-    from nnunet_core.stages.find_best import Choice, find_trained
-
     from nnunet_cli.reporter import make_reporter
     from nnunet_core.stages.dataset import open_dataset
+    from nnunet_core.stages.find_best import Choice, find_trained
     from nnunet_core.stages.select import consolidate
 
     if options.val != "validation_raw":
