@@ -36,11 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     _open_streams()
-    if not debug:
-        _quieten_libraries()
-    _let_threads_sleep()
     registry = None
-    with streams_restored(), stopped_by_signals(), _current_folder_off_path():
+    with streams_restored(), stopped_by_signals(), _own_environment():
+        if not debug:
+            _quieten_libraries()
+        _let_threads_sleep()
         try:
             rest, denied = _take_no_plugin([word for word in given if word != "--debug"])
             _block(denied)
@@ -63,19 +63,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _current_folder_off_path() -> Iterator[None]:
-    """Let processes that are started here import nothing from the current folder, where files of
-    strangers may lie: Python would look there first (3.11 and later can be told not to).
+def _own_environment() -> Iterator[None]:
+    """Undo what a command sets in the environment for the processes that it starts: a program may
+    run several commands.
+
+    They import nothing from the current folder, where files of strangers may lie: Python would
+    look there first (3.11 and later can be told not to).
     """
-    before = os.environ.get(_SAFE_PATH)
+    before = dict(os.environ)
     os.environ[_SAFE_PATH] = "1"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _quieten_libraries() -> None:

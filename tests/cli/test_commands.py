@@ -369,7 +369,8 @@ def test_predict_replaces_other_predictions_only_when_asked(trained, images, tmp
     replaced = trained.predict(images, output, "--no-mirroring", "--overwrite")
     assert (replaced.code, replaced.out) == (0, f"2 cases in {output}\n")
     predictor = json.loads((output / "predictions.json").read_text())["predictor"]
-    assert predictor["settings"] == {"step_size": 0.5, "mirroring": False}
+    settings = {"step_size": 0.5, "mirroring": False, "average": "probabilities"}
+    assert predictor["settings"] == settings
     assert all(path.stat().st_mtime_ns > kept[path] for path in kept)
     assert trained.predict(images, output, "--set", "predictor.mirroring=false").err == ""
 

@@ -209,6 +209,7 @@ def test_several_threads_get_what_one_would(folder):
 def test_a_hundred_calls_take_no_more_memory_than_ten_and_start_no_process(bright):
     array = np.random.default_rng(0).normal(size=(40, 60, 60)).astype(np.float32)
     process = psutil.Process()
+    children = set(process.children())
     with load(bright, trust=True, postprocess=False) as model:
         for _ in range(10):
             model.predict(array, SPACING)
@@ -216,7 +217,7 @@ def test_a_hundred_calls_take_no_more_memory_than_ten_and_start_no_process(brigh
         for _ in range(90):
             model.predict(array, SPACING)
         grown = process.memory_info().rss - before
-        assert not process.children()
+        assert set(process.children()) <= children
     assert grown < 8 * 2**20, f"{grown / 2**20:.1f} MiB; one image has {array.nbytes / 2**20:.1f}"
 
 
