@@ -166,9 +166,17 @@ def _status(plugin: str) -> str:
 
 def test_a_plugin_blocked_on_the_command_line_is_blocked_in_every_worker(monkeypatch, capsys):
     monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "demo")
+    discover, seen = Registry.discover, []
+
+    def seeing():
+        seen.append(os.environ["NNUNET_DISABLE_PLUGINS"])
+        return discover()
+
+    monkeypatch.setattr(Registry, "discover", seeing)
     with pytest.raises(SystemExit):
         main(["plugins", "list", "--no-plugin", "dicom", "--no-plugin=pictures"])
     assert capsys.readouterr().out.count(": blocked") == 3
+    monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", seen[0])
     with Workers(2) as workers:
         found = list(workers.each(_status, ["dicom", "pictures", "demo", "formats"]))
     assert found == ["blocked", "blocked", "blocked", "active"]
