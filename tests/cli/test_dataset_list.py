@@ -11,7 +11,7 @@ import sys
 def test_datasets_are_listed_and_unusable_ones_say_why(tiny):
     broken = tiny.with_name("Dataset002_Broken")
     broken.mkdir()
-    (broken / "dataset.json").write_text("{}")
+    (broken / "dataset.json").write_text('{"labels": {"background": 0, "a": 1}}')
     command = [
         sys.executable,
         "-m",
