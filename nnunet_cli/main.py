@@ -150,13 +150,14 @@ def _end(code: int, text: str, trace: bool = False) -> NoReturn:
     """Say why, and exit; one of several processes ends at once, since what PyTorch tidies up would
     wait for the others, or crash.
     """
+    from nnunet_core.errors import printable
     from nnunet_core.runtime.processes import in_several_processes
 
     with contextlib.suppress(OSError):
         if trace:
             traceback.print_exc()
         if text:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
+            print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
     if in_several_processes():
         with contextlib.suppress(OSError):
             sys.stdout.flush()

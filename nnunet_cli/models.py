@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_cli import options as o
-from nnunet_core.errors import NnunetError, StorageError, UsageError, nearest
+from nnunet_core.errors import NnunetError, StorageError, UsageError, nearest, printable
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.stages.dataset import is_named
@@ -28,6 +28,10 @@ ModelArgument = Annotated[
 ]
 
 
+def _say(text: str) -> None:
+    typer.echo(printable(text))  # names in a model.json may be of strangers
+
+
 def list_models(workspace: o.WorkspaceOption = None, as_json: o.JsonOption = False) -> None:
     """List the models of the workspace: status, trained folds, mean Dice of their validation cases,
     date, and what is broken.
@@ -39,12 +43,10 @@ def list_models(workspace: o.WorkspaceOption = None, as_json: o.JsonOption = Fal
         return
     width = max((len(row["model"]) for row in rows), default=0)
     for row in rows:
-        typer.echo(f"{row['model']:{width}}  {_described(row)}")
+        _say(f"{row['model']:{width}}  {_described(row)}")
         for part, problem in row["broken"].items():
-            typer.echo(f"  broken: {part}: {problem}")
-    typer.echo(
-        "what a name stands for: nnunet models show MODEL" if rows else f"no models in {results}"
-    )
+            _say(f"  broken: {part}: {problem}")
+    _say("what a name stands for: nnunet models show MODEL" if rows else f"no models in {results}")
 
 
 def show(
@@ -68,15 +70,15 @@ def show(
         typer.echo(json.dumps(row, indent=1))
         return
     labels = ", ".join(f"{value} {name}" for value, name in document.labels.names.items())
-    typer.echo(f"{row['model']}  {_described(row)}")
-    typer.echo(f"folder    {found.folder}")
-    typer.echo(f"made by   {document.origin or row['command']}")
-    typer.echo(f"channels  {', '.join(document.channels)}; files {document.file_ending}")
-    typer.echo(f"labels    {labels}")
+    _say(f"{row['model']}  {_described(row)}")
+    _say(f"folder    {found.folder}")
+    _say(f"made by   {document.origin or row['command']}")
+    _say(f"channels  {', '.join(document.channels)}; files {document.file_ending}")
+    _say(f"labels    {labels}")
     for kind, text in row["components"].items():
-        typer.echo(f"  {kind:13} {text}")
+        _say(f"  {kind:13} {text}")
     for part, problem in row["broken"].items():
-        typer.echo(f"broken: {part}: {problem}")
+        _say(f"broken: {part}: {problem}")
 
 
 def _command(model: Model, registry: Registry) -> str:

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from nnunet_cli.logs import Copied
+from nnunet_core.errors import printable
 from nnunet_core.runtime.reporting import Reporter, Tracker
 
 #: Seconds between two plain lines of one piece of work whose text did not change.
@@ -59,9 +60,18 @@ class _Lasting:
         return getattr(self._stream, name)
 
 
+class _Console(Console):
+    """Prints text without what controls terminals."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects, texts as `errors.printable` shows them."""
+        shown = (printable(each) if isinstance(each, str) else each for each in objects)
+        super().print(*shown, **options)
+
+
 def _console(file: TextIO, **options: Any) -> Console:
     """Return a console that prints text as it is: names of files may look like Rich's markup."""
-    return Console(file=file, highlight=False, markup=False, emoji=False, **options)
+    return _Console(file=file, highlight=False, markup=False, emoji=False, **options)
 
 
 class PlainReporter:
@@ -127,7 +137,9 @@ class BarReporter:
 
     def warning(self, text: str) -> None:
         """Print a line marked as a warning."""
-        self.console.print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True)
+        self.console.print(
+            Text.assemble(("warning:", "yellow"), f" {printable(text)}"), soft_wrap=True
+        )
 
     @contextlib.contextmanager
     def track(self, title: str, total: int, done: int = 0) -> Iterator[Tracker]:
@@ -148,7 +160,7 @@ class BarReporter:
                 def advance(self, steps: int = 1, detail: str | None = None) -> None:
                     progress.update(task, advance=steps)
                     if detail is not None:
-                        progress.update(task, detail=detail)
+                        progress.update(task, detail=printable(detail))
 
             yield _Bar()
 

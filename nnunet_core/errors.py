@@ -90,6 +90,16 @@ def natural_order(name: str) -> tuple[list[int | str], str]:
     return [int(part) if odd % 2 else part.lower() for odd, part in enumerate(parts)], name
 
 
+def printable(text: str) -> str:
+    """Return a text for a terminal: what would control it, or turn the direction of writing, is
+    shown as its code instead, since names come from files of strangers.
+    """
+    if text.isprintable():
+        return text
+    plain = (c if c.isprintable() or c in "\n\t\xa0" else ascii(c)[1:-1] for c in text)
+    return "".join(plain)
+
+
 def counted(number: int, one: str, several: str = "") -> str:
     """Return "1 case" or "2 cases" for a message; what is not made by an s is given as `several`
     ("case is", "cases are").

@@ -14,7 +14,7 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.weights import InitialWeights
-from nnunet_core.registry.components import RUN_KINDS
+from nnunet_core.registry.components import PREDICTING_KINDS, RUN_KINDS
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.registry.records import FoldRecord
@@ -170,9 +170,16 @@ def renamed(content, kind, **changes):
 
 
 def with_digest(content):
-    """Let run.json belong to model.json again."""
+    """Let run.json and the manifest belong to model.json again."""
     (model,) = (name for name in content if name.endswith("model.json"))
-    digest = ModelDocument.model_validate_json(content[model]).digest()
+    document = ModelDocument.model_validate_json(content[model])
+    digest, manifest = document.digest(), json.loads(content["manifest.json"])
+    records = [document.components[kind] for kind in PREDICTING_KINDS]
+    manifest["models"][0]["packages"] = {
+        r.distribution: r.version or "" for r in records if r.distribution
+    }
+    manifest["models"][0]["unregistered"] = [r.reference for r in records if ":" in r.reference]
+    content["manifest.json"] = json.dumps(manifest).encode()
     for name in [name for name in content if name.endswith("run.json")]:
         record = json.loads(content[name])
         record["model_digest"] = digest

@@ -18,9 +18,11 @@ from trained_model import DATASET, VARIANT, make_trained, repacked, with_digest
 
 from nnunet_builtin.sharing.export import export
 from nnunet_builtin.sharing.install import install
+from nnunet_cli.main import main
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.files import file_digest
+from nnunet_core.store.models import FILE
 
 NAME = f"{DATASET}/{VARIANT}/3d_fullres"
 WEIGHTS = f"{NAME}/fold_0/weights.safetensors"
@@ -210,6 +212,9 @@ CONTENT = {
     "configuration /": (manifest(configuration="a/../../b"), "not a valid manifest"),
     "fold ..": (manifest(folds=["../0"]), "not a valid manifest"),
     "another format": (manifest(schema_version=99), "has format 99"),
+    "channels of another": (manifest(channels=["CT\x1b[2J"]), "says otherwise"),
+    "spacing of none": (manifest(spacing=[float("nan")] * 3), "says otherwise"),
+    "packages of another": (manifest(packages={"evil": "1"}), "says otherwise"),
     "no models": (manifest(models=[]), "not a valid manifest"),
     "another place": (another_model_json, "is said to be"),
     "no model.json": (lambda content, _: content.pop(MODEL), "not whole"),
@@ -297,3 +302,17 @@ def test_the_command_says_it_in_one_message(archive, tmp_path):
 def test_the_canary_would_be_heard(tmp_path):
     pickle.loads(pickle.dumps(Canary(tmp_path / "canary")))
     assert (tmp_path / "canary").exists()
+
+
+def test_nothing_of_a_model_controls_the_terminal(tmp_path, capsys):
+    model = make_trained(tmp_path / "ws" / "results")
+    path = model.folder / FILE
+    document = json.loads(path.read_text())
+    document["channels"] = ["MR\x1b[2J\x9b1m\u202e"]
+    path.write_text(json.dumps(document))
+    for command in (["models", "show", str(model.folder)], ["models", "show", "a\x1b[2Jb"]):
+        with pytest.raises(SystemExit):
+            main(command)
+        seen = capsys.readouterr()
+        assert "\\x1b[2J" in seen.out + seen.err
+        assert not {"\x1b", "\x9b", "\u202e"} & set(seen.out + seen.err)

@@ -9,6 +9,7 @@ overrides `find_class`.
 import builtins
 import contextlib
 import io
+import itertools
 import os
 import pickle
 import struct
@@ -166,6 +167,13 @@ def tuples(levels):
     return content + b"K\x01s."
 
 
+def one_hash(count):
+    """Return a pickle of keys that have one hash: tuples of -1 and -2, whose hashes are one."""
+    keys = itertools.islice(itertools.product((b"h\x00", b"h\x01"), repeat=20), count)
+    numbers = b"J\xff\xff\xff\xffq\x000J\xfe\xff\xff\xffq\x010"
+    return b"\x80\x02" + numbers + b"}(" + b"".join(b"(%stN" % b"".join(k) for k in keys) + b"u."
+
+
 def deep(levels):
     return b"\x80\x02" + b"]" * levels + b"a" * (levels - 1) + b"."
 
@@ -187,6 +195,8 @@ BOMBS = {
     + b".",
     "a key that takes forever to hash": tuples(60),
     "a member that does": b"\x80\x04\x8f(" + tuples(60)[3:-4] + b"\x90.",
+    "keys of one hash": one_hash(20_000),
+    "keys of 0 and nothing": b"\x80\x02}K\x00" + text("") + b"\x86Ns.",
     "deep": deep(100_000),
     "a list in itself": b"\x80\x02]q\x00h\x00a.",
     "a dict in itself": b"\x80\x02}q\x00" + text("a") + b"h\x00s.",

@@ -1,5 +1,5 @@
 """The plugin `pictures`: draws validation cases when a fold is validated, the worst cases of an
-evaluation, and datasets when it is asked to.
+evaluation, and datasets and predictions when it is asked to.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 
 @hookimpl
 def nnunet_commands() -> list[Component]:
-    """Return the command that draws a dataset."""
+    """Return the commands that draw a dataset, and label maps over images."""
     return [
         Component(
             "dataset sheet",
             "nnunet_builtin.pictures.commands:sheet",
             "Draw every training case of a dataset in one picture.",
-        )
+        ),
+        Component(
+            "overlay",
+            "nnunet_builtin.pictures.commands:overlay",
+            "Draw label maps over their images.",
+        ),
     ]
 
 

@@ -242,6 +242,12 @@ def _checked(top: Path, card: m.Card, registry: Registry, report: Reporter) -> M
             f"{card.name} needs the stage before it, {before}, which is not in {top}. Get an "
             "intact copy of the archive."
         )
+    said = card.model_copy(update={"scores": None})
+    if m.card_of(model, document, model.folds(card.folds), names[-1]) != said:
+        raise StorageError(
+            f"{top / m.FILE} says otherwise of {card.name} than its {FILE}: channels, labels, "
+            "spacing, patch, folds or packages are not those of the model. Get an intact copy."
+        )
     model.stages()
     for missing in missing_plugins(model, registry):
         report.warning(f"{card.name} needs {missing}")

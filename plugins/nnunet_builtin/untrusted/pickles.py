@@ -403,10 +403,12 @@ class _Resolver:
         if type(content) in (dict, OrderedDict):
             keys = [self.of(key) for key in content]
             values = [self.of(value) for value in content.values()]
-            made = {key[0]: value[0] for key, value in zip(keys, values, strict=True)}
+            made = {checked_key(k[0]): v[0] for k, v in zip(keys, values, strict=True)}
             return made, 1 + _count([*keys, *values]), _depth([*keys, *values])
         items = [self.of(item) for item in content]
         kind: Any = type(content)
+        if kind in (set, frozenset):
+            items = [(checked_key(item), *rest) for item, *rest in items]
         return kind(item for item, _, _ in items), 1 + _count(items), _depth(items)
 
 

@@ -50,9 +50,10 @@ class Inert:
 
 
 def checked_key(key: Any) -> Any:
-    """Return what may be a key or the member of a set: text, numbers, short tuples of them.
+    """Return what may be a key or the member of a set: text, numbers, short tuples of one of both.
 
-    A tuple of tuples that share their parts would take forever to hash.
+    A tuple of tuples that share their parts would take forever to hash, and many tuples with one
+    hash would take forever to tell apart.
 
     Raises:
         ForbiddenError: It is something else.
@@ -66,7 +67,19 @@ def checked_key(key: Any) -> Any:
         # numbers that are equal modulo 2**61 - 1 have one hash
         if type(part) is int and part.bit_length() > 64:
             raise ForbiddenError(f"a key with a number of {part.bit_length()} bits")
+    if type(key) is tuple and not _differs_by_hash(key):
+        raise ForbiddenError("a key of negative, huge, broken or mixed values")
     return key
+
+
+def _differs_by_hash(parts: tuple[Any, ...]) -> bool:
+    """Whether no other tuple of such parts has this hash: -1 and -2 have one, and so have 0 and ""
+    and 2**61 - 1, so that 20 of them are a million tuples with one hash.
+    """
+    kinds = set(map(type, parts))
+    if kinds == {int}:
+        return all(0 <= part < 1 << 60 for part in parts)
+    return len(kinds) <= 1 and kinds <= {str, _Scalar}  # scalars again when they are resolved
 
 
 class Named(Inert):

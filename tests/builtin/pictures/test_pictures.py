@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_builtin.pictures import drawing as pictures
 from nnunet_builtin.pictures.drawing import contact_sheet, overlay_picture
 from nnunet_builtin.training.progress import progress_picture
+from nnunet_cli.main import main
 from nnunet_core.data.cases import Case
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
@@ -225,3 +227,48 @@ def test_no_global_state_of_matplotlib_is_used(tmp_path: Path) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], check=True)
+
+
+def _pair(folder: Path, case: str) -> np.ndarray:
+    """Write an image and a label map as `nnunet predict` does; return the label map."""
+    shape = (12, 14, 16)
+    label = _ball(shape, (6, 7, 8), 4)
+    geometry = Geometry(shape, (1.0, 1.0, 1.0))
+    for name, array in ((f"images/{case}_0000", label * 100.0), (f"maps/{case}", label)):
+        path = folder / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        SimpleItkFormat().write(path, array, geometry)
+    return label
+
+
+def _overlay(*paths: Path) -> int:
+    """Run the command in this process; return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main(["overlay", *map(str, paths)])
+    return int(stop.value.code or 0)
+
+
+def test_overlays_of_a_folder_and_of_one_file_show_the_label(tmp_path: Path) -> None:
+    for case in ("a", "b"):
+        _pair(tmp_path, case)
+    images, maps, one = tmp_path / "images", tmp_path / "maps", tmp_path / "one.png"
+    assert _overlay(images, maps, tmp_path / "drawn") == 0
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name for path in drawn] == ["a.png", "b.png"]
+    assert _overlay(images / "a_0000.nii.gz", maps / "a.nii.gz", one) == 0
+    assert all(_share(_pixels(path), ORANGE) > 0.0005 for path in (*drawn, one))
+
+
+def test_overlays_without_their_image_or_place_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case in ("a", "b"):
+        _pair(tmp_path, case)
+    images, maps, drawn = (tmp_path / name for name in ("images", "maps", "drawn"))
+    assert _overlay(images, maps, tmp_path / "one.png") == 2
+    assert "2 label maps to draw" in capsys.readouterr().err
+    (images / "b_0000.nii.gz").unlink()
+    assert _overlay(images, maps, drawn) == 1
+    assert "no image b_0000.ext or b.ext" in capsys.readouterr().err
+    assert _overlay(images, tmp_path / "none", drawn) == 2
+    assert not drawn.exists()
