@@ -121,7 +121,7 @@ def best_model(dataset: str, results: Path) -> dict[str, Any]:
         results: Of the workspace.
 
     Raises:
-        UsageError: No fold of any is trained.
+        UsageError: No fold of any is trained, or there are several and none has a Dice.
     """
     rows = model_rows(results)
     usable = [row for row in rows if row["folds"] and is_named(row["model"].split("/")[0], dataset)]
@@ -130,6 +130,11 @@ def best_model(dataset: str, results: Path) -> dict[str, Any]:
         raise UsageError(
             f"No trained model of a dataset '{dataset}' is in {results}.{nearest(dataset, names)} "
             f"Datasets with one: {', '.join(names) or 'none'}."
+        )
+    if len(usable) > 1 and all(row["dice"] is None for row in usable):
+        raise UsageError(
+            f"Dataset '{dataset}' has {len(usable)} trained models, and none has validation cases "
+            f"to choose by. Name one of them instead: {', '.join(row['model'] for row in usable)}."
         )
     return max(usable, key=lambda row: -1.0 if row["dice"] is None else row["dice"])
 

@@ -68,7 +68,7 @@ def match_folders(
     for folder, mine, others in ((predictions, predicted, true), (references, true, predicted)):
         if missing := sorted(others.keys() - mine.keys(), key=natural_order):
             names = listed([f"{name}{ending}" for name in missing])
-            problems.append(f"{folder} lacks {len(missing)} of them: {names}")
+            problems.append(f"{folder} lacks {counted(len(missing), 'case')}: {names}")
     both = sorted(predicted.keys() & true.keys(), key=natural_order)
     if problems and not (allow_missing and both):
         hint = (

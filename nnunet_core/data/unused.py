@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.errors import counted, listed, natural_order
 
-_NO_IMAGES = (".json", ".npz", "thumbs.db", "desktop.ini")
+_NO_IMAGES = (".json", ".npz", ".b2nd", "thumbs.db", "desktop.ini")
 _HEADERS = (".mhd", ".nhdr")  # their voxels lie in a file of the same name
 
 

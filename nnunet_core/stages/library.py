@@ -168,7 +168,10 @@ class LoadedModel:
                 f"The array has shape {array.shape}; the model takes {wanted} with C = "
                 f"{counted(channels, 'channel')} ({', '.join(self.channels)}).{hint}"
             )
-        sizes = None if spacing is None else tuple(float(size) for size in spacing)
+        try:
+            sizes = None if spacing is None else tuple(float(size) for size in spacing)
+        except (TypeError, ValueError):
+            sizes = None
         if sizes is None or len(sizes) != count or not all(0 < s < np.inf for s in sizes):
             raise UsageError(
                 f"The spacing is {spacing}; an array needs {count} positive numbers of mm, in the "

@@ -22,6 +22,7 @@ from nnunet_cli.main import main
 from nnunet_cli.models import best_model
 from nnunet_core import read_probabilities
 from nnunet_core.data.images import Geometry
+from nnunet_core.errors import UsageError
 
 FORMAT = SimpleItkFormat()
 VERSION = metadata.version("nnunet-core")
@@ -538,8 +539,8 @@ def test_evaluate_of_folders_with_other_cases_says_which(trained, labels):
     references = trained.dataset / "labelsTr"
     outcome = trained.evaluate(labels, references)
     assert (outcome.code, outcome.out) == (1, "")
-    assert f"{labels} lacks 2 of them: case_0.nii.gz, case_3.nii.gz" in outcome.err
-    assert f"{references} lacks 1 of them: case_9.nii.gz" in outcome.err
+    assert f"{labels} lacks 2 cases: case_0.nii.gz, case_3.nii.gz" in outcome.err
+    assert f"{references} lacks 1 case: case_9.nii.gz" in outcome.err
     assert not (labels / "summary.json").exists()
 
 
@@ -651,6 +652,10 @@ def test_predict_with_a_dataset_takes_its_best_model(trained, tmp_path):
     assert best_model("Tiny", results)["model"] == "Dataset001_Tiny/other/3d_fullres"
     path.unlink()  # not validated
     assert best_model("Tiny", results)["model"] == trained.name
+    for path in (results / trained.name).rglob("validation/summary.json"):
+        path.unlink()  # as of imported models
+    with pytest.raises(UsageError, match=r"2 trained models.*other/3d_fullres"):
+        best_model("Tiny", results)
 
 
 def test_predict_takes_a_file_and_names_without_a_channel(trained, images, tmp_path):

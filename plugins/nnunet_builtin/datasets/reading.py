@@ -294,8 +294,8 @@ def list_cases(
     ]
     if missing:
         raise DatasetError(
-            f"{folder} lacks {counted(len(missing), 'channel file')} ({channels} channels are "
-            f"declared): {listed(missing)}."
+            f"{folder} lacks {counted(len(missing), 'channel file')} "
+            f"({counted(channels, 'channel')} declared): {listed(missing)}."
         )
     metadata = metadata_beside(folder, found)
     return [

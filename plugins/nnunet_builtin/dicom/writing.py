@@ -64,9 +64,7 @@ def write_segmentation(
     series = meaning.images[0]
     sources = [pydicom.dcmread(name, stop_before_pixels=True) for name in names]
     for source in sources:
-        for tag in _MAY_BE_EMPTY:
-            if tag not in source:  # as some anonymisers leave a series
-                setattr(source, tag, "")
+        _complete(source)
     order = _slices(sources, geometry, series)
     try:
         segmentation = highdicom.seg.Segmentation(
@@ -92,6 +90,17 @@ def write_segmentation(
         ) from error
     with atomic_path(path) as temporary:
         segmentation.save_as(temporary)
+
+
+def _complete(source: Any) -> None:
+    """Fill in what the standard lets a file leave out or empty, and highdicom does not."""
+    for tag in _MAY_BE_EMPTY:
+        if tag not in source:  # as some anonymisers leave a series
+            setattr(source, tag, "")
+    found = source.pop("SpecificCharacterSet", None)
+    names = found.value if found and found.VM > 1 else [found.value] if found else []
+    if any(names):  # the first of several may be empty, as in Japan: ASCII
+        source.SpecificCharacterSet = [name or "ISO 2022 IR 6" for name in names]
 
 
 def _slices(sources: Sequence[Any], geometry: Geometry, series: Path) -> list[int]:

@@ -147,8 +147,9 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Summary file; default: summary.json beside the predictions. The other files go "
-            "into a folder beside it: evaluation/, or NAME_evaluation/."
+            help="Summary file (.json), or a folder for summary.json; default: that of the "
+            "predictions. The other files go into a folder beside it: evaluation/, or "
+            "NAME_evaluation/."
         ),
     ] = None,
     workspace: o.WorkspaceOption = None,
@@ -163,10 +164,10 @@ def evaluate(
     declared = describe_labels(dataset, o.workspace_of(workspace).raw, registry)
     measuring = _measuring(declared, asked)
     label_format, ending = _label_format(declared, registry, matching.original_values, dataset)
+    target = _summary_file(output or predictions)
     pairs = match_folders(predictions, references, ending, matching.allow_missing, report)
     with o.workers_of(processes, memory_gb, report) as workers:
         compared = compare_files(pairs, declared.labels, label_format, workers, report, measuring)
-    target = output or predictions / SUMMARY
     summary = summarise([pair.result for pair in compared])
     files.write_json(target, summary)
     evaluation = Evaluation.of(compared, measuring, ending, dataset, (predictions, references))
@@ -181,6 +182,17 @@ def evaluate(
         return
     print_table(evaluation)
     _print_rest(worst, declared.labels, mean_foreground_dice(summary), f"{target}, {folder}")
+
+
+def _summary_file(output: Path) -> Path:
+    """Return the file that an output is, or holds: a folder is given one named summary.json."""
+    if output.suffix == ".json" and not output.is_dir():
+        return output
+    if output.is_file():
+        raise UsageError(
+            f"--output got {output}, a file that is no .json. Name a .json file or a folder."
+        )
+    return output / SUMMARY
 
 
 def _print_rest(

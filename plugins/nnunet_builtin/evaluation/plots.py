@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: The file in the folder of an evaluation.
 BOXES = "boxplots.png"
 _BOX, _POINTS, _BAD = "#a9c8e8", "#1f4e79", "#c0392b"
+_UNBOUNDED = ("HD95", "ASSD", "Relative Volume Error")
 _PLOTTED = ("Dice", "Surface Dice", "HD95", "ASSD", "Relative Volume Error", "Lesion F1")
 #: Inches of a panel, of a label, of one among many, of a letter, and around a row of panels.
 _PANEL, _ROW, _LOW, _LETTER, _MARGIN = 2.8, 0.45, 0.25, 0.085, 0.75
@@ -27,11 +28,14 @@ _PANEL, _ROW, _LOW, _LETTER, _MARGIN = 2.8, 0.45, 0.25, 0.085, 0.75
 _COLUMNS, _FEW = 3, 12
 #: With more cases, points would hide the box.
 _MOST_POINTS = 200
+#: Stands for infinity in quartiles, far to the right of every panel.
+_FAR = 1e9
 
 
 def draw_boxes(evaluation: Evaluation, path: Path) -> None:
     """Draw a panel per metric with a box per label: quartiles, median, whiskers of 1.5 times their
-    distance, a point per case. Infinite values are counted beside the panel.
+    distance, a point per case. Infinite values are counted beside the panel, and are the largest
+    ones of the box, which then leaves the panel: as in the table, misses make no median better.
 
     Args:
         evaluation: With at least one label.
@@ -49,10 +53,13 @@ def draw_boxes(evaluation: Evaluation, path: Path) -> None:
     figure = Figure((width, height), dpi=120, layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
+        known = [row for row in evaluation.rows if row.scores[name] is not None]
         for number, target in enumerate(labels):
-            values = [row.scores[name] for row in evaluation.rows if row.target == target]
-            _draw_box(axes, number, np.array([v for v in values if v is not None], float))
+            values = [row.scores[name] for row in known if row.target == target]
+            _draw_box(axes, number, np.array(values, float))
         _finish(axes, name, list(labels.values()))
+        if name in _UNBOUNDED:
+            _set_limits(axes, np.array([row.scores[name] for row in known], float))
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     panels[0].set_yticks(range(len(texts)), texts)
@@ -75,7 +82,7 @@ def _draw_box(axes: Axes, position: int, values: np.ndarray) -> None:
     if not len(finite):
         return
     axes.boxplot(
-        finite,
+        np.where(np.isfinite(values), values, _FAR),
         positions=[position],
         orientation="horizontal",
         widths=0.55,
@@ -110,7 +117,16 @@ def _finish(axes: Axes, name: str, labels: list[LabelStatistics]) -> None:
     if name == "Relative Volume Error":
         axes.axvline(0, color="#777777", linewidth=0.8)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    elif name in {"HD95", "ASSD"}:
-        axes.set_xlim(left=-0.03 * max(axes.get_xlim()[1], 0.1))
-    else:
+    elif name not in _UNBOUNDED:
         axes.set_xlim(-0.03, 1.03)
+
+
+def _set_limits(axes: Axes, values: np.ndarray) -> None:
+    """Show all finite values, and zero."""
+    from matplotlib.ticker import MaxNLocator
+
+    finite = values[np.isfinite(values)]
+    low, high = min(finite.min(initial=0), 0), max(finite.max(initial=0), 0)
+    margin = 0.04 * max(high - low, 0.1)
+    axes.set_xlim(low - margin, high + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(6))

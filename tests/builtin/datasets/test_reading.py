@@ -156,6 +156,12 @@ def test_files_of_the_operating_system_and_records_are_not_named(folder, registr
     assert left_out(_open(folder, registry).training) == {}
 
 
+def test_probabilities_beside_label_maps_are_no_warning(tmp_path):
+    for name in ("case.nii.gz", "case.b2nd", "case.npz", "predictions.json"):
+        (tmp_path / name).write_bytes(b"x")
+    assert not left_out([CaseFiles("case", (tmp_path / "case.nii.gz",))])
+
+
 def test_voxels_beside_a_header_file_belong_to_its_case(folder):
     images = folder / "imagesTr"
     _touch(*(images / f"a_0000.{ending}" for ending in ("mhd", "zraw", "raw.gz")), images / "b.raw")

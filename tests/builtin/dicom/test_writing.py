@@ -141,6 +141,20 @@ def test_a_series_without_what_a_segmentation_must_repeat_names_it(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "names", ["", "ISO_IR 100", ["", "ISO 2022 IR 87"]], ids=["empty", "one", "first empty"]
+)
+def test_character_sets_may_be_empty(tmp_path, names):
+    array = np.random.default_rng(0).integers(500, 900, SHAPE)
+    write_series(tmp_path / "series", array, SpecificCharacterSet=names, PatientName="Yamada^Tarou")
+    meaning = SegmentationMeaning((tmp_path / "series",), {1: "liver", 2: "tumour"})
+    geometry = FORMAT.read(tmp_path / "series").geometry
+    FORMAT.write_segmentation(tmp_path / "out.dcm", asymmetric(), geometry, meaning)
+    back = pydicom.dcmread(tmp_path / "out.dcm")
+    assert str(back.PatientName) == "Yamada^Tarou"
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "out.dcm", geometry), asymmetric())
+
+
+@pytest.mark.parametrize(
     ("codes", "words"),
     [
         ({"lver": LIVER}, "names lver; the labels are background, liver, tumour"),

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from commands import nnunet
 from listening import Listener
+from matplotlib.figure import Figure
 
+from nnunet_builtin.evaluation.plots import _draw_box, _set_limits
 from nnunet_builtin.evaluation.statistics import Row
 from nnunet_builtin.evaluation.worst import Gallery, images_beside
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
@@ -74,6 +76,28 @@ def test_the_files_say_what_was_measured_by_what_and_at_which_tolerance(tiny, pr
     assert (rows["case_0"]["HD95 (mm)"], rows["case_0"]["surface_tolerance_mm"]) == ("1.0", "1.0")
     assert rows["case_3"]["Volume Error (mm3)"] == str(-6 * 7 * 7 * 1.5)
     assert by in rows["case_0"]["implementation"]
+
+
+def test_an_output_is_a_json_file_or_a_folder(tiny, predicted, tmp_path):
+    fast = ("--metrics", "overlap", "--no-pictures", "--output")
+    evaluate(tiny, predicted, *fast, tmp_path / "judged")
+    assert {"summary.json", "evaluation"} == {p.name for p in (tmp_path / "judged").iterdir()}
+    evaluate(tiny, predicted, *fast, tmp_path / "mine.json")
+    assert (tmp_path / "mine_evaluation" / "metrics.csv").exists()
+    (tmp_path / "table.csv").write_text("")
+    refused = evaluate(tiny, predicted, *fast, tmp_path / "table.csv", code=2).stderr
+    assert "Name a .json file or a folder" in refused
+
+
+def test_infinite_values_are_the_largest_of_a_box():
+    axes = Figure().subplots()
+    _draw_box(axes, 0, np.array([1.0, 2.0, np.inf, np.inf, np.inf]))
+    _set_limits(axes, np.array([1.0, 2.0, np.inf]))
+    left, right = axes.get_xlim()
+    assert (left < 0, 2 < right < 3) == (True, True)
+    middle = [line.get_xdata()[0] for line in axes.lines if line.get_linewidth() == 1.6]
+    assert middle > [1e6]  # the median is infinite: outside of the panel
+    assert [text.get_text() for text in axes.texts] == ["3 × ∞"]
 
 
 def test_a_tolerance_is_that_of_the_command_else_of_the_dataset(tiny, predicted):

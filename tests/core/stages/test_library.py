@@ -133,6 +133,8 @@ def test_a_cascade_predicts_its_low_resolution_first(folder, array, tmp_path):
         (lambda a: a[..., None], SPACING, ["np.moveaxis(array, -1, 0)"]),
         (lambda a: a[:0], SPACING, ["(1, 0, 15, 11)"]),
         (lambda a: a, None, ["The spacing is None", "(z, y, x)"]),
+        (lambda a: a, "abc", ["The spacing is abc", "(z, y, x)"]),
+        (lambda a: a, 1.0, ["The spacing is 1.0", "(z, y, x)"]),
         (lambda a: a, (1, 1), ["3 positive numbers"]),
         (lambda a: a, (1, 1, -1), ["3 positive numbers"]),
         (lambda a: a, (1, 1, float("nan")), ["3 positive numbers"]),
