@@ -67,6 +67,8 @@ def predict_inference(
         NnunetError: Cases failed, after the others are predicted.
     """
     options, report = options or PredictionOptions(), report or Silence()
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}. 'nnunet find-best DATASET' writes one.")
     document = InferenceDocument.read(path)
     if options.folds:
         raise UsageError(f"{path} says which folds predict. Leave out --folds.")

@@ -186,6 +186,12 @@ def _inputs(
     if options.ending:
         label_format = find_format(options.ending, registry, source="the output")
         dataset = replace(dataset, label_ending=options.ending, label_format=label_format)
+        refers = ability(label_format, WritesSegmentations) is not None
+        if refers and type(dataset.image_format) is not type(label_format):
+            raise UsageError(
+                f"Label files {options.ending} say which image they are of, and need images of "
+                f"the same format; these end in {dataset.ending}. Choose another ending."
+            )
     if options.restore_values:
         dataset = replace(dataset, label_format=_restoring(model, dataset))
     if cases[0].images[0].parent == places[0]:  # a folder was given

@@ -225,6 +225,7 @@ def writing(
             ):
                 claimed = _registered(folder, record, outputs, overwrite, part, report)
                 stack.enter_context(lock)
+        files.remove_leftovers(folder)
         yield claimed
 
 

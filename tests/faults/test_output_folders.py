@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -176,3 +178,33 @@ def test_a_finished_prediction_is_left_alone(finished, output):
     with locks.held(output / locks.NAME, "something else", Silence()):
         assert finished.predict(output).returncode == 0
     assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == before
+
+
+def test_what_a_killed_prediction_was_writing_is_removed_by_the_next(finished, output):
+    killed = f"""
+import os
+from pathlib import Path
+from nnunet_core.runtime import files
+with files.atomic_path(Path({str(output / "new_0.nii.gz")!r})) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", killed], check=False)
+    assert list(output.glob(".*.tmp"))
+    assert finished.predict(output).returncode == 0
+    assert not list(output.glob(".*.tmp"))
+
+
+def test_label_files_that_say_whose_they_are_need_images_of_their_format(finished, output):
+    images = finished.dataset / "imagesTs"
+    message = one_error(
+        nnunet("predict", finished.model, images, output, "--ending", ".dcm", *QUICK), code=2
+    )
+    assert "need images of the same format" in message
+    assert not list(output.iterdir())
+
+
+def test_a_selection_that_is_not_there_is_wrong_usage(finished, output):
+    missing = finished.model / "inference.json"
+    message = one_error(nnunet("predict", missing, finished.dataset / "imagesTs", output), code=2)
+    assert "find-best" in message
