@@ -32,7 +32,6 @@ _Result = TypeVar("_Result")
 
 #: Work on less than this many bytes, in all, is done before other processes have started.
 SMALL_WORK = 400_000_000
-_LEAST_COST = 1_000_000  # opening a file takes as long as work on about this many bytes
 _SHARE_OF_MEMORY = 0.8
 _WATCH_SECONDS = 0.1
 _SCRIPT_HINT = "In a script of your own, call this under: if __name__ == '__main__':"
@@ -56,7 +55,7 @@ class _Job(Generic[_Item]):
     @functools.cached_property
     def cost(self) -> int:
         """Bytes; an estimate may read a file, so that it is made when it is needed."""
-        return max(_LEAST_COST, self.estimate(self.item))
+        return self.estimate(self.item)
 
 
 def _is_small(jobs: Iterable[_Job[Any]]) -> bool:

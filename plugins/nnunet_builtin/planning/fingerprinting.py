@@ -42,7 +42,7 @@ class Fingerprinting:
             NnunetError: A case cannot be used, or a process died.
         """
         most = None if any(name in CT_NAMES for name in dataset.channels) else _MOST_SAMPLES
-        work = functools.partial(_describe, dataset, most)
+        work = functools.partial(_describe, dataset.slim(), most)
         cases, samples = [], []
         for case, sample in workers.each(
             work, dataset.training, dataset.memory, name=lambda files: f"case {files.name}"
