@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_cli import options as o
-from nnunet_cli.inference import carry_out
 from nnunet_cli.models import best_model, find_model
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError, counted
+from nnunet_core.stages.infer import predict_inference, predict_inference_file
 from nnunet_core.stages.predict import (
     PredictionOptions,
     is_file_output,
@@ -165,17 +165,17 @@ def predict(
         runtime=Runtime(device, precision, 0, threads, memory_gb),
     )
     model, images, output = _places(paths, dataset, workspace)
-    if model.endswith(".json"):
-        carry_out(Path(model), images, output, o.registry_of(context), options, trust)
-        return
-    found = replace(find_model(model, workspace), trusted=trust)
     registry = o.registry_of(context)
-    if not ending and is_file_output(output, registry):
-        predict_file(found, images, output, registry, options, make_reporter())
-        out().print(str(output), soft_wrap=True)
-        return
-    written = predict_folder(found, images, output, registry, options, make_reporter())
-    out().print(f"{counted(len(written), 'case')} in {output}", soft_wrap=True)
+    to_file = not ending and is_file_output(output, registry)
+    where = (images, output, registry, options, make_reporter())
+    if model.endswith(".json"):
+        selected = predict_inference_file if to_file else predict_inference
+        written = selected(Path(model), *where, trust)
+    else:
+        found = replace(find_model(model, workspace), trusted=trust)
+        written = (predict_file if to_file else predict_folder)(found, *where)
+    cases = "" if isinstance(written, Path) else f"{counted(len(written), 'case')} in "
+    out().print(f"{cases}{output}", soft_wrap=True)
 
 
 def _places(

@@ -114,7 +114,7 @@ class Geometry:
         """Return the displacement of the nearest of the places that both may lie at."""
         mine = [place for place in (self, self.elsewhere) if place is not None]
         theirs = [place for place in (other, other.elsewhere) if place is not None]
-        return min(place.displacement(other) for place in mine for other in theirs)
+        return min(first.displacement(second) for first in mine for second in theirs)
 
     def _matrix(self) -> np.ndarray:
         """Return the steps in mm along the axes x, y, z, as columns."""

@@ -292,7 +292,7 @@ def _compare(
     pair: tuple[Path, Path], labels: Labels, image_format: ImageFormat, measure: Measure
 ) -> Compared:
     predicted, true = (read_label_image(path, image_format) for path in pair)
-    turned = _brought_together(predicted, true, pair)
+    turned = brought_together(predicted, true, pair)
     joint = joint_counts(turned.array[0], true.array[0], labels)
     if joint[-1].any():
         raise DatasetError(
@@ -306,7 +306,7 @@ def _compare(
     return Compared(*pair, _scores(joint, labels), further, undeclared, is_turned)
 
 
-def _brought_together(predicted: Image, true: Image, pair: tuple[Path, Path]) -> Image:
+def brought_together(predicted: Image, true: Image, pair: tuple[Path, Path]) -> Image:
     """Return a prediction with the axes of its reference.
 
     Raises:

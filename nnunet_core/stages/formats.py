@@ -11,9 +11,10 @@ import numpy as np
 from nnunet_core.contracts.abilities import built
 from nnunet_core.data.images import Geometry, Header, Image, ImageFormat
 from nnunet_core.data.labels import label_type
-from nnunet_core.errors import DatasetError
+from nnunet_core.errors import DatasetError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.names import checked_ending
+from nnunet_core.store.models import ModelDocument
 
 _OTHERWISE = (
     "Correct or remove the entry, or install a plugin that registers the format (nnunet plugins "
@@ -109,3 +110,17 @@ class OriginalValues:
         table = np.zeros(max(self.originals) + 1, label_type(max(self.originals.values())))
         table[list(self.originals)] = list(self.originals.values())
         self.image_format.write(path, table[array], geometry)
+
+
+def with_original_values(image_format: ImageFormat, model: ModelDocument) -> OriginalValues:
+    """Return the format that writes the values that labels had before they were renumbered.
+
+    Raises:
+        UsageError: The labels of the model's dataset were not renumbered.
+    """
+    if not model.original_values:
+        raise UsageError(
+            f"The labels of {model.dataset} were not renumbered, so that there are no values to "
+            "restore. Leave out --restore-values."
+        )
+    return OriginalValues(image_format, model.original_values)

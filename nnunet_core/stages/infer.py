@@ -26,11 +26,11 @@ from nnunet_core.stages.ensemble import (
     opened,
     read_member,
 )
-from nnunet_core.stages.formats import OriginalValues, known_endings
+from nnunet_core.stages.formats import known_endings, with_original_values
 from nnunet_core.stages.inputs import dataset_of, find_inputs
 from nnunet_core.stages.predict import PredictionOptions, predict_folder, refuse_own_input
 from nnunet_core.stages.select import Trained
-from nnunet_core.store.inference import InferenceDocument, open_member
+from nnunet_core.store.inference import open_member, read_inference
 from nnunet_core.store.models import weights_digests
 from nnunet_core.store.postprocessing import Decision, PostprocessingRecord, postprocessing_state
 from nnunet_core.store.predictions import Part, PredictionRecord, claim
@@ -67,9 +67,7 @@ def predict_inference(
         NnunetError: Cases failed, after the others are predicted.
     """
     options, report = options or PredictionOptions(), report or Silence()
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}. 'nnunet find-best DATASET' writes one.")
-    document = InferenceDocument.read(path)
+    document = read_inference(path)
     if options.folds:
         raise UsageError(f"{path} says which folds predict. Leave out --folds.")
     models = [
@@ -103,7 +101,7 @@ def predict_inference_file(
     if output.exists() and not options.overwrite:
         raise UsageError(f"{output} exists already. Choose another name, or pass --overwrite.")
     options = replace(options, ending=ending_of(output.name, known_endings(registry)))
-    document = InferenceDocument.read(path)
+    document = read_inference(path)
     model = open_member(document.members[0], path, trusted)
     places = [source] if isinstance(source, Path) else list(source)
     _, cases = find_inputs(places, dataset_of(model, places[0], registry), registry)
@@ -246,12 +244,7 @@ class _Ensemble:
                 "label maps, for example .nii.gz."
             )
         if options.restore_values:
-            if not document.original_values:
-                raise UsageError(
-                    f"The labels of {document.dataset} were not renumbered, so that there are no "
-                    "values to restore. Leave out --restore-values."
-                )
-            writing = OriginalValues(writing, document.original_values)
+            writing = with_original_values(writing, document)
         return Averaging(kind, reading, writing, self.clean, options.save_probabilities)
 
     def _record(self, kind: LabelFiles) -> PredictionRecord:

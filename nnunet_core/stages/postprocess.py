@@ -14,7 +14,6 @@ from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.data.folders import label_files
 from nnunet_core.data.images import Geometry, ImageFormat, ending_of
 from nnunet_core.data.labels import Labels, label_type
-from nnunet_core.data.orientation import turned_like
 from nnunet_core.errors import (
     DatasetError,
     ImageError,
@@ -31,7 +30,7 @@ from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.ensemble import LabelFiles
-from nnunet_core.stages.evaluate import read_label_image
+from nnunet_core.stages.evaluate import brought_together, read_label_image
 from nnunet_core.stages.formats import find_format, known_endings
 from nnunet_core.store.postprocessing import PostprocessingRecord
 from nnunet_core.store.predictions import RECORD, PredictionRecord
@@ -191,7 +190,5 @@ def _read_pair(
     prediction: Path, reference: Path, image_format: ImageFormat
 ) -> tuple[np.ndarray, np.ndarray, Geometry]:
     predicted, true = (read_label_image(path, image_format) for path in (prediction, reference))
-    turned = turned_like(predicted, true.geometry)
-    if details := true.geometry.contrast(turned.geometry, "reference", "prediction"):
-        raise ImageError(f"{prediction} and {reference} lie on different grids: {details}.")
+    turned = brought_together(predicted, true, (prediction, reference))
     return turned.array[0], true.array[0], true.geometry

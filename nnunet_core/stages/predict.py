@@ -22,7 +22,7 @@ from nnunet_core.runtime.overlap import overlapped
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.case import Keep
 from nnunet_core.stages.dataset import alpha_message, remarks
-from nnunet_core.stages.formats import OriginalValues, find_format, known_endings
+from nnunet_core.stages.formats import find_format, known_endings, with_original_values
 from nnunet_core.stages.inputs import dataset_of, find_inputs
 from nnunet_core.stages.model import ModelOptions, ModelPredictor, Parts, Prepared
 from nnunet_core.stages.uncertainty import entropy
@@ -193,7 +193,8 @@ def _inputs(
                 f"the same format; these end in {dataset.ending}. Choose another ending."
             )
     if options.restore_values:
-        dataset = replace(dataset, label_format=_restoring(model, dataset))
+        restoring = with_original_values(dataset.label_format, model.document)
+        dataset = replace(dataset, label_format=restoring)
     if cases[0].images[0].parent == places[0]:  # a folder was given
         for message in remarks(dataset, cases):
             report.warning(message)
@@ -351,21 +352,6 @@ def refuse_own_input(source: Path, output: Path) -> None:
             f"The predictions cannot be written to {output}, the folder of their own images: the "
             "next prediction would take them for images. Choose another output folder."
         )
-
-
-def _restoring(model: Model, dataset: Dataset) -> OriginalValues:
-    """Return the format that writes the original values of labels.
-
-    Raises:
-        UsageError: The labels of the model's dataset were not renumbered.
-    """
-    originals = model.document.original_values
-    if not originals:
-        raise UsageError(
-            f"The labels of {model.document.dataset} were not renumbered, so that there are no "
-            "values to restore. Leave out --restore-values."
-        )
-    return OriginalValues(dataset.label_format, originals)
 
 
 def _temperature(parts: Parts, options: PredictionOptions) -> float | None:

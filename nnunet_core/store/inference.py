@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nnunet_core.errors import StorageError
+from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import PlainName
 from nnunet_core.store.models import Model, weights_digests
@@ -67,6 +67,18 @@ class InferenceDocument(files.Document):
     members: tuple[MemberRecord, ...] = Field(min_length=1)
     postprocessing: PostprocessingRecord | None
     scores: tuple[Score, ...] = ()
+
+
+def read_inference(path: Path) -> InferenceDocument:
+    """Read an inference.json.
+
+    Raises:
+        UsageError: There is none.
+        StorageError: It is damaged.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}. 'nnunet find-best DATASET' writes one.")
+    return InferenceDocument.read(path)
 
 
 def member_record(model: Model, folds: tuple[str, ...], folder: Path) -> MemberRecord:

@@ -12,10 +12,10 @@ from typing import Any
 from nnunet_core.errors import StorageError
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files
+from nnunet_core.store.foreign_postprocessing import foreign_state, is_foreign
 from nnunet_core.store.models import Model
 
 _FOREIGN = "largest_component"  # the only postprocessing that v1 and v2 know
-_V2_FUNCTION = "remove_all_but_largest_component_from_segmentation"
 
 
 class PostprocessingRecord(files.Document):
@@ -62,34 +62,10 @@ def read_decision(path: Path) -> Decision:
             f"{path} is a pickle of nnU-Net v2, which is not read: pickles can run code. Give "
             "postprocessing.json, which lies beside it and says the same."
         )
-    document = files.read_json(path)
-    if isinstance(document, dict) and "for_which_classes" in document:
-        return Decision(_FOREIGN, {}, document)
-    if isinstance(document, dict) and "postprocessing_fns" in document:
-        return Decision(_FOREIGN, {}, _state_of_v2(document, path))
+    if is_foreign(files.read_json(path)):
+        return Decision(_FOREIGN, {}, foreign_state(path))
     record = PostprocessingRecord.read(path)
     return Decision(record.component.reference, record.component.settings, record.state)
-
-
-def _state_of_v2(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the state of v2's file: connected by corners, too, one entry a call."""
-    try:
-        names, arguments = document["postprocessing_fns"], document["postprocessing_kwargs"]
-        if set(names) - {_V2_FUNCTION} or len(names) != len(arguments):
-            raise ValueError(f"it calls {names}; known is {_V2_FUNCTION}")
-        entries = [_flat(call["labels_or_regions"]) for call in arguments]
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(
-            f"{path} is no postprocessing of nnU-Net v2 that can be applied: {error}. Fit it again "
-            "with 'nnunet postprocess'."
-        ) from error
-    return {"for_which_classes": entries, "min_valid_object_sizes": None, "corners": True}
-
-
-def _flat(labels: Any) -> list[int]:
-    if not isinstance(labels, list):
-        return [int(labels)]
-    return [value for entry in labels for value in _flat(entry)]
 
 
 def postprocessing_file(

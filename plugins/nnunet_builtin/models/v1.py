@@ -12,12 +12,12 @@ from typing import Any
 
 from nnunet_builtin.models.dataset_json import labels_of, read_dataset_json
 from nnunet_builtin.models.foreign import ForeignModel, ImportOptions
-from nnunet_builtin.models.postprocessing_json import read_postprocessing
 from nnunet_builtin.models.v1_plans import V1Plans, check_patch
 from nnunet_builtin.models.v1_weights import UNSEEN, FoundNetwork, found_network, read_state
 from nnunet_builtin.untrusted.pickles import read_pickle
 from nnunet_core.errors import StorageError, UsageError, listed, natural_order
 from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.store.foreign_postprocessing import foreign_state
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 _CHECKPOINTS = {"final": "model_final_checkpoint.model", "best": "model_best.model"}
@@ -118,7 +118,8 @@ class _Conversion:
         batch_dice = self._trained_with(4, name != "2d" and len(plans.plans_per_stage) == 1)
         configuration = plans.configuration(name, network.spec, bool(batch_dice), source)
         check_patch(configuration, source)
-        state_of = read_postprocessing(self.found.folder / "postprocessing.json")
+        decided = self.found.folder / "postprocessing.json"
+        state_of = foreign_state(decided) if decided.is_file() else None
         return ForeignModel(
             dataset=self._dataset(),
             variant=self._variant(),

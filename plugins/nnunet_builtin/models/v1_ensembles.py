@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_builtin.models.foreign import Foreign, ForeignModel
-from nnunet_builtin.models.postprocessing_json import read_postprocessing
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
+from nnunet_core.store.foreign_postprocessing import foreign_state
 
 _FOLDER = re.compile(r"ensemble_(?P<first>\w+?)__.+?--(?P<second>\w+?)__.+")
 
@@ -50,7 +50,7 @@ def find_ensembles(folder: Path) -> list[V1Ensemble]:
         V1Ensemble(
             path.parents[1].name,
             (match["first"], match["second"]),
-            read_postprocessing(path) or {},
+            foreign_state(path),
         )
         for path, match in named
         if match

@@ -169,13 +169,6 @@ class V2Dataset(_Part):
         return tuple(named[index] for index in wanted)
 
 
-class V2Postprocessing(_Part):
-    """postprocessing.json of a cross-validation; functions by name, and their arguments."""
-
-    postprocessing_fns: tuple[str, ...]
-    postprocessing_kwargs: tuple[dict[str, Any], ...]
-
-
 class V2Checkpoint(_Part):
     """What a checkpoint says beside its weights; files of other programs may say nothing."""
 

@@ -6,14 +6,13 @@ import contextlib
 import datetime
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
-from torch.overrides import TorchFunctionMode
 
 from nnunet_builtin.models.foreign import ForeignModel, State
+from nnunet_builtin.networks.weights import shapes_of
 from nnunet_core.contracts.abilities import built
 from nnunet_core.data.metadata import first_problem
 from nnunet_core.errors import StorageError, UsageError, listed
@@ -64,16 +63,6 @@ def _remove_empty(folder: Path, top: Path) -> None:
             folder = folder.parent
 
 
-class _Uninitialised(TorchFunctionMode):
-    """Leaves random numbers out: to draw none, for tensors without memory, PyTorch imports a
-    thousand modules.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of PyTorch, unless it draws."""
-        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
-
-
 def _check_place(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
@@ -98,9 +87,7 @@ def _write(model: ForeignModel, folder: Path, registry: Registry) -> None:
     components = {kind: component_record(resolved[kind]) for kind in PREDICTING_KINDS}
     document = _document(model, components)
     document.write(folder / MODEL_FILE)
-    with torch.device("meta"), _Uninitialised():  # shapes alone: nothing is allocated
-        network = built(resolved["network"]).build(model.configuration.network)
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    shapes = shapes_of(built(resolved["network"]), model.configuration.network)
     for name, read in model.folds.items():
         fold = below(folder, f"fold_{name}")
         fold.mkdir()
@@ -173,7 +160,7 @@ def _write_postprocessing(model: ForeignModel, component: ComponentRecord, folde
 
 
 def _checked(
-    weights: State, shapes: Mapping[str, torch.Size], source: str
+    weights: State, shapes: Mapping[str, tuple[int, ...]], source: str
 ) -> dict[str, torch.Tensor]:
     """Return weights in float32, each with memory of its own.
 
@@ -210,5 +197,5 @@ def _checked(
     return made
 
 
-def _shown(shape: torch.Size) -> str:
+def _shown(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a number"

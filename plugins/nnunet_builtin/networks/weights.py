@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
 
+from nnunet_core.contracts.network import NetworkBuilder
+from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import StorageError, listed
 
 
@@ -38,6 +42,23 @@ def check_finite(weights: Mapping[str, torch.Tensor], path: Path) -> None:
             f"{len(wrong)} of {len(weights)} tensors: {listed(wrong)}. Use an intact copy, or "
             "train anew: 'nnunet train --restart' with the same options."
         )
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves random numbers out: to draw none, for tensors without memory, PyTorch imports a
+    thousand modules.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of PyTorch, unless it draws."""
+        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
+def shapes_of(builder: NetworkBuilder, spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Return {name: shape} of the weights of a network; nothing of its size is allocated."""
+    with torch.device("meta"), _Uninitialised():
+        network = builder.build(spec)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:

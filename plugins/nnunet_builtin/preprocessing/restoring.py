@@ -9,14 +9,13 @@ whole would be, bit for bit.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_builtin.computing.scratch import check_disk
+from nnunet_builtin.computing.scratch import Scratch, check_disk
 from nnunet_builtin.preprocessing.linear import Tap, Taps, interpolate, part_of, stays, taps_of
 from nnunet_core.data.labels import label_type
 
@@ -106,34 +105,34 @@ def restored_slabs(slabs: Slabs, grid: Grid) -> Iterator[tuple[int, np.ndarray]]
     """Yield the first slice of the crop box and the values float32 (K, slices, y, x) of the next
     ones.
     """
-    with tempfile.TemporaryFile() as file:
-        if grid.axis != 0:
-            slabs, grid = _turned(slabs, grid, file)
-        size = max(1, _SLAB_BYTES // (4 * slabs.shape[0] * math.prod(grid.shape[1:])))
-        for piece in _pieces(slabs, grid):
-            first, *others = piece.taps
-            for start in range(0, piece.outputs.stop - piece.outputs.start, size):
-                stop = min(start + size, piece.outputs.stop - piece.outputs.start)
-                source, taps = part_of(first, start, stop)
-                values = piece.values[:, source]
-                found = np.empty((len(values), stop - start, *grid.shape[1:]), np.float32)
-                for channel, out in zip(values, found, strict=True):
-                    out[...] = interpolate(channel[None], [taps, *others])[0]
-                yield piece.outputs.start + start, found
+    if grid.axis != 0:
+        slabs, grid = _turned(slabs, grid)
+    size = max(1, _SLAB_BYTES // (4 * slabs.shape[0] * math.prod(grid.shape[1:])))
+    for piece in _pieces(slabs, grid):
+        first, *others = piece.taps
+        for start in range(0, piece.outputs.stop - piece.outputs.start, size):
+            stop = min(start + size, piece.outputs.stop - piece.outputs.start)
+            source, taps = part_of(first, start, stop)
+            values = piece.values[:, source]
+            found = np.empty((len(values), stop - start, *grid.shape[1:]), np.float32)
+            for channel, out in zip(values, found, strict=True):
+                out[...] = interpolate(channel[None], [taps, *others])[0]
+            yield piece.outputs.start + start, found
 
 
-def _turned(slabs: Slabs, grid: Grid, file: Any) -> tuple[Slabs, Grid]:
+def _turned(slabs: Slabs, grid: Grid) -> tuple[Slabs, Grid]:
     """Return slabs along the first axis of the file, of ones along another axis: they are laid down
     whole, on disk if they are large.
     """
-    whole: np.ndarray
     size = 4 * math.prod(slabs.shape)
     if size > _SPOOLED_BYTES:
         check_disk(size)  # writing to a map of a file on a full disk would end the process
-        whole, start = np.memmap(file, np.float32, "w+", shape=tuple(slabs.shape)), 0
+        scratch, start = Scratch(slabs.shape, on_disk=True), 0
         for part in slabs:
-            whole[:, start : start + part.shape[1]] = part
+            scratch.array[:, start : start + part.shape[1]] = part
+            scratch.release()
             start += part.shape[1]
+        whole = scratch.array
     else:
         whole = slabs.whole()
     turned = whole.transpose(0, *(axis + 1 for axis in grid.back))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from nnunet_builtin.networks.weights import shapes_of
 from nnunet_core.contracts.abilities import built
 from nnunet_core.errors import NnunetError, StorageError, listed
 from nnunet_core.registry.discovery import Registry
@@ -33,8 +34,7 @@ def check_fit(
     """
     try:
         builder = built(model.component(registry, "network", Silence()))
-        with torch.device("meta"):  # shapes without memory
-            network = builder.build(model.document.configuration.network)
+        expected = shapes_of(builder, model.document.configuration.network)
     except NnunetError:
         return  # prediction says what is missing
     except Exception as error:
@@ -42,7 +42,6 @@ def check_fit(
             f"The network that {path.parents[1] / FILE} describes cannot be built: "
             f"{type(error).__name__}: {error}. Get an intact copy of the model."
         ) from error
-    expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != found:
         odd = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
