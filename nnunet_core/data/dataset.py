@@ -128,7 +128,11 @@ class Dataset:
 
     def case(self, name: str) -> CaseFiles:
         """Return the files of a training case by name."""
-        return next(case for case in self.training if case.name == name)
+        return self._named[name]
+
+    @functools.cached_property
+    def _named(self) -> dict[str, CaseFiles]:
+        return {case.name: case for case in self.training}
 
     def load(self, case: CaseFiles) -> Case:
         """Read one case and check that it can be used.
