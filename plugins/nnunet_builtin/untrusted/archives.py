@@ -134,7 +134,10 @@ def _kind(archive: Path) -> str:
         with archive.open("rb") as file:
             start = file.read(4)
     except OSError as error:
-        raise UsageError(f"{archive} cannot be read: {error}") from error
+        raise UsageError(
+            f"{archive} cannot be read: {error.strerror}. Name an archive that is there and that "
+            "you may read."
+        ) from error
     if start in {b"PK\x03\x04", b"PK\x05\x06"}:
         return "zip"
     if start[:2] == b"\x1f\x8b":
