@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import glob
 import hashlib
 import json
@@ -92,18 +93,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full, or the folder cannot be written.
     """
-    temporary = _temporary(path)
     with _storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.touch(exist_ok=False)  # with the permissions of any new file
-            with _in_use(temporary):
-                yield temporary
-                with temporary.open("rb+") as file:
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with _temporary(path, Path.touch) as temporary:  # with the permissions of any new file
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -140,16 +136,11 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full, or the parent folder cannot be written.
     """
-    temporary = _temporary(path)
     with _storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
-        try:
-            temporary.mkdir()
-            with _in_use(temporary):
-                yield temporary
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with _temporary(path, Path.mkdir) as temporary:
+            yield temporary
 
 
 def _exchange(new: Path, old: Path) -> None:
@@ -170,23 +161,34 @@ def _exchange(new: Path, old: Path) -> None:
     aside.rename(new)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
 @contextlib.contextmanager
-def _in_use(path: Path) -> Iterator[None]:
-    """Mark a file or folder as one that a living process writes, while the block runs."""
-    mark = _marked(path)
+def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield a new file or folder beside `path`, marked as one that a living process writes; what is
+    left under its name when the block ends is removed.
+    """
+    temporary, mark = _made(path, make)
     try:
-        yield
+        yield temporary
     finally:
+        _remove(temporary)
         if mark is not None:
             os.close(mark)
 
 
-def _marked(path: Path) -> int | None:
-    """Lock a file or folder without waiting; return its descriptor, None where that fails."""
+def _made(path: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
+    """Make a file or folder beside `path` and mark it."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        make(temporary)
+        mark = _marked(temporary, wait=True)
+        if temporary.exists():
+            return temporary, mark
+        if mark is not None:  # somebody took it for abandoned before it was marked
+            os.close(mark)
+
+
+def _marked(path: Path, wait: bool) -> int | None:
+    """Lock a file or folder; return its descriptor, None where that fails."""
     if fcntl is None:
         return None
     try:
@@ -195,7 +197,7 @@ def _marked(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         return None
@@ -206,19 +208,28 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of writers that were killed, in a folder and below; those of
     writers that live stay.
     """
-    _remove_abandoned(folder.rglob(".*.tmp"))
+    _remove_abandoned(  # of folders that others remove meanwhile os.walk says nothing
+        Path(place, name)
+        for place, folders, names in os.walk(folder)
+        for name in fnmatch.filter([*folders, *names], ".*.tmp")
+    )
 
 
 def _remove_abandoned(paths: Iterable[Path]) -> None:
     for path in list(paths):
-        mark = _marked(path)
+        mark = _marked(path, wait=False)
         if mark is None:  # somebody writes it, or nobody can tell
             continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
         os.close(mark)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_with(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

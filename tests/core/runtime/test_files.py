@@ -4,6 +4,8 @@ remembered.
 
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -42,6 +44,35 @@ def test_what_fails_leaves_nothing_behind(tmp_path):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
     assert (tmp_path / "file.txt").read_text() == "old"
+
+
+def test_what_others_write_at_the_moment_is_no_leftover(tmp_path):
+    """Several parts of a prediction begin at different times in one folder: each removes what was
+    left there before, and none may take what another has only just made.
+    """
+    done = threading.Event()
+
+    def sweep():
+        while not done.is_set():
+            files.remove_leftovers(tmp_path)
+
+    def write(number):
+        for turn in range(200):
+            files.write_text(tmp_path / f"{number}_{turn}.txt", "text")
+            with files.temporary_folder(tmp_path / f"{number}_{turn}") as folder:
+                (folder / "inside.txt").write_text("text")
+
+    with ThreadPoolExecutor() as threads:
+        sweepers = [threads.submit(sweep) for _ in range(2)]
+        writers = [threads.submit(write, number) for number in range(3)]
+        try:
+            for writer in writers:
+                writer.result()
+        finally:
+            done.set()
+        for sweeper in sweepers:
+            sweeper.result()
+    assert len(list(tmp_path.iterdir())) == 600
 
 
 def test_a_folder_is_replaced_only_when_asked(tmp_path):
