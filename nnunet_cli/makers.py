@@ -9,10 +9,10 @@ from nnunet_cli.reporter import make_reporter
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetMaker
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.run import Request
 from nnunet_core.runtime.processes import distributed_rank
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.dataset import find_dataset
-from nnunet_core.stages.run import Request
 from nnunet_core.store.workspace import Workspace
 
 

@@ -41,5 +41,6 @@ _COMMANDS = {
 def nnunet_commands() -> list[Component]:
     """Return the commands, in the order in which people need them."""
     return [
-        Component(name, f"nnunet_cli.{target}", line) for name, (target, line) in _COMMANDS.items()
+        Component(name, f"nnunet_cli.commands.{target}", line)
+        for name, (target, line) in _COMMANDS.items()
     ]

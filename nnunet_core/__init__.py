@@ -11,7 +11,7 @@ from nnunet_core.registry.components import Component, Variant
 from nnunet_core.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from nnunet_core.stages.library import load_model
+    from nnunet_core.prediction.library import load_model
     from nnunet_core.store.probabilities import read_probabilities
 
 __all__ = ["Component", "Variant", "__version__", "hookimpl", "load_model", "read_probabilities"]
@@ -19,7 +19,7 @@ __all__ = ["Component", "Variant", "__version__", "hookimpl", "load_model", "rea
 __version__ = "0.1.0"
 
 _LATER = {
-    "load_model": "nnunet_core.stages.library",
+    "load_model": "nnunet_core.prediction.library",
     "read_probabilities": "nnunet_core.store.probabilities",
 }
 

@@ -1,3 +1,3 @@
-"""The main path, one file a stage: run, method, plan, prepare, experiment, folds, cascade, case,
-predict, select, evaluate.
+"""The stages of a training, one file each: method, dataset, plan, prepare, experiment, folds,
+cascade, case, evaluate, select; `nnunet_core.run` goes through them.
 """

@@ -25,8 +25,8 @@ from tiny_model import make_tiny_model
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.images import Geometry
+from nnunet_core.prediction import predict
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.stages import predict
 from nnunet_core.store.models import Model
 
 CASES, TURNS, GRID = 5, 3, Geometry((64, 192, 192), (2.0, 0.9, 0.9))

@@ -18,8 +18,8 @@ import pytest
 from tiny_dataset import make_tiny
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_cli.commands.models import best_model
 from nnunet_cli.main import main
-from nnunet_cli.models import best_model
 from nnunet_core import read_probabilities
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import UsageError

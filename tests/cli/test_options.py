@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from nnunet_cli import options as o
-from nnunet_cli import run, steps
+from nnunet_cli.commands import run, steps
 from nnunet_cli.groups import Group, grouped
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.registry.components import RUN_KINDS

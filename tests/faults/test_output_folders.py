@@ -14,11 +14,11 @@ from listening import Listener
 from nnunet_builtin.inference.sliding_window import SlidingWindow
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import ImageError, NnunetError, StorageError
+from nnunet_core.prediction import predict as prediction
+from nnunet_core.prediction.predict import PredictionOptions, predict_folder
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import locks
 from nnunet_core.runtime.reporting import Silence
-from nnunet_core.stages import predict as prediction
-from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.store.models import Model
 from nnunet_core.store.predictions import PredictionRecord
 

@@ -18,8 +18,8 @@ from nnunet_builtin.augmentation.chance import (
     Share,
     happens,
 )
-from nnunet_builtin.augmentation.gamma import Gamma
-from nnunet_builtin.augmentation.intensity import AdditiveBrightness, Brightness, Contrast
+from nnunet_builtin.augmentation.degradation import LowResolution, Noise
+from nnunet_builtin.augmentation.intensity import AdditiveBrightness, Brightness, Contrast, Gamma
 from nnunet_builtin.augmentation.local import (
     LocalBrightness,
     LocalGamma,
@@ -27,11 +27,8 @@ from nnunet_builtin.augmentation.local import (
     Rectangles,
     Sharpening,
 )
-from nnunet_builtin.augmentation.low_resolution import LowResolution
-from nnunet_builtin.augmentation.mirror import Mirror
-from nnunet_builtin.augmentation.noise import Noise
 from nnunet_builtin.augmentation.spatial import Spatial
-from nnunet_builtin.augmentation.turns import QuarterTurns, Transposition
+from nnunet_builtin.augmentation.symmetries import Mirror, QuarterTurns, Transposition
 from nnunet_builtin.augmentation.v2 import AugmentationV2
 
 if TYPE_CHECKING:

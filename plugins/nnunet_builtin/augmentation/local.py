@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import ndimage, special
 
-from nnunet_builtin.augmentation.blur import Blur
 from nnunet_builtin.augmentation.chance import PerChannel, Range, Share, channels, happens
+from nnunet_builtin.augmentation.degradation import Blur
 from nnunet_core.contracts.augmentation import Sample, Step
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import torch
 
 from nnunet_builtin.augmentation.cascade import CascadeOperators
 from nnunet_builtin.augmentation.mask import MaskOutside
-from nnunet_builtin.augmentation.mirror import Mirror
 from nnunet_builtin.augmentation.pipeline import Pipeline
 from nnunet_builtin.augmentation.spatial import Spatial, spatial_axes
+from nnunet_builtin.augmentation.symmetries import Mirror
 from nnunet_builtin.augmentation.transforms import Transform, seeded
 from nnunet_core.contracts.augmentation import Sample, Step
 from nnunet_core.errors import UsageError

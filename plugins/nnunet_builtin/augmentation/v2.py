@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_builtin.augmentation.blur import Blur
 from nnunet_builtin.augmentation.cascade import CascadeOperators, CascadeRemoval, append_previous
 from nnunet_builtin.augmentation.chance import (
     Axis,
@@ -21,14 +20,12 @@ from nnunet_builtin.augmentation.chance import (
     Share,
     ZeroRange,
 )
-from nnunet_builtin.augmentation.gamma import Gamma
-from nnunet_builtin.augmentation.intensity import AdditiveBrightness, Brightness, Contrast
-from nnunet_builtin.augmentation.low_resolution import LowResolution
+from nnunet_builtin.augmentation.degradation import Blur, LowResolution, Noise
+from nnunet_builtin.augmentation.intensity import AdditiveBrightness, Brightness, Contrast, Gamma
 from nnunet_builtin.augmentation.mask import MaskOutside
-from nnunet_builtin.augmentation.mirror import Mirror
-from nnunet_builtin.augmentation.noise import Noise
 from nnunet_builtin.augmentation.pipeline import Pipeline
 from nnunet_builtin.augmentation.spatial import Spatial
+from nnunet_builtin.augmentation.symmetries import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

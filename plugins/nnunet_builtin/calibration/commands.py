@@ -8,7 +8,7 @@ import typer
 
 from nnunet_builtin.calibration.temperature import calibrate_model
 from nnunet_cli import options as o
-from nnunet_cli.models import find_model
+from nnunet_cli.commands.models import find_model
 from nnunet_cli.reporter import make_reporter, out
 
 

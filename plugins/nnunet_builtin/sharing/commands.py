@@ -18,7 +18,7 @@ from nnunet_builtin.sharing.downloading import downloaded
 from nnunet_builtin.sharing.export import export, export_selected
 from nnunet_builtin.sharing.install import install
 from nnunet_cli import options as o
-from nnunet_cli.models import ModelArgument, find_model
+from nnunet_cli.commands.models import ModelArgument, find_model
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.store import inference

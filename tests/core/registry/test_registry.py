@@ -14,9 +14,9 @@ from nnunet_cli.makers import made
 from nnunet_core import Component, hookimpl
 from nnunet_core.errors import PluginError, UnknownComponentError, UsageError
 from nnunet_core.registry.discovery import PluginInfo, Registry
+from nnunet_core.run import Request
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
-from nnunet_core.stages.run import Request
 from nnunet_core.store.workspace import Workspace
 
 LOSS = """

@@ -7,12 +7,12 @@ import small_training as small
 
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.run import Request, opened
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.method import choose
 from nnunet_core.stages.plan import make_plans
-from nnunet_core.stages.run import Request, opened
 from nnunet_core.store.workspace import Workspace
 
 

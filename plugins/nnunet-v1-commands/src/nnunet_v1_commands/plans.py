@@ -17,7 +17,7 @@ def plans_of(task: str, words: Sequence[str]) -> Plans:
     from nnunet_cli.options import parse_assignments
     from nnunet_cli.reporter import make_reporter
     from nnunet_core.registry.discovery import Registry
-    from nnunet_core.stages.run import Request, opened
+    from nnunet_core.run import Request, opened
     from nnunet_v1_commands.running import workspace
 
     pairs = list(zip(words[::2], words[1::2], strict=True))

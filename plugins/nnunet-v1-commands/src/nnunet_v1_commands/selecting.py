@@ -21,7 +21,7 @@ from nnunet_v1_commands.plugin import PLANS
 from nnunet_v1_commands.running import CONFIGURATIONS, run, task_name, v1_results, workspace
 
 if TYPE_CHECKING:
-    from nnunet_core.stages.find_best import Selection
+    from nnunet_core.prediction.find_best import Selection
     from nnunet_core.stages.select import Candidate
 
 
@@ -68,11 +68,11 @@ def _select(
     ensembles: bool,
     postprocess: bool,
 ) -> Selection:
-    from nnunet_cli.find_best import print_inference, print_table
+    from nnunet_cli.commands.find_best import print_inference, print_table
     from nnunet_cli.reporter import make_reporter
+    from nnunet_core.prediction.find_best import Choice
+    from nnunet_core.prediction.find_best import find_best as find_best_of
     from nnunet_core.stages.dataset import open_dataset
-    from nnunet_core.stages.find_best import Choice
-    from nnunet_core.stages.find_best import find_best as find_best_of
 
     registry, space = Registry.discover(), workspace()
     variants = {m.model(task, registry).parent.name for m in methods.values()}
@@ -164,10 +164,10 @@ def determine_postprocessing(arguments: Sequence[str] | None = None) -> None:
 
 
 def _determine_postprocessing(options: argparse.Namespace) -> None:
-    from nnunet_cli.find_best import decision
+    from nnunet_cli.commands.find_best import decision
     from nnunet_cli.reporter import make_reporter
+    from nnunet_core.prediction.find_best import Choice, find_trained
     from nnunet_core.stages.dataset import open_dataset
-    from nnunet_core.stages.find_best import Choice, find_trained
     from nnunet_core.stages.select import consolidate
 
     if options.val != "validation_raw":

@@ -22,12 +22,12 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.splits import Splits, equal_folds
 from nnunet_core.errors import UsageError
+from nnunet_core.prediction.model import ModelOptions, stage_options
+from nnunet_core.prediction.predict import PredictionOptions, predict_folder
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import FoldRecord
-from nnunet_core.stages.model import ModelOptions, stage_options
-from nnunet_core.stages.predict import PredictionOptions, predict_folder
-from nnunet_core.stages.run import Request, run
+from nnunet_core.run import Request, run
 from nnunet_core.store.models import (
     WEIGHTS,
     Model,

@@ -15,6 +15,9 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Plans
 from nnunet_core.data.splits import Split, load_splits
 from nnunet_core.errors import NnunetError, UsageError
+from nnunet_core.prediction.find_best import Choice, Selection, select
+from nnunet_core.prediction.infer import predict_inference
+from nnunet_core.prediction.predict import PredictionOptions, predict_folder, refuse_own_input
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.processes import in_several_processes
@@ -24,12 +27,9 @@ from nnunet_core.stages import cascade
 from nnunet_core.stages.dataset import open_dataset, remarks
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
 from nnunet_core.stages.experiment import Experiment, check_runtime
-from nnunet_core.stages.find_best import Choice, Selection, select
 from nnunet_core.stages.folds import check_trained, train_fold, validate_fold
-from nnunet_core.stages.infer import predict_inference
 from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose, starting_from
 from nnunet_core.stages.plan import make_plans
-from nnunet_core.stages.predict import PredictionOptions, predict_folder, refuse_own_input
 from nnunet_core.stages.prepare import prepare
 from nnunet_core.stages.select import Candidate, Trained, consolidate, dice_by_name
 from nnunet_core.store.inference import FILE

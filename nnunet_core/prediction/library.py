@@ -16,10 +16,10 @@ from nnunet_core.data.cases import Case
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image, check_finite, stack_channels
 from nnunet_core.errors import ImageError, PluginError, UsageError, counted
+from nnunet_core.prediction.inputs import dataset_of, find_inputs
+from nnunet_core.prediction.model import ModelOptions, ModelPredictor, Parts
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter, Silence
-from nnunet_core.stages.inputs import dataset_of, find_inputs
-from nnunet_core.stages.model import ModelOptions, ModelPredictor, Parts
 from nnunet_core.store.models import Model
 
 _NAME = "image"

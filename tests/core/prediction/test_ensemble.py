@@ -14,11 +14,11 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import StorageError, UnknownComponentError
+from nnunet_core.prediction import ensemble as stage
+from nnunet_core.prediction.ensemble import ensemble_folders
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import ComponentRecord
-from nnunet_core.stages import ensemble as stage
 from nnunet_core.stages.case import to_segmentation
-from nnunet_core.stages.ensemble import ensemble_folders
 from nnunet_core.store.npz import NpzProbabilities
 from nnunet_core.store.postprocessing import Decision, read_decision
 from nnunet_core.store.predictions import PredictionRecord

@@ -18,13 +18,13 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import DatasetError, NnunetError, StorageError, UsageError
+from nnunet_core.prediction import model as stages_model
+from nnunet_core.prediction import predict as prediction
+from nnunet_core.prediction.predict import PredictionOptions, predict_file, predict_folder
+from nnunet_core.prediction.uncertainty import entropy
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import locks
 from nnunet_core.runtime.reporting import Silence
-from nnunet_core.stages import model as stages_model
-from nnunet_core.stages import predict as prediction
-from nnunet_core.stages.predict import PredictionOptions, predict_file, predict_folder
-from nnunet_core.stages.uncertainty import entropy
 from nnunet_core.store.models import Model
 from nnunet_core.store.predictions import Part
 

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
+from nnunet_core.prediction.find_best import Choice, Selection
+from nnunet_core.prediction.find_best import find_best as find_best_of
 from nnunet_core.stages.dataset import open_dataset
-from nnunet_core.stages.find_best import Choice, Selection
-from nnunet_core.stages.find_best import find_best as find_best_of
 from nnunet_core.stages.select import Candidate
 from nnunet_core.store.origins import shell_line
 from nnunet_core.store.postprocessing import postprocessing_file

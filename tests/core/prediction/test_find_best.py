@@ -14,10 +14,10 @@ from instant_models import Space, make_space
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.errors import StorageError
+from nnunet_core.prediction.find_best import Selection
+from nnunet_core.prediction.infer import predict_inference
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FoldRecord
-from nnunet_core.stages.find_best import Selection
-from nnunet_core.stages.infer import predict_inference
 from nnunet_core.stages.select import Candidate
 from nnunet_core.store.inference import InferenceDocument
 from nnunet_core.store.models import weights_record

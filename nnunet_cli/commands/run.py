@@ -9,17 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_cli import options as o
-from nnunet_cli.find_best import commands, finite, print_inference, print_table
+from nnunet_cli.commands.find_best import commands, finite, print_inference, print_table
 from nnunet_cli.groups import grouped
 from nnunet_cli.makers import logged
 from nnunet_cli.reporter import out
 from nnunet_core.errors import counted
+from nnunet_core.prediction.predict import PredictionOptions
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.run import Request, RunResult
+from nnunet_core.run import run as run_method
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.experiment import VALIDATION
-from nnunet_core.stages.predict import PredictionOptions
-from nnunet_core.stages.run import Request, RunResult
-from nnunet_core.stages.run import run as run_method
 
 
 @grouped

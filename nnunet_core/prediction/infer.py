@@ -13,11 +13,7 @@ from nnunet_core.contracts.abilities import WritesSegmentations, ability
 from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.data.images import ImageFormat, ending_of
 from nnunet_core.errors import NnunetError, StorageError, UsageError, counted
-from nnunet_core.registry.discovery import Registry
-from nnunet_core.runtime import files
-from nnunet_core.runtime.names import below
-from nnunet_core.runtime.reporting import Reporter, Silence
-from nnunet_core.stages.ensemble import (
+from nnunet_core.prediction.ensemble import (
     Averaging,
     LabelFiles,
     average,
@@ -26,9 +22,13 @@ from nnunet_core.stages.ensemble import (
     opened,
     read_member,
 )
+from nnunet_core.prediction.inputs import dataset_of, find_inputs
+from nnunet_core.prediction.predict import PredictionOptions, predict_folder, refuse_own_input
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime import files
+from nnunet_core.runtime.names import below
+from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.formats import known_endings, with_original_values
-from nnunet_core.stages.inputs import dataset_of, find_inputs
-from nnunet_core.stages.predict import PredictionOptions, predict_folder, refuse_own_input
 from nnunet_core.stages.select import Trained
 from nnunet_core.store.inference import open_member, read_inference
 from nnunet_core.store.models import weights_digests

@@ -24,12 +24,12 @@ from nnunet_core.errors import (
     counted,
     listed,
 )
+from nnunet_core.prediction.ensemble import LabelFiles
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.stages.ensemble import LabelFiles
 from nnunet_core.stages.evaluate import brought_together, read_label_image
 from nnunet_core.stages.formats import find_format, known_endings
 from nnunet_core.store.postprocessing import PostprocessingRecord

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_cli import options as o
-from nnunet_cli.models import best_model, find_model
+from nnunet_cli.commands.models import best_model, find_model
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError, counted
-from nnunet_core.stages.infer import predict_inference, predict_inference_file
-from nnunet_core.stages.predict import (
+from nnunet_core.prediction.infer import predict_inference, predict_inference_file
+from nnunet_core.prediction.predict import (
     PredictionOptions,
     is_file_output,
     predict_file,

@@ -11,18 +11,18 @@ import typer
 from rich.table import Table
 
 from nnunet_cli import options as o
-from nnunet_cli.find_best import decision, finite
+from nnunet_cli.commands.find_best import decision, finite
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.folders import match_folders
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError, counted
+from nnunet_core.prediction.ensemble import LabelFiles, format_of, opened
+from nnunet_core.prediction.postprocess import FILE, Cleaning, clean_folder, fit_folder, kind_of
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.dataset import describe_labels
-from nnunet_core.stages.ensemble import LabelFiles, format_of, opened
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice
-from nnunet_core.stages.postprocess import FILE, Cleaning, clean_folder, fit_folder, kind_of
 from nnunet_core.stages.select import dice_by_name
 from nnunet_core.store.postprocessing import read_decision
 

@@ -12,8 +12,8 @@ from tiny_model import make_tiny_model
 
 import nnunet_core
 from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.prediction.predict import PredictionOptions, predict_folder
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.stages.predict import PredictionOptions, predict_folder
 from nnunet_core.store.models import Model
 
 SPACING = np.array([0.6, 0.8, 2.5])  # x, y, z

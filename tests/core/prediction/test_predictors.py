@@ -17,12 +17,12 @@ from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import PreparedGeometry
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import NnunetError, PluginError, SettingsError, StorageError, UsageError
+from nnunet_core.prediction.predict import PredictionOptions, predict_folder
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
+from nnunet_core.run import Request, run
 from nnunet_core.stages.case import CasePredictor
 from nnunet_core.stages.experiment import is_finished
-from nnunet_core.stages.predict import PredictionOptions, predict_folder
-from nnunet_core.stages.run import Request, run
 from nnunet_core.store.models import Model, ModelDocument
 from nnunet_core.store.workspace import Workspace
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import DatasetError, NnunetError, StorageError, UsageError, listed, nearest
+from nnunet_core.prediction.ensemble import Averaging, LabelFiles, Member, average, ensemble_record
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.stages.ensemble import Averaging, LabelFiles, Member, average, ensemble_record
 from nnunet_core.stages.evaluate import evaluate_files, mean_foreground_dice, targets
 from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.stages.select import (

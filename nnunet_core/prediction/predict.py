@@ -15,6 +15,9 @@ from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry, ImageFormat, ending_of
 from nnunet_core.data.meaning import SegmentationMeaning
 from nnunet_core.errors import NnunetError, StorageError, UsageError, counted
+from nnunet_core.prediction.inputs import dataset_of, find_inputs
+from nnunet_core.prediction.model import ModelOptions, ModelPredictor, Parts, Prepared
+from nnunet_core.prediction.uncertainty import entropy
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
@@ -23,9 +26,6 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.case import Keep
 from nnunet_core.stages.dataset import alpha_message, remarks
 from nnunet_core.stages.formats import find_format, known_endings, with_original_values
-from nnunet_core.stages.inputs import dataset_of, find_inputs
-from nnunet_core.stages.model import ModelOptions, ModelPredictor, Parts, Prepared
-from nnunet_core.stages.uncertainty import entropy
 from nnunet_core.store import predictions
 from nnunet_core.store.calibration import stored_temperature, tempered
 from nnunet_core.store.models import Model, weights_digests

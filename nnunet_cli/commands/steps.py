@@ -18,7 +18,7 @@ from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import counted
-from nnunet_core.stages.run import Request, opened
+from nnunet_core.run import Request, opened
 from nnunet_core.stages.select import dice_by_name
 
 

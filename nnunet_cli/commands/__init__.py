@@ -1,0 +1,1 @@
+"""Each command of `nnunet`: it calls the core and prints."""
