@@ -232,14 +232,20 @@ class Dataset:
         Raises:
             ImageError: A file cannot be read.
         """
-        parts = [self._parts(path) for path in paths]
         try:
+            parts = self._parts(paths)
             return self.digests.of(paths, parts)
         except OSError as error:
             raise ImageError(f"A file of {self.name} cannot be read: {error}") from error
 
-    def _parts(self, path: Path) -> tuple[Path, ...]:
-        """Return the files beside an image or label that hold its voxels."""
-        ending = ending_of(path.name, (self.ending, self.label_ending))
-        reader = self.image_format if ending == self.ending else self.label_format
-        return reader.parts(path) if isinstance(reader, DetachedFormat) else ()
+    def _parts(self, paths: Sequence[Path]) -> list[tuple[Path, ...]]:
+        """Return, of images and labels, the files beside each that hold its voxels."""
+        readers = {self.label_ending: self.label_format, self.ending: self.image_format}
+        detached = {e: r for e, r in readers.items() if isinstance(r, DetachedFormat)}
+        if not detached:
+            return [()] * len(paths)
+        endings = [ending_of(path.name, tuple(readers)) for path in paths]
+        return [
+            detached[ending].parts(path) if ending in detached else ()
+            for path, ending in zip(paths, endings, strict=True)
+        ]

@@ -27,8 +27,11 @@ def ending_of(name: str, endings: Iterable[str]) -> str:
     """Return the longest of `endings` (`.nii.gz`) that a file name has, in letters of any case; or
     an empty string.
     """
-    lower = name.lower()
-    return max((e for e in endings if lower.endswith(e.lower())), key=len, default="")
+    lower, found = name.lower(), ""
+    for ending in endings:
+        if lower.endswith(ending.lower()) and len(ending) > len(found):
+            found = ending
+    return found
 
 
 @dataclass(frozen=True)
@@ -215,16 +218,16 @@ def spacing_outliers(spacings: Mapping[str, Sequence[float]]) -> list[str]:
     """Return a sentence for each case whose spacing (mm; z, y, x) is far from the median of all."""
     if not spacings:
         return []
-    usual = np.median(np.array(list(spacings.values())), axis=0)
-    sentences = []
-    for name, spacing in spacings.items():
-        ratio = np.array(spacing) / usual
-        if ratio.max() > _OUTLIER or ratio.min() < 1 / _OUTLIER:
-            sentences.append(
-                f"Case {name} has a spacing of {_shown(spacing)} mm (z, y, x), the median is "
-                f"{_shown(usual)} mm. Is its header right?"
-            )
-    return sentences
+    found = np.array(list(spacings.values()))
+    usual = np.median(found, axis=0)
+    ratios = found / usual
+    far = (ratios > _OUTLIER) | (ratios < 1 / _OUTLIER)
+    return [
+        f"Case {name} has a spacing of {_shown(spacing)} mm (z, y, x), the median is "
+        f"{_shown(usual)} mm. Is its header right?"
+        for (name, spacing), is_far in zip(spacings.items(), far.any(axis=1), strict=True)
+        if is_far
+    ]
 
 
 def check_planar(planar: Mapping[str, bool]) -> None:

@@ -22,8 +22,8 @@ def left_out(cases: Iterable[CaseFiles]) -> dict[Path, list[str]]:
     used: dict[str, set[str]] = {}
     for case in cases:
         for path in case.paths:
-            folder, name = os.path.split(path)
-            used.setdefault(folder or ".", set()).add(name)
+            folder, _, name = str(path).rpartition(os.sep)
+            used.setdefault(folder or path.root or ".", set()).add(name)
     found = {Path(folder): _unused(Path(folder), names) for folder, names in used.items()}
     return {folder: names for folder, names in found.items() if names}
 

@@ -345,10 +345,21 @@ def owner(module: str) -> tuple[str | None, str | None]:
     """Return distribution and version of the package that holds a module; None when no package
     does.
     """
-    owners = _distributions(tuple(sys.path)).get(re.split("[.:]", module)[0], [])
+    package, path = re.split("[.:]", module)[0], tuple(sys.path)
+    owners = _plugin_distributions(path).get(package) or _distributions(path).get(package)
     if not owners:
         return None, None
     return owners[0], metadata.version(owners[0])
+
+
+@functools.lru_cache(maxsize=1)
+def _plugin_distributions(_: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Return {package of a plugin's hook module: distributions that declare it}; it is quick."""
+    found: dict[str, list[str]] = {}
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if entry.dist is not None:
+            found.setdefault(re.split("[.:]", entry.value)[0], []).append(entry.dist.name)
+    return found
 
 
 @functools.lru_cache(maxsize=1)

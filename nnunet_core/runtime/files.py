@@ -7,6 +7,7 @@ import errno
 import fnmatch
 import glob
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HASHING_THREADS = 4
+_CHUNK = 64  # files
 _HERE, _RENAME_EXCHANGE = -100, 2  # of renameat2: relative to the current folder; change names
 _Model = TypeVar("_Model", bound="Document")
 
@@ -361,14 +363,13 @@ class Digests:
         """
         if self._known is None:
             self._known = self._read()
-        known, keys = self._known, [str(path) for path in paths]
+        known, keys = self._known, list(map(str, paths))
+        work = list(zip(keys, further or [()] * len(keys), map(known.get, keys), strict=True))
+        # in chunks: a thread's task costs more than looking at one file that stayed the same
+        chunks = [work[i : i + _CHUNK] for i in range(0, len(work), _CHUNK)]
         with ThreadPoolExecutor(_HASHING_THREADS) as threads:
-            found = threads.map(
-                lambda path, parts: self._row(path, parts, known.get(str(path))),
-                paths,
-                further or [()] * len(paths),
-            )
-            rows = dict(zip(keys, found, strict=True))
+            found = threads.map(lambda chunk: [self._row(*each) for each in chunk], chunks)
+            rows = dict(zip(keys, itertools.chain.from_iterable(found), strict=True))
         changed = any(known.get(key) != row for key, row in rows.items())
         known.update(rows)
         if self._path is not None and changed:
@@ -385,20 +386,30 @@ class Digests:
         return known if isinstance(known, dict) else {}
 
     @staticmethod
-    def _row(path: Path, further: Sequence[Path], known: Any) -> list[Any]:
+    def _row(name: str, further: Sequence[Path], known: Any) -> list[Any]:
+        status = os.stat(name)  # noqa: PTH116 - of many files: a Path takes as long as the system
+        if not further and stat.S_ISREG(status.st_mode):
+            match known:
+                case [[before], str()] if before == _state(status):
+                    return known
+        path = Path(name)
         # a folder counts as one image
-        is_folder = path.is_dir()
+        is_folder = stat.S_ISDIR(status.st_mode)
         parts = sorted(p for p in path.iterdir() if p.is_file()) if is_folder else [path, *further]
         for part in parts:
             check_regular(part)
-        stats = [part.stat() for part in parts]
-        state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]
+        states = [_state(part.stat()) for part in parts]
         match known:
-            case [before, str()] if before == state:
+            case [before, str()] if before == states:
                 return known
         digests = [file_digest(part) for part in parts]
         joined = is_folder or bool(further)
-        return [state, digest([[p.name for p in parts], digests]) if joined else digests[0]]
+        return [states, digest([[p.name for p in parts], digests]) if joined else digests[0]]
+
+
+def _state(status: os.stat_result) -> list[int]:
+    """Return what changes when a file is written."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 @contextlib.contextmanager

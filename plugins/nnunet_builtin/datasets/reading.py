@@ -5,6 +5,7 @@ folders of images.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -72,7 +73,10 @@ class NnunetReader:
         return replace(
             described,
             channels=channels,
-            training=tuple(replace(c, metadata=metadata.get(c.name, {})) for c in training),
+            training=tuple(
+                replace(case, metadata=metadata[case.name]) if case.name in metadata else case
+                for case in training
+            ),
             document=identity,
         )
 
@@ -247,10 +251,11 @@ def find_label_ending(folder: Path, document: Mapping[str, Any], registry: Regis
     if declared is not None:
         dotted = _dotted(declared) if isinstance(declared, str) else declared
         return checked_ending(dotted, folder / FILE)
-    labels, known = folder / "labelsTr", known_endings(registry)
-    names = [name.lower() for name in list_files(labels, "")]
-    found = {max((e for e in known if name.endswith(e)), key=len, default="") for name in names}
-    found.discard("")
+    labels = folder / "labelsTr"
+    known = sorted(known_endings(registry), key=len, reverse=True)  # .nii.gz before .gz
+    ending = re.compile(f"(?s)[^.].*?({'|'.join(map(re.escape, known))})", re.IGNORECASE)
+    names = os.listdir(labels) if labels.is_dir() else []  # noqa: PTH208 - Paths take long to make
+    found = {match[1].lower() for match in map(ending.fullmatch, names) if match}
     if not found or images in found:
         return _READ_ONLY.get(images, images)
     if len(found) > 1:
