@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from nnunet_builtin.evaluation.documents import Evaluation
-from nnunet_builtin.evaluation.statistics import LEVEL, Distribution, LabelStatistics, Row, name_of
+from nnunet_builtin.evaluation.statistics import Distribution, LabelStatistics, Row, name_of
+from nnunet_builtin.statistics.intervals import LEVEL
 from nnunet_cli.reporter import out
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import counted

@@ -14,9 +14,6 @@ from typing import Any
 from nnunet_builtin.evaluation.measuring import Measuring
 from nnunet_builtin.evaluation.scores import METRICS, Metric, badness, chosen
 from nnunet_builtin.evaluation.statistics import (
-    LEVEL,
-    RESAMPLES,
-    SEED,
     Distribution,
     LabelStatistics,
     Row,
@@ -26,6 +23,7 @@ from nnunet_builtin.evaluation.statistics import (
     summed_up,
     worst_first,
 )
+from nnunet_builtin.statistics.intervals import LEVEL, RESAMPLES, SEED
 from nnunet_core.errors import StorageError, natural_order
 from nnunet_core.runtime import files
 from nnunet_core.stages.evaluate import Compared

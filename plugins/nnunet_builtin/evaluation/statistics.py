@@ -8,7 +8,6 @@ largest ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,14 +15,11 @@ import numpy as np
 
 from nnunet_builtin.evaluation.measuring import foreground_targets
 from nnunet_builtin.evaluation.scores import Metric, badness, status_of
+from nnunet_builtin.statistics.intervals import mean_interval
 from nnunet_core.data.folders import without_ending
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import natural_order
 from nnunet_core.stages.evaluate import Compared
-
-LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
-#: Values that bootstrap samples hold at once: 32 MB.
-_BATCH_VALUES = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)  # rows are keys, their scores are not
@@ -145,30 +141,6 @@ def distribution(values: Sequence[float | None]) -> Distribution:
         interval=interval,
         note=note,
     )
-
-
-def mean_interval(values: np.ndarray) -> tuple[tuple[float, float] | None, str]:
-    """Return the bootstrap interval of a mean (BCa, two-sided), or None and why there is none."""
-    from scipy import stats
-
-    if len(values) < 2:
-        return None, "one case"
-    if not np.isfinite(values).all():
-        return None, "infinite in some cases"
-    if np.ptp(values) <= 1e-12 * np.abs(values).max():
-        return None, "equal in all cases"
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=LEVEL,
-        n_resamples=RESAMPLES,
-        batch=max(1, _BATCH_VALUES // len(values)),
-        method="BCa",
-        random_state=np.random.default_rng(SEED),
-    ).confidence_interval
-    if math.isnan(found.low) or math.isnan(found.high):
-        return None, "degenerate"
-    return (float(found.low), float(found.high)), ""
 
 
 def mean_over_labels(statistics: Mapping[str, LabelStatistics], metric: str) -> float | None:

@@ -1,0 +1,1 @@
+"""What scores can and cannot show: intervals, comparisons, rankings, and the words for them."""

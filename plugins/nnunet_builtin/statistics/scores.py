@@ -1,0 +1,82 @@
+"""Scores of variants on the same cases, and what missing ones count as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One variant on one dataset, one label and metric of which larger is better (Dice).
+
+    Attributes:
+        values: Float (seeds, cases), in [0, 1]; NaN where the metric is undefined: the case lacks
+            the label, and the prediction does too. A missed structure and a case without a
+            prediction are 0.
+        cases: Their names, in the order of the second axis.
+    """
+
+    values: np.ndarray
+    cases: tuple[str, ...]
+
+    @cached_property
+    def seeds(self) -> int:
+        """Number of trainings that differ in their seed only."""
+        return len(self.values)
+
+    @cached_property
+    def mean(self) -> float:
+        """The mean over cases where the metric is defined, then over seeds; NaN of none."""
+        return float(np.nanmean(self.per_seed)) if np.isfinite(self.per_seed).any() else np.nan
+
+    @cached_property
+    def per_seed(self) -> np.ndarray:
+        """The mean over cases of each seed, float (seeds,)."""
+        return _means(self.values, axis=1)
+
+    @cached_property
+    def per_case(self) -> np.ndarray:
+        """The mean over seeds of each case, float (cases,)."""
+        return _means(self.values, axis=0)
+
+
+def paired(candidate: Scores, baseline: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of two variants on the cases that they can be compared on.
+
+    A case that lacks the label is right where the prediction lacks it, too: this counts as 1 beside
+    the 0 of one that invents it. Cases where nobody finds anything say nothing, and are left out.
+
+    Returns:
+        Two arrays of float, (seeds, cases) each, without NaN.
+
+    Raises:
+        ValueError: The cases differ.
+    """
+    if candidate.cases != baseline.cases:
+        raise ValueError("scores of different cases cannot be compared")
+    both = np.concatenate([candidate.values, baseline.values])
+    defined = np.isfinite(both).any(axis=0)
+    filled = np.where(np.isfinite(both), both, 1.0)[:, defined]
+    return filled[: candidate.seeds], filled[candidate.seeds :]
+
+
+def same_cases(scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    """Return the scores of each variant on the cases that all of them have."""
+    common = set.intersection(*(set(each.cases) for each in scores.values()))
+    kept = {}
+    for name, each in scores.items():
+        places = [place for place, case in enumerate(each.cases) if case in common]
+        kept[name] = Scores(each.values[:, places], tuple(each.cases[place] for place in places))
+    return kept
+
+
+def _means(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return means of what is defined, NaN where nothing is."""
+    defined = np.isfinite(values)
+    count = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
