@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import tempfile
 import time
 import traceback
@@ -156,7 +158,8 @@ class Check:
         """
         start, outcome, message = time.perf_counter(), "passed", ""
         try:
-            self(subject)
+            with contextlib.redirect_stdout(io.StringIO()):  # --json is read by programs
+                self(subject)
             if expected is not None:
                 outcome, message = "failed", f"It passes, but is expected to fail: {expected}"
         except SkipTest as skipped:
