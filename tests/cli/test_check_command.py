@@ -14,7 +14,7 @@ def nnunet_postprocessors():
 
 @hookimpl
 def nnunet_variants():
-    return [Variant("both", "one line", postprocessor="tmpchecked/good")]
+    return [Variant("both", "one line", postprocessor="tmp-checked/good")]
 """
 PARTS = """
 class Good:
