@@ -52,6 +52,7 @@ class CheckError(AssertionError):
 
 def require(condition: object, message: str) -> None:
     """Raise CheckError with a message unless a condition holds."""
+    __tracebackhide__ = True  # of pytest: what a check says is enough
     if not condition:
         raise CheckError(message)
 
@@ -146,6 +147,7 @@ class Check:
 
     def __call__(self, subject: Subject) -> None:
         """Run the check: nothing, CheckError, another exception of the component, or SkipTest."""
+        __tracebackhide__ = True
         with tempfile.TemporaryDirectory(prefix="nnunet-check-") as folder:
             self.function(replace(subject, folder=Path(folder).resolve()))
 
