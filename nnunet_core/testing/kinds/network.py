@@ -270,7 +270,7 @@ def least_patch(divisor: Sequence[int]) -> tuple[int, ...]:
 @functools.cache
 def _spec(dimensions: int) -> NetworkSpec:
     return NetworkSpec(
-        dimensions=dimensions,
+        dimensions=dimensions,  # type: ignore[arg-type]
         input_channels=_CHANNELS,
         output_channels=_CLASSES,
         pool_kernels=((2,) * dimensions,) * 2,
