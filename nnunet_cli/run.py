@@ -27,7 +27,7 @@ def run(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variant: o.VariantOption = "default",
+    variants: o.Variants,
     choices: o.Components,
     settings: o.Settings,
     configuration: o.ConfigurationOption = None,
@@ -73,7 +73,7 @@ def run(
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
-        variant=variant,
+        **variants,
         choices=choices,
         settings=settings,
         configurations=tuple(configuration or ()),
