@@ -17,6 +17,7 @@ GROUPS = {
     "dataset": "Raw datasets.",
     "models": "Trained models.",
     "plugins": "Plugins and components.",
+    "variants": "Variants: bundles of components and settings.",
 }
 _EPILOG = "Every command takes --no-plugin NAME (block a plugin) and --debug (show tracebacks)."
 

@@ -30,10 +30,6 @@ _COMMANDS = {
     ),
     "plugins list": ("plugins:list_plugins", "List every plugin and component."),
     "plugins show": ("plugins:show", "Show one component with its settings."),
-    "doctor": (
-        "doctor:doctor",
-        "Show versions, devices, folders and problems of this installation.",
-    ),
 }
 
 
