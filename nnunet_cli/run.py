@@ -15,6 +15,7 @@ from nnunet_cli.makers import logged
 from nnunet_cli.reporter import out
 from nnunet_core.errors import counted
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.remarks import slow_imports
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.stages.predict import PredictionOptions
@@ -106,6 +107,8 @@ def _header(registry: Registry, report: Reporter) -> None:
     for info in registry.plugins():
         if info.status == "broken":
             report.warning(f"the plugin '{info.name}' is broken and takes no part: {info.error}")
+    for line in slow_imports(registry):
+        report.warning(line)
 
 
 def _print(result: RunResult) -> None:

@@ -56,11 +56,16 @@ def show(context: typer.Context, variant: VariantArgument, as_json: o.JsonOption
     what is missing.
     """
     registry = o.registry_of(context)
-    method, record = _method(registry, variant), find(registry, variant)
+    method, record = choose(registry, variant), find(registry, variant)
     rows = [_component(method, kind) for kind in RUN_KINDS]
     if as_json:
-        content = {"name": record.name, "origin": _origin(registry, variant)}
-        content |= {"summary": record.summary, "components": rows, "settings": record.settings}
+        content = {
+            "name": record.name,
+            "origin": _origin(registry, variant),
+            "summary": record.summary,
+            "components": rows,
+            "settings": record.settings,
+        }
         typer.echo(json.dumps(content, indent=1))
         return
     typer.echo(printable(f"variant {record.name}\nfrom    {_origin(registry, variant)}"))
@@ -86,7 +91,7 @@ def diff(
     that count where a variant sets nothing.
     """
     registry = o.registry_of(context)
-    one, two = _method(registry, variant), _method(registry, other)
+    one, two = choose(registry, variant), choose(registry, other)
     components = list(differences.components(one, two))
     settings = list(differences.settings(one, two))
     if as_json:
@@ -107,10 +112,6 @@ def diff(
         table.add_section()
         table.add_row("results folder", one.name, two.name)
         out().print(table)
-
-
-def _method(registry: Registry, reference: str) -> Method:
-    return choose(registry, reference)
 
 
 def _origin(registry: Registry, reference: str) -> str:
