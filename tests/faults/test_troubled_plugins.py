@@ -97,20 +97,11 @@ def test_doctor_says_how_long_imports_take(diagnosis):
     assert rows["builtin"]["component_seconds"] is None, "our own are not tried"
 
 
-@pytest.mark.slow
-def test_a_run_of_built_in_components_is_not_disturbed(site, tiny):
-    brief = ("epochs=1", "iterations_per_epoch=2", "validation_iterations=1")
-    settings = [part for setting in brief for part in ("--set", f"trainer.{setting}")]
-    settings += ["--set", "planner.max_batch_size=2"]
-    where = ("--workspace", tiny.parents[1], "-c", "2d", "--folds", 0, "--workers", 0)
-    done = nnunet(site, "run", tiny, *where, *settings)
-    (record,) = tiny.parents[1].glob("results/**/run.json")
-    record = json.loads(record.read_text())
-    assert record["status"] == "finished"
-    assert {c["distribution"] for c in record["components"].values()} == {"nnunet-core"}
-    for name in ("broken", "twin", "misspelt"):
-        assert f"warning: the plugin '{name}' is broken and takes no part" in done.stderr
-    assert "warning: the plugin 'sleepy' took" in done.stderr
+def test_built_in_components_are_not_disturbed(site, tiny):
+    """A whole run beside such plugins: tests/packaging/test_authors_combined.py."""
+    where = ("--workspace", tiny.parents[1], "--processes", 1)
+    plans = [json.loads(nnunet(f, "plan", tiny, *where, "--json").stdout) for f in (site, None)]
+    assert plans[0] == plans[1]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +118,9 @@ def test_what_cannot_be_used_is_said_before_any_work(site, tiny, loss, message):
     code = {"rival": 2}.get(loss, 1)
     done = nnunet(site, "run", tiny, "--workspace", workspace, "--loss", loss, code=code)
     assert message in done.stderr
+    for name in ("broken", "twin", "misspelt"):
+        assert f"warning: the plugin '{name}' is broken and takes no part" in done.stderr
+    assert "warning: the plugin 'sleepy' took" in done.stderr
     assert not (workspace / "preprocessed").exists()
 
 
