@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from nnunet_core.errors import PluginError
-from nnunet_core.registry.components import API
-
-if TYPE_CHECKING:
-    from nnunet_core.registry.components import Component
-    from nnunet_core.registry.discovery import Resolved
+from nnunet_core.registry.components import API, Component
 
 
-def check_needs(components: Iterable[Resolved]) -> None:
+class Found(Protocol):
+    """A component that was found by reference (discovery.Resolved)."""
+
+    @property
+    def kind(self) -> str:
+        """One of `components.KINDS`."""
+        ...
+
+    @property
+    def reference(self) -> str:
+        """The full reference."""
+        ...
+
+    @property
+    def component(self) -> Component:
+        """The record."""
+        ...
+
+    @property
+    def distribution(self) -> str | None:
+        """The package that registers it."""
+        ...
+
+
+def check_needs(components: Iterable[Found]) -> None:
     """Raise PluginError with every need of these components that is not met, and what to do."""
     found = [
         f"The {each.kind} '{each.reference}' {need}"
