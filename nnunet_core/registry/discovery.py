@@ -168,7 +168,8 @@ class Registry:
             started = time.perf_counter()
             try:
                 self.register(entry.load(), info)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything; it becomes a row
+            # a stranger's code may raise anything; it becomes a row
+            except (Exception, SystemExit) as error:  # noqa: BLE001
                 kind = "" if isinstance(error, NnunetError) else f"{type(error).__name__}: "
                 info = replace(info, status="broken", error=f"{kind}{error}", cause=error)
             info = replace(info, seconds=time.perf_counter() - started)

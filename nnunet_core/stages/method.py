@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 from nnunet_core.contracts.abilities import StartsFromWeights, ability, built
 from nnunet_core.data.plans import Configuration
 from nnunet_core.data.weights import InitialWeights
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import SettingsError, UsageError
 from nnunet_core.registry.components import RUN_KINDS, TRAINING_KINDS, Variant
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record, components_digest
@@ -28,7 +29,7 @@ from nnunet_core.registry.variants import (
 )
 from nnunet_core.runtime import files
 from nnunet_core.store.models import WEIGHTS, check_weights
-from nnunet_core.store.origins import options_of
+from nnunet_core.store.origins import KEPT, options_of
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,15 @@ def save_variant(method: Method, path: Path) -> list[str]:
     """
     chosen = [method.registry.resolve(k, method.bundle.choices[k]) for k in method.components]
     return write(path, method.head, chosen, method.bundle.settings)
+
+
+def keep_variant(method: Method, folder: Path) -> None:
+    """Keep the variants of a method beside its results, if one of them is a file, which may change:
+    the command that trains it later names what is kept.
+    """
+    if any(map(is_file, method.variants)) and not (folder / KEPT).exists():
+        with contextlib.suppress(SettingsError):  # of null; the command then has all as --set
+            save_variant(method, folder / KEPT)
 
 
 def starting_from(method: Method, path: Path | None, frozen: Sequence[str] = ()) -> Method:

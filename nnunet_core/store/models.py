@@ -22,7 +22,7 @@ from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import Ending, PlainName, below
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.store.origins import command, options_of, variants_of
+from nnunet_core.store.origins import KEPT, command, options_of, variants_of
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -238,7 +238,8 @@ class Model:
     def options(self, registry: Registry) -> list[str]:
         """Return the options of the command line that make this model's method."""
         document = self.document
-        variants = variants_of(document.variant, registry)
+        kept = self.folder.parent / KEPT
+        variants = (str(kept),) if kept.is_file() else variants_of(document.variant, registry)
         return options_of(variants, document.components, document.initial, registry)
 
     def _training(self, folds: Sequence[str]) -> str:

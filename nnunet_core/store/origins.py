@@ -16,7 +16,10 @@ from nnunet_core.registry.components import RUN_KINDS, Variant
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.registry.settings import full_settings
-from nnunet_core.registry.variants import DEFAULT, Bundle, find
+from nnunet_core.registry.variants import DEFAULT, Bundle, find, is_file
+
+#: Beside the results of a method whose variants were files: one file that holds all of them.
+KEPT = "variant.toml"
 
 
 def options_of(
@@ -44,7 +47,8 @@ def options_of(
     for kind in (kind for kind in RUN_KINDS if kind in components):
         record = components[kind]
         chosen, changed = record.reference, plain.settings.get(kind, {})
-        if plain.choices.get(kind, chosen) != chosen:
+        in_file = ":" in chosen and any(map(is_file, variants))  # see variants.check_code
+        if in_file or plain.choices.get(kind, chosen) != chosen:
             options += [f"--{kind}", chosen]
             changed = {}
         usual = _settings(registry, kind, chosen, changed)

@@ -4,6 +4,7 @@ records name all of them, and whoever gets the model is told what to install.
 
 import json
 import os
+import shlex
 
 import fake_plugins
 import pytest
@@ -77,7 +78,9 @@ def test_authors_combined_by_name_are_recorded_and_the_model_says_what_to_instal
     monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "rival_a")
     seen = tmp_path / "seen"
     seen.mkdir()
-    words = ("--augmentation", "augment_d", "--set", f"augmentation.folder={seen}")
+    variant = tmp_path / "ward.toml"
+    variant.write_text(f"augmentation = 'augment_d'\nsettings.augmentation.folder = '{seen}'\n")
+    words = ("--variant", variant)
     more = ("--no-plugin", "shadow", "--workers", 1)
     record = short_run(site, tiny, *CHOSEN, *words, *more)
     assert record["status"] == "finished"
@@ -95,7 +98,12 @@ def test_authors_combined_by_name_are_recorded_and_the_model_says_what_to_instal
         assert (row["shadow"], row["rival_a"], row["rival_b"]) == ("blocked", "blocked", "active")
 
     (folder,) = tiny.parents[1].glob("results/*/*/3d_fullres")
-    assert folder.parent.name.startswith("default_plan_a_loss_b_augment_d_train_c-")
+    assert folder.parent.name.startswith("ward_plan_a_loss_b_train_c-")
+    variant.unlink()
+    row = json.loads(nnunet(site, "models", "show", folder, "--json").stdout)
+    again = (*shlex.split(row["command"])[1:], "--workspace", tiny.parents[1], "--folds", 0)
+    assert "is trained and validated already" in nnunet(site, *again).stderr
+
     archive = tmp_path / "model.zip"
     nnunet(site, "models", "export", folder, archive, "--licence", "none")
     elsewhere = ("--workspace", tmp_path / "elsewhere")

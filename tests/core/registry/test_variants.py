@@ -13,7 +13,7 @@ from nnunet_core.errors import PluginError, SettingsError, UnknownComponentError
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.registry.variants import read
-from nnunet_core.stages.method import choose, save_variant
+from nnunet_core.stages.method import choose, keep_variant, save_variant
 from nnunet_core.store.origins import options_of, variants_of
 
 SHORT = """
@@ -290,3 +290,24 @@ def test_the_header_of_a_command_says_what_each_variant_changed(tiny, toml, tmp_
     refused = nnunet("plan", tiny, *words, "--variant", toml("loss = 3", "bad.toml"))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.count("\n") == 1
+
+
+def test_what_a_file_held_is_kept_beside_the_results(registry, toml, tmp_path):
+    folder = tmp_path / "results"
+    for variants, choices in (("demo", {}), (("demo", toml(SHORT)), {"augmentation": "light"})):
+        method = choose(registry, variants, choices)
+        keep_variant(method, folder)
+    assert Path(toml("summary = 'changed'")).exists()
+    kept = str(folder / "variant.toml")
+    components = {kind: component_record(each) for kind, each in method.components.items()}
+    assert options_of((kept,), components, None, registry) == ["--variant", kept]
+    assert choose(registry, kept).name == method.name
+
+
+def test_options_name_the_code_that_a_file_may_not(registry, toml):
+    path = toml(f"loss = '{DICE}'\nsettings.loss.ce_weight = 0.5")
+    method = choose(registry, path, {"loss": DICE})
+    components = {kind: component_record(each) for kind, each in method.components.items()}
+    options = options_of((path,), components, None, registry)
+    assert options[:4] == ["--variant", path, "--loss", DICE]
+    assert "loss.ce_weight=0.5" in options
