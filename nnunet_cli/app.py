@@ -11,12 +11,14 @@ import typer
 from nnunet_core import __version__
 from nnunet_core.errors import PluginError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.needs import check_needs
 
 #: What the groups of our own commands are about.
 GROUPS = {
     "dataset": "Raw datasets.",
     "models": "Trained models.",
     "plugins": "Plugins and components.",
+    "variants": "Variants: bundles of components and settings.",
 }
 _EPILOG = "Every command takes --no-plugin NAME (block a plugin) and --debug (show tracebacks)."
 
@@ -38,7 +40,7 @@ def build_app(registry: Registry, arguments: Sequence[str]) -> typer.Typer:
         parts = name.split()
         if len(parts) > 1 and parts[0] not in groups:
             groups[parts[0]] = _typer(f"Commands of plugins: {parts[0]}.")
-        function = _load(target) if words[: len(parts)] == parts else _not_asked
+        function = _load(target, registry) if words[: len(parts)] == parts else _not_asked
         parent = groups[parts[0]] if len(parts) > 1 else app
         parent.command(parts[-1], help=line if function is _not_asked else None, short_help=line)(
             function
@@ -86,7 +88,8 @@ def _taken(name: str, found: Mapping[str, object]) -> bool:
     return name in found or (name == group and name in heads) or (name != group and group in found)
 
 
-def _load(target: str) -> Callable[..., Any]:
+def _load(target: str, registry: Registry) -> Callable[..., Any]:
+    check_needs(each for each in registry.components("command") if each.component.target == target)
     module_name, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)

@@ -12,6 +12,7 @@ from nnunet_cli import options as o
 from nnunet_core.errors import UsageError, nearest
 from nnunet_core.registry.components import KINDS, RUN_KINDS, Variant
 from nnunet_core.registry.discovery import PluginInfo, Registry
+from nnunet_core.registry.remarks import remarks
 
 
 def list_plugins(context: typer.Context, as_json: o.JsonOption = False) -> None:
@@ -22,7 +23,11 @@ def list_plugins(context: typer.Context, as_json: o.JsonOption = False) -> None:
     if as_json:
         typer.echo(
             json.dumps(
-                {"plugins": _plugin_rows(registry), "components": _component_rows(registry)},
+                {
+                    "plugins": _plugin_rows(registry),
+                    "components": _component_rows(registry),
+                    "notes": remarks(registry),
+                },
                 indent=1,
             )
         )
@@ -45,6 +50,8 @@ def list_plugins(context: typer.Context, as_json: o.JsonOption = False) -> None:
             f"plugin {info.name} ({origin}): {info.status}"
             + (f" - {info.error}" if info.error else "")
         )
+    for line in remarks(registry):
+        typer.echo(f"note: {line}")
 
 
 def show(
