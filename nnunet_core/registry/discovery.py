@@ -7,10 +7,11 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 from nnunet_core.errors import NnunetError, PluginError, UnknownComponentError, UsageError, nearest
@@ -41,6 +42,7 @@ class PluginInfo:
         status: `active`, `blocked` or `broken`.
         error: Why it is broken; empty otherwise.
         cause: The exception behind `error`, with its traceback.
+        seconds: That the import of its hook module took.
     """
 
     name: str
@@ -50,6 +52,7 @@ class PluginInfo:
     status: str
     error: str = ""
     cause: BaseException | None = field(default=None, compare=False, repr=False)
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -158,11 +161,13 @@ class Registry:
         elif blocked:
             info = replace(info, status="blocked")
         else:
+            started = time.perf_counter()
             try:
                 self.register(entry.load(), info)
             except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it becomes a row
                 kind = "" if isinstance(error, NnunetError) else f"{type(error).__name__}: "
                 info = replace(info, status="broken", error=f"{kind}{error}", cause=error)
+            info = replace(info, seconds=time.perf_counter() - started)
         self._plugins[info.name] = info
 
     def register(self, plugin: object, info: PluginInfo) -> None:
@@ -398,8 +403,15 @@ def source_file(target: str) -> str | None:
     name, places, found = "", None, None
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        found = PathFinder.find_spec(name, places)
+        found = _find_spec(name, places)
         if found is None:
             return None
         places = found.submodule_search_locations
     return found.origin if found and found.has_location else None
+
+
+def _find_spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
+    """Return where a module lies; an editable installation has a finder of its own."""
+    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+    specs = (find(name, places) for find in finders if find is not None)
+    return next((spec for spec in specs if spec is not None), None)
