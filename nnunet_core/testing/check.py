@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from unittest import SkipTest
 
 from nnunet_core.contracts.abilities import built
+from nnunet_core.testing.probe import Probe
 
 if TYPE_CHECKING:
     from nnunet_core.registry.components import Variant
@@ -68,6 +69,8 @@ class Subject:
         resolved: The component; None of variants and observers.
         variant: The variant, if it is one.
         example: A file or folder that the component reads, given by its author.
+        hook_module: Of the plugin that registers it; None where none does.
+        probe: What it does when it is imported and constructed in a fresh process.
         folder: Empty, of this check alone; removed afterwards.
     """
 
@@ -77,6 +80,8 @@ class Subject:
     resolved: Resolved | None = field(default=None, repr=False)
     variant: Variant | None = field(default=None, repr=False)
     example: Path | None = field(default=None, repr=False)
+    hook_module: str | None = field(default=None, repr=False)
+    probe: Probe = field(default_factory=Probe, repr=False)
     folder: Path = field(default=Path(), repr=False)
 
     @property

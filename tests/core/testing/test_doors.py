@@ -24,36 +24,40 @@ class PerVoxel:
         return lambda logits, target: logits.mean(1)
 
 
-def outcome_of(rows, name):
-    (row,) = [row for row in rows if row.check == name]
+NAME = "loss_is_a_finite_number"
+
+
+def row_of(reference, kind=None, **options):
+    (row,) = check_component(reference, kind, checks=[NAME], **options)
     return row
 
 
 def test_a_function_returns_a_row_for_each_check():
     rows = check_component("builtin/dice_ce", "loss")
     assert [row.check for row in rows] == [check.name for check in checks_of("loss")]
-    row = outcome_of(rows, "loss_is_a_finite_number")
-    assert (row.outcome, row.kind, row.reference) == ("passed", "loss", "builtin/dice_ce")
+    assert {(row.outcome, row.kind, row.reference) for row in rows} == {
+        ("passed", "loss", "builtin/dice_ce")
+    }
 
 
 def test_a_wrong_component_has_a_failed_row_that_says_why():
-    row = outcome_of(check_component(PerVoxel, "loss"), "loss_is_a_finite_number")
+    row = row_of(PerVoxel, "loss")
     assert row.outcome == "failed"
     assert "must be a scalar" in row.message
 
 
 def test_a_check_that_does_not_apply_is_skipped_with_a_reason():
-    row = outcome_of(check_component("dice_bce", "loss"), "loss_is_a_finite_number")
+    row = row_of("dice_bce", "loss")
     assert row.outcome == "skipped"
     assert "regions" in row.message
 
 
 def test_expected_failures_have_a_reason_and_have_to_fail():
-    reason = {"loss_is_a_finite_number": "maps are what I want"}
-    row = outcome_of(check_component(PerVoxel, expected_failures=reason), *reason)
+    reason = {NAME: "maps are what I want"}
+    row = row_of(PerVoxel, expected_failures=reason)
     assert row.outcome == "expected"
     assert row.message.startswith("maps are what I want (The loss")
-    row = outcome_of(check_component(Good, "loss", expected_failures=reason), *reason)
+    row = row_of(Good, "loss", expected_failures=reason)
     assert row.outcome == "failed"
     assert "It passes" in row.message
     with pytest.raises(UsageError, match="Did you mean 'loss_is_a_finite_number'"):
@@ -78,7 +82,7 @@ def test_an_unknown_kind_is_refused():
         check_component("dice_ce", "los")
 
 
-@parametrize_with_checks([("loss", "dice_ce"), Good])
+@parametrize_with_checks([("loss", "dice_ce"), Good], checks=[NAME])
 def test_pytest_door(component, check):
     check(component)
 
@@ -92,13 +96,15 @@ def test_pytest_reports_failures_skips_and_expected_failures(pytester):
         ),
         test_it=(
             "from nnunet_core.testing import parametrize_with_checks\n"
-            "@parametrize_with_checks([('loss', 'wrong:Wrong'), ('loss', 'dice_bce')])\n"
+            "@parametrize_with_checks([('loss', 'wrong:Wrong'), ('loss', 'dice_bce')],\n"
+            "    checks=['loss_is_a_finite_number'])\n"
             "def test_plain(component, check):\n"
-            "    if check.name == 'loss_is_a_finite_number': check(component)\n"
+            "    check(component)\n"
             "@parametrize_with_checks([('loss', 'wrong:Wrong')],\n"
+            "    checks=['loss_is_a_finite_number'],\n"
             "    expected_failures={'loss_is_a_finite_number': 'as it is'})\n"
             "def test_expected(component, check):\n"
-            "    if check.name == 'loss_is_a_finite_number': check(component)\n"
+            "    check(component)\n"
         ),
     )
     result = pytester.inline_run("-p", "no:cacheprovider")
