@@ -76,10 +76,10 @@ def show(
     what they do. --kind is needed where several kinds have that name.
     """
     from nnunet_cli.describing import described
-    from nnunet_core.testing.doors import subject_of
+    from nnunet_core.testing.references import Finder
 
     registry = o.registry_of(context)
-    subject = subject_of(reference, _checked_kind(kind), registry)
+    subject = Finder(registry).subject(reference, _checked_kind(kind))
     if subject.resolved is None:
         info, variant = registry.variant(subject.reference)
         if as_json:

@@ -7,9 +7,10 @@ import keyword
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from packaging.version import Version
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from nnunet_builtin.authoring.kinds import KINDS
 from nnunet_core import __version__
@@ -45,6 +46,11 @@ class Answers(BaseModel):
         return Answers(name=self.name, kinds=checked_kinds([*self.kinds, *further]))
 
 
+def _version(text: str) -> str:
+    Version(text)  # raises a ValueError
+    return text
+
+
 class Origin(Document):
     """The file of answers: what the package was made from, and what was made.
 
@@ -54,7 +60,7 @@ class Origin(Document):
     """
 
     schema_version: Literal[1] = 1
-    nnunet_core: str = __version__
+    nnunet_core: Annotated[str, AfterValidator(_version)] = __version__
     answers: Answers
     files: dict[str, str]
 
