@@ -314,7 +314,7 @@ def _disturb(seed: int) -> None:
     import torch
 
     random.seed(1000 + seed)
-    np.random.seed(1000 + seed)  # noqa: NPY002
+    np.random.seed(1000 + seed)
     torch.manual_seed(1000 + seed)
 
 

@@ -119,7 +119,7 @@ class ForgetsPrevious(Mirrored):
 
 class SharedGenerator(Mirrored):
     def generator(self, seed):
-        return np.random  # noqa: NPY002
+        return np.random
 
 
 class KeepsItsGenerator(Mirrored):
