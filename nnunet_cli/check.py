@@ -16,11 +16,17 @@ from rich.text import Text
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import UsageError, counted
-from nnunet_core.testing.check import Row, Subject
+from nnunet_core.registry.components import RUN_KINDS
+from nnunet_core.testing.check import Outcome, Row, Subject
 from nnunet_core.testing.doors import checks_of, rows_of
 from nnunet_core.testing.references import Finder
 
-_STYLES = {"passed": "green", "failed": "bold red", "skipped": "dim", "expected": "yellow"}
+_STYLES: dict[Outcome, str] = {
+    "passed": "green",
+    "failed": "bold red",
+    "skipped": "dim",
+    "expected": "yellow",
+}
 
 
 def check(
@@ -56,13 +62,22 @@ def check(
             "layout than the built-in ones."
         ),
     ] = None,
+    partners: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="KIND=REF",
+            help="A component that it is used with, in place of the default one: "
+            "network=mine/swin; repeatable.",
+        ),
+    ] = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Check whether a plugin keeps the contracts; exit code 1 when a check fails.
 
     Components are imported, built and used on small data that is made for it.
     """
-    finder = Finder(o.registry_of(context), example)
+    finder = Finder(o.registry_of(context), example, _partners(partners or []))
     subjects = _subjects(finder, name, kind)
     rows, expected = [], _reasons(expect or [])
     total = sum(len(checks_of(subject.kind)) for subject in subjects)
@@ -79,11 +94,23 @@ def check(
 
 
 def _subjects(finder: Finder, name: str, kind: str | None) -> list[Subject]:
-    """Return what a name stands for: everything of a plugin or distribution before one component."""
+    """Return what a name stands for: all of a plugin or distribution, before one component."""
     if kind is not None:
         checks_of(kind)  # a kind that does not exist is said first
         return [finder.subject(name, kind)]
     return finder.package(name) or [finder.subject(name)]
+
+
+def _partners(texts: Sequence[str]) -> dict[str, str]:
+    partners = {}
+    for text in texts:
+        kind, _, reference = text.partition("=")
+        if kind not in RUN_KINDS or not reference:
+            raise UsageError(
+                f"--with got '{text}'; it takes KIND=REF, KIND one of {', '.join(RUN_KINDS)}."
+            )
+        partners[kind] = reference
+    return partners
 
 
 def _reasons(texts: Sequence[str]) -> dict[str, str]:
@@ -99,7 +126,8 @@ def _reasons(texts: Sequence[str]) -> dict[str, str]:
 def _print(rows: Sequence[Row], subjects: Sequence[Subject]) -> None:
     console = out()
     console.print(_one(rows) if len(subjects) == 1 else _several(rows))
-    for outcome in ("failed", "expected", "skipped"):
+    told: tuple[Outcome, ...] = ("failed", "expected", "skipped")
+    for outcome in told:
         if (several := len(subjects) > 1) and outcome == "skipped":
             continue  # a package skips what is not for its kinds; --json has the reasons
         for row in rows:
@@ -136,8 +164,8 @@ def _several(rows: Sequence[Row]) -> Table:
     for (kind, reference), own in found.items():
         counts = Counter(row.outcome for row in own)
         cells = [
-            Text(str(counts[o]), style=style if counts[o] else "dim")
-            for o, style in _STYLES.items()
+            Text(str(counts[outcome]), style=style if counts[outcome] else "dim")
+            for outcome, style in _STYLES.items()
         ]
         table.add_row(kind, reference, *cells, f"{sum(row.seconds for row in own):.1f}")
     return table

@@ -27,6 +27,7 @@ def check_component(
     checks: Sequence[str] = (),
     expected_failures: Mapping[str, str] | None = None,
     example: Path | None = None,
+    partners: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> list[Row]:
     """Run the checks of a component's kind; return a row per check. No check raises.
@@ -39,6 +40,8 @@ def check_component(
         expected_failures: {name of a check: why it fails}; one that passes is a failure.
         example: A dataset folder or image file that the component reads, where it reads another
             layout than the toy datasets have.
+        partners: {kind: reference} of components that it works with, in place of the default ones
+            and of those in a variant of its plugin that chooses it.
         registry: None discovers what is installed.
 
     Raises:
@@ -47,7 +50,7 @@ def check_component(
     """
     if kind is not None:
         checks_of(kind)
-    subject = Finder(registry, example).subject(reference, kind, settings)
+    subject = Finder(registry, example, partners).subject(reference, kind, settings)
     return list(rows_of([subject], checks, expected_failures))
 
 
@@ -68,6 +71,7 @@ def parametrize_with_checks(
     checks: Sequence[str] = (),
     expected_failures: Mapping[str, str] | None = None,
     example: Path | None = None,
+    partners: Mapping[str, str] | None = None,
 ) -> Callable[[Any], Any]:
     """Make a test of each check of each component; for functions with the arguments `component` and
     `check`.
@@ -81,13 +85,14 @@ def parametrize_with_checks(
         checks: Names of those to run; none means all.
         expected_failures: {name of a check: why it fails}: these become strict `xfail`s.
         example: See `check_component`.
+        partners: See `check_component`.
 
     Raises:
         UnknownComponentError, UsageError: As `check_component`, when the tests are collected.
     """
     import pytest
 
-    finder = Finder(example=example)
+    finder = Finder(example=example, partners=partners)
     pairs = [each if isinstance(each, tuple) else (None, each) for each in references]
     subjects = [finder.subject(name, kind) for kind, name in pairs]
     expected, parameters = expected_failures or {}, []

@@ -11,8 +11,8 @@ from typing import Any
 
 from nnunet_core.contracts.abilities import CONTRACTS
 from nnunet_core.errors import UnknownComponentError, nearest
-from nnunet_core.registry.components import KINDS
-from nnunet_core.registry.discovery import PluginInfo, Registry
+from nnunet_core.registry.components import KINDS, Variant
+from nnunet_core.registry.discovery import PluginInfo, Registry, Resolved
 from nnunet_core.testing.check import Subject
 from nnunet_core.testing.probe import Probe
 
@@ -26,11 +26,18 @@ class Finder:
     Args:
         registry: None discovers what is installed.
         example: A file or folder that the components read.
+        partners: {kind: reference} of what they work with.
     """
 
-    def __init__(self, registry: Registry | None = None, example: Path | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry | None = None,
+        example: Path | None = None,
+        partners: Mapping[str, str] | None = None,
+    ) -> None:
         self.registry = registry or Registry.discover()
         self.example = example
+        self.partners: dict[str, Any] = dict(partners or {})
         self.probe = Probe()
         self._plugins = {info.name: info for info in self.registry.plugins()}
 
@@ -71,7 +78,24 @@ class Finder:
         self.probe.announce(kind, resolved.reference, component.target, component.settings)
         plugin, slash, _ = resolved.reference.partition("/")
         module = self._module(plugin) if slash else None
-        return replace(subject, reference=resolved.reference, resolved=resolved, hook_module=module)
+        return replace(
+            subject,
+            reference=resolved.reference,
+            resolved=resolved,
+            partners=self._partners(resolved),
+            hook_module=module,
+        )
+
+    def _partners(self, resolved: Resolved) -> Variant:
+        """Return what a component works with: the first variant of its plugin that chooses it, with
+        what the user says.
+        """
+        plugin, _, name = resolved.reference.partition("/")
+        names = {name, resolved.reference}
+        for info, variant in self.registry.variants():
+            if info.name == plugin and variant.choices().get(resolved.kind) in names:
+                return replace(variant, **self.partners)
+        return replace(Variant("default"), **self.partners)
 
     def _contents(self, info: PluginInfo) -> list[Subject]:
         named = self._registered()
