@@ -77,7 +77,6 @@ def test_its_own_tests_pass_for_every_kind(everything):
         if f"test_contract[{kind}-" in line and "<skipped" not in line
     )
     assert set(passed) == set(KINDS)
-    assert min(passed.values()) >= 2, passed
 
 
 @pytest.mark.parametrize("kind", KINDS)
