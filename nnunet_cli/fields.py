@@ -47,9 +47,9 @@ def _arguments(arguments: ast.arguments) -> Iterator[tuple[str, str]]:
 
 def _fields(cls: ast.ClassDef) -> Iterator[tuple[str, str]]:
     for node in cls.body:
-        named = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        if named and node.value is not None and "ClassVar" not in ast.unparse(node.annotation):
-            yield node.target.id, ast.unparse(node.value)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if node.value is not None and "ClassVar" not in ast.unparse(node.annotation):
+                yield node.target.id, ast.unparse(node.value)
 
 
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:

@@ -156,8 +156,8 @@ def _print_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> N
 
 
 def _plugin_rows(registry: Registry, timing: bool) -> list[dict[str, Any]]:
-    keys = ("name", "module", "distribution", "version", "status", "error")
-    keys = (*keys, "seconds") if timing else keys
+    keys = ["name", "module", "distribution", "version", "status", "error"]
+    keys += ["seconds"] * timing
     return [{key: getattr(info, key) for key in keys} for info in registry.plugins()]
 
 
