@@ -46,10 +46,11 @@ def _arguments(arguments: ast.arguments) -> Iterator[tuple[str, str]]:
 
 
 def _fields(cls: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for node in cls.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            if node.value is not None and "ClassVar" not in ast.unparse(node.annotation):
-                yield node.target.id, ast.unparse(node.value)
+    annotated = [node for node in cls.body if isinstance(node, ast.AnnAssign)]
+    for node in annotated:
+        shared = "ClassVar" in ast.unparse(node.annotation)
+        if isinstance(node.target, ast.Name) and node.value is not None and not shared:
+            yield node.target.id, ast.unparse(node.value)
 
 
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:

@@ -56,6 +56,17 @@ def test_a_wheel_of_every_kind_installs_and_registers(everything):
         assert NAME in registry.hooks.observers()
 
 
+def test_its_code_is_as_linters_want_it(tmp_path):
+    ruff = pytest.importorskip("ruff")
+    make(tmp_path / NAME, Answers(name=NAME, kinds=tuple(KINDS)))
+    for words in (["check", "--select", "E,F,I,B,UP", "--ignore", "B905"], ["format", "--check"]):
+        command = [ruff.find_ruff_bin(), *words, "--isolated", "--line-length", "100", "--no-cache"]
+        done = subprocess.run(
+            [*command, str(tmp_path / NAME)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.slow
 def test_its_own_tests_pass_for_every_kind(everything):
     source, target = everything
@@ -74,7 +85,7 @@ def test_its_own_tests_pass_for_every_kind(everything):
         kind
         for line in (target / "junit.xml").read_text().split("<testcase ")
         for kind in KINDS
-        if f"test_contract[{kind}-" in line and "<skipped" not in line
+        if f"[{kind}-" in line and "<skipped" not in line
     )
     assert set(passed) == set(KINDS)
 
