@@ -62,7 +62,7 @@ def test_its_code_is_as_linters_want_it(tmp_path):
     for words in (["check", "--select", "E,F,I,B,UP", "--ignore", "B905"], ["format", "--check"]):
         command = [ruff.find_ruff_bin(), *words, "--isolated", "--line-length", "100", "--no-cache"]
         done = subprocess.run(
-            [*command, str(tmp_path / NAME)], capture_output=True, text=True, check=False
+            [*command, NAME], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout
 
