@@ -64,7 +64,8 @@ class Watch:
         try:
             what = _what(event, arguments)
             frame = sys._getframe(1)
-            if what == "network" or (what and not _is_of_library(frame, self.own)):
+            asks = what == "network" and event != "socket.bind"  # libraries try which ones they can
+            if asks or (what and not _is_of_library(frame, self.own)):
                 if what == "read" and _is_import(frame):
                     return
                 sentence = f"{event} {' '.join(repr(a) for a in arguments[:2])}"
