@@ -26,6 +26,7 @@ from nnunet_cli.options import parse_assignments
 from nnunet_core import errors
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.splits import Splits
+from nnunet_core.registry.components import KINDS
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.registry.settings import full_settings
@@ -127,6 +128,14 @@ def test_commands_in_examples_exist():
         )
         checked += 1
     assert checked > 15
+
+
+def test_components_are_shown_by_their_reference():
+    """`plugins show NAME --kind KIND`, as `plugins check` and `list`; once it was KIND NAME."""
+    before = re.compile(rf"plugins show ({'|'.join((*KINDS, 'variant'))}) [\w{{<]")
+    code = [p for package in generate.PACKAGES for p in package.rglob("*.py")]
+    found = [(str(p), m[0]) for p in [*PAGES, *code] for m in before.finditer(p.read_text())]
+    assert found == []
 
 
 def test_the_plugin_of_the_readme_registers():
