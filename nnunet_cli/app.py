@@ -12,12 +12,14 @@ from nnunet_cli.completion import value_command, wants_value, words_before_curso
 from nnunet_core import __version__
 from nnunet_core.errors import PluginError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.needs import check_needs
 
 #: What the groups of our own commands are about.
 GROUPS = {
     "dataset": "Raw datasets.",
     "models": "Trained models.",
     "plugins": "Plugins and components.",
+    "variants": "Variants: bundles of components and settings.",
 }
 _LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 _EPILOG = "Every command takes --no-plugin NAME (block a plugin) and --debug (show tracebacks)."
@@ -48,7 +50,7 @@ def build_app(registry: Registry, arguments: Sequence[str]) -> typer.Typer:
         if asked and value_only:
             parent.command(parts[-1], context_settings=_LENIENT)(value_command())
             continue
-        function = _load(target) if asked else _not_asked
+        function = _load(target, registry) if asked else _not_asked
         parent.command(parts[-1], help=None if asked else line, short_help=line)(function)
     for name, group in groups.items():
         app.add_typer(group, name=name)
@@ -92,7 +94,8 @@ def _taken(name: str, found: Mapping[str, object]) -> bool:
     return name in found or (name == group and name in heads) or (name != group and group in found)
 
 
-def _load(target: str) -> Callable[..., Any]:
+def _load(target: str, registry: Registry) -> Callable[..., Any]:
+    check_needs(each for each in registry.components("command") if each.component.target == target)
     module_name, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)

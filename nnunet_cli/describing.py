@@ -81,6 +81,7 @@ def described(resolved: Resolved) -> dict[str, Any]:
         "version": resolved.version,
         "file": source_file(resolved.component.target),
         "contract": contract_of(resolved.kind),
+        "api": resolved.component.api,
         "requires": list(resolved.component.requires),
         "summary": resolved.component.summary,
         "documentation": first_paragraph(target),

@@ -46,7 +46,6 @@ WorkspaceOption = Annotated[
         "./nnunet_workspace."
     ),
 ]
-VariantOption = Annotated[str, typer.Option(help="Named bundle of components to start from.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -129,6 +128,27 @@ def _option_of(kind: str) -> inspect.Parameter:
     return inspect.Parameter(kind, named, default=None, annotation=option)
 
 
+def _variants(
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Named bundle of components and settings, or a TOML file of one, to start from; "
+            "repeatable, the later ones go on top. Default: default.",
+            show_default=False,
+        ),
+    ] = None,
+    save_variant: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write variants, components and settings of this command to a TOML file that "
+            "--variant takes."
+        ),
+    ] = None,
+) -> dict[str, Any]:
+    chosen = {} if not variant else {"variant": tuple(variant)}
+    return {**chosen, "save_variant": save_variant}
+
+
 def _settings(settings: SetOption = None) -> dict[str, dict[str, Any]]:
     return parse_assignments(settings or [])
 
@@ -161,6 +181,8 @@ def _start(
     return {"pretrained": pretrained, "freeze": () if freeze is None else (freeze,)}
 
 
+#: `variant` and `save_variant` of a Request.
+Variants = Annotated[dict[str, Any], Group(_variants)]
 #: {kind: reference} of every kind that a run chooses.
 Components = Annotated[dict[str, str], components_of(*RUN_KINDS)]
 #: {kind: {field: value}} of `--set`.

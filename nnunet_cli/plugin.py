@@ -34,10 +34,6 @@ _COMMANDS = {
         "check:check",
         "Check whether a plugin or component keeps the contracts.",
     ),
-    "doctor": (
-        "doctor:doctor",
-        "Show versions, devices, folders and problems of this installation.",
-    ),
 }
 
 

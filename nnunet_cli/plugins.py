@@ -14,6 +14,7 @@ from nnunet_cli.completion import complete_kind, complete_reference
 from nnunet_core.errors import UsageError, nearest
 from nnunet_core.registry.components import KINDS, RUN_KINDS, Variant
 from nnunet_core.registry.discovery import PluginInfo, Registry, Resolved
+from nnunet_core.registry.remarks import remarks
 
 _WIDTH = 100
 
@@ -43,7 +44,8 @@ def list_plugins(
     components = _component_rows(registry, _checked_kind(kind))
     if as_json:
         plugins = _plugin_rows(registry, timing)
-        typer.echo(json.dumps({"plugins": plugins, "components": components}, indent=1))
+        found = {"plugins": plugins, "components": components, "notes": remarks(registry)}
+        typer.echo(json.dumps(found, indent=1))
         return
     columns = ("kind", "name", "plugin", "version", "summary")
     rows = [{**row, "version": row["version"] or "-"} for row in components]
@@ -56,6 +58,8 @@ def list_plugins(
         for info in registry.plugins():
             error = f" - {info.error}" if info.error else ""
             typer.echo(f"plugin {info.name} ({_origin(info)}): {info.status}{error}")
+        for line in remarks(registry):
+            typer.echo(f"note: {line}")
 
 
 def show(

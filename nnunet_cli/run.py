@@ -15,6 +15,7 @@ from nnunet_cli.makers import logged
 from nnunet_cli.reporter import out
 from nnunet_core.errors import counted
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.remarks import slow_imports
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.stages.predict import PredictionOptions
@@ -27,7 +28,7 @@ def run(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variant: o.VariantOption = "default",
+    variants: o.Variants,
     choices: o.Components,
     settings: o.Settings,
     configuration: o.ConfigurationOption = None,
@@ -73,7 +74,7 @@ def run(
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
-        variant=variant,
+        **variants,
         choices=choices,
         settings=settings,
         configurations=tuple(configuration or ()),
@@ -106,6 +107,8 @@ def _header(registry: Registry, report: Reporter) -> None:
     for info in registry.plugins():
         if info.status == "broken":
             report.warning(f"the plugin '{info.name}' is broken and takes no part: {info.error}")
+    for line in slow_imports(registry):
+        report.warning(line)
 
 
 def _print(result: RunResult) -> None:

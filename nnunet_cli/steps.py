@@ -27,7 +27,7 @@ def plan(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variant: o.VariantOption = "default",
+    variants: o.Variants,
     choices: Annotated[dict[str, str], o.components_of("planner", "network")],
     settings: o.Settings,
     workspace: o.WorkspaceOption = None,
@@ -39,7 +39,7 @@ def plan(
     The plans file may be edited by hand; it is validated when it is read.
     """
     registry, space = o.registry_of(context), o.workspace_of(workspace)
-    request = Request(dataset, variant, choices, settings, **pool)
+    request = Request(dataset, choices=choices, settings=settings, **variants, **pool)
     report = make_reporter(quiet=as_json)
     with opened(made(request, registry, space, report), registry, space, report) as steps:
         plans, path = steps.plans
@@ -55,7 +55,7 @@ def preprocess(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variant: o.VariantOption = "default",
+    variants: o.Variants,
     choices: Annotated[dict[str, str], o.components_of("planner", "preprocessor", "network")],
     settings: o.Settings,
     configuration: o.ConfigurationOption = None,
@@ -74,7 +74,15 @@ def preprocess(
     not done again.
     """
     registry, space = o.registry_of(context), o.workspace_of(workspace)
-    request = Request(dataset, variant, choices, settings, tuple(configuration or ()), **pool)
+    names = tuple(configuration or ())
+    request = Request(
+        dataset,
+        choices=choices,
+        settings=settings,
+        configurations=names,
+        **variants,
+        **pool,
+    )
     report = make_reporter()
     with opened(made(request, registry, space, report), registry, space, report) as steps:
         for name in steps.configurations():
@@ -89,7 +97,7 @@ def train(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variant: o.VariantOption = "default",
+    variants: o.Variants,
     choices: o.Components,
     settings: o.Settings,
     configuration: o.ConfigurationOption = None,
@@ -119,7 +127,7 @@ def train(
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
-        variant=variant,
+        **variants,
         choices=choices,
         settings=settings,
         configurations=tuple(configuration or ()),
@@ -145,7 +153,7 @@ def validate(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variant: o.VariantOption = "default",
+    variants: o.Variants,
     choices: o.Components,
     settings: o.Settings,
     configuration: o.ConfigurationOption = None,
@@ -181,7 +189,7 @@ def validate(
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
-        variant=variant,
+        **variants,
         choices=choices,
         settings=settings,
         configurations=tuple(configuration or ()),

@@ -7,14 +7,23 @@ at start-up. What needs them is imported when it is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nnunet_core.registry.components import Component, Variant
+from nnunet_core.registry.components import API, Component, Variant
 from nnunet_core.registry.hookspecs import hookimpl
+from nnunet_core.runtime.deprecation import renamed
 
 if TYPE_CHECKING:
     from nnunet_core.stages.library import load_model
     from nnunet_core.store.probabilities import read_probabilities
 
-__all__ = ["Component", "Variant", "__version__", "hookimpl", "load_model", "read_probabilities"]
+__all__ = [
+    "API",
+    "Component",
+    "Variant",
+    "__version__",
+    "hookimpl",
+    "load_model",
+    "read_probabilities",
+]
 
 __version__ = "0.1.0"
 
@@ -24,7 +33,11 @@ _LATER = {
 }
 
 
+#: {old name: "module:New"}: served, with a warning, until the next API.
+_RENAMED: dict[str, str] = {}
+
+
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return renamed(__name__, _RENAMED)(name)
     return getattr(importlib.import_module(_LATER[name]), name)

@@ -76,6 +76,10 @@ class StoppedError(NnunetError):
         self.exit_code = 128 + (signal_number or 2)
 
 
+class RenamedWarning(DeprecationWarning):
+    """A name of `nnunet_core` that goes away with the next API; the message says the new one."""
+
+
 def listed(names: Sequence[str]) -> str:
     """Return the first ten names for a message, and how many more there are; a name that would
     break the line is quoted.

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: The API of the core: contracts, hooks and what `nnunet_core` exports. The core serves this one
+#: and the one before.
+API = 1
+
 #: Kinds that a run chooses one component of, in life-cycle order.
 RUN_KINDS = (
     "planner",
@@ -44,6 +48,7 @@ class Component:
         settings: Constructor arguments that differ from the class's defaults; JSON values.
         requires: Distributions that must be installed for this component (`"monai>=1.3"`), beyond
             the plugin's own.
+        api: The lowest API of the core that it needs: that of the core it was written for.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Component:
     summary: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+    api: int = 1
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,16 @@ from typing import Any
 from nnunet_core.errors import NnunetError, PluginError, UnknownComponentError, UsageError, nearest
 from nnunet_core.registry.components import KINDS, Component, Variant
 from nnunet_core.registry.hooks import Hooks, component_hook
+from nnunet_core.registry.needs import check_needs
 
 ENTRY_POINT_GROUP = "nnunet_plugins"
 #: The distribution whose components' names nobody can take: our own.
 OWN = "nnunet-core"
 DENY_VARIABLE = "NNUNET_DISABLE_PLUGINS"
 ALLOW_VARIABLE = "NNUNET_PLUGINS"
+
+#: How a reference to a variant ends that is a file, not a name.
+FILE_ENDING = ".toml"
 
 _VARIANT = "variant"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -93,10 +97,10 @@ class Resolved:
         """Import and return the target (a class).
 
         Raises:
-            PluginError: The module cannot be imported, has no such attribute, or a required
-                distribution is missing.
+            PluginError: The module cannot be imported or has no such attribute; or the component
+                needs what is not installed.
         """
-        _check_requirements(self)
+        check_needs([self])
         module_name, _, attribute = self.component.target.partition(":")
         try:
             target: Any = importlib.import_module(module_name)
@@ -164,7 +168,8 @@ class Registry:
             started = time.perf_counter()
             try:
                 self.register(entry.load(), info)
-            except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; it becomes a row
+            # a stranger's code may raise anything; it becomes a row
+            except (Exception, SystemExit) as error:  # noqa: BLE001
                 kind = "" if isinstance(error, NnunetError) else f"{type(error).__name__}: "
                 info = replace(info, status="broken", error=f"{kind}{error}", cause=error)
             info = replace(info, seconds=time.perf_counter() - started)
@@ -200,7 +205,11 @@ class Registry:
 
     def variants(self) -> list[tuple[PluginInfo, Variant]]:
         """Return every variant with its plugin."""
-        return list(self._records[_VARIANT])
+        return self.records(_VARIANT)
+
+    def records(self, kind: str) -> list[tuple[PluginInfo, Any]]:
+        """Return every record of a kind of component, or of "variant", with its plugin."""
+        return list(self._records[kind])
 
     def resolve(self, kind: str, reference: str) -> Resolved:
         """Find a component that the user, or code that is installed, names: by `name`,
@@ -327,8 +336,24 @@ def _checked(kind: str, found: Iterable[object], info: PluginInfo) -> list[Compo
             )
         if record.name in records:
             raise PluginError(f"{subject} two {word}s named '{record.name}'.")
+        if isinstance(record, Component):
+            _check_stated_needs(record, subject)
+        elif record.name.endswith(FILE_ENDING):
+            raise PluginError(
+                f"{subject} a variant named '{record.name}'; what ends in {FILE_ENDING} is a file."
+            )
         records[record.name] = record
     return list(records.values())
+
+
+def _check_stated_needs(record: Component, subject: str) -> None:
+    requires, api = record.requires, record.api
+    texts = isinstance(requires, tuple | list) and all(isinstance(text, str) for text in requires)
+    if not texts or type(api) is not int:
+        raise PluginError(
+            f"{subject} '{record.name}' with requires={requires!r} and api={api!r}; requires is a "
+            "tuple of texts, ('monai>=1.3',), and api a whole number."
+        )
 
 
 def _unregistered(kind: str, reference: str) -> Resolved:
@@ -360,37 +385,6 @@ def owner(module: str) -> tuple[str | None, str | None]:
 def _distributions(_: tuple[str, ...]) -> Mapping[str, list[str]]:
     """Return {module: distributions that hold it}, found once for a path: it takes a second."""
     return metadata.packages_distributions()
-
-
-def _check_requirements(resolved: Resolved) -> None:
-    """Raise PluginError unless every distribution that a component requires is installed, in a
-    version that it allows.
-    """
-    if not resolved.component.requires:
-        return
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    subject = f"The {resolved.kind} '{resolved.reference}'"
-    for text in resolved.component.requires:
-        try:
-            wanted = Requirement(text)
-        except InvalidRequirement as error:
-            raise PluginError(
-                f"{subject} requires '{text}', which is no requirement: {error}. Allowed: 'name', "
-                "'name>=1.2' and so on."
-            ) from error
-        if wanted.marker is not None and not wanted.marker.evaluate():
-            continue
-        try:
-            version = metadata.version(wanted.name)
-        except metadata.PackageNotFoundError as error:
-            raise PluginError(
-                f"{subject} needs '{text}', which is not installed. Run: pip install '{text}'"
-            ) from error
-        if not wanted.specifier.contains(version, prereleases=True):
-            raise PluginError(
-                f"{subject} needs '{text}'; {version} is installed. Run: pip install '{text}'"
-            )
 
 
 def source_file(target: str) -> str | None:

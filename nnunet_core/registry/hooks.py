@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from nnunet_core.errors import PluginError
+from nnunet_core.errors import PluginError, nearest
 from nnunet_core.registry import hookspecs
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Hooks:
             self._manager.register(plugin, name)
             self._manager.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
-            raise PluginError(str(error)) from error
+            raise PluginError(f"{error}{self._meant(str(error))}") from error
         for caller in self._manager.get_hookcallers(plugin) or ():
             for implementation in _of(plugin, caller):
                 if implementation.hookwrapper or implementation.wrapper:
@@ -59,6 +60,12 @@ class Hooks:
                         f"{caller.name} of plugin '{name}' is a wrapper; hooks here are plain "
                         "functions."
                     )
+
+    def _meant(self, message: str) -> str:
+        """Return the hook whose name is nearest to the one that pluggy does not know."""
+        unknown = re.match(r"unknown hook '(\w+)'", message)
+        known = [name for name in vars(hookspecs) if name.startswith("nnunet_")]
+        return nearest(unknown[1], known) if unknown else ""
 
     def forget(self, plugin: object) -> None:
         """Remove the hooks of a plugin, if they were admitted."""

@@ -6,6 +6,7 @@ import ast
 import functools
 import inspect
 import io
+import re
 import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -17,6 +18,8 @@ from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.registry.settings import full_settings
 from nnunet_core.runtime import files
 
+#: How a text begins that names code, whatever follows; no address of the web.
+CODE = re.compile(r"\s*[^\W\d][\w.]*\s*:(?!//)")
 _LIBRARIES = ("nnunet-core", "torch", "numpy", "scipy", "SimpleITK", "blosc2", "batchgenerators")
 
 
@@ -86,6 +89,12 @@ def texts_of(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [text for part in value for text in texts_of(part)]
     return []
+
+
+def described_code(text: str) -> str:
+    """Return what a file names, and the file that it would be, which is found and not imported."""
+    file = source_file(text) if TARGET.fullmatch(text) else None
+    return f"{text!r} ({file or 'not found here'})"
 
 
 def code_identity(function: Callable[..., Any]) -> list[str | None]:

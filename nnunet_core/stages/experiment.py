@@ -21,7 +21,6 @@ from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.evaluate import targets
 from nnunet_core.stages.method import Method
 from nnunet_core.store.models import ModelDocument
-from nnunet_core.store.origins import options_of
 from nnunet_core.store.prepared import LabelStore, PreparedStore
 from nnunet_core.store.probabilities import probabilities_file
 from nnunet_core.store.summaries import SUMMARY, Summary
@@ -98,9 +97,7 @@ class Experiment:
 
     def options(self) -> list[str]:
         """Return the options of the command line that make its method."""
-        method = self.method
-        records = method.records(self.configuration)
-        return options_of(method.name, records, method.initial, method.registry)
+        return self.method.options(self.configuration)
 
     def mirror_axes(self) -> tuple[int, ...]:
         """Return the axes of the patch that training mirrors: all, unless the augmentation says

@@ -28,6 +28,7 @@ from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.case import CasePredictor, Keep
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.stages.experiment import VALIDATION, Experiment, is_finished
+from nnunet_core.stages.method import keep_variant
 from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.models import WEIGHTS, ModelDocument, check_weights, weights_record
 from nnunet_core.store.probabilities import probabilities_file, probabilities_writer
@@ -432,6 +433,7 @@ def _write_model_document(experiment: Experiment) -> None:
         same = False  # damaged: it is made of what this run knows
     if not same:
         document.write(path)
+    keep_variant(experiment.method, experiment.folder.parent)
 
 
 def _warn(report: Reporter, warnings: list[str]) -> None:

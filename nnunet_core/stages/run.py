@@ -16,8 +16,10 @@ from nnunet_core.data.plans import Plans
 from nnunet_core.data.splits import Split, load_splits
 from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.needs import check_needs
+from nnunet_core.registry.variants import DEFAULT
 from nnunet_core.runtime.names import below
-from nnunet_core.runtime.processes import in_several_processes
+from nnunet_core.runtime.processes import distributed_rank, in_several_processes
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages import cascade
@@ -27,14 +29,14 @@ from nnunet_core.stages.experiment import Experiment, check_runtime
 from nnunet_core.stages.find_best import Choice, Selection, select
 from nnunet_core.stages.folds import check_trained, train_fold, validate_fold
 from nnunet_core.stages.infer import predict_inference
-from nnunet_core.stages.method import DEFAULT_VARIANT, Method, choose, starting_from
+from nnunet_core.stages.method import Method, choose, save_variant, starting_from
 from nnunet_core.stages.plan import make_plans
 from nnunet_core.stages.predict import PredictionOptions, predict_folder, refuse_own_input
 from nnunet_core.stages.prepare import prepare
 from nnunet_core.stages.select import Candidate, Trained, consolidate, dice_by_name
 from nnunet_core.store.inference import FILE
 from nnunet_core.store.models import Model
-from nnunet_core.store.origins import command, options_of
+from nnunet_core.store.origins import command
 from nnunet_core.store.prepared import PreparedStore
 from nnunet_core.store.workspace import Workspace
 
@@ -45,7 +47,8 @@ class Request:
 
     Attributes:
         dataset: Path, id or name.
-        variant: Named bundle to start from.
+        variant: Named bundle or TOML file to start from; several are composed from left to right.
+        save_variant: A TOML file to write that holds the variants with the user's changes.
         choices: {kind: reference} that replace the variant's components.
         settings: {kind: {field: value}}.
         configurations: Names from the plans; empty means `3d_fullres`, or `2d` when every case is a
@@ -63,7 +66,7 @@ class Request:
     """
 
     dataset: str
-    variant: str = DEFAULT_VARIANT
+    variant: str | tuple[str, ...] = DEFAULT
     choices: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     configurations: tuple[str, ...] = ()
@@ -79,6 +82,7 @@ class Request:
     freeze: tuple[str, ...] = ()
     save_probabilities: bool = False
     ensembles: bool = True
+    save_variant: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -185,11 +189,7 @@ class Pipeline:
         """
         names = self.configurations()
         for name in names:
-            configuration = self.plans[0].configuration(name)
-            records = self.method.records(configuration)
-            options = options_of(
-                self.method.name, records, self.method.initial, self.method.registry
-            )
+            options = self.method.options(self.plans[0].configuration(name))
             words = [*options, "--configuration", name]
             training = command("train", self.dataset.name, words)
             check_trained(self._folder(name), splits, training)
@@ -258,18 +258,35 @@ def opened(
         UsageError: The request cannot be right.
     """
     with Workers(request.processes, request.memory, report) as workers:
-        chosen = choose(registry, request.variant, request.choices, request.settings)
-        for kind, values in chosen.lost_settings.items():
-            settings = ", ".join(f"{kind}.{name}={value}" for name, value in values.items())
-            report.warning(
-                f"the variant '{chosen.variant}' sets {settings} for the {kind} that --{kind} "
-                "replaces; these do not count. Repeat with --set what is wanted."
-            )
-        method = starting_from(chosen, request.pretrained, request.freeze)
+        method = _method(request, registry, report)
         dataset = open_dataset(request.dataset, workspace.raw, registry, workspace.preprocessed)
         for message in remarks(dataset, dataset.training):
             report.warning(message)
         yield Pipeline(request, workspace, report, method, dataset, workers)
+
+
+def _method(request: Request, registry: Registry, report: Reporter) -> Method:
+    """Resolve the method of a request, and say what it is made of.
+
+    Raises:
+        PluginError: A component needs what is not installed; the message names all of them.
+    """
+    chosen = choose(registry, request.variant, request.choices, request.settings)
+    check_needs(chosen.components.values())
+    for line in chosen.bundle.changes:
+        if line != f"variant {DEFAULT}: changes nothing":
+            report.message(line)
+    for line in chosen.bundle.lost:
+        report.warning(line)
+    if request.save_variant is not None and distributed_rank() == 0:
+        code = save_variant(chosen, request.save_variant)
+        report.message(f"saved variant: {request.save_variant}")
+        if code:
+            report.warning(
+                f"{request.save_variant} names code that no plugin registers ({', '.join(code)}): "
+                "who uses the file has to name it on the command line, too"
+            )
+    return starting_from(chosen, request.pretrained, request.freeze)
 
 
 def run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +15,18 @@ from nnunet_core.data.plans import Configuration
 from nnunet_core.data.weights import InitialWeights
 from nnunet_core.errors import PluginError, StorageError, UsageError
 from nnunet_core.registry.components import PREDICTING_KINDS, RUN_KINDS, TRAINING_KINDS
-from nnunet_core.registry.discovery import TARGET, Registry, Resolved, source_file
-from nnunet_core.registry.provenance import components_digest, texts_of
+from nnunet_core.registry.discovery import Registry, Resolved
+from nnunet_core.registry.provenance import CODE, components_digest, described_code, texts_of
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import Ending, PlainName, below
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.store.origins import command, options_of
+from nnunet_core.store.origins import KEPT, command, options_of, variants_of
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
 _OTHERWISE = "Install the plugin that the model was trained with."
-# how a text begins that names code, whatever follows; no address of the web
-_CODE = re.compile(r"\s*[^\W\d][\w.]*\s*:(?!//)")
 
 
 class ModelDocument(files.Document):
@@ -149,7 +146,7 @@ class Model:
         Raises:
             PluginError: The model names other code; the message shows it.
         """
-        named = [f"{entry}: {_described(text)}" for entry, text in self._code(kinds)]
+        named = [f"{entry}: {described_code(text)}" for entry, text in self._code(kinds)]
         if named and self.trusted:
             report.warning(
                 f"as --trust allows, code that {self.folder / FILE} names and no plugin registers "
@@ -172,10 +169,10 @@ class Model:
             record = document.components[kind]
             if ":" in record.reference:
                 yield f"components.{kind}.reference", record.reference
-            for text in filter(_CODE.match, texts_of(record.settings)):
+            for text in filter(CODE.match, texts_of(record.settings)):
                 yield f"components.{kind}.settings", text
         extra = (document.configuration.extra, document.configuration.network.extra)
-        for text in filter(_CODE.match, texts_of(extra)):
+        for text in filter(CODE.match, texts_of(extra)):
             yield "configuration.extra", text
 
     def folds(self, asked: tuple[str, ...] = ()) -> tuple[Path, ...]:
@@ -241,7 +238,9 @@ class Model:
     def options(self, registry: Registry) -> list[str]:
         """Return the options of the command line that make this model's method."""
         document = self.document
-        return options_of(document.variant, document.components, document.initial, registry)
+        kept = self.folder.parent / KEPT
+        variants = (str(kept),) if kept.is_file() else variants_of(document.variant, registry)
+        return options_of(variants, document.components, document.initial, registry)
 
     def _training(self, folds: Sequence[str]) -> str:
         if self.document.origin is not None:
@@ -282,12 +281,6 @@ class Model:
                 f"'{record.distribution}=={record.version}'"
             )
         return resolved
-
-
-def _described(text: str) -> str:
-    """Return what a model names, and the file that it would be; the file is found, not imported."""
-    file = source_file(text) if TARGET.fullmatch(text) else None
-    return f"{text!r} ({file or 'not found here'})"
 
 
 def _found(fold: Path) -> FoldRecord | str | None:

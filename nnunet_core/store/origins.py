@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from nnunet_core.data.weights import InitialWeights
@@ -15,38 +16,42 @@ from nnunet_core.registry.components import RUN_KINDS, Variant
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.registry.settings import full_settings
+from nnunet_core.registry.variants import DEFAULT, Bundle, find, is_file
 
-_DEFAULT = "default"
+#: Beside the results of a method whose variants were files: one file that holds all of them.
+KEPT = "variant.toml"
 
 
 def options_of(
-    method: str,
+    variants: Sequence[str],
     components: Mapping[str, ComponentRecord],
     initial: InitialWeights | None,
     registry: Registry,
 ) -> list[str]:
-    """Return the options that make a method: its variant, and what differs from that.
+    """Return the options that make a method: its variants, and what differs from them.
 
     Args:
-        method: Its name, as the results folder; it begins with that of its variant.
+        variants: References to the variants that it started from.
         components: {kind: record}.
         initial: Weights that its trainings start from.
-        registry: Knows the variant as it is installed; what is not installed counts as chosen.
+        registry: Knows variants as they are installed; what is not installed counts as chosen.
 
     Returns:
         Words of a command line: ["--variant", "demo", "--set", "trainer.epochs=50"].
     """
-    variant = _variant(method, registry)
-    options = [] if variant.name == _DEFAULT else ["--variant", variant.name]
-    chosen = {**_of(_DEFAULT, registry).choices(), **variant.choices()}
+    words = [word for reference in variants for word in ("--variant", reference)]
+    options = [] if tuple(variants) == (DEFAULT,) else words
+    plain, full = Bundle(), partial(_reference, registry)
+    for reference in (DEFAULT, *variants):
+        plain = plain.then(reference, _found(reference, registry), full)
     for kind in (kind for kind in RUN_KINDS if kind in components):
         record = components[kind]
-        plain = chosen.get(kind, record.reference)
-        if _reference(registry, kind, plain) == record.reference:
-            usual = _settings(registry, kind, plain, variant.settings.get(kind, {}))
-        else:
-            options += [f"--{kind}", record.reference]
-            usual = _settings(registry, kind, record.reference, {})
+        chosen, changed = record.reference, plain.settings.get(kind, {})
+        in_file = ":" in chosen and any(map(is_file, variants))  # see variants.check_code
+        if in_file or plain.choices.get(kind, chosen) != chosen:
+            options += [f"--{kind}", chosen]
+            changed = {}
+        usual = _settings(registry, kind, chosen, changed)
         for name, value in record.settings.items():
             if name not in usual or usual[name] != value:
                 options += ["--set", f"{kind}.{name}={json.dumps(value)}"]
@@ -54,6 +59,18 @@ def options_of(
         options += ["--pretrained", initial.path]
         options += [word for part in initial.frozen for word in ("--freeze", part)]
     return options
+
+
+def variants_of(method: str, registry: Registry) -> tuple[str, ...]:
+    """Return the installed variants whose names a results folder begins with, `resenc_l+short-...`;
+    the default one if one of them is not installed.
+    """
+    installed = [variant.name for _, variant in registry.variants()]
+    found = []
+    for part in method.split("+"):
+        fitting = [name for name in installed if f"{part}-".startswith((f"{name}_", f"{name}-"))]
+        found.append(max(fitting, key=len, default=""))
+    return tuple(found) if all(found) else (DEFAULT,)
 
 
 def command(verb: str, dataset: str, options: Sequence[str]) -> str:
@@ -66,20 +83,11 @@ def shell_line(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def _variant(method: str, registry: Registry) -> Variant:
-    """Return the variant whose name a method begins with; the default one if it is not
-    installed.
-    """
-    names = [variant.name for _, variant in registry.variants()]
-    fitting = [name for name in names if f"{method}-".startswith((f"{name}_", f"{name}-"))]
-    return _of(max(fitting, key=len, default=_DEFAULT), registry)
-
-
-def _of(name: str, registry: Registry) -> Variant:
+def _found(reference: str, registry: Registry) -> Variant:
     try:
-        return registry.variant(name)[1]
-    except NnunetError:  # blocked, or of two plugins
-        return Variant(name)
+        return find(registry, reference)
+    except NnunetError:  # blocked, of two plugins, or a file that is gone
+        return Variant(reference)
 
 
 def _reference(registry: Registry, kind: str, reference: str) -> str:

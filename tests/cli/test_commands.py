@@ -896,14 +896,16 @@ def test_doctor_shows_versions_device_folders_and_plugins(tiny):
     assert told[0].startswith(f"python     {platform.python_version()} on ")
     for name in ("nnunet-core", "torch", "numpy", "SimpleITK"):
         assert [name, metadata.version(name)] in words
-    (device,) = (line for line in told if line.startswith("device "))
-    assert re.fullmatch(r"device +\w+(:\d+)?, \w+, \d+ threads, \d+ loaders", device)
+    assert "device     cpu: float32, bfloat16" in told
+    (default,) = (line for line in told if line.startswith("by default "))
+    assert re.fullmatch(r"by default \w+(:\d+)?, \w+, \d+ threads, \d+ loaders", default)
     for name, state in (("raw", ""), ("results", "  (made on first writing)")):
         (line,) = (line for line in told if line.startswith(f"{name} "))
         folder = re.escape(str(tiny.parents[1] / name))
         assert re.fullmatch(rf"{name} +{folder}  \d+\.\d GB free{re.escape(state)}", line)
-    assert f"plugin     builtin (nnunet-core {VERSION}): active" in told
-    assert not [line for line in told if "broken" in line]
+    active = re.escape(f"plugin     builtin (nnunet-core {VERSION}): active, imported in ")
+    assert [line for line in told if re.fullmatch(rf"{active}\d\.\d{{3}} s", line)]
+    assert told[-1] == "no problems"
     assert not (tiny.parents[1] / "results").exists(), "looking makes no folders"
 
 
@@ -915,6 +917,7 @@ def test_doctor_exits_with_1_while_a_plugin_is_broken(install, tmp_path, monkeyp
     told = outcome.out.splitlines()
     (broken,) = (line for line in told if line.startswith("plugin     shaky (shaky 2.5): "))
     assert re.search(r": broken .*no_such_module_anywhere", broken)
-    assert f"plugin     builtin (nnunet-core {VERSION}): active" in told
+    (problem,) = (line for line in told if line.startswith("PROBLEM: "))
+    assert re.search("plugin shaky: .*no_such_module_anywhere", problem)
     blocked = done("doctor", "--workspace", tmp_path, "--no-plugin", "shaky")
     assert "plugin     shaky (shaky 2.5): blocked" in blocked.out.splitlines()

@@ -13,7 +13,7 @@ from nnunet_builtin.authoring.answers import Answers
 from nnunet_builtin.authoring.contract_page import contract_of
 from nnunet_builtin.authoring.kinds import KINDS, Kind, run_option
 from nnunet_core import __version__
-from nnunet_core.registry.components import RUN_KINDS
+from nnunet_core.registry.components import API, RUN_KINDS
 from nnunet_core.registry.hooks import component_hook
 
 _TEMPLATE = Path(__file__).with_name("template")
@@ -77,6 +77,7 @@ def _values(answers: Answers) -> dict[str, Any]:
         "prefix": prefix,
         "summary": f"a plugin of nnunet: {', '.join(kind.word for kind in kinds)}",
         "window": window(__version__),
+        "api": API,
         "components": components,
         "chosen": [part for part in components if part.name in RUN_KINDS],
         "imports": [*imports, "hookimpl"],

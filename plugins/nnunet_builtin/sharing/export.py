@@ -25,7 +25,7 @@ from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.store import inference
 from nnunet_core.store.inference import InferenceDocument, open_member
 from nnunet_core.store.models import FILE, WEIGHTS, Model, ModelDocument, check_weights
-from nnunet_core.store.origins import command, options_of
+from nnunet_core.store.origins import command, options_of, variants_of
 from nnunet_core.store.postprocessing import PostprocessingRecord
 from nnunet_core.store.summaries import SUMMARY, Summary
 
@@ -275,9 +275,9 @@ def _scrubbed(
 
 def _origin(document: ModelDocument) -> str:
     """Return the command that trained a model, for people: printable ASCII, at most 500 letters."""
-    options = options_of(
-        document.variant, document.components, document.initial, Registry.discover()
-    )
+    registry = Registry.discover()
+    variants = variants_of(document.variant, registry)
+    options = options_of(variants, document.components, document.initial, registry)
     options += ["--configuration", document.configuration_name]
     text = f"trained elsewhere: {command('run', document.dataset, options)}"
     return "".join(c if " " <= c <= "~" else "?" for c in text)[:500]

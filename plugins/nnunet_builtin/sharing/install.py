@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,26 @@ def missing_plugins(model: Model, registry: Registry) -> list[str]:
     return found
 
 
+def missing_for_training(model: Model, registry: Registry) -> str:
+    """Say which packages that only the training needed are not installed here, and what installs
+    them; empty if none is missing.
+    """
+    installed = {(info.distribution, info.version) for info in registry.plugins()}
+    missing: dict[str, list[str]] = {}
+    for kind, record in model.document.components.items():
+        package = (record.distribution, record.version)
+        if record.distribution and kind not in PREDICTING_KINDS and package not in installed:
+            named = f"{record.distribution}=={record.version}"
+            missing.setdefault(named, []).append(f"{kind} '{record.reference}'")
+    if not missing:
+        return ""
+    parts = "; ".join(f"{', '.join(named)} of {package}" for package, named in missing.items())
+    return (
+        f"was trained with {parts}, not installed here. Prediction does not need that; to train "
+        f"it further, if you know these packages: pip install {shlex.join(missing)}"
+    )
+
+
 def _check_digest(archive: Path, digest: str | None) -> None:
     if digest is None:
         return
@@ -242,8 +263,11 @@ def _checked(top: Path, card: m.Card, registry: Registry, report: Reporter) -> M
             f"{card.name} needs the stage before it, {before}, which is not in {top}. Get an "
             "intact copy of the archive."
         )
-    said = card.model_copy(update={"scores": None})
-    if m.card_of(model, document, model.folds(card.folds), names[-1]) != said:
+    found = m.card_of(model, document, model.folds(card.folds), names[-1])
+    # archives of before name the packages that predict, and not those that trained
+    same_packages = card.packages.items() <= found.packages.items()
+    said = card.model_copy(update={"scores": None, "packages": found.packages})
+    if found != said or not same_packages:
         raise StorageError(
             f"{top / m.FILE} says otherwise of {card.name} than its {FILE}: channels, labels, "
             "spacing, patch, folds or packages are not those of the model. Get an intact copy."
@@ -251,6 +275,8 @@ def _checked(top: Path, card: m.Card, registry: Registry, report: Reporter) -> M
     model.stages()
     for missing in missing_plugins(model, registry):
         report.warning(f"{card.name} needs {missing}")
+    if trained_with := missing_for_training(model, registry):
+        report.message(f"{card.name} {trained_with}")
     for fold in model.folds(card.folds):
         check_weights(fold)
         check_fit(model, read_weights(fold / WEIGHTS), fold / WEIGHTS, registry)

@@ -57,7 +57,7 @@ class Card(BaseModel):
         spacing: Of the images that its networks see, mm, (z, y, x).
         patch_size: Of these, voxels, in the order of `spacing`; two entries in 2D: (y, x).
         folds: That are in the archive.
-        packages: {distribution: version} of the plugins that it predicts with.
+        packages: {distribution: version} of the plugins that it was trained and predicts with.
         unregistered: Components whose code belongs to no plugin, 'package.module:Attribute'.
         scores: On the validation cases of these folds; None where they are not validated.
     """
@@ -121,7 +121,9 @@ def card_of(model: Model, document: ModelDocument, folds: Iterable[Path], name: 
         spacing=tuple(configuration.spacing[axis] for axis in order),
         patch_size=tuple(patch[axis] for axis in order),
         folds=tuple(fold.name.removeprefix("fold_") for fold in folds),
-        packages={r.distribution: r.version or "" for r in records if r.distribution},
+        packages={
+            r.distribution: r.version or "" for r in document.components.values() if r.distribution
+        },
         unregistered=tuple(r.reference for r in records if ":" in r.reference),
         scores=_scores(folds) or _earlier_scores(model, name),
     )

@@ -17,8 +17,14 @@ from nnunet_builtin.authoring.answers import FILE, Answers, checked_kinds
 from nnunet_builtin.authoring.kinds import KINDS
 from nnunet_builtin.authoring.packages import make
 from nnunet_builtin.authoring.rendering import rendered, window
+from nnunet_core import API
 from nnunet_core.registry import components
 from nnunet_core.registry.discovery import Registry
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 NAME, MODULE = "own-method", "own_method"
 
@@ -53,6 +59,7 @@ def test_a_wheel_of_every_kind_installs_and_registers(everything):
         assert set(found) == set(KINDS) - {"variant", "observer"}
         variant = registry.variant(f"{NAME}/{NAME}")[1]
         assert variant.choices() == dict.fromkeys(components.RUN_KINDS, f"{NAME}/{NAME}")
+        assert {c.component.api for c in registry.components() if NAME in c.reference} == {API}
         assert NAME in registry.hooks.observers()
 
 

@@ -252,6 +252,15 @@ def test_commands_of_plugins_may_be_in_groups_and_take_no_name_of_ours(install, 
         assert "worked 3" in capsys.readouterr().out
 
 
+def test_a_command_that_lacks_something_says_so(install, capsys):
+    needy = COMMANDS.format(names=["count"]).replace("name)", "name, requires=('nowhere>=2',))")
+    install("alpha", "alpha", needy)
+    with pytest.raises(SystemExit) as ended:
+        main(["count"])
+    assert ended.value.code == 1
+    assert "pip install 'nowhere>=2'" in capsys.readouterr().err
+
+
 def test_a_command_of_three_words_is_refused(install):
     install("alpha", "alpha", COMMANDS.format(names=["one two three"]))
     assert "one two three" in row(Registry.discover(), "alpha").error

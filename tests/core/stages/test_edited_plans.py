@@ -45,8 +45,8 @@ def test_settings_of_a_variant_that_an_own_choice_makes_void_are_said(tiny):
     with opened(request, registry, workspace, told):
         pass
     (warning,) = told.warnings
-    assert "the variant 'demo' sets trainer.epochs=10" in warning
-    assert "--trainer" in warning
+    assert "command line chooses another trainer" in warning
+    assert "does not count: trainer.epochs=10, trainer.iterations_per_epoch=20" in warning
     with opened(Request(str(tiny), variant="demo"), registry, workspace, told):
         pass
     assert len(told.warnings) == 1

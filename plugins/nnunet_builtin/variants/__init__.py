@@ -1,0 +1,1 @@
+"""Variants as tables: listed, shown, compared."""
