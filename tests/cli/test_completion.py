@@ -89,6 +89,9 @@ def test_names_of_commands_and_references(offered):
     assert offered("nnunet plugins show dice_f") == ["dice_focal"]
     assert offered("nnunet plugins show --kind trainer v") == ["v2"]
     assert offered("nnunet plugins list --kind los") == ["loss"]
+    assert offered("nnunet plugins check --kind predictor sliding_window_") == [
+        "sliding_window_logits"
+    ]
     assert offered("nnunet plug") == ["plugins"]
     assert {"list", "show", "new", "upgrade"} <= set(offered("nnunet plugins "))
 
