@@ -73,8 +73,8 @@ def components() -> str:
     """Return the page of the built-in components with their settings."""
     registry = Registry.discover()
     parts = [
-        "# Built-in components\n\n`nnunet plugins show KIND NAME` prints one of them, `--set "
-        "KIND.NAME=VALUE` changes it.\n"
+        "# Built-in components\n\n`nnunet plugins show NAME --kind KIND` prints one of them, "
+        "`--set KIND.NAME=VALUE` changes it.\n"
     ]
     described: set[str] = set()
     for kind in KINDS:

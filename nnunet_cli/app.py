@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nnunet_cli.completion import value_command, wants_value, words_before_cursor
 from nnunet_core import __version__
 from nnunet_core.errors import PluginError
 from nnunet_core.registry.discovery import Registry
@@ -20,6 +21,7 @@ GROUPS = {
     "plugins": "Plugins and components.",
     "variants": "Variants: bundles of components and settings.",
 }
+_LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 _EPILOG = "Every command takes --no-plugin NAME (block a plugin) and --debug (show tracebacks)."
 
 
@@ -31,20 +33,25 @@ def build_app(registry: Registry, arguments: Sequence[str]) -> typer.Typer:
         arguments: What the user typed; only the command named there is imported.
     """
     app = _typer(
-        "nnU-Net, the self-configuring method for medical image segmentation.", epilog=_EPILOG
+        "nnU-Net, the self-configuring method for medical image segmentation.",
+        epilog=_EPILOG,
+        add_completion=True,
     )
     app.callback()(_root)
     groups = {name: _typer(line) for name, line in GROUPS.items()}
-    words = [word for word in arguments if not word.startswith("-")]
+    typed = words_before_cursor()
+    value_only = typed is not None and wants_value(typed)
+    words = [word for word in (arguments if typed is None else typed) if not word.startswith("-")]
     for name, (target, line) in commands(registry).items():
         parts = name.split()
         if len(parts) > 1 and parts[0] not in groups:
             groups[parts[0]] = _typer(f"Commands of plugins: {parts[0]}.")
-        function = _load(target, registry) if words[: len(parts)] == parts else _not_asked
-        parent = groups[parts[0]] if len(parts) > 1 else app
-        parent.command(parts[-1], help=line if function is _not_asked else None, short_help=line)(
-            function
-        )
+        parent, asked = groups[parts[0]] if len(parts) > 1 else app, words[: len(parts)] == parts
+        if asked and value_only:
+            parent.command(parts[-1], context_settings=_LENIENT)(value_command())
+            continue
+        function = _load(target, registry) if asked else _not_asked
+        parent.command(parts[-1], help=None if asked else line, short_help=line)(function)
     for name, group in groups.items():
         app.add_typer(group, name=name)
     return app
@@ -54,11 +61,10 @@ def _typer(line: str, **options: Any) -> typer.Typer:
     return typer.Typer(
         help=line,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
-        **options,
+        **{"add_completion": False, **options},
     )
 
 

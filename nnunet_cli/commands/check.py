@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnunet_cli import options as o
+from nnunet_cli.completion import complete_reference
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import UsageError, counted
 from nnunet_core.registry.components import RUN_KINDS
@@ -37,6 +38,7 @@ def check(
             help="Plugin or distribution, for all of it; or one component or variant: name, "
             "plugin/name or package.module:Class.",
             show_default=False,
+            autocompletion=complete_reference,
         ),
     ],
     kind: Annotated[

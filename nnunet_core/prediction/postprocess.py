@@ -106,7 +106,8 @@ def fit_folder(
             raise UsageError(
                 f"The postprocessor '{component.reference}' decides from references: give their "
                 "folder (--references), a file of what was decided (--postprocessing), or the "
-                f"settings that decide ('nnunet plugins show postprocessor {component.name}')."
+                "settings that decide ('nnunet plugins show "
+                f"{component.name} --kind postprocessor')."
             )
         with report.track("fit", len(pairs)) as tracker:
             for prediction, reference in pairs:

@@ -8,10 +8,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 from nnunet_core.errors import NnunetError, PluginError, UnknownComponentError, UsageError, nearest
@@ -408,8 +408,15 @@ def source_file(target: str) -> str | None:
     name, places, found = "", None, None
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        found = PathFinder.find_spec(name, places)
+        found = _find_spec(name, places)
         if found is None:
             return None
         places = found.submodule_search_locations
     return found.origin if found and found.has_location else None
+
+
+def _find_spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
+    """Return where a module lies; an editable installation has a finder of its own."""
+    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+    specs = (find(name, places) for find in finders if find is not None)
+    return next((spec for spec in specs if spec is not None), None)

@@ -40,7 +40,7 @@ def full_settings(resolved: Resolved) -> dict[str, Any]:
     """
     target = resolved.load()
     chosen = validate(resolved, target)
-    defaults = {name: p.default for name, p in _parameters(resolved, target).items()}
+    defaults = {name: p.default for name, p in parameters_of(resolved, target).items()}
     return {name: to_jsonable_python(value) for name, value in {**defaults, **chosen}.items()}
 
 
@@ -48,9 +48,10 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
     """Return the component's settings as typed values, checked against the constructor of
     `target`.
     """
-    parameters = _parameters(resolved, target)
+    parameters = parameters_of(resolved, target)
     settings = dict(resolved.component.settings)
-    further = f"All with their values: nnunet plugins show {resolved.kind} {resolved.reference}"
+    show = f"nnunet plugins show {resolved.reference} --kind {resolved.kind}"
+    further = f"All with their values: {show}"
     for name in settings:
         if name not in parameters:
             few = listed(list(parameters)) or "none"
@@ -59,7 +60,7 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
                 f"The {resolved.kind} '{resolved.reference}' has no setting '{name}'.{shown} "
                 f"{further}"
             )
-    hints = _hints(target) if settings else {}
+    hints = hints_of(target) if settings else {}
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in settings}
     config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     model = create_model(target.__name__, __config__=config, **fields)
@@ -75,7 +76,7 @@ def validate(resolved: Resolved, target: Any) -> dict[str, Any]:
         ) from error
 
 
-def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]:
+def parameters_of(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters of the constructor; those of a dataclass with the values that its
     default factories make.
     """
@@ -103,7 +104,7 @@ def _parameters(resolved: Resolved, target: Any) -> dict[str, inspect.Parameter]
     return parameters
 
 
-def _hints(target: Any) -> dict[str, Any]:
+def hints_of(target: Any) -> dict[str, Any]:
     """Return the types of the constructor's parameters; a dataclass may inherit some from a class
     of another module.
     """

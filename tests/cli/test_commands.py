@@ -19,10 +19,13 @@ from tiny_dataset import make_tiny
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.commands.models import best_model
+from nnunet_cli.describing import settings_of
 from nnunet_cli.main import main
 from nnunet_core import read_probabilities
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import UsageError
+from nnunet_core.registry.components import RUN_KINDS
+from nnunet_core.registry.discovery import Registry
 
 FORMAT = SimpleItkFormat()
 VERSION = metadata.version("nnunet-core")
@@ -180,7 +183,12 @@ def nnunet_losses():
 
 @dataclass
 class Mine:
-    """Says what it is."""
+    """Says what it is.
+
+    Args:
+        weight: Of
+            everything.
+    """
 
     weight: float = 1.0
     name: str = "plain"
@@ -761,50 +769,97 @@ def test_plugins_list_has_a_row_per_component_and_a_line_per_plugin(install):
     assert "no_such_module_anywhere" in broken
 
 
-def test_plugins_show_prints_origin_and_settings_with_their_values(install):
+def test_plugins_show_prints_origin_and_settings_with_types_values_and_help(install, tmp_path):
     install("sound", SOUND)
+    folder = tmp_path / "sound"
     expected = [
         "loss sound/mine",
-        "from    sound 2.5  sound_hooks:Mine",
-        "summary a loss of mine",
-        "  --set loss.weight=3.0",
-        '  --set loss.name="plain"',
-        "  --set loss.parts=[]",
+        "from     sound 2.5  sound_hooks:Mine",
+        "summary  a loss of mine",
+        f"file     {folder / 'sound_hooks.py'}",
+        "contract nnunet_core.contracts.loss.LossBuilder",
         "",
         "Says what it is.",
+        "",
+        "  --set loss.weight=3.0",
+        "      number. Of everything.",
+        '  --set loss.name="plain"',
+        "      text",
+        "  --set loss.parts=[]",
+        "      list of whole number",
     ]
-    for name in ("mine", "sound/mine"):
-        assert done("plugins", "show", "loss", name).out.splitlines() == expected
-    bare = done("plugins", "show", "loss", "sound_hooks:Mine").out.splitlines()
+    for words in (("mine",), ("sound/mine",), ("mine", "--kind", "loss")):
+        assert done("plugins", "show", *words).out.splitlines() == expected
+    bare = done("plugins", "show", "sound_hooks:Mine", "--kind", "loss").out.splitlines()
     assert bare[0] == "loss sound_hooks:Mine"
     assert "  --set loss.weight=1.0" in bare
 
 
+def test_plugins_show_as_json_has_value_and_default_of_each_setting(install):
+    install("sound", SOUND)
+    shown = json.loads(done("plugins", "show", "mine", "--json").out)
+    weight = {"name": "weight", "type": "number", "value": 3.0, "default": 1.0}
+    assert shown["settings"][0] == {**weight, "help": "Of everything."}
+    assert shown["documentation"] == "Says what it is."
+    assert (shown["kind"], shown["target"]) == ("loss", "sound_hooks:Mine")
+    variant = json.loads(done("plugins", "show", "demo", "--kind", "variant", "--json").out)
+    assert variant["settings"]["trainer"]["epochs"] == 10
+
+
+def test_every_setting_of_our_components_has_a_type_in_words_and_a_help():
+    registry = Registry.discover()
+    for resolved in registry.components():
+        if resolved.is_own and resolved.kind in RUN_KINDS:
+            for setting in settings_of(resolved):
+                assert setting.help, (resolved.reference, setting)
+                assert not re.search("typing|Annotated|class", setting.type), setting
+
+
+def test_plugins_show_of_a_name_of_several_kinds_asks_which():
+    told = refused(2, "plugins", "show", "v2")
+    assert "preprocessor, augmentation, trainer" in told
+    assert "--kind" in told
+
+
+def test_plugins_list_of_a_kind_and_with_times(install):
+    install("sound", SOUND)
+    told = done("plugins", "list", "--kind", "loss", "--timing").out.splitlines()
+    kinds = {line.split()[0] for line in told[1 : told.index("")]}
+    assert kinds == {"loss"}
+    times = [float(line.split()[0]) for line in told[told.index("") + 1 :]]
+    assert times == sorted(times, reverse=True)
+    assert [line for line in told if re.fullmatch(r" *\d+\.\d ms  sound \(sound 2.5\)", line)]
+    rows = json.loads(done("plugins", "list", "--kind", "loss", "--timing", "--json").out)
+    assert {row["kind"] for row in rows["components"]} == {"loss"}
+    assert all(row["seconds"] > 0 for row in rows["plugins"])
+    assert "Did you mean 'loss'?" in refused(2, "plugins", "list", "--kind", "los")
+
+
 def test_plugins_show_of_a_variation_has_its_values_over_the_defaults():
-    told = done("plugins", "show", "planner", "v21_32GB").out.splitlines()
+    told = done("plugins", "show", "v21_32GB", "--kind", "planner").out.splitlines()
     assert told[:2] == [
         "planner builtin/v21_32GB",
-        f"from    nnunet-core {VERSION}  nnunet_builtin.planning.planner:PlannerV21",
+        f"from     nnunet-core {VERSION}  nnunet_builtin.planning.planner:PlannerV21",
     ]
     assert "  --set planner.gpu_memory_gb=32.0" in told
     assert "  --set planner.convs_per_stage=2" in told
 
 
 def test_plugins_show_of_a_variant_prints_the_options_that_do_the_same():
-    told = done("plugins", "show", "variant", "demo").out.splitlines()
+    told = done("plugins", "show", "demo", "--kind", "variant").out.splitlines()
     assert told[0] == "variant demo/demo"
     assert "  --set trainer.epochs=10" in told
-    assert "Did you mean 'demo'?" in refused(2, "plugins", "show", "variant", "dmo")
+    assert "Did you mean 'demo'?" in refused(2, "plugins", "show", "dmo", "--kind", "variant")
 
 
 def test_plugins_show_offers_no_set_where_no_command_takes_it():
-    told = done("plugins", "show", "image_format", "nifti").out
+    told = done("plugins", "show", "nifti", "--kind", "image_format").out
     assert "endings=" in told
     assert "--set" not in told
 
 
 def test_a_setting_that_plugins_show_prints_can_be_typed(tiny):
-    printed = done("plugins", "show", "planner", "v21_32GB").out.splitlines()
+    printed = done("plugins", "show", "v21_32GB", "--kind", "planner").out.splitlines()
     settings = [line.partition("--set ")[2] for line in printed if line.startswith("  --set ")]
     assert len(settings) > 5
     options = [part for setting in settings for part in ("--set", setting)]
@@ -817,9 +872,9 @@ def test_a_setting_that_plugins_show_prints_can_be_typed(tiny):
 @pytest.mark.parametrize(
     ("words", "suggested"),
     [
-        (("plugins", "show", "los", "dice_ce"), "loss"),
-        (("plugins", "show", "loss", "dice_cee"), "dice_ce"),
-        (("plugins", "show", "trainer", "v3"), "v2"),
+        (("plugins", "show", "dice_ce", "--kind", "los"), "loss"),
+        (("plugins", "show", "dice_cee", "--kind", "loss"), "dice_ce"),
+        (("plugins", "show", "v3", "--kind", "trainer"), "v2"),
         (("trian",), "train"),
         (("modles", "list"), "models"),
         (("plugins", "lst"), "list"),

@@ -91,7 +91,7 @@ def test_the_innermost_line_of_a_strangers_code_is_named():
     ("setting", "names", "left_out"),
     [
         ("trainer.epoch=3", ["'epochs'"], "momentum"),
-        ("trainer.lr=1", ["plugins show trainer builtin/v2"], "PositiveFloat"),
+        ("trainer.lr=1", ["plugins show builtin/v2 --kind trainer"], "PositiveFloat"),
         ("trainer.epochs=many", ["'many'", "Default: 1000", "valid integer"], "momentum"),
         ("planner.gpu_memory=3", ["'gpu_memory_gb'"], "NonNegative"),
     ],
@@ -143,7 +143,7 @@ def test_unknown_dataset_suggests_the_nearest(tiny, capsys):
         (["--planner", "v21_32gb"], ["There is no planner", "v21_32GB"]),
         (["--planner", "nowhere.module:Planner"], ["nowhere"]),
         (["--variant", "defalt"], ["default"]),
-        (["--set", "planner.gpu_memory=24"], ["gpu_memory_gb", "plugins show planner"]),
+        (["--set", "planner.gpu_memory=24"], ["gpu_memory_gb", "plugins show builtin/v21"]),
         (["--set", "planner.max_batch_size=many"], ["max_batch_size", "many"]),
         (["--set", "planner.max_batch_size=0"], ["max_batch_size"]),
         (["--set", "planer.max_batch_size=2"], ["planner"]),

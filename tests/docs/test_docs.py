@@ -10,14 +10,12 @@ import itertools
 import json
 import re
 import shlex
-import sys
 import types
 from pathlib import Path
 
 import generate
 import numpy as np
 import pytest
-import torch
 import typer
 
 from nnunet_builtin.datasets.metadata import training_metadata
@@ -28,9 +26,10 @@ from nnunet_cli.options import parse_assignments
 from nnunet_core import errors
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.splits import Splits
+from nnunet_core.registry.components import KINDS
 from nnunet_core.registry.discovery import PluginInfo, Registry
 from nnunet_core.registry.records import FoldRecord
-from nnunet_core.registry.settings import build, full_settings
+from nnunet_core.registry.settings import full_settings
 from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.store.models import ModelDocument
@@ -112,6 +111,8 @@ def example_commands():
 def test_commands_in_examples_exist():
     checked, registered = 0, commands(Registry.discover())
     for page, words in example_commands():
+        if words[0] in {"--install-completion", "--show-completion"}:  # of `nnunet` itself
+            continue
         name = next((n for n in registered if words[: len(n.split())] == n.split()), None)
         assert name, f"{page}: nnunet {' '.join(words)}"
         module, _, attribute = registered[name][0].partition(":")
@@ -127,6 +128,14 @@ def test_commands_in_examples_exist():
         )
         checked += 1
     assert checked > 15
+
+
+def test_components_are_shown_by_their_reference():
+    """`plugins show NAME --kind KIND`, as `plugins check` and `list`; once it was KIND NAME."""
+    before = re.compile(rf"plugins show ({'|'.join((*KINDS, 'variant'))}) [\w{{<]")
+    code = [p for package in generate.PACKAGES for p in package.rglob("*.py")]
+    found = [(str(p), m[0]) for p in [*PAGES, *code] for m in before.finditer(p.read_text())]
+    assert found == []
 
 
 def test_the_plugin_of_the_readme_registers():
@@ -153,7 +162,7 @@ def test_settings_in_examples_exist():
         pairs = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
         for kind, fields in parse_assignments(pairs).items():
             chosen = dict(itertools.pairwise(words)).get(f"--{kind}", "")
-            if "mypkg" in " ".join(words) or ":" in chosen:  # code of the page itself
+            if "topk-variant" in words or ":" in chosen:  # code of the page itself
                 continue
             known = {name for c in registry.components(kind) for name in full_settings(c)}
             assert set(fields) <= known, f"{page}: {kind}.{fields}"
@@ -236,47 +245,3 @@ def test_the_dataset_of_the_page_can_be_opened(tmp_path):
         SimpleItkFormat().write(folder / part / f"{name}.nii.gz", label, Geometry((2, 2, 2)))
     (folder / "dataset.json").write_text(json.dumps(document))
     assert open_dataset("17", tmp_path, Registry.discover()).names == ("patient_01",)
-
-
-@pytest.fixture
-def forget_modules():
-    """Remove what a test imports from the list of loaded modules."""
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] == "mypkg":
-            del sys.modules[name]
-
-
-@pytest.mark.usefixtures("forget_modules")
-def test_the_tutorial_plugin_works_as_installed(tmp_path, monkeypatch):
-    """Every titled code block is a file; an entry point makes them a plugin, as pip does."""
-    page = read("tutorial/first-plugin.md")
-    for title, block in re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', page, re.DOTALL):
-        (tmp_path / title).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / title).write_text(block)
-    project = (tmp_path / "pyproject.toml").read_text()
-    name, version = (
-        re.search(rf'^{key} = "(.+)"', project, re.MULTILINE)[1] for key in ("name", "version")
-    )
-    information = tmp_path / f"{name}-{version}.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    )
-    entry = re.search(r"\[project\.entry-points\.nnunet_plugins\]\n(.+)", project)[1].replace(
-        '"', ""
-    )
-    (information / "entry_points.txt").write_text(f"[nnunet_plugins]\n{entry}\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    registry = Registry.discover()
-    assert {info.name: info.error for info in registry.plugins()}["mypkg"] == ""
-    resolved = registry.resolve("loss", "my_focal")
-    assert (resolved.reference, resolved.version) == ("mypkg/my_focal", "0.1")
-    loss = build(resolved).build(batch_dice=False, ignore_label=2)
-    logits, target = torch.zeros(1, 2, 4, requires_grad=True), torch.tensor([[[0, 1, 2, 2]]])
-    loss(logits, target).backward()
-    assert logits.grad[0, :, :2].abs().min() > 0
-    assert logits.grad[0, :, 2:].abs().max() == 0
-    (variant,) = [v for info, v in registry.variants() if info.name == "mypkg"]
-    assert registry.resolve("loss", variant.loss) == resolved

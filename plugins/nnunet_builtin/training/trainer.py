@@ -24,13 +24,15 @@ class TrainerV2(Seams):
     Args:
         epochs, iterations_per_epoch, validation_iterations: Length of the training.
         batch_size: Samples per batch, of all processes together; null follows the plans.
-        optimizer, learning_rate, weight_decay: `SGD` with Nesterov momentum, `Adam`, `AMSGrad`,
-            `AdamW`, or `package.module:Class`; optimizer_settings are further arguments of it.
-        momentum: Of SGD; it falls to final_momentum in the last momentum_epochs, unless that is
-            null.
-        schedule: Of the learning rate: `poly` (1 - epoch / epochs) ** poly_power, `cosine` or
-            `constant`; or `plateau`, times step_factor when the moving average of the training loss
-            has not fallen by plateau_threshold in plateau_patience epochs.
+        optimizer, optimizer_settings, learning_rate, weight_decay: `SGD` with Nesterov momentum,
+            `Adam`, `AMSGrad`, `AdamW`, or `package.module:Class`; optimizer_settings are further
+            arguments of it.
+        momentum, final_momentum, momentum_epochs: Of SGD; it falls to final_momentum in the last
+            momentum_epochs, unless that is null.
+        schedule, poly_power, step_factor, plateau_patience, plateau_threshold: Of the learning
+            rate: `poly` (1 - epoch / epochs) ** poly_power, `cosine` or `constant`; or `plateau`,
+            times step_factor when the moving average of the training loss has not fallen by
+            plateau_threshold in plateau_patience epochs.
         warmup_epochs, decay_start, step_epochs: The rate rises linearly in the first epochs; `poly`
             and `cosine` fall from decay_start on; any schedule is multiplied by step_factor at each
             of step_epochs.

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib.util import spec_from_file_location
 
 import pytest
 
@@ -67,6 +68,28 @@ def test_the_file_of_a_module_is_found_without_running_it(local):
     assert source_file("nnunet_core.registry.records:FoldRecord").endswith("records.py")
     assert source_file("no_such_module:Anything") is None
     assert source_file("sys:path") is None
+
+
+def test_the_source_of_an_editable_installation_is_found_without_importing_it(
+    tmp_path, monkeypatch
+):
+    """Its finder stands beside that of the path: setuptools maps a package to its folder."""
+    package = tmp_path / "anywhere"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('nobody imports this')")
+    (package / "hooks.py").write_text("")
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "mapped_package":
+                places = [str(package)]
+                init = str(package / "__init__.py")
+                return spec_from_file_location(name, init, submodule_search_locations=places)
+            return None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    assert source_file("mapped_package.hooks:Anything") == str(package / "hooks.py")
 
 
 SOURCE = '''rate = 1

@@ -110,7 +110,7 @@ def test_values_are_typed_and_defaults_are_reported():
 )
 def test_a_wrong_type_names_the_setting_its_default_and_where_all_are_shown(wrong):
     name = next(iter(wrong))
-    with pytest.raises(SettingsError, match=rf"loss\.{name} .*Default: .*plugins show loss test/"):
+    with pytest.raises(SettingsError, match=rf"loss\.{name} .*Default: .*plugins show test/"):
         build(resolved(**wrong))
 
 
