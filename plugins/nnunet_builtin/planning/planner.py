@@ -58,8 +58,8 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         skipped: dict[str, str] = {}
         if "2d" in wanted:
             planned["2d"] = self._plan_2d(dataset, fingerprint, network)
-        if self.configurations is None and all(case.size[0] == 1 for case in fingerprint.cases):
-            skipped = dict.fromkeys(CONFIGURATIONS[1:], "every case is a single slice")
+        if self.configurations is None and (why := self.why_only_slices(fingerprint)):
+            skipped = dict.fromkeys(CONFIGURATIONS[1:], why)
         elif any(name != "2d" for name in wanted):
             volumes, skipped = self._plan_3d(dataset, fingerprint, network)
             planned.update(volumes)

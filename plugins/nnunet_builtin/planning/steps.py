@@ -67,6 +67,11 @@ class PlanningSteps:
     schemes: Mapping[str, str] = field(default_factory=lambda: dict(normalizations.SCHEMES))
     preprocessor: str = "default"
 
+    def why_only_slices(self, fingerprint: Fingerprint) -> str:
+        """Return why no 3D network is planned unless `configurations` names one, or nothing."""
+        single = all(case.size[0] == 1 for case in fingerprint.cases)
+        return "every case is a single slice" if single else ""
+
     def choose_spacing(self, fingerprint: Fingerprint, dimensions: int) -> tuple[np.ndarray, str]:
         """Return the target spacing (z, y, x) in mm of 2D or 3D networks, and a note (spec:
         planning, section 2).
