@@ -20,8 +20,10 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 _LEFT_OUT = (".git", ".venv", "*.egg-info", "build", "dist", "nnunet_workspace", ".*_cache")
-#: Its tests are those of this repository, with the helpers of tests/builders.
-_WITH_HELPERS = ("nnunet-v1-commands",)
+#: Folders of tests that run with those of the repository, and with its helpers.
+_TESTPATHS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"][
+    "testpaths"
+]
 _IGNORED = shutil.ignore_patterns(*_LEFT_OUT, "__pycache__")
 
 
@@ -112,12 +114,16 @@ def check_active(python, folder, project):
 
 
 def check_tests(python, folder, source):
-    """Its quick tests pass; the others run with those of the repository."""
-    helpers = ROOT / "tests" / "builders" if source.name in _WITH_HELPERS else ""
+    """Its tests pass; the slow ones of packages whose tests are among those of the repository run
+    there.
+    """
+    ours = f"plugins/{source.name}/tests" in _TESTPATHS
+    helpers = ROOT / "tests" / "builders" if ours else ""
     options = folder / "pytest.ini"
     options.write_text(f"[pytest]\nmarkers =\n    slow\n    shared\npythonpath = {helpers}\n")
-    quick = ("-q", "-m", "not slow and not shared", "-p", "no:cacheprovider", "-p", "no:xdist")
-    run(python, "-m", "pytest", *quick, "-c", options, source / "tests", cwd=folder)
+    chosen = "not slow and not shared" if ours else "not shared"
+    command = ("pytest", "-q", "-m", chosen, "-p", "no:cacheprovider", "-p", "no:xdist")
+    run(python, "-m", *command, "-c", options, source / "tests", cwd=folder)
 
 
 @pytest.mark.parametrize("source", PACKAGES, ids=lambda path: path.name)
