@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from made_weights import IMAGES, made
-from nnunet_resenc.network import ResEncUNet
 
 from nnunet_builtin.networks.state_names import from_v2
 from nnunet_core.data.plans import NetworkSpec
+from nnunet_resenc.network import ResEncUNet
 
 ROWS = {
     len(row["strides"][0]): row
