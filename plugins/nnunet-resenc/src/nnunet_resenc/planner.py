@@ -128,11 +128,9 @@ class ResEncPlanner(PlannerV21):
         """
         if self.shrink == "voxels":
             return grid.shape
-        edges, inverse = grid.dimensions, 1 / grid.spacing
-        volume = _FIRST_EDGE[edges] ** edges
-        return np.minimum(
-            np.round(inverse * (volume / np.prod(inverse)) ** (1 / edges)), grid.shape
-        )
+        axes, inverse = grid.dimensions, 1 / grid.spacing
+        factor = (_FIRST_EDGE[axes] ** axes / np.prod(inverse)) ** (1 / axes)
+        return np.minimum(np.round(inverse * factor), grid.shape)
 
     def choose_batch_size(self, grid: Grid, found: Candidate, budget: float) -> tuple[int, str]:
         """Return how many patches fit, two at least and a share of the dataset at most, and which
@@ -155,8 +153,11 @@ class ResEncPlanner(PlannerV21):
         if not self.low_resolution:
             return None, "planner.low_resolution is false"
         whole, coverage = float(np.prod(target.median)), self.low_resolution_coverage
-        if full.found.voxels / whole >= coverage:
-            return None, f"a patch of 3d_fullres covers {coverage:.0%} of the median case or more"
+        if (covered := full.found.voxels / whole) >= coverage:
+            return None, (
+                f"a patch of 3d_fullres covers {covered:.0%} of the median case; below "
+                f"{coverage:.0%} (planner.low_resolution_coverage) a low resolution is planned"
+            )
         spacing, low, voxels = target.spacing, full, whole
         while low.found.voxels / voxels < coverage:
             spacing = coarser(spacing, _LOWER)
