@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("nnunet_core.testing", reason="nnunet-core is older than its kit")
 
-from nnunet_core.testing import parametrize_with_checks  # noqa: E402
+from nnunet_core.testing import parametrize_with_checks
 
 SMALL = (
     "network.blocks=[1, 1, 1, 1, 1, 1]",
