@@ -22,12 +22,12 @@ class Topology:
     kernels: tuple[tuple[int, ...], ...]
 
 
-def topology(spacing: Iterable[float], patch_size: Iterable[int]) -> Topology:
+def topology(spacing: Iterable[float], patch_size: Iterable[float]) -> Topology:
     """Return pooling and kernels for a spacing (mm) and a patch size (voxels); not a voxel of it
     need be divisible.
     """
     s = [float(v) for v in spacing]
-    p = [int(v) for v in patch_size]
+    p = [math.ceil(v) for v in patch_size]
     axes = range(len(s))
     pools, kernels = [], []
     while True:

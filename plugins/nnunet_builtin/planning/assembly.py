@@ -22,7 +22,7 @@ def network_spec(
     return NetworkSpec(
         dimensions=2 if target.dimensions == 2 else 3,
         input_channels=target.inputs,
-        output_channels=target.outputs,
+        output_channels=target.labels.outputs,
         pool_kernels=found.pools,
         conv_kernels=found.kernels,
         base_features=base_features,

@@ -27,13 +27,13 @@ class Grid:
 
     Attributes:
         spacing: mm, (D,), in the axis order of the network.
-        shape: Voxels of the median case, (D,).
+        shape: Voxels of the median case, (D,); whole numbers, unless a planner plans with halves.
         voxels: Of all training cases together, if each were the median case; three axes in 2D, too.
     """
 
     spacing: np.ndarray
     shape: np.ndarray
-    voxels: int
+    voxels: float
 
     @property
     def dimensions(self) -> int:
@@ -68,7 +68,7 @@ class Candidate:
 Propose = Callable[[Sequence[float] | np.ndarray], Candidate]
 
 
-def rounded_up(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, ...]:
+def rounded_up(patch: Sequence[float], divisor: Sequence[int]) -> tuple[int, ...]:
     """Return the smallest multiples of the divisor that are no less than a patch."""
     pairs = zip(patch, divisor, strict=True)
     return tuple(max(1, math.ceil(size / step)) * step for size, step in pairs)

@@ -9,29 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_builtin.planning import normalizations
-from nnunet_builtin.planning.architecture import Topology
-from nnunet_builtin.planning.assembly import (
-    MAX_FEATURES,
-    cascade_of,
-    configuration_of,
-    network_spec,
-)
+from nnunet_builtin.planning.assembly import cascade_of, configuration_of
 from nnunet_builtin.planning.fingerprinting import Fingerprinting
 from nnunet_builtin.planning.patches import Candidate, Grid, rounded_up
 from nnunet_builtin.planning.steps import PlanningSteps
-from nnunet_builtin.planning.target import Stage, Target, median_shape
+from nnunet_builtin.planning.target import Stage, Target
 from nnunet_core.contracts.network import NetworkBuilder, divisor_of
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
-from nnunet_core.data.plans import Configuration, NetworkSpec, Plans
+from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import UsageError, nearest
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
-_CONVS_2D = 2
-#: What v1 counts with in 2D, though it builds networks of `base_features` and MAX_FEATURES (spec:
-#: planning, section 7).
-_COUNTED_BASE_2D = 30
-_COUNTED_MOST_2D = 512
+_DECIMALS = 6  # of wished voxels: noise of floats must not add one
 
 
 @dataclass
@@ -68,8 +58,8 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         skipped: dict[str, str] = {}
         if "2d" in wanted:
             planned["2d"] = self._plan_2d(dataset, fingerprint, network)
-        if self.configurations is None and all(case.size[0] == 1 for case in fingerprint.cases):
-            skipped = dict.fromkeys(CONFIGURATIONS[1:], "every case is a single slice")
+        if self.configurations is None and (why := self.why_only_slices(fingerprint)):
+            skipped = dict.fromkeys(CONFIGURATIONS[1:], why)
         elif any(name != "2d" for name in wanted):
             volumes, skipped = self._plan_3d(dataset, fingerprint, network)
             planned.update(volumes)
@@ -126,11 +116,11 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         return Target(
             dimensions=dimensions,
             spacing=spacing,
-            median=median_shape(fingerprint, spacing),
+            median=self.choose_median_shape(fingerprint, spacing),
             transpose=self.choose_axis_order(spacing),
             cases=len(fingerprint.cases),
             inputs=len(fingerprint.channels),
-            outputs=dataset.labels.outputs,
+            labels=dataset.labels,
             note=note,
         )
 
@@ -139,7 +129,7 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         7).
         """
         current = spacing[list(target.transpose)]
-        grid, budget = target.grid(current), self.patch_budget(target.dimensions)
+        grid, budget = self.make_grid(target, current), self.patch_budget(target.dimensions)
         propose = functools.partial(self._candidate, target, grid, network)
         found, limit = self.choose_patch(grid, propose, budget)
         batch_size, batch_limit = self.choose_batch_size(grid, found, budget)
@@ -157,26 +147,12 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         """Return the patch rounded up to what the network takes, and the network's memory for
         it.
         """
-        wished = [round(float(size)) for size in patch]
+        wished = np.round(np.array(patch, float), _DECIMALS).tolist()
         topology = self.choose_topology(grid.spacing, wished)
-        spec = self._counted_spec(target, topology, whole=wished == grid.shape.tolist())
+        spec = self.counted_spec(target, topology, whole=wished == grid.shape.tolist())
         divisor = divisor_of(network, spec)
         size = rounded_up(wished, divisor)
         return Candidate(size, divisor, topology, network.memory(spec, size))
-
-    def _counted_spec(self, target: Target, topology: Topology, *, whole: bool) -> NetworkSpec:
-        """Return the network that memory is estimated of."""
-        if target.dimensions == 3:
-            return self._spec(target, topology)
-        # v1 counts fewer features for a patch that is the whole plane than for shorter ones
-        features = _COUNTED_BASE_2D if whole else self.base_features
-        return network_spec(target, topology, features, _COUNTED_MOST_2D, _CONVS_2D)
-
-    def _spec(self, target: Target, topology: Topology) -> NetworkSpec:
-        """Return the network that is built."""
-        convs = _CONVS_2D if target.dimensions == 2 else self.convs_per_stage
-        most = MAX_FEATURES[target.dimensions]
-        return network_spec(target, topology, self.base_features, most, convs)
 
     def _configuration(
         self, fingerprint: Fingerprint, target: Target, stage: Stage, *, batch_dice: bool
@@ -184,9 +160,9 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         return configuration_of(
             target,
             stage,
-            self._spec(target, stage.found.topology),
+            self.network_spec(target, stage.found.topology),
             normalization=self.choose_normalization(fingerprint),
-            preprocessor="planes" if target.dimensions == 2 else self.preprocessor,
+            preprocessor=self.choose_preprocessor(target.dimensions),
             max_batch_size=self.max_batch_size,
             batch_dice=batch_dice,
         )

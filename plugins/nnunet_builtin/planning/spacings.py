@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from nnunet_core.data.fingerprint import Fingerprint
 
 ANISOTROPY = 3
-_FINER = 1.01
 
 
 def median_spacing(fingerprint: Fingerprint) -> np.ndarray:
@@ -43,11 +42,11 @@ def target_spacing(fingerprint: Fingerprint, percentile: float = 10) -> tuple[np
     )
 
 
-def coarser(spacing: np.ndarray) -> np.ndarray:
-    """Return a spacing one step of 1 % coarser: of axes less than half as coarse as the coarsest,
-    or of all (section 8).
+def coarser(spacing: np.ndarray, factor: float = 1.01) -> np.ndarray:
+    """Return a spacing one step coarser: of axes less than half as coarse as the coarsest, or of
+    all (section 8).
     """
     finer = spacing.max() / spacing > 2
     changed = spacing.copy()
-    changed[finer if finer.any() else slice(None)] *= _FINER
+    changed[finer if finer.any() else slice(None)] *= factor
     return changed

@@ -14,14 +14,21 @@ from pydantic import Field
 from nnunet_builtin.networks.estimate import BYTES_PER_VALUE
 from nnunet_builtin.planning import normalizations, patches
 from nnunet_builtin.planning.architecture import Topology, topology
+from nnunet_builtin.planning.assembly import MAX_FEATURES, network_spec
 from nnunet_builtin.planning.patches import Candidate, Grid, Propose
 from nnunet_builtin.planning.spacings import median_spacing, target_spacing
-from nnunet_builtin.planning.target import Stage, Target, coarsest_first, low_resolution
+from nnunet_builtin.planning.target import (
+    Stage,
+    Target,
+    coarsest_first,
+    low_resolution,
+    median_shape,
+)
 from nnunet_core.data.limits import BatchSize, Features, Layers, Millimetres
 
 if TYPE_CHECKING:
     from nnunet_core.data.fingerprint import Fingerprint
-    from nnunet_core.data.plans import Configuration, Normalization
+    from nnunet_core.data.plans import Configuration, NetworkSpec, Normalization
 
 _FIXED = "the target spacing is planner.target_spacing"
 
@@ -30,6 +37,11 @@ _FIXED = "the target spacing is planner.target_spacing"
 _BUDGET_2D = 19_739_648 * 50 / 2 * BYTES_PER_VALUE
 _BUDGET_3D = 520_000_000 * BYTES_PER_VALUE
 _BUDGET_FEATURES = 30
+_CONVS_2D = 2
+#: What v1 counts with in 2D, though it builds networks of `base_features` and MAX_FEATURES (spec:
+#: planning, section 7).
+_COUNTED_BASE_2D = 30
+_COUNTED_MOST_2D = 512
 
 
 @dataclass
@@ -55,6 +67,11 @@ class PlanningSteps:
     schemes: Mapping[str, str] = field(default_factory=lambda: dict(normalizations.SCHEMES))
     preprocessor: str = "default"
 
+    def why_only_slices(self, fingerprint: Fingerprint) -> str:
+        """Return why no 3D network is planned unless `configurations` names one, or nothing."""
+        single = all(case.size[0] == 1 for case in fingerprint.cases)
+        return "every case is a single slice" if single else ""
+
     def choose_spacing(self, fingerprint: Fingerprint, dimensions: int) -> tuple[np.ndarray, str]:
         """Return the target spacing (z, y, x) in mm of 2D or 3D networks, and a note (spec:
         planning, section 2).
@@ -71,11 +88,41 @@ class PlanningSteps:
         """
         return coarsest_first(spacing)
 
+    def choose_median_shape(self, fingerprint: Fingerprint, spacing: np.ndarray) -> np.ndarray:
+        """Return the voxels (3,) of the median case at a target spacing, not rounded; both in the
+        order of the file (spec: planning, section 3).
+        """
+        return median_shape(fingerprint, spacing)
+
     def choose_normalization(self, fingerprint: Fingerprint) -> tuple[Normalization, ...]:
         """Return the normalisation of each channel (spec: planning, section 3)."""
         return normalizations.normalization(fingerprint, self.schemes)
 
-    def choose_topology(self, spacing: np.ndarray, patch: Sequence[int]) -> Topology:
+    def choose_preprocessor(self, dimensions: int) -> str:
+        """Return the reference of the preprocessor of 2D or 3D configurations."""
+        return "planes" if dimensions == 2 else self.preprocessor
+
+    def make_grid(self, target: Target, spacing: np.ndarray) -> Grid:
+        """Return the median case at a spacing (3,) in mm, in the axis order of the network."""
+        return target.grid(spacing)
+
+    def network_spec(self, target: Target, found: Topology) -> NetworkSpec:
+        """Return the network that is built, with pooling and kernels as they were chosen."""
+        convs = _CONVS_2D if target.dimensions == 2 else self.convs_per_stage
+        most = MAX_FEATURES[target.dimensions]
+        return network_spec(target, found, self.base_features, most, convs)
+
+    def counted_spec(self, target: Target, found: Topology, *, whole: bool) -> NetworkSpec:
+        """Return the network that memory is estimated of; `whole`: its patch is the median case
+        (section 7).
+        """
+        if target.dimensions == 3:
+            return self.network_spec(target, found)
+        # v1 counts fewer features for a patch that is the whole plane than for shorter ones
+        features = _COUNTED_BASE_2D if whole else self.base_features
+        return network_spec(target, found, features, _COUNTED_MOST_2D, _CONVS_2D)
+
+    def choose_topology(self, spacing: np.ndarray, patch: Sequence[float]) -> Topology:
         """Return pooling and kernels for a patch (D,) in voxels at a spacing in mm (spec: planning,
         section 4).
         """

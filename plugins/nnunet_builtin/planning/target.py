@@ -16,6 +16,7 @@ from nnunet_builtin.planning.spacings import coarser
 
 if TYPE_CHECKING:
     from nnunet_core.data.fingerprint import Fingerprint
+    from nnunet_core.data.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Target:
         spacing: Target spacing in mm, axes as in the file.
         median: Median shape at the target spacing, not rounded, axes as in the file.
         transpose: Axis permutation of the network.
-        cases, inputs, outputs: Training cases, image channels, network outputs.
+        cases, inputs: Training cases, image channels.
+        labels: Of the dataset.
         note: How the target spacing was found.
     """
 
@@ -37,16 +39,20 @@ class Target:
     transpose: tuple[int, int, int]
     cases: int
     inputs: int
-    outputs: int
+    labels: Labels
     note: str
 
     def shape_at(self, spacing: np.ndarray) -> np.ndarray:
         """Return the voxels (3,) of the median case at a spacing in mm; both in the axis order of
         the network.
         """
+        return np.round(self.exact_shape_at(spacing)).astype(int).clip(min=1)
+
+    def exact_shape_at(self, spacing: np.ndarray) -> np.ndarray:
+        """Return the same, not rounded."""
         order = list(self.transpose)
-        shape = np.round(self.spacing[order] / spacing * self.median[order])
-        return shape.astype(int).clip(min=1)
+        exact: np.ndarray = self.spacing[order] / spacing * self.median[order]
+        return exact
 
     def grid(self, spacing: np.ndarray) -> Grid:
         """Return what a patch covers at a spacing in mm, in the axis order of the network."""
