@@ -68,6 +68,6 @@ def _tubes(skeleton: torch.Tensor, soft: Soft) -> torch.Tensor:
     """Return the tube of each foreground class or region, bool (B, K, *spatial)."""
     classes = soft.foreground.shape[1]
     if soft.backgrounds > 1:  # several regions have a map each
-        return skeleton > 0
+        return (skeleton > 0).expand(soft.foreground.shape)
     values = torch.arange(1, classes + 1, device=skeleton.device)
     return skeleton == values.view(1, -1, *[1] * (skeleton.ndim - 2))
