@@ -8,7 +8,6 @@ from nnunet_core.testing import parametrize_with_checks
         ("loss", "nnunet-losses/skeleton_recall"),
         ("loss", "nnunet-losses/boundary"),
         ("loss", "nnunet-losses/unified_focal"),
-        ("loss", "nnunet-losses/unified_focal_symmetric"),
         ("preprocessor", "nnunet-losses/skeletons"),
         ("preprocessor", "nnunet-losses/distances"),
         ("variant", "nnunet-losses/skeleton_recall"),
