@@ -14,6 +14,8 @@ pytest_plugins = ["pytester"]
 
 class Good:
     def build(self, *, batch_dice, ignore_label=None, regions=False):
+        if regions or ignore_label is not None:
+            raise UsageError("It is for classes that exclude each other, without an ignore label.")
         return lambda logits, target: torch.nn.functional.cross_entropy(logits, target[:, 0].long())
 
 
@@ -43,9 +45,9 @@ def test_a_wrong_component_has_a_failed_row_that_says_why():
 
 
 def test_a_check_that_does_not_apply_is_skipped_with_a_reason():
-    row = outcome_of(check_component("dice_bce", "loss"), "loss_is_a_finite_number")
+    row = outcome_of(check_component("dice_bce", "loss"), "loss_prefers_better_predictions")
     assert row.outcome == "skipped"
-    assert "regions" in row.message
+    assert "not for classes" in row.message
 
 
 def test_expected_failures_have_a_reason_and_have_to_fail():
@@ -92,9 +94,12 @@ def test_pytest_reports_failures_skips_and_expected_failures(pytester):
         ),
         test_it=(
             "from nnunet_core.testing import parametrize_with_checks\n"
-            "@parametrize_with_checks([('loss', 'wrong:Wrong'), ('loss', 'dice_bce')])\n"
+            "@parametrize_with_checks([('loss', 'wrong:Wrong')])\n"
             "def test_plain(component, check):\n"
             "    if check.name == 'loss_is_a_finite_number': check(component)\n"
+            "@parametrize_with_checks([('loss', 'dice_bce')])\n"
+            "def test_skipped(component, check):\n"
+            "    if check.name == 'loss_prefers_better_predictions': check(component)\n"
             "@parametrize_with_checks([('loss', 'wrong:Wrong')],\n"
             "    expected_failures={'loss_is_a_finite_number': 'as it is'})\n"
             "def test_expected(component, check):\n"
