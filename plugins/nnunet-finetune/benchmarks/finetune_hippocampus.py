@@ -27,8 +27,8 @@ CASES, FOLDS = 20, "0,1,2"
 # slices, and few features: minutes on one core
 SMALL = ["planner.base_features=16", "planner.max_batch_size=12"]
 LONG = ["trainer.epochs=30", "trainer.iterations_per_epoch=25", "trainer.validation_iterations=5"]
-SHORT = ["trainer.epochs=30", "trainer.iterations_per_epoch=10", "trainer.validation_iterations=5"]
-WARM = ["trainer.learning_rate=0.01", "trainer.first_epochs=2", "trainer.warmup_epochs=4"]
+SHORT = ["trainer.epochs=20", "trainer.iterations_per_epoch=10", "trainer.validation_iterations=4"]
+WARM = ["trainer.learning_rate=0.01", "trainer.first_epochs=1", "trainer.warmup_epochs=3"]
 COLOURS = {"from random weights": "#8a8a8a", "fine-tuned": "#c0392b"}
 
 
