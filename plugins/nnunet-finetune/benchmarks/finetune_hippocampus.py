@@ -3,9 +3,9 @@
     python benchmarks/finetune_hippocampus.py --data Task04_Hippocampus --work /tmp/finetune
 
 Both sides learn the two parts of the hippocampus from the first 20 cases of the decathlon's task,
-in three folds, slice by slice, with equal plans, seeds, batches, augmentation and largest rate. The weights to
-start from learnt the whole hippocampus, one class, from all other cases of the folder. What is
-there is not trained again.
+in three folds, slice by slice, with equal plans, seeds, batches, augmentation and largest rate. The
+weights to start from learnt the whole hippocampus, one class, from all other cases of the folder.
+What is there is not trained again.
 """
 
 from __future__ import annotations

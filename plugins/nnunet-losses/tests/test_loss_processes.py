@@ -10,7 +10,7 @@ CASES = [(name, regions, dice) for name in LOSSES for regions in (0, 1) for dice
 
 
 def gradient(name, regions, batch_dice, samples=slice(None)):
-    """Value and gradient of the part of a batch; the gradient of samples that are not in it is 0."""
+    """Value and gradient of a part of the batch; of the other samples the gradient is 0."""
     whole = Batch(bool(regions), ignored=0.3, samples=3)
     part = Batch(bool(regions), ignored=0.3, samples=3)
     for key in ("label", "seen", "outside", "masks", "tubes", "distances"):
