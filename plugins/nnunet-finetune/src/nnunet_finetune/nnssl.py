@@ -32,12 +32,11 @@ def read_encoder(path: Path) -> dict[str, torch.Tensor] | None:
     """
     if path.suffix != ".pth":
         return None
-    content = read_checkpoint(path, keys=(_WEIGHTS, _PLAN))
-    plan = content.get(_PLAN) if isinstance(content, Mapping) else None
+    plan = _entry(path, _PLAN)
     if not isinstance(plan, Mapping):
         return None
+    weights = _entry(path, _WEIGHTS)
     prefixes = {key: plan.get(key) for key in _PARTS}
-    weights = content.get(_WEIGHTS)
     if not _are_tensors(weights) or not all(isinstance(p, str) for p in prefixes.values()):
         raise TrainingError(
             f"{path} holds no encoder: {_WEIGHTS} must be tensors, and {_PLAN} must say where the "
@@ -49,6 +48,12 @@ def read_encoder(path: Path) -> dict[str, torch.Tensor] | None:
             if name.startswith(f"{prefixes[key]}."):
                 found[ours + name.removeprefix(str(prefixes[key]))] = tensor
     return _renamed(found, plan, path)
+
+
+def _entry(path: Path, key: str) -> Any:
+    """Return one entry of a checkpoint, None without it; tensors of others are not read."""
+    content = read_checkpoint(path, keys=(key,))
+    return content.get(key) if isinstance(content, Mapping) else None
 
 
 def _renamed(
