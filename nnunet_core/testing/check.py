@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import tempfile
 import time
 import traceback
@@ -13,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from unittest import SkipTest
 
 from nnunet_core.contracts.abilities import built
+from nnunet_core.registry.components import Variant
+from nnunet_core.testing.probe import Probe
 
 if TYPE_CHECKING:
-    from nnunet_core.registry.components import Variant
     from nnunet_core.registry.discovery import Registry, Resolved
     from nnunet_core.testing.toys import Toys
 
@@ -49,6 +52,7 @@ class CheckError(AssertionError):
 
 def require(condition: object, message: str) -> None:
     """Raise CheckError with a message unless a condition holds."""
+    __tracebackhide__ = True  # of pytest: what a check says is enough
     if not condition:
         raise CheckError(message)
 
@@ -67,7 +71,10 @@ class Subject:
         registry: Where other components come from; built-in ones are reached by their names.
         resolved: The component; None of variants and observers.
         variant: The variant, if it is one.
+        partners: What it works with, beside the default: a variant of its plugin that chooses it.
         example: A file or folder that the component reads, given by its author.
+        hook_module: Of the plugin that registers it; None where none does.
+        probe: What it does when it is imported and constructed in a fresh process.
         folder: Empty, of this check alone; removed afterwards.
     """
 
@@ -76,7 +83,10 @@ class Subject:
     registry: Registry = field(repr=False)
     resolved: Resolved | None = field(default=None, repr=False)
     variant: Variant | None = field(default=None, repr=False)
+    partners: Variant = field(default=Variant("default"), repr=False)
     example: Path | None = field(default=None, repr=False)
+    hook_module: str | None = field(default=None, repr=False)
+    probe: Probe = field(default_factory=Probe, repr=False)
     folder: Path = field(default=Path(), repr=False)
 
     @property
@@ -92,9 +102,20 @@ class Subject:
         """
         return built(self.component.with_settings(settings))
 
-    def other(self, kind: str, name: str, **settings: Any) -> Any:
-        """Build another component that this one works with: `other("network", "plain_unet")`."""
-        return built(self.registry.resolve(kind, name).with_settings(settings))
+    def other(self, kind: str, name: str | None = None, **settings: Any) -> Any:
+        """Build another component that this one works with.
+
+        Args:
+            kind: Of the other.
+            name: Its reference; None is the partner of this one, or else the default component.
+            settings: Of the other, in place of its own.
+        """
+        chosen = {"preprocessor": "default", **self.registry.variant("default")[1].choices()}
+        partner = self.partners.choices().get(kind)
+        if name is None and partner is not None:
+            settings = {**self.partners.settings.get(kind, {}), **settings}
+        resolved = self.registry.resolve(kind, name or partner or chosen[kind])
+        return built(resolved.with_settings(settings))
 
     @property
     def toys(self) -> Toys:
@@ -126,6 +147,7 @@ class Check:
 
     def __call__(self, subject: Subject) -> None:
         """Run the check: nothing, CheckError, another exception of the component, or SkipTest."""
+        __tracebackhide__ = True
         with tempfile.TemporaryDirectory(prefix="nnunet-check-") as folder:
             self.function(replace(subject, folder=Path(folder).resolve()))
 
@@ -138,7 +160,8 @@ class Check:
         """
         start, outcome, message = time.perf_counter(), "passed", ""
         try:
-            self(subject)
+            with contextlib.redirect_stdout(io.StringIO()):  # --json is read by programs
+                self(subject)
             if expected is not None:
                 outcome, message = "failed", f"It passes, but is expected to fail: {expected}"
         except SkipTest as skipped:

@@ -44,15 +44,20 @@ def tmp_plugin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Registry]]:
     """Make plugins active for one test, in this process and in those that it starts: call it as
-    `_Installer.__call__` says.
+    `TmpPlugins.__call__` says.
     """
-    installer = _Installer(tmp_path / "tmp_plugins", monkeypatch)
+    installer = TmpPlugins(tmp_path / "tmp_plugins", monkeypatch)
     yield installer
     installer.forget()
 
 
-class _Installer:
-    """Puts a folder with the metadata of distributions on the path, as pip would."""
+class TmpPlugins:
+    """Installs plugins into a folder on the path, as pip would, until `forget`.
+
+    Args:
+        folder: For the packages.
+        monkeypatch: Sets path and environment, and takes that back.
+    """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch

@@ -1,5 +1,6 @@
 """The doors of the conformance kit: rows, pytest's decorator, opt-outs, references."""
 
+import re
 import subprocess
 import sys
 
@@ -26,36 +27,40 @@ class PerVoxel:
         return lambda logits, target: logits.mean(1)
 
 
-def outcome_of(rows, name):
-    (row,) = [row for row in rows if row.check == name]
+NAME = "loss_is_a_finite_number"
+
+
+def row_of(reference, kind=None, check=NAME, **options):
+    (row,) = check_component(reference, kind, checks=[check], **options)
     return row
 
 
 def test_a_function_returns_a_row_for_each_check():
-    rows = check_component("builtin/dice_ce", "loss")
+    rows = check_component("builtin/ce", "loss")
     assert [row.check for row in rows] == [check.name for check in checks_of("loss")]
-    row = outcome_of(rows, "loss_is_a_finite_number")
-    assert (row.outcome, row.kind, row.reference) == ("passed", "loss", "builtin/dice_ce")
+    assert {(row.outcome, row.kind, row.reference) for row in rows} == {
+        ("passed", "loss", "builtin/ce")
+    }
 
 
 def test_a_wrong_component_has_a_failed_row_that_says_why():
-    row = outcome_of(check_component(PerVoxel, "loss"), "loss_is_a_finite_number")
+    row = row_of(PerVoxel, "loss")
     assert row.outcome == "failed"
     assert "must be a scalar" in row.message
 
 
 def test_a_check_that_does_not_apply_is_skipped_with_a_reason():
-    row = outcome_of(check_component("dice_bce", "loss"), "loss_prefers_better_predictions")
+    row = row_of("dice_bce", "loss", check="loss_prefers_better_predictions")
     assert row.outcome == "skipped"
     assert "not for classes" in row.message
 
 
 def test_expected_failures_have_a_reason_and_have_to_fail():
-    reason = {"loss_is_a_finite_number": "maps are what I want"}
-    row = outcome_of(check_component(PerVoxel, expected_failures=reason), *reason)
+    reason = {NAME: "maps are what I want"}
+    row = row_of(PerVoxel, expected_failures=reason)
     assert row.outcome == "expected"
     assert row.message.startswith("maps are what I want (The loss")
-    row = outcome_of(check_component(Good, "loss", expected_failures=reason), *reason)
+    row = row_of(Good, "loss", expected_failures=reason)
     assert row.outcome == "failed"
     assert "It passes" in row.message
     with pytest.raises(UsageError, match="Did you mean 'loss_is_a_finite_number'"):
@@ -80,7 +85,7 @@ def test_an_unknown_kind_is_refused():
         check_component("dice_ce", "los")
 
 
-@parametrize_with_checks([("loss", "dice_ce"), Good])
+@parametrize_with_checks([("loss", "dice_ce"), Good], checks=[NAME])
 def test_pytest_door(component, check):
     check(component)
 
@@ -89,31 +94,33 @@ def test_pytest_reports_failures_skips_and_expected_failures(pytester):
     pytester.makepyfile(
         wrong=(
             "class Wrong:\n"
+            "    def __init__(self, weight=1):\n"
+            "        pass\n"
             "    def build(self, *, batch_dice, ignore_label=None, regions=False):\n"
-            "        return lambda logits, target: logits.mean(1)\n"
+            "        return None\n"
         ),
         test_it=(
             "from nnunet_core.testing import parametrize_with_checks\n"
-            "@parametrize_with_checks([('loss', 'wrong:Wrong')])\n"
+            "wrong = [('loss', 'wrong:Wrong')]\n"
+            "@parametrize_with_checks(wrong,\n"
+            "    checks=['hook_module_is_light', 'settings_are_typed_json'])\n"
             "def test_plain(component, check):\n"
-            "    if check.name == 'loss_is_a_finite_number': check(component)\n"
-            "@parametrize_with_checks([('loss', 'dice_bce')])\n"
-            "def test_skipped(component, check):\n"
-            "    if check.name == 'loss_prefers_better_predictions': check(component)\n"
-            "@parametrize_with_checks([('loss', 'wrong:Wrong')],\n"
-            "    expected_failures={'loss_is_a_finite_number': 'as it is'})\n"
+            "    check(component)\n"
+            "@parametrize_with_checks(wrong, checks=['settings_are_typed_json'],\n"
+            "    expected_failures={'settings_are_typed_json': 'as it is'})\n"
             "def test_expected(component, check):\n"
-            "    if check.name == 'loss_is_a_finite_number': check(component)\n"
+            "    check(component)\n"
         ),
     )
-    result = pytester.inline_run("-p", "no:cacheprovider")
-    _, skipped, failed = result.listoutcomes()
-    assert [report.nodeid.partition("[")[2] for report in failed] == [
-        "loss-wrong:Wrong-loss_is_a_finite_number]"
+    # in a process of its own: pytester would load extension modules a second time into this one
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-v", "-rsx")
+    told = re.findall(r"::(\S+) ([A-Z]+)", result.stdout.str())
+    assert told[:3] == [
+        ("test_plain[loss-wrong:Wrong-hook_module_is_light]", "SKIPPED"),
+        ("test_plain[loss-wrong:Wrong-settings_are_typed_json]", "FAILED"),
+        ("test_expected[loss-wrong:Wrong-settings_are_typed_json]", "XFAIL"),
     ]
-    told = [getattr(report, "wasxfail", report.longrepr) for report in skipped]
-    assert any("as it is" in str(each) for each in told)
-    assert any("It is not for classes" in str(each) for each in told)
+    result.stdout.fnmatch_lines(["SKIPPED*It is not registered by a plugin.", "XFAIL*as it is"])
 
 
 def test_the_pytest_plugin_imports_nothing_heavy():
