@@ -7,8 +7,6 @@ from nnunet_core.testing import parametrize_with_checks
     [
         ("trainer", "nnunet-finetune/finetune"),
         ("planner", "nnunet-finetune/resenc_l_160"),
-        ("variant", "nnunet-finetune/finetune"),
-        ("variant", "nnunet-finetune/finetune_sawtooth"),
         ("variant", "nnunet-finetune/finetune_resenc_l"),
     ]
 )
