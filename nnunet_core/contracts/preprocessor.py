@@ -25,8 +25,9 @@ class Preprocessor(Protocol):
         """Crop, permute, resample, normalise one case; locate `foreground` values when it has a
         label.
 
-        `case.metadata` is what the dataset says of the case. The result may have `arrays` for a
-        loss and `extra` values for a trainer (docs: how-to/extra-data).
+        `case.metadata` is what the dataset says of the case, `case.labels` what the values of its
+        label mean: classes, regions, the ignore label. The result may have `arrays` for a loss and
+        `extra` values for a trainer (docs: how-to/extra-data).
 
         Raises:
             ImageError: The image has no non-zero voxel.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
 from nnunet_core.data.metadata import JsonMapping
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Case:
         label: Integer (Z, Y, X), or None for cases to predict.
         geometry: Of every channel and of the label.
         metadata: What the dataset says of the case (docs: reference/dataset-json), JSON values.
+        labels: What the values of `label` mean; None for cases to predict.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Case:
     label: np.ndarray | None
     geometry: Geometry
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ class Dataset:
             found = self._read_label(case.label, image, case.images[0])
             label = found.array[0].astype(np.int16)
             geometry = geometry.noted(found.geometry, case.label)
-        return Case(case.name, image.array, label, geometry, case.metadata)
+        labels = None if label is None else self.labels
+        return Case(case.name, image.array, label, geometry, case.metadata, labels)
 
     def load_label(
         self, path: Path, image: Image | None = None, image_path: Path | None = None

@@ -36,8 +36,8 @@ def case_keys(
     """Return {name: digest of everything that a prepared case depends on} of every training case.
 
     Args:
-        dataset: The content of its files, the metadata of its cases, and its foreground values,
-            which decide the class locations.
+        dataset: The content of its files, the metadata of its cases, its foreground values, which
+            decide the class locations, and its regions.
         configuration: Its preprocessing inputs count, patch size and network do not.
         preprocessor_identity: Reference and settings of the preprocessor, JSON values.
 
@@ -50,6 +50,8 @@ def case_keys(
         "preprocessor": dict(preprocessor_identity),
         "foreground": dataset.labels.foreground,
     }
+    if dataset.labels.regions:  # a preprocessor may add an array for each of them
+        common["regions"] = dataset.labels.regions
     paths = [path for case in dataset.training for path in case.paths]
     digests = dict(zip(paths, dataset.file_digests(paths), strict=True))
     return {

@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 from nnunet_builtin.training import loop
 from nnunet_builtin.training.checkpoint import CHECKPOINT
 from nnunet_core.data.cases import PreparedCase
+from nnunet_core.data.weights import InitialWeights
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.settings import build
+from nnunet_core.runtime.files import file_digest
 from nnunet_core.store.models import WEIGHTS
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/change-training.md"
@@ -47,10 +49,11 @@ def lines_of(folder):
 
 def test_the_examples_are_as_short_as_promised():
     bodies = [len(re.findall(r"^    .*\S", block, re.MULTILINE)) for block in CODE]
-    assert len(CODE) == 6
+    assert len(CODE) == 7
     assert all(lines <= 6 for lines in bodies[:4])
     assert bodies[4] <= 40
     assert bodies[5] <= 20
+    assert bodies[6] <= 8
 
 
 def test_a_schedule(trainer, tmp_path):
@@ -155,3 +158,19 @@ def test_a_mean_teacher_goes_on_exactly(trainer, tmp_path):
     trainer("MeanTeacher", **settings).train(small.make_task(folder))
     for name, tensor in load_file(undisturbed.folder / WEIGHTS).items():
         assert torch.equal(load_file(folder / WEIGHTS)[name], tensor), name
+
+
+def test_weights_to_start_from(trainer, tmp_path):
+    source = small.train(tmp_path / "a" / "fold_0") / WEIGHTS
+    initial = InitialWeights(path=str(source), digest=file_digest(source))
+    task = small.make_task(tmp_path / "b" / "fold_0", cascade=True, initial=initial)
+    seen = []
+
+    class Seen(trainer("RepeatedChannels").__class__):
+        def modules(self, network):
+            seen.append(network.state_dict()["encoder.0.0.conv.weight"].clone())
+            return {}
+
+    Seen(**small.SETTINGS).train(task)
+    first = load_file(source)["encoder.0.0.conv.weight"]
+    torch.testing.assert_close(seen[0], first.repeat(1, 3, 1, 1, 1) / 3)

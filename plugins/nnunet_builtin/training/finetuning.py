@@ -79,22 +79,20 @@ class Transfer:
         ]
 
 
-def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) -> Transfer:
-    """Copy every tensor of a weights file whose name and shape the network has.
+def transfer(network: torch.nn.Module, found: Mapping[str, torch.Tensor], path: Path) -> Transfer:
+    """Copy every tensor whose name and shape the network has.
 
     Heads differ with the number of classes, the first convolution with the number of channels; they
     keep their initial values then.
 
     Args:
         network: To change.
-        path: A `weights.safetensors` file, or a checkpoint of nnU-Net v1 (`.model`) or v2 (`.pth`).
-        digest: Of the file that was chosen; None does not check.
+        found: Tensors under the names of the network.
+        path: Where they come from, for messages.
 
     Raises:
-        TrainingError: The file is missing, is another one than was chosen, or no tensor fits.
-        StorageError: It is damaged, see `networks.weights.read_weights`.
+        TrainingError: No tensor fits.
     """
-    found = _read(path, digest)
     own = network.state_dict()
     skipped = {name: _difference(tensor, found.get(name)) for name, tensor in own.items()}
     skipped = {name: why for name, why in skipped.items() if why}
@@ -109,15 +107,30 @@ def transfer(network: torch.nn.Module, path: Path, digest: str | None = None) ->
     return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))
 
 
-def _read(path: Path, digest: str | None) -> Mapping[str, torch.Tensor]:
+def check_unchanged(path: Path, digest: str) -> None:
+    """Check that pretrained weights are those that were chosen.
+
+    Raises:
+        TrainingError: The file is missing, or has another digest.
+    """
     try:
-        same = digest is None or files.file_digest(path) == digest
+        same = files.file_digest(path) == digest
     except OSError as error:
         raise TrainingError(f"The pretrained weights {path} cannot be read: {error}") from error
     if not same:
         raise TrainingError(
             f"{path} has changed since it was chosen as pretrained weights. Choose it again."
         )
+
+
+def read_initial_weights(path: Path) -> Mapping[str, torch.Tensor]:
+    """Return the tensors of a `weights.safetensors` file, or of a checkpoint of nnU-Net v1
+    (`.model`) or v2 (`.pth`), under the names of our networks.
+
+    Raises:
+        TrainingError: It holds no weights of a U-Net.
+        StorageError: It is damaged, see `networks.weights.read_weights`.
+    """
     if path.suffix == ".safetensors":
         return read_weights(path)
     found = read_foreign_weights(path)
@@ -180,7 +193,7 @@ def _layer(name: str) -> str:
 
 def _difference(own: torch.Tensor, found: torch.Tensor | None) -> str:
     if found is None:
-        return "not in the file"
+        return "no weights for it"
     if own.shape != found.shape:
         return f"shape {tuple(found.shape)} in the file, {tuple(own.shape)} here"
     return ""

@@ -38,6 +38,7 @@ from nnunet_builtin.training.checkpoint import (
     write_checkpoint,
 )
 from nnunet_builtin.training.finetuning import (
+    check_unchanged,
     freeze,
     freeze_parameters,
     hold_frozen_layers,
@@ -177,7 +178,9 @@ class Loop:
         initial = self.task.initial
         if initial is None:
             return
-        report = transfer(network, Path(initial.path), initial.digest)
+        path = Path(initial.path)
+        check_unchanged(path, initial.digest)
+        report = transfer(network, self.settings.initial_weights(self.task, network), path)
         lines = report.lines()
         for part in initial.frozen:
             frozen = freeze(network, part, report.skipped)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nnunet_builtin.training import optimization
+from nnunet_builtin.training import finetuning, optimization
 from nnunet_builtin.training.sampling import PatchSampler
 from nnunet_builtin.training.settings import TrainerSettings
 
@@ -115,6 +116,25 @@ class Seams(TrainerSettings):
             foreground=task.labels.foreground,
             previous=task.previous,
         )
+
+    def initial_weights(
+        self,
+        task: TrainingTask,
+        network: torch.nn.Module,  # noqa: ARG002
+    ) -> Mapping[str, torch.Tensor]:
+        """Return the tensors that a training with `--pretrained` starts from, on the CPU, under the
+        names of the network's state dict.
+
+        Those that the network lacks or has in another shape are left out, and named in
+        pretrained.txt.
+
+        Args:
+            task: `task.initial.path` is the file, of the digest that was chosen.
+            network: With the random weights that it would start from.
+        """
+        if task.initial is None:
+            return {}
+        return finetuning.read_initial_weights(Path(task.initial.path))
 
     def modules(self, network: torch.nn.Module) -> dict[str, torch.nn.Module]:  # noqa: ARG002
         """Return further modules that belong to the training, such as a teacher; checkpoints hold

@@ -9,7 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from nnunet_builtin.networks.plain_unet import PlainUNet
 from nnunet_builtin.training.checkpoint import CHECKPOINT
-from nnunet_builtin.training.finetuning import freeze, hold_frozen_layers, transfer
+from nnunet_builtin.training.finetuning import (
+    check_unchanged,
+    freeze,
+    hold_frozen_layers,
+    read_initial_weights,
+    transfer,
+)
 from nnunet_core.errors import StorageError, TrainingError
 from nnunet_core.runtime.files import file_digest
 from nnunet_core.store.models import WEIGHTS
@@ -29,15 +35,19 @@ def file_of(folder, tensors):
     return path
 
 
+def taken(network, path):
+    return transfer(network, read_initial_weights(path), path)
+
+
 def test_tensors_of_other_shapes_or_names_keep_their_initial_values(tmp_path):
     source, target = network(1), network(2, input_channels=2, output_channels=4)
     tensors = dict(source.state_dict())
     del tensors["encoder.0.0.norm.bias"]
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    report = transfer(target, file_of(tmp_path, {**tensors, "extra": torch.ones(1)}))
+    report = taken(target, file_of(tmp_path, {**tensors, "extra": torch.ones(1)}))
     assert set(report.skipped) == {FIRST, "encoder.0.0.norm.bias", *HEADS}
     assert report.skipped[FIRST] == "shape (4, 1, 3, 3, 3) in the file, (4, 2, 3, 3, 3) here"
-    assert report.skipped["encoder.0.0.norm.bias"] == "not in the file"
+    assert report.skipped["encoder.0.0.norm.bias"] == "no weights for it"
     assert report.unused == ("extra",)
     assert set(report.loaded) | set(report.skipped) == set(before)
     for name, tensor in target.state_dict().items():
@@ -52,12 +62,13 @@ def test_files_that_cannot_be_taken_are_refused_and_change_nothing(tmp_path):
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     path = file_of(tmp_path, network(1).state_dict())
     with pytest.raises(TrainingError, match="has changed since it was chosen"):
-        transfer(target, path, "0" * 16)
+        check_unchanged(path, "0" * 16)
     path.write_bytes(path.read_bytes()[:500])
+    check_unchanged(path, file_digest(path))
     with pytest.raises(StorageError, match="cannot be read"):
-        transfer(target, path, file_digest(path))
+        taken(target, path)
     with pytest.raises(TrainingError, match=r"No tensor of .* fits this network \(encoder"):
-        transfer(target, file_of(tmp_path, {"other": torch.ones(1)}))
+        taken(target, file_of(tmp_path, {"other": torch.ones(1)}))
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
 
 

@@ -48,6 +48,17 @@ def test_changed_and_damaged_cases_are_prepared_again(dataset, store):
     assert not store.open("b").label[:].any()
 
 
+def test_cases_know_their_labels_and_are_prepared_again_when_regions_change(dataset):
+    assert dataset.load(dataset.training[0]).labels == dataset.labels
+    assert dataset.load(dataclasses.replace(dataset.training[0], label=None)).labels is None
+    keys = [case_keys(dataset, CONFIGURATION, IDENTITY)]
+    for regions in (((1, 2), (2,)), ((2,), (1, 2))):
+        changed = dataset.labels.model_copy(update={"regions": regions})
+        other = dataclasses.replace(dataset, labels=changed)
+        keys.append(case_keys(other, CONFIGURATION, IDENTITY))
+    assert len({key["a"] for key in keys}) == 3
+
+
 def test_small_datasets_stay_in_this_process(dataset, store):
     prepare(dataset, store, workers=2)
     assert set(process_facts(store)[:, 0]) == {os.getpid()}

@@ -1,0 +1,1 @@
+"""Skeleton recall, boundary loss and unified focal loss for nnunet-core."""
