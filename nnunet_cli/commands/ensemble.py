@@ -10,7 +10,8 @@ import typer
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import UsageError, counted
-from nnunet_core.prediction.ensemble import LabelFiles, ensemble_folders
+from nnunet_core.prediction.averaging import LabelFiles
+from nnunet_core.prediction.ensemble import ensemble_folders
 from nnunet_core.stages.dataset import describe_labels
 from nnunet_core.store.postprocessing import read_decision
 

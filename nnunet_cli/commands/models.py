@@ -16,6 +16,7 @@ from nnunet_core.registry.records import FoldRecord
 from nnunet_core.stages.dataset import is_named
 from nnunet_core.stages.evaluate import mean_foreground_dice, summarise
 from nnunet_core.stages.experiment import VALIDATION
+from nnunet_core.store.inference import FILE as INFERENCE
 from nnunet_core.store.models import FILE, Model
 from nnunet_core.store.origins import command
 from nnunet_core.store.summaries import SUMMARY, Summary
@@ -132,9 +133,12 @@ def best_model(dataset: str, results: Path) -> dict[str, Any]:
             f"Datasets with one: {', '.join(names) or 'none'}."
         )
     if len(usable) > 1 and all(row["dice"] is None for row in usable):
+        names = [row["model"] for row in usable]
+        for folder in {results / name.split("/")[0] for name in names}:
+            names += map(str, sorted(folder.rglob(INFERENCE)))  # of imported ensembles
         raise UsageError(
             f"Dataset '{dataset}' has {len(usable)} trained models, and none has validation cases "
-            f"to choose by. Name one of them instead: {', '.join(row['model'] for row in usable)}."
+            f"to choose by. Name one of them instead: {', '.join(names)}."
         )
     return max(usable, key=lambda row: -1.0 if row["dice"] is None else row["dice"])
 

@@ -17,7 +17,8 @@ from nnunet_core.data.folders import match_folders
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError, counted
-from nnunet_core.prediction.ensemble import LabelFiles, format_of, opened
+from nnunet_core.prediction.averaging import LabelFiles
+from nnunet_core.prediction.ensemble import format_of, opened
 from nnunet_core.prediction.postprocess import FILE, Cleaning, clean_folder, fit_folder, kind_of
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter

@@ -39,7 +39,8 @@ class PredictionRecord(files.Document):
         postprocess: Whether label maps were cleaned as it was found useful on the validation cases.
         labels, label_ending, label_format: What label maps and probabilities mean, the ending of
             the label files, and the component that reads them where dataset.json names one.
-        temperature: What logarithms of probabilities were divided by, or None.
+        temperature: What logarithms of probabilities were divided by, or None; of an ensemble, a
+            number for each model.
         outputs: Names of the label files that are, or will be, of this identity.
         replaced: {name of a file of somebody else: digest of its content}: it counts as theirs as
             long as it has this content. Empty when the prediction is finished.
@@ -54,7 +55,7 @@ class PredictionRecord(files.Document):
     labels: Labels
     label_ending: Ending
     label_format: str | None = None
-    temperature: float | None = None
+    temperature: float | tuple[float, ...] | None = None
     outputs: tuple[PlainName, ...] = ()
     replaced: dict[PlainName, str] = Field(default_factory=dict)
 
