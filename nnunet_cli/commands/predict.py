@@ -230,7 +230,7 @@ def _dice(path: Path) -> float | None:
 
 
 def _selection(path: Path, results: Path) -> str:
-    """Return what an inference.json of the results selects, and which models it has not compared."""
+    """Return what an inference.json of the results selects, and what it has not compared."""
     document, dice = read_inference(path), _dice(path)
     places = [Path(os.path.normpath(path.parent / member.model)) for member in document.members]
     members = ["/".join(place.parts[-2:]) for place in places]

@@ -121,7 +121,13 @@ def predict_folder(
         if todo:
             predictor = predictor or _open(parts, options, report)
             work = _Work(
-                predictor, dataset, outputs, claimed.stale, options, maps, record.temperature
+                predictor,
+                dataset,
+                outputs,
+                claimed.stale,
+                options,
+                maps,
+                _temperature(parts, options),
             )
             _predict_cases(work, todo, len(mine), report)
         predictions.finish(claimed, written, options.beside, report)

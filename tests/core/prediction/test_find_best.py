@@ -13,8 +13,8 @@ from finished_run import one_error
 from instant_models import Space, make_space
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
-from nnunet_core.errors import StorageError
 from nnunet_cli.commands.predict import _selection
+from nnunet_core.errors import StorageError
 from nnunet_core.prediction.find_best import Selection
 from nnunet_core.prediction.infer import predict_inference
 from nnunet_core.registry.discovery import Registry
