@@ -41,12 +41,15 @@ class CaseFiles:
         images: One file per channel, in channel order.
         label: Label file, or None for cases to predict.
         metadata: What the dataset says of the case, JSON values.
+        problem: Of a case to predict, why it cannot be: channels are missing; loading it raises
+            that. Its images are those that are there.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -140,8 +143,11 @@ class Dataset:
         Raises:
             ImageError: A file is missing or unreadable, channels or label do not lie on one grid,
                 or a voxel is NaN.
-            DatasetError: The label holds values that dataset.json does not declare.
+            DatasetError: The label holds values that dataset.json does not declare, or files of the
+                case are missing.
         """
+        if case.problem:
+            raise DatasetError(case.problem)
         image = stack_channels([self.image_format.read(path) for path in case.images], case.images)
         image = without_alpha(image, len(self.channels), case.images[0])
         if image.array.shape[0] != len(self.channels):

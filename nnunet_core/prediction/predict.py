@@ -120,15 +120,8 @@ def predict_folder(
         todo = [c for c in mine if claimed.needs(outputs[c.name], options.beside)]
         if todo:
             predictor = predictor or _open(parts, options, report)
-            work = _Work(
-                predictor,
-                dataset,
-                outputs,
-                claimed.stale,
-                options,
-                maps,
-                _temperature(parts, options),
-            )
+            temperature = _temperature(parts, options)
+            work = _Work(predictor, dataset, outputs, claimed.stale, options, maps, temperature)
             _predict_cases(work, todo, len(mine), report)
         predictions.finish(claimed, written, options.beside, report)
     return written

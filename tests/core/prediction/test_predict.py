@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import small_training as small
 from commands import nnunet
 from finished_run import QUICK, one_error
@@ -206,7 +207,7 @@ def test_several_files_are_several_cases_or_the_channels_of_one(folder, images, 
     for given, words in (
         (["t1"], "1 channel of the 2"),
         (["t1", "t2", "a_0000"], "3 channels of the 2"),
-        (["a_0000", "b_0000", "b_0001"], "Case a has the channels 0000; 0000 to 0001"),
+        (["a_0000", "b_0000"], "Case a has the channels 0000; 0000 to 0001"),
     ):
         with pytest.raises(DatasetError, match=words):
             predict(two, [tmp_path / f"{name}.nii.gz" for name in given], tmp_path / "wrong")
@@ -249,6 +250,58 @@ def test_bad_images_are_listed_at_the_end_and_messages_keep_their_order(
     assert names(tmp_path / "out") == [*made, "predictions.json"]
     predict(folder, images, tmp_path / "out")
     assert len(names(tmp_path / "out")) == 8
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["folder", "files"])
+def test_a_case_that_lacks_a_channel_does_not_stop_the_others(images, tmp_path, by_name):
+    two = make_tiny_model(tmp_path / "two", channels=("T1", "T2"), predictor="bright:Bright")
+    here = tmp_path / "images"
+    here.mkdir()
+    for name in ("a_0000", "b_0001", "c_0000", "c_0001"):
+        shutil.copy(images / "case_1_0000.nii.gz", here / f"{name}.nii.gz")
+    source, out = (sorted(here.iterdir()) if by_name else here), tmp_path / "out"
+    with pytest.raises(NnunetError, match=r"(?s)2 of 3 cases failed:\na: .*0001.*\nb: .*0000"):
+        predict(two, source, out)
+    assert names(out) == ["c.nii.gz", "predictions.json"]
+    with pytest.raises(NnunetError, match=r"(?s)1 of 2 cases failed:\na: "):
+        predict(two, source, tmp_path / "part", part=Part(1, 2))
+    shutil.copy(here / "a_0000.nii.gz", here / "a_0001.nii.gz")
+    shutil.copy(here / "b_0001.nii.gz", here / "b_0000.nii.gz")
+    predict(two, sorted(here.iterdir()) if by_name else here, out)
+    assert len(names(out)) == 4
+    (here / "c_0000.nii.gz").unlink()
+    (here / "a_0000.nii.gz").unlink()
+    (here / "b_0000.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"lacks 3 channel files|Case a has the channels 0001"):
+        predict(two, sorted(here.iterdir()) if by_name else here, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_one_unreadable_picture_among_colour_pictures_fails_alone(tmp_path):
+    folder = make_tiny_model(
+        tmp_path / "m", channels=("R", "G", "B"), predictor="bright:Bright", ending=".png"
+    )
+    here = tmp_path / "images"
+    for name in ("a", "b"):
+        array = np.random.default_rng(0).integers(0, 255, (12, 10, 3)).astype(np.uint8)
+        here.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), here / f"{name}_0000.png")
+    (here / "a_0000.png").write_bytes(b"no picture")
+    with pytest.raises(NnunetError, match=r"a: The image .*\nb: Case b is a 2D image"):
+        predict(folder, here, tmp_path / "out")
+
+
+def test_an_empty_folder_and_an_image_given_twice_are_said(folder, images, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty holds no images\. It is empty\.$"):
+        predict(folder, tmp_path / "empty", tmp_path / "out")
+    one = images / "case_1_0000.nii.gz"
+    with pytest.raises(UsageError, match=r"case_1_0000\.nii\.gz is given twice"):
+        predict(folder, [one, one], tmp_path / "out")
+    shutil.copy(one, tmp_path / "case_1.nii.gz")
+    with pytest.raises(UsageError, match="two images of one name"):
+        predict(folder, [one, tmp_path / "case_1.nii.gz"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_time_per_case_and_time_left_are_told(folder, images, tmp_path):
