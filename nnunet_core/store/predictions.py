@@ -19,7 +19,7 @@ from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.names import Ending, PlainName
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.store.probabilities import probabilities_file
+from nnunet_core.store.probabilities import is_whole, probabilities_file
 
 RECORD = "predictions.json"
 _Item = TypeVar("_Item")
@@ -125,7 +125,8 @@ class Claim:
     def needs(self, output: Path, beside: Beside) -> bool:
         """Return whether a label file, or what is asked for beside it, has to be made."""
         there = all(path.is_file() for path in (output, *beside.files(output)))
-        return output in self.stale or not there
+        damaged = there and beside.probabilities and not is_whole(probabilities_file(output))
+        return output in self.stale or not there or damaged
 
     def is_done(self, beside: Beside) -> bool:
         """Return whether everything is predicted, and the record says so."""

@@ -121,7 +121,7 @@ def _read(path: Path, digest: str | None) -> Mapping[str, torch.Tensor]:
     if path.suffix == ".safetensors":
         return read_weights(path)
     found = read_foreign_weights(path)
-    check_finite(found, path)
+    check_finite(found, path, "Use an intact copy.")
     return found
 
 

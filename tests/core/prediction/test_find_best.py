@@ -411,3 +411,13 @@ def test_untrained_folds_are_refused_by_name_before_anything_is_done(space):
 def test_a_fold_of_other_inputs_is_not_validated_as_this_one(space):
     message = one_error(space.go("validate", "-c", "2d", "--folds", "0", "--seed", "7"), 2)
     assert "with another seed" in message
+
+
+# ---- run
+
+
+def test_a_setting_that_cannot_be_trained_leaves_no_model_behind(space):
+    before = {path for path in space.results.rglob("*") if "logs" not in path.parts}
+    wrong = ("-c", "2d", "--folds", "0", "--set", "trainer.kind=refused")
+    assert "cannot be trained" in one_error(space.go("run", *wrong), 2)
+    assert {path for path in space.results.rglob("*") if "logs" not in path.parts} == before

@@ -12,6 +12,7 @@ import small_training as small
 from commands import nnunet
 from finished_run import QUICK, one_error
 from listening import Listener
+from safetensors.numpy import load_file, save_file
 from tiny_model import make_tiny_model
 
 import nnunet_core
@@ -24,9 +25,10 @@ from nnunet_core.prediction import predict as prediction
 from nnunet_core.prediction.predict import PredictionOptions, predict_file, predict_folder
 from nnunet_core.prediction.uncertainty import entropy
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.records import FoldRecord
 from nnunet_core.runtime import locks
 from nnunet_core.runtime.reporting import Silence
-from nnunet_core.store.models import Model
+from nnunet_core.store.models import Model, ModelDocument, weights_record
 from nnunet_core.store.predictions import Part
 
 FORMAT = SimpleItkFormat()
@@ -346,6 +348,49 @@ def test_entropy_and_probabilities_are_of_the_same_prediction(folder, images, tm
     predict(folder, images, tmp_path / "out", settings={"low": 0.0}, overwrite=True)
     assert not list((tmp_path / "out").rglob("*.b2nd"))
     assert not list((tmp_path / "out" / "entropy").iterdir()), "it is of the former prediction"
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut off", "empty", "whole"])
+def test_probabilities_that_are_damaged_do_not_count_as_done(folder, images, tmp_path, damage):
+    source, out = images / "case_1_0000.nii.gz", tmp_path / "out"
+    predict(folder, source, out, save_probabilities=True)
+    path = out / "case_1.b2nd"
+    whole = path.read_bytes()
+    contents = {"garbage": b"garbage" * 1000, "cut off": whole[:-50], "empty": b"", "whole": whole}
+    path.write_bytes(contents[damage])
+    before = path.stat().st_mtime_ns
+    predict(folder, source, out)  # they are not asked for
+    assert path.stat().st_mtime_ns == before
+    predict(folder, source, out, save_probabilities=True)
+    assert (path.stat().st_mtime_ns == before) == (damage == "whole")
+    assert nnunet_core.read_probabilities(path).shape == (3, *SHAPE)
+
+
+@pytest.mark.parametrize("made", ["trained", "imported", "installed"])
+@pytest.mark.parametrize("damage", ["other", "short", "not finite"])
+def test_advice_on_damaged_weights_is_of_where_the_model_comes_from(images, tmp_path, made, damage):
+    place = make_tiny_model(tmp_path / "3d_fullres", folds=1)
+    weights = place / "fold_0" / "weights.safetensors"
+    if damage == "not finite":
+        save_file({n: np.full_like(t, np.inf) for n, t in load_file(weights).items()}, weights)
+    else:
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + b"x" * (damage == "other"))
+    if made == "imported":
+        document = ModelDocument.read(place / "model.json").model_copy(update={"origin": "v1"})
+        document.write(place / "model.json")
+    if made == "installed":
+        (place / "manifest.json").write_text("{}")
+    record = FoldRecord.read(place / "fold_0" / "run.json")
+    if damage == "not finite":
+        record.model_copy(update={"weights": weights_record(place / "fold_0")}).write(
+            place / "fold_0" / "run.json"
+        )
+    with pytest.raises(StorageError) as caught:
+        predict(place, images, tmp_path / "out")
+    message = str(caught.value)
+    assert ("models import" in message) == (made != "trained")
+    assert ("nnunet train" in message) == (made == "trained")
 
 
 @pytest.mark.slow
