@@ -107,6 +107,7 @@ class Dataset:
         format_names: References of image format and label format, where the dataset names them.
         original_values: {value: the one that it was renumbered from}; empty where none was.
         codes: {name of a label: what it is in codes of a terminology}, of those that have any.
+        tolerances: {label or region: mm within which two surfaces count as one}.
     """
 
     folder: Path
@@ -123,6 +124,7 @@ class Dataset:
     format_names: tuple[str | None, str | None] = (None, None)
     original_values: Mapping[int, int] = field(default_factory=dict)
     codes: Mapping[str, LabelCodes] = field(default_factory=dict)
+    tolerances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -301,7 +301,9 @@ class _Ensemble:
             [_MEMBERS, parts, state, options.restore_values, list(self.temperatures)]
         )
         places = [str(trained.model.folder) for trained in self.models]
-        return ensemble_record(places, identity, kind, self.decided, self.temperatures)
+        record = ensemble_record(places, identity, kind, self.decided, self.temperatures)
+        tolerances = self.models[0].model.document.tolerances
+        return record.model_copy(update={"tolerances": tolerances})
 
 
 def _weights(trained: Trained) -> dict[str, str]:

@@ -373,4 +373,5 @@ def _record(parts: Parts, options: PredictionOptions) -> PredictionRecord:
         label_ending=options.ending or document.label_ending,
         label_format=None if options.ending else document.label_format,
         temperature=temperature,
+        tolerances=document.tolerances,
     )

@@ -67,6 +67,7 @@ def open_dataset(
         digests=files.Digests(stored),
         format_names=(found.image_format, found.label_format),
         original_values=found.original_values,
+        tolerances=found.tolerances,
         codes=read_codes(found.document, found.labels, folder / "dataset.json"),
     )
 

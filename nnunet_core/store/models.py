@@ -53,6 +53,8 @@ class ModelDocument(files.Document):
         original_values: {value of a label: the one that it was renumbered from}; empty where none
             was.
         codes: {name of a label: what it is in codes of a terminology}, of those that have any.
+        tolerances: {label or region: mm within which two surfaces count as one}, where the dataset
+            says it; how predictions are judged, not how they are made.
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version; those that predict are
@@ -73,6 +75,7 @@ class ModelDocument(files.Document):
     label_format: str | None = None
     original_values: dict[int, int] = Field(default_factory=dict)
     codes: dict[str, LabelCodes] = Field(default_factory=dict)
+    tolerances: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...]
     configuration: Configuration
     components: dict[str, ComponentRecord]

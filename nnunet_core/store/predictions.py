@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -41,6 +41,7 @@ class PredictionRecord(files.Document):
             the label files, and the component that reads them where dataset.json names one.
         temperature: What logarithms of probabilities were divided by, or None; of an ensemble, a
             number for each model.
+        tolerances: {label or region: mm within which two surfaces count as one}, of the model.
         outputs: Names of the label files that are, or will be, of this identity.
         replaced: {name of a file of somebody else: digest of its content}: it counts as theirs as
             long as it has this content. Empty when the prediction is finished.
@@ -56,6 +57,7 @@ class PredictionRecord(files.Document):
     label_ending: Ending
     label_format: str | None = None
     temperature: float | tuple[float, ...] | None = None
+    tolerances: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     outputs: tuple[PlainName, ...] = ()
     replaced: dict[PlainName, str] = Field(default_factory=dict)
 

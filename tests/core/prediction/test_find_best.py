@@ -421,3 +421,14 @@ def test_a_setting_that_cannot_be_trained_leaves_no_model_behind(space):
     wrong = ("-c", "2d", "--folds", "0", "--set", "trainer.kind=refused")
     assert "cannot be trained" in one_error(space.go("run", *wrong), 2)
     assert {path for path in space.results.rglob("*") if "logs" not in path.parts} == before
+
+
+def test_tolerances_of_the_dataset_reach_the_model_and_its_predictions(space, tmp_path):
+    path = space.dataset / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "surface_tolerance_mm": 2.5}))
+    assert space.go("train", "-c", "2d", "--folds", "0").returncode == 0
+    model = space.model("2d")
+    assert json.loads((model / "model.json").read_text())["tolerances"] == {"cube": 2.5}
+    source, out = space.dataset / "imagesTr" / "case_0_0000.nii.gz", tmp_path / "out"
+    assert nnunet("predict", model, source, out, "--trust", "--device", "cpu").returncode == 0
+    assert json.loads((out / "predictions.json").read_text())["tolerances"] == {"cube": 2.5}
