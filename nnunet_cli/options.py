@@ -47,6 +47,16 @@ WorkspaceOption = Annotated[
         "./nnunet_workspace."
     ),
 ]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        "-d",
+        help="Dataset, or dataset.json, that declares the labels; default: what predictions.json "
+        "in the folder says, which folders of nnU-Net v1 and v2 do not have.",
+        show_default=False,
+    ),
+]
 VariantOption = Annotated[str, typer.Option(help="Named bundle of components to start from.")]
 SetOption = Annotated[
     list[str] | None,

@@ -36,16 +36,7 @@ def ensemble(
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            help="Dataset, or dataset.json, that says what labels mean in folders of nnU-Net v1 "
-            "and v2 (CASE.npz).",
-            show_default=False,
-        ),
-    ] = None,
+    dataset: o.LabelsOption = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write CASE.b2nd with the mean.")
     ] = False,

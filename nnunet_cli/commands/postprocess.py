@@ -64,16 +64,7 @@ def postprocess(
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            help="Dataset, or dataset.json, that declares the labels; default: what "
-            "predictions.json in the folder says.",
-            show_default=False,
-        ),
-    ] = None,
+    dataset: o.LabelsOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files in the output folder.")
     ] = False,

@@ -139,14 +139,7 @@ def evaluate(
     asked: Annotated[_Asked, Group(_asked)],
     matching: Annotated[_Matching, Group(_matching)],
     pictures: Annotated[_Pictures, Group(_pictures)],
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="Dataset, or dataset.json, that declares the labels; default: what "
-            "predictions.json in the folder of the predictions says.",
-            show_default=False,
-        ),
-    ] = None,
+    dataset: o.LabelsOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
