@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-_AGAIN = "then run the same command again; it goes on where it stopped."
+_AGAIN = "then run the same command again; what is finished is kept."
 _FULL = f"There is no space left. Free some, {_AGAIN}"
 _RIGHTS = "This user may not do that. Change the rights, or choose another folder."
 _ADVICE = {

@@ -11,6 +11,7 @@ import typer
 
 from nnunet_cli.groups import Group
 from nnunet_core.contracts.trainer import Runtime
+from nnunet_core.data.splits import fold_names
 from nnunet_core.errors import SettingsError, StorageError, UsageError, nearest
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.registry.discovery import Registry
@@ -44,6 +45,16 @@ WorkspaceOption = Annotated[
     typer.Option(
         help="Folder with raw/, preprocessed/ and results/; default $NNUNET_WORKSPACE or "
         "./nnunet_workspace."
+    ),
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        "-d",
+        help="Dataset, or dataset.json, that declares the labels; default: what predictions.json "
+        "in the folder says, which folders of nnU-Net v1 and v2 do not have.",
+        show_default=False,
     ),
 ]
 SetOption = Annotated[
@@ -241,17 +252,17 @@ def folds_of(text: str) -> tuple[str, ...]:
     Raises:
         UsageError: Neither `all` nor numbers.
     """
-    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    parts = fold_names(text)
     if (
         not parts
         or ("all" in parts and parts != ("all",))
-        or not all(p == "all" or p.isdigit() for p in parts)
+        or not all(p == "all" or p.isdecimal() for p in parts)
     ):
         raise UsageError(
             f"--folds got '{text}'; it takes numbers with commas between them (0,1,2,3,4), or "
             "'all'."
         )
-    return tuple(part if part == "all" else str(int(part)) for part in parts)
+    return parts
 
 
 def processes_of(given: int | None) -> int:

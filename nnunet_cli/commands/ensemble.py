@@ -10,7 +10,8 @@ import typer
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import UsageError, counted
-from nnunet_core.prediction.ensemble import LabelFiles, ensemble_folders
+from nnunet_core.prediction.averaging import LabelFiles
+from nnunet_core.prediction.ensemble import ensemble_folders
 from nnunet_core.stages.dataset import describe_labels
 from nnunet_core.store.postprocessing import read_decision
 
@@ -35,16 +36,7 @@ def ensemble(
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            help="Dataset, or dataset.json, that says what labels mean in folders of nnU-Net v1 "
-            "and v2 (CASE.npz).",
-            show_default=False,
-        ),
-    ] = None,
+    dataset: o.LabelsOption = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write CASE.b2nd with the mean.")
     ] = False,

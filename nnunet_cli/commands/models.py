@@ -12,10 +12,11 @@ import typer
 from nnunet_cli import options as o
 from nnunet_core.errors import NnunetError, StorageError, UsageError, nearest, printable
 from nnunet_core.registry.discovery import Registry
-from nnunet_core.registry.records import FoldRecord
+from nnunet_core.registry.records import ComponentRecord, FoldRecord
 from nnunet_core.stages.dataset import is_named
 from nnunet_core.stages.evaluate import mean_foreground_dice, summarise
 from nnunet_core.stages.experiment import VALIDATION
+from nnunet_core.store.inference import FILE as INFERENCE
 from nnunet_core.store.models import FILE, Model
 from nnunet_core.store.origins import command
 from nnunet_core.store.summaries import SUMMARY, Summary
@@ -26,6 +27,9 @@ ModelArgument = Annotated[
         help="Model folder, or DATASET/VARIANT/CONFIGURATION in the results.", show_default=False
     ),
 ]
+
+#: Of components in a model.json of strangers, who may write what they like.
+_CLAIM = f"only {FILE} says so: no such plugin is installed"
 
 
 def _say(text: str) -> None:
@@ -61,11 +65,15 @@ def show(
     found = find_model(model, workspace)
     row, document = _row(found.folder, found.folder.parents[2]), found.document
     row["origin"] = document.origin
-    row["command"] = None if document.origin else _command(found, o.registry_of(context))
+    registry = o.registry_of(context)
+    row["command"] = None if document.origin else _command(found, registry)
     row["components"] = {
         kind: " ".join(filter(None, (record.reference, record.distribution, record.version)))
         for kind, record in document.components.items()
     }
+    row["unregistered"] = [
+        kind for kind, record in document.components.items() if _is_claim(kind, record, registry)
+    ]
     if as_json:
         typer.echo(json.dumps(row, indent=1))
         return
@@ -76,9 +84,19 @@ def show(
     _say(f"channels  {', '.join(document.channels)}; files {document.file_ending}")
     _say(f"labels    {labels}")
     for kind, text in row["components"].items():
-        _say(f"  {kind:13} {text}")
+        claim = f"  ({_CLAIM})" if kind in row["unregistered"] else ""
+        _say(f"  {kind:13} {text}{claim}")
     for part, problem in row["broken"].items():
         _say(f"broken: {part}: {problem}")
+
+
+def _is_claim(kind: str, record: ComponentRecord, registry: Registry) -> bool:
+    """Return whether no installed plugin of that distribution registers a component."""
+    try:
+        found = registry.registered(kind, record.reference, FILE, "")
+    except NnunetError:
+        return True
+    return found.distribution != record.distribution
 
 
 def _command(model: Model, registry: Registry) -> str:
@@ -132,9 +150,12 @@ def best_model(dataset: str, results: Path) -> dict[str, Any]:
             f"Datasets with one: {', '.join(names) or 'none'}."
         )
     if len(usable) > 1 and all(row["dice"] is None for row in usable):
+        names = [row["model"] for row in usable]
+        for folder in {results / name.split("/")[0] for name in names}:
+            names += map(str, sorted(folder.rglob(INFERENCE)))  # of imported ensembles
         raise UsageError(
             f"Dataset '{dataset}' has {len(usable)} trained models, and none has validation cases "
-            f"to choose by. Name one of them instead: {', '.join(row['model'] for row in usable)}."
+            f"to choose by. Name one of them instead: {', '.join(names)}."
         )
     return max(usable, key=lambda row: -1.0 if row["dice"] is None else row["dice"])
 

@@ -17,7 +17,8 @@ from nnunet_core.data.folders import match_folders
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError, counted
-from nnunet_core.prediction.ensemble import LabelFiles, format_of, opened
+from nnunet_core.prediction.averaging import LabelFiles
+from nnunet_core.prediction.ensemble import format_of, opened
 from nnunet_core.prediction.postprocess import FILE, Cleaning, clean_folder, fit_folder, kind_of
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter
@@ -63,16 +64,7 @@ def postprocess(
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            help="Dataset, or dataset.json, that declares the labels; default: what "
-            "predictions.json in the folder says.",
-            show_default=False,
-        ),
-    ] = None,
+    dataset: o.LabelsOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files in the output folder.")
     ] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_cli import options as o
-from nnunet_cli.commands.models import best_model, find_model
+from nnunet_cli.commands.models import best_model, find_model, model_rows
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import UsageError, counted
@@ -20,6 +21,10 @@ from nnunet_core.prediction.predict import (
     predict_file,
     predict_folder,
 )
+from nnunet_core.stages.dataset import is_named
+from nnunet_core.store.inference import FILE as INFERENCE
+from nnunet_core.store.inference import read_inference
+from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.predictions import Part
 
 
@@ -30,7 +35,7 @@ def predict(
         typer.Argument(
             metavar="[MODEL] IMAGES... OUTPUT",
             help="MODEL: its folder, or DATASET/VARIANT/CONFIGURATION in the results, or the "
-            "inference.json of 'nnunet find-best'; left out "
+            "inference.json of 'nnunet find-best' or the dataset's folder that holds it; left out "
             "with --dataset. IMAGES: a folder of images CASE_0000.ext, or CASE.ext for one "
             "channel; or files, with several channels those of one case in their order; or DICOM "
             "series, a folder each. OUTPUT: the folder that the predictions are written to; or, "
@@ -43,8 +48,8 @@ def predict(
         typer.Option(
             "--dataset",
             "-d",
-            help="Predict with the only trained model of a dataset, or with the one whose "
-            "validation cases have the highest Dice.",
+            help="Predict with what 'nnunet find-best' selected for a dataset; without that with "
+            "its only trained model, or the one with the highest Dice on validation cases.",
         ),
     ] = None,
     folds: Annotated[
@@ -168,9 +173,9 @@ def predict(
     registry = o.registry_of(context)
     to_file = not ending and is_file_output(output, registry)
     where = (images, output, registry, options, make_reporter())
-    if model.endswith(".json"):
+    if inference := _selected(model):
         selected = predict_inference_file if to_file else predict_inference
-        written = selected(Path(model), *where, trust)
+        written = selected(inference, *where, trust)
     else:
         found = replace(find_model(model, workspace), trusted=trust)
         written = (predict_file if to_file else predict_folder)(found, *where)
@@ -192,11 +197,59 @@ def _places(
 
 
 def _best(dataset: str, workspace: Path | None) -> str:
-    results = o.workspace_of(workspace).results
-    row = best_model(dataset, results)
+    """Return what predicts for a dataset, and say which and why: what 'nnunet find-best' selected;
+    else the highest Dice among models and what runs of several configurations selected.
+    """
+    results, report = o.workspace_of(workspace).results, make_reporter()
+    selected = [p for p in results.glob(f"*/{INFERENCE}") if is_named(p.parent.name, dataset)]
+    if len(selected) > 1:
+        raise UsageError(
+            f"'{dataset}' names several datasets with a selection of models. Name one of them "
+            f"instead: {', '.join(map(str, selected))}."
+        )
+    row: dict[str, Any] = {}
+    if not selected:
+        row = best_model(dataset, results)
+        runs = [p for p in results.glob(f"*/*/{INFERENCE}") if is_named(p.parts[-3], dataset)]
+        best = max(runs, key=lambda path: _dice(path) or -1.0, default=None)
+        lowest = row["dice"] or -1.0
+        selected = [best] if best is not None and (_dice(best) or -1.0) >= lowest else []
+    if selected:
+        report.message(f"model: {_selection(selected[0], results)}")
+        return str(selected[0])
     dice = "" if row["dice"] is None else f", Dice {row['dice']:.4f} on its validation cases"
-    make_reporter().message(f"model: {row['model']}{dice}")
+    report.message(
+        f"model: {row['model']}{dice} (no {INFERENCE}: 'nnunet find-best' also compares ensembles)"
+    )
     return str(results / row["model"])
+
+
+def _dice(path: Path) -> float | None:
+    scores = read_inference(path).scores
+    return scores[0].mean_dice if scores else None
+
+
+def _selection(path: Path, results: Path) -> str:
+    """Return what an inference.json of the results selects, and what it has not compared."""
+    document, dice = read_inference(path), _dice(path)
+    places = [Path(os.path.normpath(path.parent / member.model)) for member in document.members]
+    members = ["/".join(place.parts[-2:]) for place in places]
+    score = "" if dice is None else f", Dice {dice:.4f} on the validation cases"
+    compared = {*members, *(title for score in document.scores for title in score.models)}
+    rows = [row["model"] for row in model_rows(results) if row["folds"]]
+    trained = {row.partition("/")[2] for row in rows if row.split("/")[0] == document.dataset}
+    others = sorted(trained - compared)
+    later = f"; not compared: {', '.join(others)}: run 'nnunet find-best' again" if others else ""
+    return f"{' + '.join(members)}{score} (selected in {path}{later})"
+
+
+def _selected(model: str) -> Path | None:
+    """Return the inference.json that a MODEL is, or that a dataset's folder of models holds."""
+    path = Path(model)
+    if model.endswith(".json"):
+        return path
+    holds = (path / INFERENCE).is_file() and not (path / MODEL_FILE).is_file()
+    return path / INFERENCE if holds else None
 
 
 def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:

@@ -59,10 +59,10 @@ class DatasetReader(Protocol):
 
     def cases(self, folder: Path, dataset: Dataset) -> Sequence[CaseFiles]:
         """List the cases of a folder of images that fits, each with every channel of `dataset`,
-        without labels.
+        without labels; one that lacks a file has a `problem`, so that the others are predicted.
 
         Raises:
-            DatasetError: There is no case, or channels are missing.
+            DatasetError: There is no case, or none has every channel.
         """
         ...
 

@@ -41,12 +41,15 @@ class CaseFiles:
         images: One file per channel, in channel order.
         label: Label file, or None for cases to predict.
         metadata: What the dataset says of the case, JSON values.
+        problem: Of a case to predict, why it cannot be: channels are missing; loading it raises
+            that. Its images are those that are there.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -104,6 +107,7 @@ class Dataset:
         format_names: References of image format and label format, where the dataset names them.
         original_values: {value: the one that it was renumbered from}; empty where none was.
         codes: {name of a label: what it is in codes of a terminology}, of those that have any.
+        tolerances: {label or region: mm within which two surfaces count as one}.
     """
 
     folder: Path
@@ -120,6 +124,7 @@ class Dataset:
     format_names: tuple[str | None, str | None] = (None, None)
     original_values: Mapping[int, int] = field(default_factory=dict)
     codes: Mapping[str, LabelCodes] = field(default_factory=dict)
+    tolerances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -140,8 +145,11 @@ class Dataset:
         Raises:
             ImageError: A file is missing or unreadable, channels or label do not lie on one grid,
                 or a voxel is NaN.
-            DatasetError: The label holds values that dataset.json does not declare.
+            DatasetError: The label holds values that dataset.json does not declare, or files of the
+                case are missing.
         """
+        if case.problem:
+            raise DatasetError(case.problem)
         image = stack_channels([self.image_format.read(path) for path in case.images], case.images)
         image = without_alpha(image, len(self.channels), case.images[0])
         if image.array.shape[0] != len(self.channels):

@@ -69,6 +69,13 @@ class Splits(Document):
         return {name for split in self.folds for name in (*split.train, *split.val)}
 
 
+def fold_names(given: str | Iterable[str | int]) -> tuple[str, ...]:
+    """Return names of folds as their folders have them, each once: `01` is 1, `0,1` are two."""
+    words = given.split(",") if isinstance(given, str) else map(str, given)
+    names = (word.strip() for word in words)
+    return tuple(dict.fromkeys(str(int(n)) if n.isdecimal() else n for n in names if n))
+
+
 def equal_folds(names: Iterable[str], count: int = FOLDS) -> tuple[Split, ...]:
     """Return v1's folds: the sorted names are shuffled (RandomState(12345)) and cut into `count`
     parts.

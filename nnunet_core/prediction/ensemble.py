@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.postprocessor import Postprocessor
-from nnunet_core.data.dataset import DatasetContent
-from nnunet_core.data.images import Geometry, ImageFormat
-from nnunet_core.data.labels import Labels, label_type
+from nnunet_core.data.images import ImageFormat
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import (
     DatasetError,
     MissingFolderError,
@@ -23,14 +20,12 @@ from nnunet_core.errors import (
     listed,
     natural_order,
 )
+from nnunet_core.prediction.averaging import Averaging, LabelFiles, stored_beside
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter, Silence
-from nnunet_core.stages.case import to_segmentation
 from nnunet_core.stages.formats import find_format
-from nnunet_core.store.arrays import StoredArray
-from nnunet_core.store.npz import NpzProbabilities
 from nnunet_core.store.postprocessing import Decision
 from nnunet_core.store.predictions import (
     RECORD,
@@ -39,35 +34,9 @@ from nnunet_core.store.predictions import (
     Part,
     PredictionRecord,
     claim,
+    finish,
     writing,
 )
-from nnunet_core.store.probabilities import (
-    open_probabilities,
-    probabilities_file,
-    probabilities_writer,
-)
-
-_SLAB_VALUES = 1 << 25  # of the mean in memory, float32
-
-
-@dataclass(frozen=True)
-class LabelFiles:
-    """What is known of the label files of a folder.
-
-    Attributes:
-        labels: What their values mean.
-        ending: Of the files.
-        format: The component that reads them, where dataset.json names one.
-    """
-
-    labels: Labels
-    ending: str
-    format: str | None = None
-
-    @classmethod
-    def of(cls, content: DatasetContent) -> LabelFiles:
-        """Return what a dataset says of its label files."""
-        return cls(content.labels, content.label_ending or content.ending, content.label_format)
 
 
 @dataclass(frozen=True)
@@ -85,74 +54,6 @@ class Member:
     kind: LabelFiles
     cases: Mapping[str, Path]
     identity: str
-
-
-@dataclass(frozen=True)
-class Averaging:
-    """What becomes of the mean of the probabilities of a case.
-
-    Attributes:
-        kind: Of the label files that are written.
-        reading, writing: Formats of the label files of the members, and of these.
-        clean: Postprocessor and its state; None leaves label maps as they are.
-        save_probabilities: Also write the mean.
-    """
-
-    kind: LabelFiles
-    reading: ImageFormat
-    writing: ImageFormat
-    clean: tuple[Postprocessor, Mapping[str, Any]] | None = None
-    save_probabilities: bool = False
-
-    @property
-    def beside(self) -> Beside:
-        """What is written beside the label maps."""
-        return Beside(self.save_probabilities)
-
-    def write(self, sources: Sequence[Path], output: Path) -> None:
-        """Average one case slab by slab, and write it.
-
-        Args:
-            sources: Label files of the members, with probabilities beside them.
-            output: Label file to write.
-
-        Raises:
-            DatasetError: The members lie on different grids, or have other classes.
-            StorageError: A file is damaged or missing, or the disk is full.
-        """
-        geometry = self._common_geometry(sources)
-        members = [_open(source) for source in sources]
-        shape = (self.kind.labels.outputs, *geometry.shape)
-        for source, member in zip(sources, members, strict=True):
-            if member.shape != shape:
-                raise DatasetError(_other_shape(source, member.shape, shape))
-        label = np.empty(geometry.shape, label_type(max(self.kind.labels.foreground, default=0)))
-        slices = max(1, _SLAB_VALUES // (shape[0] * shape[2] * shape[3]))
-        parts = [slice(start, start + slices) for start in range(0, shape[1], slices)]
-        self.beside.remove_others(output)
-        if self.save_probabilities:
-            with probabilities_writer(probabilities_file(output), shape) as write:
-                for part in parts:
-                    mean = _mean(members, part)
-                    write(part.start, mean)
-                    label[part] = to_segmentation(mean, self.kind.labels)
-        else:
-            for part in parts:
-                label[part] = to_segmentation(_mean(members, part), self.kind.labels)
-        if self.clean is not None:
-            postprocessor, state = self.clean
-            label = postprocessor.apply(label, geometry, state)
-        self.writing.write(output, label, geometry)
-
-    def _common_geometry(self, sources: Sequence[Path]) -> Geometry:
-        first, *others = (self.reading.read(source).geometry for source in sources)
-        for source, geometry in zip(sources[1:], others, strict=True):
-            if details := first.contrast(geometry, str(sources[0].parent), str(source.parent)):
-                raise DatasetError(
-                    f"{source} lies on another grid than {sources[0]}: {details}. Predict the same "
-                    "images with every model."
-                )
-        return first
 
 
 def ensemble_folders(
@@ -194,35 +95,47 @@ def ensemble_folders(
     kind = members[0].kind
     clean = None if decision is None else opened(decision, registry)
     image_format = format_of(kind, registry)
-    averaging = Averaging(kind, image_format, image_format, clean, save_probabilities)
+    beside = Beside(save_probabilities)
+    averaging = Averaging(kind, image_format, image_format, clean, beside)
     state = None if decision is None else [decision.reference, dict(decision.state)]
     identity = files.digest(["ensemble", [member.identity for member in members], state])
     record = ensemble_record([member.place for member in members], identity, kind, decision)
-    return average(members, output, record, averaging, overwrite, report or Silence())
+    return average(common_cases(members), output, record, averaging, overwrite, report or Silence())
 
 
 def average(
-    members: Sequence[Member],
+    cases: Mapping[str, Sequence[Path]],
     output: Path,
     record: PredictionRecord,
     averaging: Averaging,
     overwrite: bool,
     report: Reporter,
+    everything: Sequence[Path] = (),
+    part: Part | None = None,
 ) -> list[Path]:
-    """Average the cases of members into a folder, as far as that is missing; return the label
-    files.
+    """Average cases into a folder, as far as that is missing; return the label files.
+
+    Args:
+        cases: {case: the label files of its members}, see `common_cases`.
+        output: Folder of the label files.
+        record: Who writes there.
+        averaging: What is made of them.
+        overwrite: See `predictions.claim`.
+        report: Where progress goes.
+        everything: The label files that the folder will hold; empty means those of the cases.
+        part: Which part of them the cases are; None means all.
 
     Raises:
-        DatasetError: The members do not fit together; nothing is written.
         NnunetError: See `ensemble_folders`.
     """
-    cases = common_cases(members)
     outputs = {name: below(output, f"{name}{averaging.kind.ending}") for name in cases}
-    wanted = list(outputs.values())
+    written = list(outputs.values())
+    wanted = everything or written
     if not claim(output, record, wanted, overwrite).is_done(averaging.beside):
-        with writing(output, record, wanted, overwrite, Part(), report) as claimed:
+        with writing(output, record, wanted, overwrite, part or Part(), report) as claimed:
             _average_cases(cases, outputs, claimed, averaging, report)
-    return wanted
+            finish(claimed, written, averaging.beside, report)
+    return written
 
 
 def _average_cases(
@@ -245,7 +158,6 @@ def _average_cases(
         raise NnunetError(
             f"{len(failures)} of {counted(len(cases), 'case')} failed:\n" + "\n".join(failures)
         )
-    claimed.finish()
 
 
 def read_member(folder: Path, declared: LabelFiles | None = None) -> Member:
@@ -272,7 +184,7 @@ def read_member(folder: Path, declared: LabelFiles | None = None) -> Member:
         for path in sorted(folder.iterdir())
         if path.name.endswith(declared.ending) and not path.name.startswith(".")
     }
-    there = [path for label in found.values() if (path := _stored(label)) is not None]
+    there = [path for label in found.values() if (path := stored_beside(label)) is not None]
     identity = files.digest([files.file_digest(path) for path in there])
     return Member(str(folder), declared, found, identity)
 
@@ -298,7 +210,7 @@ def common_cases(members: Sequence[Member]) -> dict[str, list[Path]]:
     for member in members:
         if missing := [n for n in names if n not in member.cases or not member.cases[n].is_file()]:
             problems.append(f"{member.place} lacks {listed(missing)}")
-        elif bare := [name for name in names if _stored(member.cases[name]) is None]:
+        elif bare := [name for name in names if stored_beside(member.cases[name]) is None]:
             problems.append(f"{member.place} has no probabilities of {listed(bare)}")
     if problems or not names:
         raise DatasetError(
@@ -310,7 +222,11 @@ def common_cases(members: Sequence[Member]) -> dict[str, list[Path]]:
 
 
 def ensemble_record(
-    places: Sequence[str], identity: str, kind: LabelFiles, clean: object
+    places: Sequence[str],
+    identity: str,
+    kind: LabelFiles,
+    clean: object,
+    temperatures: tuple[float, ...] = (),
 ) -> PredictionRecord:
     """Return the record of an output folder of an ensemble."""
     return PredictionRecord(
@@ -322,6 +238,7 @@ def ensemble_record(
         labels=kind.labels,
         label_ending=kind.ending,
         label_format=kind.format,
+        temperature=temperatures or None,
     )
 
 
@@ -353,39 +270,6 @@ def opened(
 def format_of(kind: LabelFiles, registry: Registry) -> ImageFormat:
     """Return what reads and writes label files."""
     return find_format(kind.ending, registry, kind.format, "the predictions", "label_format")
-
-
-def _stored(label: Path) -> Path | None:
-    """Return the file of probabilities beside a label file, of ours or of v1 and v2, if there is
-    one.
-    """
-    path = probabilities_file(label)
-    found = (path, path.with_name(f"{path.name.removesuffix(path.suffix)}.npz"))
-    return next((each for each in found if each.is_file()), None)
-
-
-def _open(label: Path) -> StoredArray | NpzProbabilities:
-    path = _stored(label) or probabilities_file(label)
-    return NpzProbabilities(path) if path.suffix == ".npz" else open_probabilities(path)
-
-
-def _mean(members: Sequence[StoredArray | NpzProbabilities], part: slice) -> np.ndarray:
-    """Return the mean of slices, float32 (K, slices, Y, X)."""
-    total = members[0][:, part].astype(np.float32)
-    for member in members[1:]:
-        total += member[:, part]
-    total /= len(members)
-    return total
-
-
-def _other_shape(source: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    hint = ""
-    if found[0] == wanted[0]:
-        hint = " nnU-Net v1 cuts them to the cropped image; its nnUNet_ensemble joins those."
-    return (
-        f"The probabilities of {source} have shape {found}; the labels and the image ask for "
-        f"{wanted} (classes or regions, z, y, x).{hint} Predict the case again."
-    )
 
 
 def _shown(value: Labels | str) -> str:

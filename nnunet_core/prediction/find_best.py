@@ -13,7 +13,8 @@ from pathlib import Path
 
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import DatasetError, NnunetError, StorageError, UsageError, listed, nearest
-from nnunet_core.prediction.ensemble import Averaging, LabelFiles, Member, average, ensemble_record
+from nnunet_core.prediction.averaging import Averaging, LabelFiles
+from nnunet_core.prediction.ensemble import Member, average, common_cases, ensemble_record
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FoldRecord
 from nnunet_core.runtime import files
@@ -351,7 +352,7 @@ def _validated(
         report.message(f"ensemble of {' and '.join(places)}")
         (target / SUMMARY).unlink(missing_ok=True)  # it is of what is replaced now
         averaging = Averaging(kind, dataset.label_format, dataset.label_format)
-        average(members, target, record, averaging, True, report)
+        average(common_cases(members), target, record, averaging, True, report)
         compared = [(outputs[name], reference) for name, reference in references.items()]
         found = evaluate_files(compared, dataset.labels, dataset.label_format, report=report)
         summary = Summary.model_validate(found)

@@ -11,25 +11,35 @@ from typing import Any
 
 from nnunet_core.contracts.abilities import WritesSegmentations, ability
 from nnunet_core.contracts.postprocessor import Postprocessor
-from nnunet_core.data.images import ImageFormat, ending_of
-from nnunet_core.errors import NnunetError, StorageError, UsageError, counted
+from nnunet_core.data.dataset import CaseFiles, Dataset
+from nnunet_core.data.images import ending_of
+from nnunet_core.errors import NnunetError, StorageError, UsageError
+from nnunet_core.prediction.averaging import Averaging, LabelFiles
 from nnunet_core.prediction.ensemble import (
-    Averaging,
-    LabelFiles,
     average,
+    common_cases,
     ensemble_record,
     format_of,
     opened,
     read_member,
 )
 from nnunet_core.prediction.inputs import dataset_of, find_inputs
-from nnunet_core.prediction.predict import PredictionOptions, predict_folder, refuse_own_input
+from nnunet_core.prediction.predict import (
+    MAP_ENDING,
+    PredictionOptions,
+    inputs_of,
+    keep_images,
+    one_file_only,
+    predict_folder,
+    refuse_own_input,
+)
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter, Silence
-from nnunet_core.stages.formats import known_endings, with_original_values
+from nnunet_core.stages.formats import find_format, known_endings, meaning_of
 from nnunet_core.stages.select import Trained
+from nnunet_core.store.calibration import stored_temperature
 from nnunet_core.store.inference import open_member, read_inference
 from nnunet_core.store.models import weights_digests
 from nnunet_core.store.postprocessing import Decision, PostprocessingRecord, postprocessing_state
@@ -69,7 +79,9 @@ def predict_inference(
     options, report = options or PredictionOptions(), report or Silence()
     document = read_inference(path)
     if options.folds:
-        raise UsageError(f"{path} says which folds predict. Leave out --folds.")
+        raise UsageError(
+            f"{path} says which folds predict. Leave out --folds, or name a model instead."
+        )
     models = [
         Trained(open_member(record, path, trusted), record.folds) for record in document.members
     ]
@@ -105,23 +117,24 @@ def predict_inference_file(
     model = open_member(document.members[0], path, trusted)
     places = [source] if isinstance(source, Path) else list(source)
     _, cases = find_inputs(places, dataset_of(model, places[0], registry), registry)
-    if len(cases) > 1:
-        raise UsageError(
-            f"{output} is one file; there are {counted(len(cases), 'case')} to predict. Give a "
-            "folder as OUTPUT."
-        )
+    if len(cases) > 1 or options.part != Part():
+        raise UsageError(one_file_only(output, len(cases)))
+    keep_images(cases, {cases[0].name: output})
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         where = (Path(folder), registry, options, report, trusted)
         (written,) = predict_inference(path, source, *where)
+        beside = options.beside
+        for made, place in zip(beside.files(written), beside.files(output), strict=True):
+            place.parent.mkdir(exist_ok=True)
+            made.replace(place)
         written.replace(output)
     return output
 
 
 def _check_postprocessing(single: Trained, decided: PostprocessingRecord, path: Path) -> None:
     """Raise StorageError where the model would be cleaned otherwise than the file says."""
-    folders = [single.model.fold_folder(fold) for fold in single.folds]
-    if postprocessing_state(single.model, weights_digests(folders)) != decided.state:
+    if postprocessing_state(single.model, _weights(single)) != decided.state:
         raise StorageError(
             f"The postprocessing of {single.model.folder} is another one than {path} says. Run "
             "'nnunet find-best' again, or predict without it (--no-postprocessing)."
@@ -136,12 +149,14 @@ class _Ensemble:
         models: Of equal labels.
         decided: The postprocessing, or None.
         clean: The same, built.
+        temperatures: Of the models, where they are asked for.
         options: How to predict.
     """
 
     models: Sequence[Trained]
     decided: PostprocessingRecord | None
     clean: tuple[Postprocessor, Mapping[str, Any]] | None
+    temperatures: tuple[float, ...]
     options: PredictionOptions
 
     @classmethod
@@ -154,16 +169,6 @@ class _Ensemble:
         trusted: bool,
     ) -> _Ensemble:
         """Check that models can predict together, before anything is written."""
-        if options.part != Part():
-            raise UsageError(
-                "--part splits the cases of one model. Predict with each model and --part, and "
-                "join the folders with 'nnunet ensemble'."
-            )
-        if options.entropy or options.disagreement or options.calibrated:
-            raise UsageError(
-                "--entropy, --disagreement and --calibrated are of one model, and several predict "
-                "here. Predict with each model and these options, or leave them out."
-            )
         first = models[0]
         for other in models[1:]:
             if other.model.document.labels != first.model.document.labels:
@@ -176,45 +181,65 @@ class _Ensemble:
             component = decided.component
             decision = Decision(component.reference, component.settings, decided.state)
             clean = opened(decision, registry, trusted)
-        return cls(models, decided, clean, options)
+        temperatures: tuple[float, ...] = ()
+        if options.calibrated:
+            temperatures = tuple(stored_temperature(m.model, _weights(m)) for m in models)
+        return cls(models, decided, clean, temperatures, options)
 
     def predict(
         self, source: Path | Sequence[Path], output: Path, registry: Registry, report: Reporter
     ) -> list[Path]:
         """Predict, average and clean; see `predict_inference`."""
-        options = self.options
+        options, model = self.options, self.models[0].model
         places = [source] if isinstance(source, Path) else list(source)
         for place in places:
             refuse_own_input(place, output)
-        model = self.models[0].model
-        _, cases = find_inputs(places, dataset_of(model, places[0], registry), registry)
-        averaging = self._averaging(registry)
-        record = self._record(averaging.kind)
-        wanted = [below(output, f"{case.name}{averaging.kind.ending}") for case in cases]
-        if claim(output, record, wanted, options.overwrite).is_done(averaging.beside):
-            return wanted
-        folders, failures = self._predict_members(places, output, registry, report)
-        members = [read_member(folder) for folder in folders]
-        names = [n for n in members[0].cases if all(m.cases[n].is_file() for m in members)]
-        members = [replace(m, cases={n: m.cases[n] for n in names}) for m in members]
-        if names:
-            average(members, output, record, averaging, options.overwrite, report)
+        own = dataset_of(model, places[0], registry)
+        # remarks on the images are those of the first model that predicts
+        dataset, cases = inputs_of(own, model, places, registry, options, Silence())
+        outputs = {case.name: below(output, f"{case.name}{dataset.label_ending}") for case in cases}
+        keep_images(cases, outputs)
+        ending = self._members_ending(registry)
+        averaging = self._averaging(dataset, outputs, cases, ending, registry)
+        where = (output, self._record(averaging.kind), list(outputs.values()), options.overwrite)
+        claimed = claim(*where)
+        mine = [outputs[case.name] for case in options.part.of(cases)]
+        if claimed.is_done(averaging.beside):
+            return mine
+        found: dict[str, list[Path]] = {}
+        failures: list[str] = []
+        if any(claimed.needs(path, averaging.beside) for path in mine):
+            folders, failures = self._predict_members(places, output, ending, registry, report)
+            names = [case.name for case in options.part.of(cases)]
+            found = _complete(folders, names)
+        if found or not failures:
+            how = (averaging, options.overwrite, report, list(outputs.values()), options.part)
+            average(found, output, where[1], *how)
         if failures:
             raise NnunetError("\n".join(failures))
-        shutil.rmtree(output / _MEMBERS)
-        return wanted
+        if claim(*where).is_done(averaging.beside):  # with the last part
+            shutil.rmtree(output / _MEMBERS, ignore_errors=True)
+        return mine
 
     def _predict_members(
-        self, places: Sequence[Path], output: Path, registry: Registry, report: Reporter
+        self,
+        places: Sequence[Path],
+        output: Path,
+        ending: str,
+        registry: Registry,
+        report: Reporter,
     ) -> tuple[list[Path], list[str]]:
         """Predict with every model; return their folders, and what failed."""
         options = replace(
             self.options,
             postprocess=False,
             save_probabilities=True,
+            entropy=False,
+            disagreement=False,
+            calibrated=False,
             restore_values=False,
             overwrite=True,
-            ending="",
+            ending=ending,
         )
         folders, failures = [], []
         for trained in self.models:
@@ -231,32 +256,63 @@ class _Ensemble:
             folders.append(folder)
         return folders, failures
 
-    def _averaging(self, registry: Registry) -> Averaging:
+    def _members_ending(self, registry: Registry) -> str:
+        """Return how label files of the members end; empty where that of the models will do."""
+        documents = [trained.model.document for trained in self.models]
+        kinds = [LabelFiles(d.labels, d.label_ending, d.label_format) for d in documents]
+        formats = [format_of(kind, registry) for kind in kinds]
+        refer = any(ability(each, WritesSegmentations) is not None for each in formats)
+        return MAP_ENDING if refer or any(kind != kinds[0] for kind in kinds) else ""
+
+    def _averaging(
+        self,
+        dataset: Dataset,
+        outputs: Mapping[str, Path],
+        cases: Sequence[CaseFiles],
+        ending: str,
+        registry: Registry,
+    ) -> Averaging:
         document, options = self.models[0].model.document, self.options
-        kind = LabelFiles(document.labels, document.label_ending, document.label_format)
-        reading = format_of(kind, registry)
-        if options.ending:
-            kind = replace(kind, ending=options.ending, format=None)
-        writing: ImageFormat = format_of(kind, registry)
-        if ability(writing, WritesSegmentations) is not None:
-            raise UsageError(
-                f"An ensemble does not write files ending in '{kind.ending}'. Choose an ending of "
-                "label maps, for example .nii.gz."
-            )
-        if options.restore_values:
-            writing = with_original_values(writing, document)
-        return Averaging(kind, reading, writing, self.clean, options.save_probabilities)
+        named = None if options.ending else document.label_format
+        members = LabelFiles(document.labels, document.label_ending, document.label_format)
+        if ending:
+            members = LabelFiles(document.labels, ending)
+        return Averaging(
+            kind=LabelFiles(document.labels, dataset.label_ending, named),
+            reading=format_of(members, registry),
+            writing=dataset.label_format,
+            clean=self.clean,
+            beside=options.beside,
+            map_format=find_format(MAP_ENDING, registry),
+            temperatures=self.temperatures,
+            meanings={outputs[case.name]: meaning_of(document, case) for case in cases},
+        )
 
     def _record(self, kind: LabelFiles) -> PredictionRecord:
         options = self.options
         parts = []
         for trained in self.models:
             document = trained.model.document
-            weights = weights_digests(trained.model.fold_folder(fold) for fold in trained.folds)
             predictor = document.components["predictor"].identity()
             chosen = predictor if options.predictor is None else options.predictor
-            parts.append([document.digest(), weights, chosen, dict(options.settings)])
+            parts.append([document.digest(), _weights(trained), chosen, dict(options.settings)])
         state = None if self.decided is None else self.decided.state
-        identity = files.digest([_MEMBERS, parts, state, options.restore_values])
+        identity = files.digest(
+            [_MEMBERS, parts, state, options.restore_values, list(self.temperatures)]
+        )
         places = [str(trained.model.folder) for trained in self.models]
-        return ensemble_record(places, identity, kind, self.decided)
+        record = ensemble_record(places, identity, kind, self.decided, self.temperatures)
+        tolerances = self.models[0].model.document.tolerances
+        return record.model_copy(update={"tolerances": tolerances})
+
+
+def _weights(trained: Trained) -> dict[str, str]:
+    return weights_digests(trained.model.fold_folder(fold) for fold in trained.folds)
+
+
+def _complete(folders: Sequence[Path], names: Sequence[str]) -> dict[str, list[Path]]:
+    """Return {case: the label files of the members} of the cases that every model predicted."""
+    members = [read_member(folder) for folder in folders]
+    there = [n for n in names if all(n in m.cases and m.cases[n].is_file() for m in members)]
+    chosen = [replace(m, cases={n: m.cases[n] for n in there}) for m in members]
+    return common_cases(chosen) if there else {}

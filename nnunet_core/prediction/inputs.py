@@ -67,8 +67,9 @@ def find_inputs(
 
     Raises:
         MissingFolderError: There is no such file or folder.
-        DatasetError: No case, or channels are missing or too many.
-        UsageError: Files of several formats.
+        DatasetError: No case, or channels of every case are missing or too many; a case that lacks
+            some beside complete ones has a `problem`.
+        UsageError: Files of several formats, or one of them twice.
     """
     for place in places:
         if not place.exists():
@@ -83,9 +84,12 @@ def find_inputs(
                 "Give one folder of cases, or files, or folders of which each is one series."
             )
         formats = [formats[0] for formats in found.values() if formats is not None]
-        return replace(dataset, image_format=formats[0]), _cases(
-            {folder.absolute().name: folder for folder in places}, dataset, formats[0]
-        )
+        named: dict[str, Path] = {}
+        for folder in places:
+            if (other := named.setdefault(folder.absolute().name, folder)) is not folder:
+                raise UsageError(_twice(other, folder))
+        other_format = replace(dataset, image_format=formats[0])
+        return other_format, _cases(named, dataset, formats[0])
     return _of_files(places, dataset, registry)
 
 
@@ -121,11 +125,15 @@ def _of_files(
     for path in files:
         name = path.name[: -len(ending)]
         if name in named:
-            raise UsageError(
-                f"{named[name]} and {path} are two images of one name. Predict them one by one."
-            )
+            raise UsageError(_twice(named[name], path))
         named[name] = path
     return dataset, _cases(named, dataset, dataset.image_format)
+
+
+def _twice(first: Path, second: Path) -> str:
+    if first.resolve() == second.resolve():
+        return f"{first} is given twice. Give each image, and each channel of a case, once."
+    return f"{first} and {second} are two images of one name. Predict them one by one."
 
 
 def _ending(path: Path, dataset: Dataset, registry: Registry) -> str:
@@ -167,19 +175,41 @@ def _cases(
 ) -> tuple[CaseFiles, ...]:
     """Return the cases of {name without ending: image}."""
     channels = len(dataset.channels)
-    found: dict[str, tuple[Path, ...]]
     if channels == 1:
-        found = {name.removesuffix("_0000"): (path,) for name, path in named.items()}
+        found: dict[str, Path] = {}
+        for name, path in named.items():
+            if (other := found.setdefault(name.removesuffix("_0000"), path)) is not path:
+                raise UsageError(_twice(other, path))
+        cases = [CaseFiles(name, (path,)) for name, path in found.items()]
     else:
-        found = _grouped(named, dataset, image_format)
-    cases = [CaseFiles(name, images) for name, images in found.items()]
+        cases = _grouped(named, dataset, image_format)
     return tuple(sorted(cases, key=lambda case: natural_order(case.name)))
+
+
+def _channels_of(groups: Mapping[str, Mapping[int, Path]], dataset: Dataset) -> list[CaseFiles]:
+    """Return the cases of {case: {channel: image}}; those that lack one have a problem, as long as
+    there are others.
+    """
+    channels, cases = len(dataset.channels), []
+    for name, images in groups.items():
+        problem = ""
+        if sorted(images) != list(range(channels)):
+            shown = ", ".join(f"{number:04d}" for number in sorted(images))
+            problem = (
+                f"Case {name} has the channels {shown}; 0000 to {channels - 1:04d} are needed "
+                f"({', '.join(dataset.channels)})."
+            )
+        there = tuple(images[number] for number in sorted(images))
+        cases.append(CaseFiles(name, there, problem=problem))
+    if all(case.problem for case in cases):
+        raise DatasetError(cases[0].problem)
+    return cases
 
 
 def _grouped(
     named: Mapping[str, Path], dataset: Dataset, image_format: ImageFormat
-) -> dict[str, tuple[Path, ...]]:
-    """Return {case: its channels} of {name without ending: image}; several channels are needed."""
+) -> list[CaseFiles]:
+    """Return the cases of {name without ending: image}; several channels are needed."""
     channels = len(dataset.channels)
     matches = {name: _CHANNEL.fullmatch(name) for name in named}
     groups: dict[str, dict[int, Path]] = {}
@@ -187,20 +217,13 @@ def _grouped(
         if match is not None:
             groups.setdefault(match[1], {})[int(match[2])] = named[name]
     if sum(map(len, groups.values())) == len(named):
-        for case, images in groups.items():
-            if sorted(images) != list(range(channels)):
-                shown = ", ".join(f"{number:04d}" for number in sorted(images))
-                raise DatasetError(
-                    f"Case {case} has the channels {shown}; 0000 to {channels - 1:04d} are needed "
-                    f"({', '.join(dataset.channels)})."
-                )
-        return {case: tuple(images[n] for n in range(channels)) for case, images in groups.items()}
+        return _channels_of(groups, dataset)
     (first, path), paths = next(iter(named.items())), tuple(named.values())
     if len(paths) == channels:
-        return {first: paths}
+        return [CaseFiles(first, paths)]
     held = image_format.header(path).channels if len(paths) == 1 else len(paths)
     if held == channels:
-        return {first: paths}
+        return [CaseFiles(first, paths)]
     raise DatasetError(
         f"{listed([str(p) for p in paths])}: {counted(held, 'channel')} of the {channels} that are "
         f"needed ({', '.join(dataset.channels)}). Give every file of the case in this order, or "

@@ -15,6 +15,7 @@ from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import Case
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image, check_finite, stack_channels
+from nnunet_core.data.splits import fold_names
 from nnunet_core.errors import ImageError, PluginError, UsageError, counted
 from nnunet_core.prediction.inputs import dataset_of, find_inputs
 from nnunet_core.prediction.model import ModelOptions, ModelPredictor, Parts
@@ -31,7 +32,7 @@ def load_model(
     *,
     precision: str = "auto",
     threads: int = 0,
-    folds: Sequence[str | int] = (),
+    folds: str | Sequence[str | int] = (),
     predictor: str | None = None,
     settings: Mapping[str, Any] | None = None,
     postprocess: bool = True,
@@ -48,7 +49,8 @@ def load_model(
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
         threads: Compute threads on CPU; 0 uses OMP_NUM_THREADS, or every core.
-        folds: Whose networks to average; empty means every trained numbered fold.
+        folds: Whose networks to average, `(0, 1)` or `"0,1"`; empty means every trained numbered
+            fold.
         predictor: Reference; None is the one that the model was validated with.
         settings: Of the predictor: `{"step_size": 0.7, "mirroring": False}`.
         postprocess: Apply what was found useful on the validation cases.
@@ -64,7 +66,7 @@ def load_model(
     registry, report = Registry.discover(), report or Silence()
     model = Model.open(Path(path), trust)
     options = ModelOptions(
-        folds=tuple(str(fold) for fold in folds),
+        folds=fold_names(folds),
         predictor=predictor,
         settings=settings or {},
         postprocess=postprocess,

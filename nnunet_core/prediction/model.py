@@ -105,7 +105,8 @@ class Parts:
     def identity(self) -> str:
         """Return a digest of everything that a prediction depends on, the stage before included."""
         document = self.model.document.model_dump(
-            mode="json", exclude={"components": {"predictor"}, "original_values": True}
+            mode="json",
+            exclude={"components": {"predictor"}, "original_values": True, "tolerances": True},
         )
         return files.digest(
             [

@@ -24,7 +24,7 @@ from nnunet_core.errors import (
     counted,
     listed,
 )
-from nnunet_core.prediction.ensemble import LabelFiles
+from nnunet_core.prediction.averaging import LabelFiles
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files

@@ -13,7 +13,6 @@ import numpy as np
 from nnunet_core.contracts.abilities import WritesSegmentations, ability
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import Geometry, ImageFormat, ending_of
-from nnunet_core.data.meaning import SegmentationMeaning
 from nnunet_core.errors import NnunetError, StorageError, UsageError, counted
 from nnunet_core.prediction.inputs import dataset_of, find_inputs
 from nnunet_core.prediction.model import ModelOptions, ModelPredictor, Parts, Prepared
@@ -25,14 +24,21 @@ from nnunet_core.runtime.overlap import overlapped
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.case import Keep
 from nnunet_core.stages.dataset import alpha_message, remarks
-from nnunet_core.stages.formats import find_format, known_endings, with_original_values
+from nnunet_core.stages.formats import (
+    find_format,
+    known_endings,
+    meaning_of,
+    with_original_values,
+    write_label,
+)
 from nnunet_core.store import predictions
 from nnunet_core.store.calibration import stored_temperature, tempered
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.predictions import MAPS, Beside, Part, PredictionRecord, claim, map_file
 from nnunet_core.store.probabilities import probabilities_file, probabilities_writer
 
-_MAP_ENDING = ".nii.gz"
+#: Of images beside label maps.
+MAP_ENDING = ".nii.gz"
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,9 @@ def predict_folder(
         refuse_own_input(place, output)
     own = dataset_of(model, places[0], registry)  # formats first: they, too, are named by strangers
     parts = Parts.find(model, registry, options, report)
-    dataset, cases = _inputs(own, model, places, registry, options, report)
+    dataset, cases = inputs_of(own, model, places, registry, options, report)
     outputs = {c.name: below(output, f"{c.name}{dataset.label_ending}") for c in cases}
-    _keep_images(cases, outputs)
+    keep_images(cases, outputs)
     record, everything = _record(parts, options), list(outputs.values())
     claimed = claim(output, record, everything, options.overwrite)
     mine = options.part.of(cases)
@@ -108,15 +114,14 @@ def predict_folder(
     # before anything is written: a request that cannot be right leaves no folder
     needed = any(claimed.needs(path, options.beside) for path in written)
     predictor = _open(parts, options, report) if needed else None
-    maps = find_format(_MAP_ENDING, registry)
+    maps = find_format(MAP_ENDING, registry)
     shared = (record, everything, options.overwrite, options.part, report)
     with predictions.writing(output, *shared) as claimed:
         todo = [c for c in mine if claimed.needs(outputs[c.name], options.beside)]
         if todo:
             predictor = predictor or _open(parts, options, report)
-            work = _Work(
-                predictor, dataset, outputs, claimed.stale, options, maps, record.temperature
-            )
+            temperature = _temperature(parts, options)
+            work = _Work(predictor, dataset, outputs, claimed.stale, options, maps, temperature)
             _predict_cases(work, todo, len(mine), report)
         predictions.finish(claimed, written, options.beside, report)
     return written
@@ -141,20 +146,25 @@ def predict_file(
     places = [source] if isinstance(source, Path) else list(source)
     own = dataset_of(model, places[0], registry)
     parts = Parts.find(model, registry, options, report)
-    dataset, cases = _inputs(own, model, places, registry, options, report)
+    dataset, cases = inputs_of(own, model, places, registry, options, report)
     if len(cases) > 1 or options.part != Part():
-        raise UsageError(
-            f"{output} is one file; there are {counted(len(cases), 'case')} to predict. Give a "
-            "folder as OUTPUT, and --part only with one."
-        )
+        raise UsageError(one_file_only(output, len(cases)))
     outputs = {cases[0].name: output}
-    _keep_images(cases, outputs)
+    keep_images(cases, outputs)
     if output.exists() and not options.overwrite:
         raise UsageError(f"{output} exists already. Choose another name, or pass --overwrite.")
-    predictor, maps = _open(parts, options, report), find_format(_MAP_ENDING, registry)
+    predictor, maps = _open(parts, options, report), find_format(MAP_ENDING, registry)
     work = _Work(predictor, dataset, outputs, [output], options, maps, _temperature(parts, options))
     _predict_cases(work, cases, 1, report)
     return output
+
+
+def one_file_only(output: Path, cases: int) -> str:
+    """Say that one output file takes one case, and no part of several."""
+    return (
+        f"{output} is one file; there are {counted(cases, 'case')} to predict. Give a folder as "
+        "OUTPUT, and --part only with one."
+    )
 
 
 def _open(parts: Parts, options: PredictionOptions, report: Reporter) -> ModelPredictor:
@@ -171,7 +181,7 @@ def is_file_output(output: Path, registry: Registry) -> bool:
     return not output.is_dir() and bool(ending_of(output.name, known_endings(registry)))
 
 
-def _inputs(
+def inputs_of(
     own: Dataset,
     model: Model,
     places: Sequence[Path],
@@ -203,7 +213,7 @@ def _inputs(
     return dataset, cases
 
 
-def _keep_images(cases: Sequence[CaseFiles], outputs: Mapping[str, Path]) -> None:
+def keep_images(cases: Sequence[CaseFiles], outputs: Mapping[str, Path]) -> None:
     """Raise UsageError where a prediction would take the place of its image."""
     for case in cases:
         if outputs[case.name].resolve() in [path.resolve() for path in case.images]:
@@ -299,21 +309,9 @@ class _Work:
         if output in self.stale:
             self.options.beside.remove_others(output)
         segmentation = self.predictor.clean(found.segmentation, geometry)
-        self._write_label(case, output, segmentation, geometry)
+        meaning = meaning_of(self.predictor.model.document, case)
+        write_label(self.dataset.label_format, output, segmentation, geometry, meaning)
         return geometry
-
-    def _write_label(
-        self, case: CaseFiles, output: Path, segmentation: np.ndarray, geometry: Geometry
-    ) -> None:
-        able = ability(self.dataset.label_format, WritesSegmentations)
-        if able is None:
-            self.dataset.label_format.write(output, segmentation, geometry)
-            return
-        document = self.predictor.model.document
-        names = {value: name for value, name in document.labels.names.items() if value}
-        maker = f"{document.dataset} {document.variant} {document.configuration_name}"
-        meaning = SegmentationMeaning(case.images, names, document.codes, maker)
-        able.write_segmentation(output, segmentation, geometry, meaning)
 
 
 def _predict_cases(work: _Work, todo: Sequence[CaseFiles], total: int, report: Reporter) -> None:
@@ -375,4 +373,5 @@ def _record(parts: Parts, options: PredictionOptions) -> PredictionRecord:
         label_ending=options.ending or document.label_ending,
         label_format=None if options.ending else document.label_format,
         temperature=temperature,
+        tolerances=document.tolerances,
     )

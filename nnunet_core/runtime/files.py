@@ -65,7 +65,8 @@ class Document(BaseModel):
                 f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5]
             )
             raise StorageError(
-                f"{path} is not a valid {cls.__name__.lower()} file: {problems}."
+                f"{path} does not hold what a file of this kind holds: {problems}. Get an intact "
+                "copy, or make it anew."
             ) from error
 
     def write(self, path: Path) -> None:
@@ -429,5 +430,5 @@ def _storage_errors(path: Path) -> Iterator[None]:
 def _no_space(path: Path) -> StorageError:
     return StorageError(
         f"No space left while writing {path}. Nothing half written is kept: free some space, then "
-        "run the same command again; it goes on where it stopped."
+        "run the same command again; what is finished is kept."
     )

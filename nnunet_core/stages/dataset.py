@@ -67,6 +67,7 @@ def open_dataset(
         digests=files.Digests(stored),
         format_names=(found.image_format, found.label_format),
         original_values=found.original_values,
+        tolerances=found.tolerances,
         codes=read_codes(found.document, found.labels, folder / "dataset.json"),
     )
 
@@ -130,16 +131,18 @@ def is_named(folder_name: str, reference: str) -> bool:
 
 
 def find_cases(folder: Path, dataset: Dataset, registry: Registry) -> tuple[CaseFiles, ...]:
-    """List the cases of a folder of images, complete with every channel of a dataset, in the
+    """List the cases of a folder of images, with every channel of a dataset or a `problem`, in the
     natural order of their names.
 
     Raises:
         MissingFolderError: There is no such folder.
-        DatasetError: No reader that fits it, no case in it, or missing channels (all of them are
-            listed).
+        DatasetError: It is empty, no reader fits it, or no case has every channel (all that are
+            missing are listed).
     """
     if not folder.exists():
         raise MissingFolderError(folder)
+    if not any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise DatasetError(f"{folder} holds no images. It is empty.")
     if plain := _plain_cases(folder, dataset, registry):
         return plain
     if not fitting_readers(folder, registry):

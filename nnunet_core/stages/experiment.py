@@ -122,6 +122,7 @@ class Experiment:
             label_format=self.dataset.format_names[1],
             original_values=dict(self.dataset.original_values),
             codes=dict(self.dataset.codes),
+            tolerances=dict(self.dataset.tolerances),
             mirror_axes=self.mirror_axes(),
             configuration=self.configuration,
             components=self.method.records(self.configuration),

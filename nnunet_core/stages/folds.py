@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from nnunet_core.contracts.trainer import Trainer, TrainingTask
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.images import Geometry, Image
 from nnunet_core.data.splits import Split
-from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.errors import PluginError, StorageError, UsageError
 from nnunet_core.registry.provenance import library_versions
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
@@ -70,11 +71,27 @@ def train_fold(
         return {}
     if not restart and (summary := _finished(experiment, fold, split, folder)) is not None:
         return summary
-    lock = experiment.folder / f".fold_{fold}{locks.NAME}"
-    with locks.held(lock, f"fold {fold}", report, wait=False):
-        if restart and folder.exists():
-            _set_aside(folder, report, "as asked")
-        return _train_fold(experiment, fold, split, folder)
+    lock, new = experiment.folder / f".fold_{fold}{locks.NAME}", not folder.exists()
+    try:
+        with locks.held(lock, f"fold {fold}", report, wait=False):
+            if restart and folder.exists():
+                _set_aside(folder, report, "as asked")
+            return _train_fold(experiment, fold, split, folder)
+    except (UsageError, PluginError):
+        if new:  # what is asked for cannot be trained: nobody will go on with it
+            _remove_untrained(experiment.folder, folder)
+        raise
+
+
+def _remove_untrained(model: Path, fold: Path) -> None:
+    """Remove the folder of a fold, and that of its model if no other fold is in it."""
+    shutil.rmtree(fold, ignore_errors=True)
+    if any(model.glob("fold_*")) or any(model.glob(f".fold_*{locks.NAME}")):
+        return
+    (model / MODEL_FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # they hold something else
+        model.rmdir()
+        model.parent.rmdir()
 
 
 def _finished(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_core.contracts.abilities import built
+from nnunet_core.contracts.abilities import WritesSegmentations, ability, built
+from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import Geometry, Header, Image, ImageFormat
 from nnunet_core.data.labels import label_type
+from nnunet_core.data.meaning import SegmentationMeaning
 from nnunet_core.errors import DatasetError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.names import checked_ending
@@ -68,6 +70,33 @@ def known_endings(registry: Registry) -> set[str]:
     """Return the endings of files that an image format reads, with the leading dot."""
     formats = registry.components("image_format")
     return {str(e) for f in formats for e in f.component.settings.get("endings", ())}
+
+
+def meaning_of(model: ModelDocument, case: CaseFiles) -> SegmentationMeaning:
+    """Return what a format that refers to the images says of a label map."""
+    names = {value: name for value, name in model.labels.names.items() if value}
+    maker = f"{model.dataset} {model.variant} {model.configuration_name}"
+    return SegmentationMeaning(case.images, names, model.codes, maker)
+
+
+def write_label(
+    image_format: ImageFormat,
+    path: Path,
+    array: np.ndarray,
+    geometry: Geometry,
+    meaning: SegmentationMeaning | None,
+) -> None:
+    """Write a label map (Z, Y, X), with its meaning where the format and the caller have one.
+
+    Raises:
+        ImageError: The format cannot hold it, or it does not fit its image.
+        StorageError: The disk is full, or the folder cannot be written.
+    """
+    able = ability(image_format, WritesSegmentations)
+    if able is None or meaning is None:
+        image_format.write(path, array, geometry)
+    else:
+        able.write_segmentation(path, array, geometry, meaning)
 
 
 class OriginalValues:

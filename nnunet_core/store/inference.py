@@ -106,5 +106,6 @@ def open_member(record: MemberRecord, path: Path, trusted: bool) -> Model:
 
 def _place(model: Path, folder: Path) -> str:
     """Return the path of a model from a folder, if both lie in one results folder."""
-    relative = Path(os.path.relpath(model, folder))
-    return str(model.absolute()) if relative.parts[:2] == ("..", "..") else relative.as_posix()
+    relative, results = Path(os.path.relpath(model, folder)), model.absolute().parents[2]
+    near = relative.parts[:2] != ("..", "..") or folder.absolute().is_relative_to(results)
+    return relative.as_posix() if near else str(model.absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,12 @@ from nnunet_core.store.origins import KEPT, command, options_of, variants_of
 
 FILE = "model.json"
 WEIGHTS = "weights.safetensors"
+#: What a model is installed with lies beside its model.json.
+MANIFEST = "manifest.json"
+RECEIVE_AGAIN = (
+    "Import or install it again, with all folds: 'nnunet models import' or 'nnunet models install' "
+    "with --overwrite."
+)
 _OTHERWISE = "Install the plugin that the model was trained with."
 
 
@@ -43,6 +50,8 @@ class ModelDocument(files.Document):
         original_values: {value of a label: the one that it was renumbered from}; empty where none
             was.
         codes: {name of a label: what it is in codes of a terminology}, of those that have any.
+        tolerances: {label or region: mm within which two surfaces count as one}, where the dataset
+            says it; how predictions are judged, not how they are made.
         mirror_axes: Axes of the patch that training mirrored, and prediction averages over.
         configuration: Patch size, spacing, network.
         components: Every component with its distribution and version; those that predict are
@@ -63,6 +72,7 @@ class ModelDocument(files.Document):
     label_format: str | None = None
     original_values: dict[int, int] = Field(default_factory=dict)
     codes: dict[str, LabelCodes] = Field(default_factory=dict)
+    tolerances: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...]
     configuration: Configuration
     components: dict[str, ComponentRecord]
@@ -201,7 +211,7 @@ class Model:
             raise UsageError(
                 f"Fold {', '.join(others)} of {self.folder} was trained with other plans, labels "
                 f"or code than {FILE} has now, so it is no part of this model. Name the folds to "
-                f"use (--folds), or train it again. {self._training(others)}"
+                f"use (--folds), or make it anew. {self._training(others)}"
             )
         return tuple(self.fold_folder(name) for name in wanted)
 
@@ -242,9 +252,16 @@ class Model:
         variants = (str(kept),) if kept.is_file() else variants_of(document.variant, registry)
         return options_of(variants, document.components, document.initial, registry)
 
+    @property
+    def is_received(self) -> bool:
+        """Whether it was imported or installed, and not trained here."""
+        return self.document.origin is not None or (self.folder / MANIFEST).is_file()
+
     def _training(self, folds: Sequence[str]) -> str:
-        if self.document.origin is not None:
-            return f"It is imported, from {self.document.origin}: import it anew, with all folds."
+        if self.is_received:
+            origin = self.document.origin
+            what = f"imported, from {origin}" if origin else "installed"
+            return f"It was {what}. {RECEIVE_AGAIN}"
         name, options = self.document.configuration_name, self.options(Registry.discover())
         options += ["--configuration", name, "--folds", ",".join(folds)]
         return f"Train with: {command('train', self.document.dataset, options)}"
@@ -329,10 +346,18 @@ def check_weights(fold: Path) -> None:
     """
     record = FoldRecord.read(fold / RUN_FILE)
     if problem := weights_problem(fold, record, whole=True):
-        raise StorageError(
-            f"{fold / WEIGHTS} is damaged: {problem}. Put an intact copy in its place, or delete "
-            "it: 'nnunet train' with the same options then trains the fold anew."
-        )
+        raise StorageError(f"{fold / WEIGHTS} is damaged: {problem}. {weights_advice(fold)}")
+
+
+def weights_advice(fold: Path) -> str:
+    """Say how the weights of a fold are made anew, if those that are there cannot be used."""
+    with contextlib.suppress(StorageError, UsageError):
+        if Model.open(fold.parent).is_received:
+            return f"Put an intact copy in their place. {RECEIVE_AGAIN}"
+    return (
+        "Put an intact copy in their place, or delete them: 'nnunet train' with the same options "
+        "then trains the fold anew."
+    )
 
 
 def weights_digests(folds: Iterable[Path]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from nnunet_core.registry.records import ComponentRecord
 from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.names import Ending, PlainName
 from nnunet_core.runtime.reporting import Reporter
-from nnunet_core.store.probabilities import probabilities_file
+from nnunet_core.store.probabilities import is_whole, probabilities_file
 
 RECORD = "predictions.json"
 _Item = TypeVar("_Item")
@@ -39,7 +39,9 @@ class PredictionRecord(files.Document):
         postprocess: Whether label maps were cleaned as it was found useful on the validation cases.
         labels, label_ending, label_format: What label maps and probabilities mean, the ending of
             the label files, and the component that reads them where dataset.json names one.
-        temperature: What logarithms of probabilities were divided by, or None.
+        temperature: What logarithms of probabilities were divided by, or None; of an ensemble, a
+            number for each model.
+        tolerances: {label or region: mm within which two surfaces count as one}, of the model.
         outputs: Names of the label files that are, or will be, of this identity.
         replaced: {name of a file of somebody else: digest of its content}: it counts as theirs as
             long as it has this content. Empty when the prediction is finished.
@@ -54,7 +56,8 @@ class PredictionRecord(files.Document):
     labels: Labels
     label_ending: Ending
     label_format: str | None = None
-    temperature: float | None = None
+    temperature: float | tuple[float, ...] | None = None
+    tolerances: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     outputs: tuple[PlainName, ...] = ()
     replaced: dict[PlainName, str] = Field(default_factory=dict)
 
@@ -124,7 +127,8 @@ class Claim:
     def needs(self, output: Path, beside: Beside) -> bool:
         """Return whether a label file, or what is asked for beside it, has to be made."""
         there = all(path.is_file() for path in (output, *beside.files(output)))
-        return output in self.stale or not there
+        damaged = there and beside.probabilities and not is_whole(probabilities_file(output))
+        return output in self.stale or not there or damaged
 
     def is_done(self, beside: Beside) -> bool:
         """Return whether everything is predicted, and the record says so."""

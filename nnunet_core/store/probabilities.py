@@ -61,6 +61,17 @@ def open_probabilities(path: Path | str) -> StoredArray:
     return found
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether a file of probabilities is there, and neither cut off nor something else; its
+    values are not read.
+    """
+    try:
+        open_probabilities(path)
+    except StorageError:
+        return False
+    return True
+
+
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
     """Write probabilities (K, Z, Y, X) atomically, in half precision.
 

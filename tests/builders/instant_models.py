@@ -10,6 +10,7 @@ from commands import nnunet
 from tiny_dataset import make_tiny
 
 from nnunet_core.data.splits import Splits, equal_folds
+from nnunet_core.errors import UsageError
 
 METHOD = ("--trainer", "instant_models:InstantTrainer", "--predictor", "instant_models:HalfRight")
 COMPUTING = ("--device", "cpu", "--precision", "float32", "--threads", "1")
@@ -23,6 +24,8 @@ class InstantTrainer:
     kind: str = "a"
 
     def train(self, task):
+        if self.kind == "refused":
+            raise UsageError("trainer.kind=refused cannot be trained.")
         weights = task.folder / "weights.safetensors"
         weights.parent.mkdir(parents=True, exist_ok=True)
         weights.write_text(f"{self.kind} {task.configuration.patch_size} {task.folder.name}")

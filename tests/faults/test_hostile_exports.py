@@ -175,7 +175,7 @@ def test_plans_beyond_the_limits_are_refused(archive, tmp_path, kind):
             BEYOND[kind](content, tmp_path)
 
     message = refused(repacked(archive, tmp_path / "a.zip", change), tmp_path)
-    assert "model.json is not a valid" in message
+    assert "model.json does not hold what" in message
 
 
 def manifest(**changes):
@@ -208,14 +208,14 @@ def selecting(*models):
 CONTENT = {
     "pickle": (pickle_beside, "no part of a model"),
     "code": (code_beside, "no part of a model"),
-    "dataset ..": (manifest(dataset=".."), "not a valid manifest"),
-    "configuration /": (manifest(configuration="a/../../b"), "not a valid manifest"),
-    "fold ..": (manifest(folds=["../0"]), "not a valid manifest"),
+    "dataset ..": (manifest(dataset=".."), r"manifest.json does not hold what"),
+    "configuration /": (manifest(configuration="a/../../b"), r"manifest.json does not hold what"),
+    "fold ..": (manifest(folds=["../0"]), r"manifest.json does not hold what"),
     "another format": (manifest(schema_version=99), "has format 99"),
     "channels of another": (manifest(channels=["CT\x1b[2J"]), "says otherwise"),
     "spacing of none": (manifest(spacing=[float("nan")] * 3), "says otherwise"),
     "packages of another": (manifest(packages={"evil": "1"}), "says otherwise"),
-    "no models": (manifest(models=[]), "not a valid manifest"),
+    "no models": (manifest(models=[]), r"manifest.json does not hold what"),
     "another place": (another_model_json, "is said to be"),
     "no model.json": (lambda content, _: content.pop(MODEL), "not whole"),
     "no run.json": (lambda content, _: content.pop(RUN), "not whole"),
@@ -223,7 +223,7 @@ CONTENT = {
     "leads back": (plans(previous="3d_fullres"), "never ends"),
     "stage of others": (plans(previous="3d_lowres"), "needs the stage before"),
     "selects what is not there": (selecting("../../other/3d_fullres"), "which is not in"),
-    "selects nothing": (selecting(), "not a valid inferencedocument"),
+    "selects nothing": (selecting(), "inference.json does not hold what"),
     "no JSON": (lambda content, _: content.update({MODEL: b"\x00"}), "not readable JSON"),
 }
 

@@ -2,6 +2,7 @@
 one message, nothing is written, and nothing of them runs.
 """
 
+import json
 import pickle
 import struct
 import zipfile
@@ -10,6 +11,7 @@ import commands
 import numpy as np
 import pytest
 import torch
+from tiny_model import make_tiny_model
 from v1_models import v1_plans, write_v1_model
 
 FOLD = "fold_0/model_final_checkpoint.model"
@@ -234,3 +236,20 @@ def test_a_network_of_impossible_size_is_never_built(tmp_path):
         lambda state: state.update({FIRST: torch.zeros(1).expand(9_000, 1, 3, 3, 3)}),
     )
     refused(place, tmp_path)
+
+
+def test_what_only_the_file_says_of_a_component_is_marked(tmp_path):
+    folder = make_tiny_model(tmp_path / "results" / "Dataset001_X" / "v" / "3d_fullres")
+    shown = commands.nnunet("models", "show", folder).stdout
+    assert "only model.json says so" not in shown
+    path = folder / "model.json"
+    document = json.loads(path.read_text())
+    record = document["components"]["network"]
+    document["components"]["network"] = {**record, "reference": "evil:Network"}
+    document["components"]["loss"]["distribution"] = "trusted-by-all"
+    path.write_text(json.dumps(document))
+    lines = commands.nnunet("models", "show", folder).stdout.splitlines()
+    marked = [line.split()[0] for line in lines if "only model.json says so" in line]
+    assert sorted(marked) == ["loss", "network"]
+    found = json.loads(commands.nnunet("models", "show", folder, "--json").stdout)
+    assert sorted(found["unregistered"]) == ["loss", "network"]

@@ -1,14 +1,18 @@
 """What a process that was killed leaves: nothing for ever, and nothing that is missing."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from listening import Listener
 
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import NnunetError
 from nnunet_core.runtime import files
 from nnunet_core.runtime.workers import Workers
@@ -178,3 +182,16 @@ def test_a_second_interrupt_while_it_cleans_up_has_the_code_of_the_first(cleanin
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert "stopped" in done.stderr
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif"])
+def test_an_image_that_is_being_written_is_no_leftover(tmp_path, monkeypatch, ending):
+    """Other parts of a prediction remove leftovers at any time, also before the last rename."""
+    whole = os.fsync
+    monkeypatch.setattr(files.os, "fsync", lambda fd: (files.remove_leftovers(tmp_path), whole(fd)))
+    shape = (1, 5, 6) if ending == ".png" else (4, 5, 6)
+    array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    path, image_format = tmp_path / f"case{ending}", SimpleItkFormat()
+    image_format.write(path, array, Geometry(shape))
+    np.testing.assert_array_equal(image_format.read(path).array[0], array)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -173,7 +173,7 @@ REFUSED = [
     (training.train, "2d nnUNetTrainerV2_allConv3x3 4 0 -p nnUNetPlansv2.1_16GB", "--planner"),
     (training.train, "2d nnUNetTrainerV2 4 0 -pretrained_weights no", "no file"),
     (training.train_ddp, "2d nnUNetTrainerV2 4 0", "torchrun"),
-    (predicting.predict, "-i a -o b -t 4 -chk model_best", "final weights"),
+    (predicting.predict, "-i a -o b -t 4 -chk model_latest", "final weights"),
     (predicting.predict, "-i a -o b -t 4 -tr nnUNetTrainerV2_BN", "nnUNetTrainerV2_BN"),
     (sharing.change_trainer, "-i . -tr X", "no folds"),
 ]

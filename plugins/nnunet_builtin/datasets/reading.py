@@ -109,7 +109,8 @@ class NnunetReader:
 
     def cases(self, folder: Path, dataset: Dataset) -> list[CaseFiles]:
         """List the cases of a folder of images; see `list_cases`."""
-        return list_cases(folder, dataset.ending, len(dataset.channels), dataset.image_format)
+        channels = len(dataset.channels)
+        return list_cases(folder, dataset.ending, channels, dataset.image_format, complete=False)
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -276,10 +277,17 @@ def _dotted(ending: str) -> str:
 
 
 def list_cases(
-    folder: Path, ending: str, channels: int, image_format: ImageFormat
+    folder: Path, ending: str, channels: int, image_format: ImageFormat, complete: bool = True
 ) -> list[CaseFiles]:
-    """List the cases of a folder of images CASE_0000.ext, each complete with every channel, sorted
-    by name.
+    """List the cases of a folder of images CASE_0000.ext, sorted by name.
+
+    Args:
+        folder: Where the images are.
+        ending: Of the images.
+        channels: How many are declared.
+        image_format: Reads the images.
+        complete: Whether every case must have every channel; else those that have not get a
+            `problem`, as long as another has.
 
     Raises:
         DatasetError: No folder, no image of the ending, or missing channels (all of them are
@@ -294,19 +302,29 @@ def list_cases(
             f"{_what_is_there(folder, ending, image_format)}"
         )
     expected = range(_files_per_case(found, channels, image_format))
-    missing = [
-        f"{n}_{c:04d}{ending}" for n, case in found.items() for c in expected if c not in case
-    ]
-    if missing:
-        raise DatasetError(
-            f"{folder} lacks {counted(len(missing), 'channel file')} "
-            f"({counted(channels, 'channel')} declared): {listed(missing)}."
-        )
+    problems: dict[str, str] = {}
+    every: list[str] = []
+    for name, there in found.items():
+        if missing := [f"{name}_{c:04d}{ending}" for c in expected if c not in there]:
+            every += missing
+            problems[name] = _lacking(folder, missing, channels)
+    if problems and (complete or len(problems) == len(found)):
+        raise DatasetError(_lacking(folder, every, channels))
     metadata = metadata_beside(folder, found)
-    return [
-        CaseFiles(name, tuple(found[name][c] for c in expected), metadata=metadata.get(name, {}))
-        for name in sorted(found)
-    ]
+    cases = []
+    for name in sorted(found):
+        images = tuple(found[name][c] for c in expected if c in found[name])
+        images = images or tuple(found[name].values())  # of an incomplete case, whatever it has
+        about = metadata.get(name, {})
+        cases.append(CaseFiles(name, images, metadata=about, problem=problems.get(name, "")))
+    return cases
+
+
+def _lacking(folder: Path, missing: Sequence[str], channels: int) -> str:
+    return (
+        f"{folder} lacks {counted(len(missing), 'channel file')} "
+        f"({counted(channels, 'channel')} declared): {listed(missing)}."
+    )
 
 
 def _what_is_there(folder: Path, ending: str, image_format: ImageFormat) -> str:
@@ -339,10 +357,13 @@ def _files_per_case(
     """Return the number of files per case: one file holds all channels when it is an RGB image,
     perhaps with transparency (alpha) besides.
     """
+    joined = (channels, channels + 1)
     if channels > 1 and all(list(case) == [0] for case in found.values()):
-        first = next(iter(found.values()))[0]
-        if image_format.header(first).channels in (channels, channels + 1):
-            return 1
+        for case in found.values():
+            try:
+                return 1 if image_format.header(case[0]).channels in joined else channels
+            except ImageError:  # of this case alone; loading it will say so
+                continue
     return channels
 
 

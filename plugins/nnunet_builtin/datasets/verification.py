@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
 from nnunet_builtin.datasets.naming import entry_names
-from nnunet_builtin.datasets.reading import NnunetReader
+from nnunet_builtin.datasets.reading import list_cases
 from nnunet_core.data.folders import list_files
 from nnunet_core.data.images import SLICE_SPACING_2D, check_planar, spacing_outliers
 from nnunet_core.data.unused import left_out, left_out_message
@@ -191,7 +191,8 @@ def _test_cases(dataset: Dataset) -> tuple[list[CaseFiles], list[str]]:
     if not named and not list_files(folder, dataset.ending):
         return [], []
     try:
-        found = NnunetReader().cases(folder, dataset)
+        channels = len(dataset.channels)
+        found = list_cases(folder, dataset.ending, channels, dataset.image_format)
     except DatasetError as error:
         return [], [f"{error} Add what is missing, or remove the test cases."]
     names = {case.name for case in found}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +33,7 @@ from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.dataset import describe_labels
 from nnunet_core.stages.evaluate import compare_files, mean_foreground_dice, summarise
 from nnunet_core.stages.formats import OriginalValues, find_format
+from nnunet_core.store.predictions import RECORD, PredictionRecord
 from nnunet_core.store.summaries import SUMMARY
 
 
@@ -135,15 +136,10 @@ def evaluate(
     references: Annotated[
         Path, typer.Argument(help="Folder of reference label maps.", show_default=False)
     ],
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help="Dataset, or dataset.json, that declares the labels.", show_default=False
-        ),
-    ],
     asked: Annotated[_Asked, Group(_asked)],
     matching: Annotated[_Matching, Group(_matching)],
     pictures: Annotated[_Pictures, Group(_pictures)],
+    dataset: o.LabelsOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -161,16 +157,16 @@ def evaluate(
     case and label, with intervals of the means, tables, box plots and pictures of the worst cases.
     """
     registry, report = o.registry_of(context), make_reporter(quiet=as_json)
-    declared = describe_labels(dataset, o.workspace_of(workspace).raw, registry)
+    declared, said = _declared(dataset, predictions, workspace, registry)
     measuring = _measuring(declared, asked)
-    label_format, ending = _label_format(declared, registry, matching.original_values, dataset)
+    label_format, ending = _label_format(declared, registry, matching.original_values, said)
     target = _summary_file(output or predictions)
     pairs = match_folders(predictions, references, ending, matching.allow_missing, report)
     with o.workers_of(processes, memory_gb, report) as workers:
         compared = compare_files(pairs, declared.labels, label_format, workers, report, measuring)
     summary = summarise([pair.result for pair in compared])
     files.write_json(target, summary)
-    evaluation = Evaluation.of(compared, measuring, ending, dataset, (predictions, references))
+    evaluation = Evaluation.of(compared, measuring, ending, said, (predictions, references))
     folder, drawn = _folder_beside(target), []
     worst = evaluation.worst_cases(pictures.worst)
     if pictures.drawn and evaluation.statistics:
@@ -182,6 +178,46 @@ def evaluate(
         return
     print_table(evaluation)
     _print_rest(worst, declared.labels, mean_foreground_dice(summary), f"{target}, {folder}")
+
+
+def _declared(
+    dataset: str | None, predictions: Path, workspace: Path | None, registry: Registry
+) -> tuple[DatasetContent, str]:
+    """Return what declares the labels, and what it is called.
+
+    Raises:
+        UsageError: Neither a dataset nor the predictions say it.
+    """
+    made = _of_predictions(predictions)
+    if dataset is not None:
+        declared = describe_labels(dataset, o.workspace_of(workspace).raw, registry)
+        if made is not None and made.labels == declared.labels:
+            tolerances = {**made.tolerances, **declared.tolerances}
+            declared = replace(declared, tolerances=tolerances)
+        return declared, dataset
+    if made is None:
+        raise UsageError(
+            f"{predictions} has no {RECORD}, so that nothing says what its labels mean. Give the "
+            "dataset, or a dataset.json: --dataset"
+        )
+    return made, str(predictions / RECORD)
+
+
+def _of_predictions(folder: Path) -> DatasetContent | None:
+    """Return what a folder of predictions says of its label maps, and how its model's dataset wants
+    them judged.
+    """
+    if not (folder / RECORD).is_file():
+        return None
+    record = PredictionRecord.read(folder / RECORD)
+    return DatasetContent(
+        channels=(),
+        labels=record.labels,
+        training=(),
+        ending=record.label_ending,
+        label_format=record.label_format,
+        tolerances=record.tolerances,
+    )
 
 
 def _summary_file(output: Path) -> Path:
@@ -206,8 +242,8 @@ def _print_rest(
 
 
 def _measuring(declared: DatasetContent, asked: _Asked) -> Measuring:
-    """Return what is measured: the tolerances of the command line go before those of the
-    dataset.
+    """Return what is measured: the tolerances of the command line go before those of the dataset,
+    and these before those of the model that predicted.
     """
     groups = tuple(dict.fromkeys(word.strip() for word in asked.metrics.split(",") if word.strip()))
     if unknown := [word for word in groups or [""] if word not in {*GROUPS, "all"}]:

@@ -68,9 +68,9 @@ def surface_distances(
         reference: Of the same shape; not empty.
         spacing: mm per axis, in the order of the axes.
     """
-    steps = np.array(spacing, float)
-    mine, my_areas = _elements(prediction, steps)
-    true, true_areas = _elements(reference, steps)
+    steps, box = np.array(spacing, float), _box(prediction | reference)
+    mine, my_areas = _elements(prediction[box], steps)
+    true, true_areas = _elements(reference[box], steps)
     found = {}
     for names, distances, areas in (
         (("gt_to_pred", "gt"), _nearest(true, mine, steps), true_areas),
@@ -80,6 +80,16 @@ def surface_distances(
         found[f"distances_{names[0]}"] = distances[order]
         found[f"surfel_areas_{names[1]}"] = areas[order]
     return SurfaceDistances(found)
+
+
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """Return where a mask is; surfaces close at its border as they do at that of an array."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        places = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(places[0], places[-1] + 1))
+    return tuple(box)
 
 
 def _elements(mask: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

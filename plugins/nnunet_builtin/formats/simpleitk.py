@@ -4,6 +4,7 @@ checked, against its file and against itself, before ITK sees it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from pathlib import Path
@@ -137,9 +138,13 @@ class SimpleItkFormat:
         image = _from_array(array, geometry)
         with atomic_path(path) as temporary:
             named = temporary.with_name(temporary.name + ending)
+            # a link: another file in the place of `temporary` would not be marked as being written
+            with contextlib.suppress(OSError):
+                named.symlink_to(temporary.name)
             try:
                 _write(image, named, geometry.forms)
-                named.replace(temporary)
+                if not named.is_symlink():
+                    named.replace(temporary)
             except RuntimeError as error:
                 if not _writable(temporary):
                     raise OSError(28, "No space left on device") from error

@@ -96,7 +96,7 @@ def import_models(
         models = [one.convert(_named(options, one, configuration), report) for one in found]
         ensembles = find_ensembles(folder)
         written = write_models(models, results, o.registry_of(context), overwrite)
-        told = write_ensembles(ensembles, found, models, results)
+        told = write_ensembles(ensembles, found, written, o.registry_of(context))
     for model, place in zip(models, written, strict=True):
         reference = "/".join(place.parts[-3:])
         out().print(f"{reference}  {model.origin}", soft_wrap=True, markup=False)

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_builtin.models.foreign import Foreign, ForeignModel
-from nnunet_core.runtime import files
+from nnunet_builtin.models.foreign import Foreign
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime.names import below
 from nnunet_core.store.foreign_postprocessing import foreign_state
+from nnunet_core.store.inference import FILE, InferenceDocument, member_record
+from nnunet_core.store.models import Model, weights_digests
+from nnunet_core.store.postprocessing import PostprocessingRecord
 
+_CLEANING = "builtin/largest_component"
 _FOLDER = re.compile(r"ensemble_(?P<first>\w+?)__.+?--(?P<second>\w+?)__.+")
 
 
@@ -30,11 +35,32 @@ class V1Ensemble:
     configurations: tuple[str, str]
     state: Mapping[str, Any]
 
-    def write(self, dataset: Path) -> Path:
-        """Write the decision below the folder of a dataset in the results; return the file."""
+    def write(self, folders: Mapping[str, Path], registry: Registry) -> Path:
+        """Write an inference.json of the models {configuration: folder}; return it."""
+        models = [Model.open(folders[name]) for name in self.configurations]
         name = "ensemble_" + "--".join(self.configurations)
-        target = below(dataset, "ensembles", name) / "postprocessing.json"
-        files.write_json(target, self.state)
+        target = below(models[0].folder.parents[1], "ensembles", name) / FILE
+        folds = [tuple(model.trained()) for model in models]
+        weights = {
+            f"{model.folder.parent.name}/{model.folder.name} fold {fold}": digest
+            for model, names in zip(models, folds, strict=True)
+            for fold, digest in weights_digests(map(model.fold_folder, names)).items()
+        }
+        component = component_record(registry.resolve("postprocessor", _CLEANING))
+        InferenceDocument(
+            dataset=models[0].document.dataset,
+            members=tuple(
+                member_record(model, names, target.parent)
+                for model, names in zip(models, folds, strict=True)
+            ),
+            postprocessing=PostprocessingRecord(
+                component=component,
+                folds=tuple(sorted({fold for names in folds for fold in names})),
+                weights=weights,
+                inputs="",
+                state=dict(self.state),
+            ),
+        ).write(target)
         return target
 
 
@@ -60,22 +86,27 @@ def find_ensembles(folder: Path) -> list[V1Ensemble]:
 def write_ensembles(
     ensembles: Sequence[V1Ensemble],
     found: Sequence[Foreign],
-    models: Sequence[ForeignModel],
-    results: Path,
+    written: Sequence[Path],
+    registry: Registry,
 ) -> list[str]:
-    """Write what was decided on ensembles whose models were imported; return how to use each, for
-    people.
+    """Write an inference.json for each ensemble whose models were imported; return how to use them,
+    for people.
+
+    Args:
+        ensembles: What v1 decided.
+        found: The models as they were found.
+        written: Where each of them lies now.
+        registry: Of the postprocessors.
     """
     told = []
-    pairs = list(zip(found, models, strict=True))
+    pairs = list(zip(found, written, strict=True))
     for ensemble in ensembles:
-        members = [model for one, model in pairs if one.dataset == ensemble.dataset]
-        if not set(ensemble.configurations) <= {model.configuration_name for model in members}:
+        folders = {place.name: place for one, place in pairs if one.dataset == ensemble.dataset}
+        if not set(ensemble.configurations) <= {*folders}:
             continue
-        path = ensemble.write(below(results, members[0].dataset))
+        path = ensemble.write(folders, registry)
         told.append(
-            f"ensemble of {' and '.join(ensemble.configurations)}: predict with both "
-            "(--save-probabilities --no-postprocessing), then: nnunet ensemble OUTPUT_1 "
-            f"OUTPUT_2 PREDICTIONS --postprocessing {path}"
+            f"ensemble of {' and '.join(ensemble.configurations)}: predict with: nnunet predict "
+            f"{path} IMAGES OUTPUT"
         )
     return told

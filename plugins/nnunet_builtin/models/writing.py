@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from nnunet_builtin.models.foreign import ForeignModel, State
-from nnunet_builtin.networks.weights import shapes_of
+from nnunet_builtin.networks.weights import check_finite, shapes_of
 from nnunet_core.contracts.abilities import built
 from nnunet_core.data.metadata import first_problem
 from nnunet_core.errors import StorageError, UsageError, listed
@@ -189,11 +189,7 @@ def _checked(
     for name, tensor in weights.items():
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         made[name] = tensor.to(dtype, copy=True).contiguous()
-    if odd := [name for name, tensor in made.items() if not bool(tensor.isfinite().all())]:
-        raise StorageError(
-            f"{source}: weights are not finite (NaN or infinity), in {len(odd)} of {len(made)} "
-            f"tensors: {listed(odd)}. Such a network predicts nothing. Get an intact copy."
-        )
+    check_finite(made, source, "Get an intact copy.")
     return made
 
 

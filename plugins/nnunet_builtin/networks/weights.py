@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.data.plans import NetworkSpec
 from nnunet_core.errors import StorageError, listed
+from nnunet_core.store.models import weights_advice
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -26,21 +27,25 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         weights = load_file(path)
     except Exception as error:
         raise StorageError(
-            f"The weights {path} cannot be read: {error}. Put an intact copy in their place, or "
-            "train anew: 'nnunet train --restart' with the same options."
+            f"The weights {path} cannot be read: {error}. {weights_advice(path.parent)}"
         ) from error
-    check_finite(weights, path)
+    check_finite(weights, path, weights_advice(path.parent))
     return weights
 
 
-def check_finite(weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raise StorageError where weights hold NaN or infinity: a network of such predicts nothing."""
+def check_finite(weights: Mapping[str, torch.Tensor], source: object, advice: str) -> None:
+    """Raise StorageError where weights hold NaN or infinity: a network of such predicts nothing.
+
+    Args:
+        weights: Tensors by name.
+        source: Where they come from, for the message.
+        advice: What to do, sentences for people.
+    """
     wrong = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if wrong:
         raise StorageError(
-            f"The weights {path} hold values that are not finite (NaN or infinity), in "
-            f"{len(wrong)} of {len(weights)} tensors: {listed(wrong)}. Use an intact copy, or "
-            "train anew: 'nnunet train --restart' with the same options."
+            f"The weights of {source} hold values that are not finite (NaN or infinity), in "
+            f"{len(wrong)} of {len(weights)} tensors: {listed(wrong)}. {advice}"
         )
 
 

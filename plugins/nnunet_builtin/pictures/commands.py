@@ -67,11 +67,21 @@ def overlay(
         Path,
         typer.Argument(help="Folder of CASE.png; of one label map, or a PNG.", show_default=False),
     ],
+    channel: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=9999,
+            help="Channel that is drawn, from 0 on: 1 is CASE_0001.ext, or the second one of a "
+            "file that holds several.",
+        ),
+    ] = 0,
 ) -> None:
-    """Draw label maps over the first channel of their images, a PNG for each case."""
+    """Draw label maps over a channel of their images, a PNG for each case."""
     registry = o.registry_of(context)
     one = output.suffix.lower() == _PNG
-    pairs = sorted(_pairs(images, label_maps, registry), key=lambda pair: natural_order(pair[0]))
+    found = _pairs(images, label_maps, registry, channel)
+    pairs = sorted(found, key=lambda pair: natural_order(pair[0]))
     if one and len(pairs) > 1:
         raise UsageError(
             f"{output} is one picture; there are {counted(len(pairs), 'label map')} to draw. Give "
@@ -80,10 +90,10 @@ def overlay(
     record = (label_maps if label_maps.is_dir() else label_maps.parent) / RECORD
     labels = PredictionRecord.read(record).labels if record.is_file() else None
     with make_reporter().track("draw", len(pairs)) as tracker:
-        for case, image, label_map in pairs:
+        for case, image, index, label_map in pairs:
             path = output if one else output / f"{case}{_PNG}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            _draw(case, image, label_map, path, labels, registry)
+            _draw(case, image, index, label_map, path, labels, registry)
             tracker.advance(1, case)
     out().print(
         str(output) if one else f"{counted(len(pairs), 'picture')} in {output}",
@@ -92,8 +102,10 @@ def overlay(
     )
 
 
-def _pairs(images: Path, label_maps: Path, registry: Registry) -> Iterator[tuple[str, Path, Path]]:
-    """Yield (case, image, label map).
+def _pairs(
+    images: Path, label_maps: Path, registry: Registry, channel: int
+) -> Iterator[tuple[str, Path, int, Path]]:
+    """Yield (case, image, channel in its file, label map).
 
     Raises:
         MissingFolderError, UsageError, DatasetError: There is none, or an image is missing.
@@ -110,18 +122,19 @@ def _pairs(images: Path, label_maps: Path, registry: Registry) -> Iterator[tuple
     if not images.is_dir():
         if len(maps) > 1:
             raise UsageError(f"{images} is one image; {label_maps} holds several label maps.")
-        yield next(iter(maps)), images, next(iter(maps.values()))
+        yield next(iter(maps)), images, channel, next(iter(maps.values()))
         return
     found = _cases(images, known)
     for case, label_map in maps.items():
-        image = found.get(f"{case}_0000") or found.get(case)
+        own = found.get(f"{case}_{channel:04d}")
+        image = own or found.get(f"{case}_0000") or found.get(case)
         if image is None:
             raise DatasetError(
-                f"{images} holds no image {case}_0000.ext or {case}.ext of {label_map}. Name the "
-                "folder that was predicted; an image under another name is drawn alone: nnunet "
-                "overlay IMAGE LABEL_MAP OUTPUT.png"
+                f"{images} holds no image {case}_{channel:04d}.ext or {case}.ext of {label_map}. "
+                "Name the folder that was predicted; an image under another name is drawn alone: "
+                "nnunet overlay IMAGE LABEL_MAP OUTPUT.png"
             )
-        yield case, image, label_map
+        yield case, image, 0 if own else channel, label_map
 
 
 def _cases(place: Path, known: set[str]) -> dict[str, Path]:
@@ -133,19 +146,30 @@ def _cases(place: Path, known: set[str]) -> dict[str, Path]:
 
 
 def _draw(
-    case: str, image: Path, label_map: Path, path: Path, labels: Labels | None, registry: Registry
+    case: str,
+    image: Path,
+    channel: int,
+    label_map: Path,
+    path: Path,
+    labels: Labels | None,
+    registry: Registry,
 ) -> None:
     """Draw a case; labels that nothing names are called by their values.
 
     Raises:
-        ImageError: A file cannot be read, or the two lie on other grids.
+        ImageError: A file cannot be read, it has no such channel, or the two lie on other grids.
     """
     shown = read_label_image(label_map, _format(label_map, registry))
     behind = turned_like(_format(image, registry).read(image), shown.geometry)
     if difference := shown.geometry.contrast(behind.geometry, "label map", "image"):
         raise ImageError(f"{label_map} is no label map of {image}: {difference}.")
+    if channel >= len(behind.array):
+        raise ImageError(
+            f"{image} holds {counted(len(behind.array), 'channel')}; --channel {channel} is none "
+            "of them, and no other file of the case is. Channels count from 0."
+        )
     overlay_picture(
-        behind.array[0],
+        behind.array[channel],
         None,
         shown.array[0],
         title=case,

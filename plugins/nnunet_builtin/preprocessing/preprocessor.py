@@ -127,7 +127,7 @@ class DefaultPreprocessor:
             images = _normalized(_own(images, case.images), label, schemes)
         axis = self._low_axis(original, target)
         images = resample_images(images, shape, axis, self.order, self.order_z, self._device)
-        label = resample_label(label, shape, axis)
+        label = resample_label(label, shape, axis, self.steps == "v2")
         label = np.where(label < -1, 0, label).astype(np.int8 if label.max() <= 127 else np.int16)
         if self.steps == "v1":
             images = _normalized(_own(images, case.images), label, schemes)
@@ -147,7 +147,8 @@ class DefaultPreprocessor:
         cropped = self._as_file(label[inside], geometry).transpose(axes)
         spacing = [geometry.original.spacing[axis] for axis in axes]
         axis = self._low_axis(spacing, geometry.prepared_spacing) if self.steps == "v2" else None
-        return resample_label(np.ascontiguousarray(cropped), geometry.prepared_shape, axis)
+        label = np.ascontiguousarray(cropped)
+        return resample_label(label, geometry.prepared_shape, axis, self.steps == "v2")
 
     def restore(self, probabilities: np.ndarray, geometry: PreparedGeometry) -> np.ndarray:
         """Resample (K, *prepared_shape) probabilities to float32 (K, Z, Y, X) on the original grid.

@@ -142,7 +142,9 @@ def _on_gpu(
     resample(channels, out, low_axis, order, order_z, device)
 
 
-def resample_label(label: np.ndarray, shape: Sequence[int], low_axis: int | None) -> np.ndarray:
+def resample_label(
+    label: np.ndarray, shape: Sequence[int], low_axis: int | None, largest_share: bool = False
+) -> np.ndarray:
     """Resample a label map: a voxel gets the value whose 0/1 map, interpolated linearly, reaches
     0.5.
 
@@ -154,6 +156,8 @@ def resample_label(label: np.ndarray, shape: Sequence[int], low_axis: int | None
         label: Integer (*spatial), three axes.
         shape: New shape.
         low_axis: Axis along which the nearest sample is taken, or None.
+        largest_share: Instead, the value whose map is the largest one; of equal ones that of the
+            nearest sample, else the smallest (nnU-Net v2 with batchgenerators 0.25.5).
 
     Returns:
         Array of shape `shape` and the input's type; `label` itself when the shape stays.
@@ -173,8 +177,21 @@ def resample_label(label: np.ndarray, shape: Sequence[int], low_axis: int | None
     result = smallest.reshape(-1)
     for start in range(0, len(mixed), _VOXELS_AT_ONCE):
         voxels = mixed[start : start + _VOXELS_AT_ONCE]
-        result[voxels] = _vote(*_corners(label, taps, np.unravel_index(voxels, tuple(shape))))
+        places = np.unravel_index(voxels, tuple(shape))
+        values, weights = _corners(label, taps, places)
+        if largest_share:
+            result[voxels] = _largest(values, weights, _nearest_values(label, shape, places))
+        else:
+            result[voxels] = _vote(values, weights)
     return smallest
+
+
+def _nearest_values(
+    label: np.ndarray, shape: Sequence[int], voxels: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return the values of the nearest samples of single output voxels."""
+    sizes = zip(label.shape, shape, voxels, strict=True)
+    return label[tuple(nearest(old, new)[0].samples[v] for old, new, v in sizes)]
 
 
 def _corners(
@@ -209,6 +226,18 @@ def _vote(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
             enough = _share(several, shares, candidate) >= 0.5
             winner[between[enough]] = candidate[enough]
     return np.where(_share(values, weights, high) >= 0.5, high, winner)
+
+
+def _largest(values: np.ndarray, weights: np.ndarray, closest: np.ndarray) -> np.ndarray:
+    """Return the value with the largest weight, of equal ones the closest or else the smallest, for
+    (corners, voxels) values and weights.
+    """
+    winner, best = np.zeros_like(closest), np.zeros(len(closest))
+    for candidate in np.sort(values, axis=0):
+        share = _share(values, weights, candidate)
+        np.copyto(winner, candidate, where=share > best)
+        np.maximum(best, share, out=best)
+    return np.where(_share(values, weights, closest) == best, closest, winner)
 
 
 def _share(values: np.ndarray, weights: np.ndarray, candidate: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ class Published(BaseModel):
         framework: That made it.
         description: What it does.
         channels: Of the images, in the order of the files.
-        labels: What it finds; empty where only its files say so.
+        labels: What it finds.
         licence: What its publishers say.
         about: Where they say it.
         files: Addresses of its archives; each holds configurations or folds of it.
@@ -35,7 +35,7 @@ class Published(BaseModel):
     framework: Literal["nnU-Net v1", "nnU-Net v2"]
     description: str
     channels: tuple[str, ...]
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
     licence: str
     about: _Address
     files: Annotated[tuple[_Address, ...], Field(min_length=1)]

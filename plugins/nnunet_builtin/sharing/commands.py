@@ -233,7 +233,7 @@ def _describe(model: Published) -> None:
         "model": f"{model.name}, made by {model.framework}",
         "what": model.description,
         "channels": ", ".join(model.channels),
-        "labels": ", ".join(model.labels) or "see the imported model: nnunet models show",
+        "labels": ", ".join(model.labels),
         "licence": model.licence,
         "see": model.about,
     }

@@ -16,10 +16,10 @@ from nnunet_core.runtime.files import Document
 from nnunet_core.runtime.names import PlainName
 from nnunet_core.stages.evaluate import summarise
 from nnunet_core.stages.experiment import VALIDATION
-from nnunet_core.store.models import Model, ModelDocument
+from nnunet_core.store.models import MANIFEST, Model, ModelDocument
 from nnunet_core.store.summaries import SUMMARY, Summary
 
-FILE = "manifest.json"
+FILE = MANIFEST
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 #: A digest as people write it: `sha256:` and 64 hexadecimal digits.
 Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]

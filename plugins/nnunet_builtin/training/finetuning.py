@@ -134,7 +134,7 @@ def read_initial_weights(path: Path) -> Mapping[str, torch.Tensor]:
     if path.suffix == ".safetensors":
         return read_weights(path)
     found = read_foreign_weights(path)
-    check_finite(found, path)
+    check_finite(found, path, "Use an intact copy.")
     return found
 
 

@@ -21,6 +21,7 @@ from nnunet_core.data.labels import Labels
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.hooks import Hooks
 from nnunet_core.stages.dataset import open_dataset
+from nnunet_core.store.predictions import PredictionRecord
 
 FORMAT = SimpleItkFormat()
 BOXES = "boxplots.png"
@@ -47,6 +48,35 @@ def evaluate(tiny, predicted, *options, code=0):
     done = nnunet("evaluate", predicted, tiny / "labelsTr", *here)
     assert done.returncode == code, done.stderr
     return done
+
+
+def test_predictions_of_a_model_bring_its_labels_and_tolerances(tiny, predicted):
+    done = nnunet("evaluate", predicted, tiny / "labelsTr", "--processes", "1")
+    assert done.returncode == 2
+    assert "--dataset" in done.stderr
+    record = PredictionRecord(
+        model="m",
+        folds=("0",),
+        identity="d",
+        predictor=None,
+        postprocess=False,
+        labels=Labels.from_names({"background": 0, "cube": 1}),
+        label_ending=".nii.gz",
+        tolerances={"cube": 2.5},
+    )
+    record.write(predicted / "predictions.json")
+
+    def tolerance(*options):
+        quick = ("--processes", "1", "--no-pictures", "--json", *options)
+        done = nnunet("evaluate", predicted, tiny / "labelsTr", *quick)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["settings"]["surface_tolerance_mm"]
+
+    assert tolerance() == tolerance("--dataset", tiny) == {"cube": 2.5}
+    assert tolerance("--tolerance", "cube=4") == {"cube": 4.0}
+    path = tiny / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "surface_tolerance_mm": 3}))
+    assert tolerance("--dataset", tiny) == {"cube": 3.0}
 
 
 def test_the_files_say_what_was_measured_by_what_and_at_which_tolerance(tiny, predicted):

@@ -280,19 +280,40 @@ def test_weights_before_pytorch_1_6_are_read(tmp_path):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_ensembles_keep_their_postprocessing(tmp_path):
+def test_an_ensemble_becomes_an_inference_json_that_predict_carries_out(tmp_path):
     for name, dimensions in (("2d", 2), ("3d_fullres", 3)):
         folder = tmp_path / "v1" / name / "Task001_X" / VARIANT
-        write_v1_model(folder, spec={"dimensions": dimensions})
+        write_v1_model(folder, ("fold_0", "fold_1"), spec={"dimensions": dimensions})
     ensemble = f"ensemble_2d__{VARIANT}--3d_fullres__{VARIANT}"
     path = tmp_path / "v1" / "ensembles" / "Task001_X" / ensemble / "postprocessing.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"for_which_classes": [[1, 2]], "validation_raw": "/home/me"}))
     done = imported(tmp_path / "v1", tmp_path / "ws", "--name", "Dataset001_X")
-    kept = tmp_path / "ws/results/Dataset001_X/ensembles/ensemble_2d--3d_fullres"
-    assert f"--postprocessing {kept / 'postprocessing.json'}" in done.stderr
-    state = json.loads((kept / "postprocessing.json").read_text())
-    assert state == {"for_which_classes": [[1, 2]], "min_valid_object_sizes": None}
+    moved = (tmp_path / "ws").rename(tmp_path / "moved")
+    place = Path("results/Dataset001_X/ensembles/ensemble_2d--3d_fullres/inference.json")
+    assert f"nnunet predict {tmp_path / 'ws' / place} IMAGES OUTPUT" in done.stderr
+    document = json.loads((moved / place).read_text())
+    assert "/home/me" not in json.dumps(document)
+    state = {"for_which_classes": [[1, 2]], "min_valid_object_sizes": None}
+    assert document["postprocessing"]["state"] == state
+    rng = np.random.default_rng(0)
+    image = sitk.GetImageFromArray(rng.normal(30, 12, (10, 12, 11)).astype(np.float32))
+    sitk.WriteImage(image, str(tmp_path / "a_0000.nii.gz"))
+    quick = ("--device", "cpu", "--no-mirroring", "--save-probabilities", "--entropy")
+    out = tmp_path / "out"
+    run = ("predict", moved / place, tmp_path / "a_0000.nii.gz", out, *quick)
+    done = commands.nnunet(*run, "--no-postprocessing")
+    assert done.returncode == 0, done.stderr
+    assert read_probabilities(out / "a.b2nd").shape == (3, 10, 12, 11)
+    assert sorted(p.name for p in out.iterdir()) == [
+        *("a.b2nd", "a.nii.gz", "entropy", "predictions.json")
+    ]
+    raw = sitk.GetArrayFromImage(sitk.ReadImage(out / "a.nii.gz"))
+    assert commands.nnunet(*run, "--overwrite").returncode == 0
+    cleaned = sitk.GetArrayFromImage(sitk.ReadImage(out / "a.nii.gz"))
+    objects = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(raw)))
+    assert objects.max() > 1, "there is something to remove"
+    assert (cleaned > 0).sum() == np.bincount(objects[objects > 0]).max()
 
 
 def test_the_best_weights_are_taken_when_asked_for(tmp_path):

@@ -241,7 +241,7 @@ def _pair(folder: Path, case: str) -> np.ndarray:
     return label
 
 
-def _overlay(*paths: Path) -> int:
+def _overlay(*paths: Path | str) -> int:
     """Run the command in this process; return its exit code."""
     with pytest.raises(SystemExit) as stop:
         main(["overlay", *map(str, paths)])
@@ -257,6 +257,26 @@ def test_overlays_of_a_folder_and_of_one_file_show_the_label(tmp_path: Path) -> 
     assert [path.name for path in drawn] == ["a.png", "b.png"]
     assert _overlay(images / "a_0000.nii.gz", maps / "a.nii.gz", one) == 0
     assert all(_share(_pixels(path), ORANGE) > 0.0005 for path in (*drawn, one))
+
+
+def test_the_channel_that_is_asked_for_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = _pair(tmp_path, "a")
+    images, maps = tmp_path / "images", tmp_path / "maps"
+    other = np.broadcast_to(np.arange(label.shape[2], dtype=float), label.shape)
+    SimpleItkFormat().write(images / "a_0001.nii.gz", other, Geometry(label.shape, (1.0,) * 3))
+    pictures = {}
+    for number in ("0", "1"):
+        path = tmp_path / f"{number}.png"
+        assert _overlay(images, maps, path, "--channel", number) == 0
+        pictures[number] = _pixels(path)
+    alone = tmp_path / "alone.png"
+    assert _overlay(images / "a_0001.nii.gz", maps / "a.nii.gz", alone) == 0
+    assert (pictures["0"] != pictures["1"]).any()
+    np.testing.assert_array_equal(_pixels(alone), pictures["1"])
+    assert _overlay(images, maps, tmp_path / "x.png", "--channel", "2") == 1
+    assert "--channel 2 is none of them" in " ".join(capsys.readouterr().err.split())
 
 
 def test_overlays_without_their_image_or_place_are_refused(

@@ -14,6 +14,7 @@ from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import StorageError, UnknownComponentError
+from nnunet_core.prediction import averaging
 from nnunet_core.prediction import ensemble as stage
 from nnunet_core.prediction.ensemble import ensemble_folders
 from nnunet_core.registry.discovery import Registry
@@ -92,7 +93,7 @@ def mean(*folders, case="a"):
 @pytest.mark.parametrize("labels", [TWO, REGIONS], ids=["classes", "regions"])
 @pytest.mark.parametrize("slab", [1, 200, 10**9])
 def test_label_maps_are_those_of_the_mean_whatever_the_slabs(tmp_path, monkeypatch, labels, slab):
-    monkeypatch.setattr(stage, "_SLAB_VALUES", slab)
+    monkeypatch.setattr(averaging, "_SLAB_VALUES", slab)
     folders = [Folder(tmp_path / str(seed), labels, seed=seed).write() for seed in range(3)]
     out = tmp_path / "out"
     registry, paths = Registry.discover(), [folder.path for folder in folders]
@@ -113,7 +114,7 @@ def test_label_maps_are_those_of_the_mean_whatever_the_slabs(tmp_path, monkeypat
 def test_equal_members_change_nothing(count, seed):
     """The mean of half-precision values of one kind is that value: no label moves."""
     values = np.random.default_rng(seed).random((3, 4, 3, 2)).astype(np.float16)
-    found = stage._mean([values] * count, slice(0, 4))
+    found = averaging._mean([values] * count, slice(0, 4))
     np.testing.assert_array_equal(found.argmax(0), values.argmax(0))
     assert found.dtype == np.float32
 

@@ -13,6 +13,7 @@ from finished_run import one_error
 from instant_models import Space, make_space
 
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
+from nnunet_cli.commands.predict import _selection
 from nnunet_core.errors import StorageError
 from nnunet_core.prediction.find_best import Selection
 from nnunet_core.prediction.infer import predict_inference
@@ -142,6 +143,23 @@ def test_predict_carries_out_what_was_found_as_the_printed_commands_do(ran, tmp_
         )
 
 
+def test_a_dataset_predicts_with_its_selection_and_says_so(ran, tmp_path):
+    space, printed = ran
+    images, quick = space.dataset / "imagesTr", ("--trust", "--device", "cpu")
+    here, workspace = Path(printed["inference"]).parent, ("--workspace", space.folder)
+    done = nnunet(
+        "predict", "-d", space.results.name, images, tmp_path / "named", *quick, *workspace
+    )
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stderr.split())
+    assert "/2d + " in told
+    assert f"selected in {here / 'inference.json'}" in told.replace(" inference", "inference")
+    assert nnunet("predict", here, images, tmp_path / "folder", *quick).returncode == 0
+    records = [(tmp_path / n / "predictions.json").read_text() for n in ("named", "folder")]
+    assert records[0] == records[1]
+    assert len(json.loads(records[0])["model"].split(" + ")) == 2
+
+
 def test_one_case_goes_into_one_file(ran, tmp_path):
     space, printed = ran
     image, output = space.dataset / "imagesTr" / "case_1_0000.nii.gz", tmp_path / "one.nii.gz"
@@ -189,6 +207,21 @@ def test_code_of_models_from_elsewhere_does_not_run_untrusted(ran, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_models_that_the_selection_did_not_compare_are_named(space):
+    (inference,) = space.results.glob("*/inference.json")
+    assert "not compared" not in _selection(inference, space.results.parent)
+    shutil.copytree(space.model("2d").parent, space.results / "later")
+    told = _selection(inference, space.results.parent)
+    assert "; not compared: later/2d, later/3d_fullres: run 'nnunet find-best'" in told
+    quick = ("--trust", "--device", "cpu", "--workspace", space.folder)
+    where = (space.dataset / "imagesTr" / "case_1_0000.nii.gz", space.folder / "out.nii.gz")
+    assert space.find_best("--no-ensembles", "-c", "2d").returncode == 0
+    done = nnunet("predict", "-d", space.results.name, *where, *quick)
+    assert done.returncode == 0, done.stderr
+    chosen = " ".join(done.stderr.split())
+    assert "2d + " not in chosen, "what find-best selected comes before what a run selected"
+
+
 def test_a_model_that_was_trained_anew_is_another_one(space, tmp_path):
     path = space.model("2d") / "fold_1"
     (path / "weights.safetensors").write_text("other weights")
@@ -200,18 +233,10 @@ def test_a_model_that_was_trained_anew_is_another_one(space, tmp_path):
     assert "find-best" in message
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--folds", "0"), "Leave out --folds"),
-        (("--part", "1/2"), "nnunet ensemble"),
-        (("--entropy",), "of one model"),
-    ],
-)
-def test_options_that_inference_json_decides_are_refused(ran, tmp_path, options, message):
+def test_folds_are_those_of_inference_json(ran, tmp_path):
     space, printed = ran
-    done = space.predict(printed["inference"], tmp_path / "out", *options)
-    assert message in one_error(done, 2)
+    done = space.predict(printed["inference"], tmp_path / "out", "--folds", "0")
+    assert "Leave out --folds" in one_error(done, 2)
     assert not (tmp_path / "out").exists()
 
 
@@ -386,3 +411,24 @@ def test_untrained_folds_are_refused_by_name_before_anything_is_done(space):
 def test_a_fold_of_other_inputs_is_not_validated_as_this_one(space):
     message = one_error(space.go("validate", "-c", "2d", "--folds", "0", "--seed", "7"), 2)
     assert "with another seed" in message
+
+
+# ---- run
+
+
+def test_a_setting_that_cannot_be_trained_leaves_no_model_behind(space):
+    before = {path for path in space.results.rglob("*") if "logs" not in path.parts}
+    wrong = ("-c", "2d", "--folds", "0", "--set", "trainer.kind=refused")
+    assert "cannot be trained" in one_error(space.go("run", *wrong), 2)
+    assert {path for path in space.results.rglob("*") if "logs" not in path.parts} == before
+
+
+def test_tolerances_of_the_dataset_reach_the_model_and_its_predictions(space, tmp_path):
+    path = space.dataset / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "surface_tolerance_mm": 2.5}))
+    assert space.go("train", "-c", "2d", "--folds", "0").returncode == 0
+    model = space.model("2d")
+    assert json.loads((model / "model.json").read_text())["tolerances"] == {"cube": 2.5}
+    source, out = space.dataset / "imagesTr" / "case_0_0000.nii.gz", tmp_path / "out"
+    assert nnunet("predict", model, source, out, "--trust", "--device", "cpu").returncode == 0
+    assert json.loads((out / "predictions.json").read_text())["tolerances"] == {"cube": 2.5}

@@ -76,6 +76,15 @@ def test_arrays_images_and_paths_give_the_same_label_map(folder, array, tmp_path
         np.testing.assert_allclose(found.GetSpacing(), SPACING[::-1])
 
 
+@pytest.mark.parametrize("folds", ["01", "1,01", (1,), ("01",), "1"])
+def test_folds_are_named_as_people_write_them(folder, array, folds):
+    with load(folder, folds=("1",)) as model:
+        _, expected = model.predict(array, SPACING, probabilities=True)
+    with load(folder, folds=folds) as model:
+        _, found = model.predict(array, SPACING, probabilities=True)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_channels_are_an_axis_a_list_of_images_or_a_list_of_files(two_channels, array, tmp_path):
     both = np.stack([array, array[::-1]])
     images = [image_of(channel) for channel in both]

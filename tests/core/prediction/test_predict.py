@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import small_training as small
 from commands import nnunet
 from finished_run import QUICK, one_error
 from listening import Listener
+from safetensors.numpy import load_file, save_file
 from tiny_model import make_tiny_model
 
 import nnunet_core
@@ -23,9 +25,10 @@ from nnunet_core.prediction import predict as prediction
 from nnunet_core.prediction.predict import PredictionOptions, predict_file, predict_folder
 from nnunet_core.prediction.uncertainty import entropy
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.records import FoldRecord
 from nnunet_core.runtime import locks
 from nnunet_core.runtime.reporting import Silence
-from nnunet_core.store.models import Model
+from nnunet_core.store.models import Model, ModelDocument, weights_record
 from nnunet_core.store.predictions import Part
 
 FORMAT = SimpleItkFormat()
@@ -206,7 +209,7 @@ def test_several_files_are_several_cases_or_the_channels_of_one(folder, images, 
     for given, words in (
         (["t1"], "1 channel of the 2"),
         (["t1", "t2", "a_0000"], "3 channels of the 2"),
-        (["a_0000", "b_0000", "b_0001"], "Case a has the channels 0000; 0000 to 0001"),
+        (["a_0000", "b_0000"], "Case a has the channels 0000; 0000 to 0001"),
     ):
         with pytest.raises(DatasetError, match=words):
             predict(two, [tmp_path / f"{name}.nii.gz" for name in given], tmp_path / "wrong")
@@ -251,6 +254,58 @@ def test_bad_images_are_listed_at_the_end_and_messages_keep_their_order(
     assert len(names(tmp_path / "out")) == 8
 
 
+@pytest.mark.parametrize("by_name", [False, True], ids=["folder", "files"])
+def test_a_case_that_lacks_a_channel_does_not_stop_the_others(images, tmp_path, by_name):
+    two = make_tiny_model(tmp_path / "two", channels=("T1", "T2"), predictor="bright:Bright")
+    here = tmp_path / "images"
+    here.mkdir()
+    for name in ("a_0000", "b_0001", "c_0000", "c_0001"):
+        shutil.copy(images / "case_1_0000.nii.gz", here / f"{name}.nii.gz")
+    source, out = (sorted(here.iterdir()) if by_name else here), tmp_path / "out"
+    with pytest.raises(NnunetError, match=r"(?s)2 of 3 cases failed:\na: .*0001.*\nb: .*0000"):
+        predict(two, source, out)
+    assert names(out) == ["c.nii.gz", "predictions.json"]
+    with pytest.raises(NnunetError, match=r"(?s)1 of 2 cases failed:\na: "):
+        predict(two, source, tmp_path / "part", part=Part(1, 2))
+    shutil.copy(here / "a_0000.nii.gz", here / "a_0001.nii.gz")
+    shutil.copy(here / "b_0001.nii.gz", here / "b_0000.nii.gz")
+    predict(two, sorted(here.iterdir()) if by_name else here, out)
+    assert len(names(out)) == 4
+    (here / "c_0000.nii.gz").unlink()
+    (here / "a_0000.nii.gz").unlink()
+    (here / "b_0000.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"lacks 3 channel files|Case a has the channels 0001"):
+        predict(two, sorted(here.iterdir()) if by_name else here, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_one_unreadable_picture_among_colour_pictures_fails_alone(tmp_path):
+    folder = make_tiny_model(
+        tmp_path / "m", channels=("R", "G", "B"), predictor="bright:Bright", ending=".png"
+    )
+    here = tmp_path / "images"
+    for name in ("a", "b"):
+        array = np.random.default_rng(0).integers(0, 255, (12, 10, 3)).astype(np.uint8)
+        here.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), here / f"{name}_0000.png")
+    (here / "a_0000.png").write_bytes(b"no picture")
+    with pytest.raises(NnunetError, match=r"a: The image .*\nb: Case b is a 2D image"):
+        predict(folder, here, tmp_path / "out")
+
+
+def test_an_empty_folder_and_an_image_given_twice_are_said(folder, images, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty holds no images\. It is empty\.$"):
+        predict(folder, tmp_path / "empty", tmp_path / "out")
+    one = images / "case_1_0000.nii.gz"
+    with pytest.raises(UsageError, match=r"case_1_0000\.nii\.gz is given twice"):
+        predict(folder, [one, one], tmp_path / "out")
+    shutil.copy(one, tmp_path / "case_1.nii.gz")
+    with pytest.raises(UsageError, match="two images of one name"):
+        predict(folder, [one, tmp_path / "case_1.nii.gz"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_time_per_case_and_time_left_are_told(folder, images, tmp_path):
     told = []
 
@@ -293,6 +348,49 @@ def test_entropy_and_probabilities_are_of_the_same_prediction(folder, images, tm
     predict(folder, images, tmp_path / "out", settings={"low": 0.0}, overwrite=True)
     assert not list((tmp_path / "out").rglob("*.b2nd"))
     assert not list((tmp_path / "out" / "entropy").iterdir()), "it is of the former prediction"
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut off", "empty", "whole"])
+def test_probabilities_that_are_damaged_do_not_count_as_done(folder, images, tmp_path, damage):
+    source, out = images / "case_1_0000.nii.gz", tmp_path / "out"
+    predict(folder, source, out, save_probabilities=True)
+    path = out / "case_1.b2nd"
+    whole = path.read_bytes()
+    contents = {"garbage": b"garbage" * 1000, "cut off": whole[:-50], "empty": b"", "whole": whole}
+    path.write_bytes(contents[damage])
+    before = path.stat().st_mtime_ns
+    predict(folder, source, out)  # they are not asked for
+    assert path.stat().st_mtime_ns == before
+    predict(folder, source, out, save_probabilities=True)
+    assert (path.stat().st_mtime_ns == before) == (damage == "whole")
+    assert nnunet_core.read_probabilities(path).shape == (3, *SHAPE)
+
+
+@pytest.mark.parametrize("made", ["trained", "imported", "installed"])
+@pytest.mark.parametrize("damage", ["other", "short", "not finite"])
+def test_advice_on_damaged_weights_is_of_where_the_model_comes_from(images, tmp_path, made, damage):
+    place = make_tiny_model(tmp_path / "3d_fullres", folds=1)
+    weights = place / "fold_0" / "weights.safetensors"
+    if damage == "not finite":
+        save_file({n: np.full_like(t, np.inf) for n, t in load_file(weights).items()}, weights)
+    else:
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + b"x" * (damage == "other"))
+    if made == "imported":
+        document = ModelDocument.read(place / "model.json").model_copy(update={"origin": "v1"})
+        document.write(place / "model.json")
+    if made == "installed":
+        (place / "manifest.json").write_text("{}")
+    record = FoldRecord.read(place / "fold_0" / "run.json")
+    if damage == "not finite":
+        record.model_copy(update={"weights": weights_record(place / "fold_0")}).write(
+            place / "fold_0" / "run.json"
+        )
+    with pytest.raises(StorageError) as caught:
+        predict(place, images, tmp_path / "out")
+    message = str(caught.value)
+    assert ("models import" in message) == (made != "trained")
+    assert ("nnunet train" in message) == (made == "trained")
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ class PlannerOfEncoder(PlannerV21):
         del grid, budget
         return propose(self.patch), "the patch is planner.patch, that of the pretraining"
 
-    def choose_topology(self, spacing: np.ndarray, patch: Sequence[int]) -> Topology:
+    def choose_topology(self, spacing: np.ndarray, patch: Sequence[float]) -> Topology:
         """Return the poolings and kernels of the encoder, for any patch."""
         del spacing
         axes = len(patch)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.records import FILE as RUN_FILE
+from nnunet_core.registry.records import FoldRecord
 from nnunet_core.runtime import files
+from nnunet_core.store.models import FILE, WEIGHTS, Model, weights_record
+from nnunet_core.store.postprocessing import PostprocessingRecord
 from nnunet_core.store.summaries import SUMMARY
 from nnunet_v1_commands.methods import method_of
 from nnunet_v1_commands.plugin import PLANS
 from nnunet_v1_commands.running import CONFIGURATIONS, RESULTS, nnunet, note, run, task_name
 
-_CHECKPOINT = "model_final_checkpoint"
+_CHECKPOINT, _BEST = "model_final_checkpoint", "model_best"
+_BEST_FILE = "weights_best.safetensors"  # of the trainer `v2`, beside the final ones
 
 
 def predict(arguments: Sequence[str] | None = None) -> None:
@@ -61,7 +67,50 @@ def _predict(options: argparse.Namespace) -> None:
         words += ["--step-size", str(options.step_size)]
     if options.disable_mixed_precision:
         words += ["--precision", "float32"]
-    nnunet("predict", model, options.input_folder, options.output_folder, *words)
+    with contextlib.ExitStack() as stack:
+        if options.chk.removesuffix(".model") == _BEST:
+            model = stack.enter_context(_with_best_weights(model))
+        nnunet("predict", model, options.input_folder, options.output_folder, *words)
+
+
+@contextlib.contextmanager
+def _with_best_weights(model: Path) -> Iterator[Path]:
+    """Yield a copy of a model that predicts with the best weights of its trainings, as long as the
+    block runs; as in v1, its label maps are cleaned as the final weights ask for.
+
+    Raises:
+        UsageError: It has none, or is a cascade.
+    """
+    found = Model.open(model)
+    best = {
+        fold: path
+        for fold in found.trained()
+        if (path := found.fold_folder(fold) / _BEST_FILE).is_file()
+    }
+    if not best or found.document.configuration.previous is not None:
+        raise UsageError(
+            f"-chk {_BEST}: {model} has no {_BEST_FILE} in its folds, or is a cascade. Models that "
+            "were trained here have them; import one of v1 with 'nnunet models import --checkpoint "
+            "best'."
+        )
+    with tempfile.TemporaryDirectory() as top:
+        copy = Path(top) / model.name
+        found.document.write(copy / FILE)
+        digests = {}
+        for fold, path in best.items():
+            folder = copy / f"fold_{fold}"
+            folder.mkdir()
+            (folder / WEIGHTS).symlink_to(path.absolute())
+            weights = weights_record(folder)
+            digests[fold] = weights[1]
+            record = FoldRecord.read(found.fold_folder(fold) / RUN_FILE)
+            record.model_copy(update={"weights": weights}).write(folder / RUN_FILE)
+        for path in (model / "postprocessing").glob("*.json"):
+            decided = PostprocessingRecord.read(path)
+            kept = {fold: digests[fold] for fold in decided.weights if fold in digests}
+            decided = decided.model_copy(update={"weights": kept})
+            decided.write(copy / "postprocessing" / path.name)
+        yield copy
 
 
 _SWITCHES = {
@@ -77,10 +126,11 @@ def _explain(options: argparse.Namespace) -> None:
     Raises:
         UsageError: One asks for something else than this would do.
     """
-    if options.chk.removesuffix(".model") != _CHECKPOINT:
+    if options.chk.removesuffix(".model") not in (_CHECKPOINT, _BEST):
         raise UsageError(
-            f"-chk {options.chk} has no counterpart: a model predicts with its final weights. Of a "
-            "model of v1, 'nnunet models import --checkpoint best' takes the others."
+            f"-chk {options.chk} has no counterpart: a training keeps its final weights and its "
+            f"best ones: {_CHECKPOINT} or {_BEST}. Of a model of v1, 'nnunet models import "
+            "--checkpoint best' takes the others."
         )
     if options.lowres_segmentations != "None":
         note("-l: the cascade predicts its low resolution itself; the folder is not read")

@@ -13,11 +13,11 @@ from nnunet_builtin.datasets.conversion.source import FileLabels, Source, by_nam
 from nnunet_builtin.datasets.naming import by_channel
 from nnunet_builtin.datasets.reading import (
     FILE,
-    NnunetReader,
     channel_names,
     find_label_ending,
     image_ending,
     label_names,
+    list_cases,
     read_document,
 )
 from nnunet_core.data.dataset import CaseFiles, Dataset
@@ -153,6 +153,5 @@ def _test_cases(dataset: Dataset) -> tuple[CaseFiles, ...]:
     if not list_files(folder, dataset.ending):
         return ()
     labels = list_files(dataset.folder / "labelsTs", dataset.label_ending)
-    return tuple(
-        replace(case, label=labels.get(case.name)) for case in NnunetReader().cases(folder, dataset)
-    )
+    cases = list_cases(folder, dataset.ending, len(dataset.channels), dataset.image_format)
+    return tuple(replace(case, label=labels.get(case.name)) for case in cases)
