@@ -25,8 +25,10 @@ class SegResNetHeads(nets.SegResNetDS):
         """Map images (B, C, *patch) to logits (B, K, *patch); in training to a list of them, the
         full resolution first.
         """
-        logits: torch.Tensor | list[torch.Tensor] = super().forward(x)
-        return logits[0] if isinstance(logits, list) and not self.deep_supervision else logits
+        logits: Any = super().forward(x)
+        alone = isinstance(logits, list) and not self.deep_supervision
+        chosen: torch.Tensor | list[torch.Tensor] = logits[0] if alone else logits
+        return chosen
 
 
 class DynUNetHeads(nets.DynUNet):
@@ -45,32 +47,31 @@ class DynUNetHeads(nets.DynUNet):
         return [logits, *coarser] if self.training and self.deep_supervision else logits
 
 
-class _OneVoxel:
-    """An instance norm that takes single voxels, too: a value minus itself. PyTorch's refuses them,
-    since no training gets anywhere that sees nothing else; blocks with a residual way hand them on.
-    """
-
-    weight: torch.Tensor | None
-    bias: torch.Tensor | None
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - PyTorch's name
-        """Normalise (B, C, *spatial)."""
-        if input[0, 0].numel() > 1:
-            normalized: torch.Tensor = super().forward(input)  # type: ignore[misc]
-            return normalized
-        nothing = input - input
-        if self.weight is None or self.bias is None:
-            return nothing
-        shape = (1, -1, *[1] * (input.ndim - 2))
-        return nothing * self.weight.view(shape) + self.bias.view(shape)
-
-
-class OneVoxelNorm2d(_OneVoxel, nn.InstanceNorm2d):
+class OneVoxelNorm2d(nn.InstanceNorm2d):
     """`InstanceNorm2d` for any number of voxels."""
 
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - PyTorch's name
+        """Normalise (B, C, Y, X)."""
+        return _of_one_voxel(self, input) if input[0, 0].numel() == 1 else super().forward(input)
 
-class OneVoxelNorm3d(_OneVoxel, nn.InstanceNorm3d):
+
+class OneVoxelNorm3d(nn.InstanceNorm3d):
     """`InstanceNorm3d` for any number of voxels."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - PyTorch's name
+        """Normalise (B, C, Z, Y, X)."""
+        return _of_one_voxel(self, input) if input[0, 0].numel() == 1 else super().forward(input)
+
+
+def _of_one_voxel(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, voxel: torch.Tensor) -> torch.Tensor:
+    """Return the norm of a single voxel: itself minus itself, and the bias. PyTorch refuses it, as
+    nothing else is left of it; the residual way of a block hands it on.
+    """
+    nothing = voxel - voxel
+    if not norm.affine:
+        return nothing
+    shape = (1, -1, *[1] * (voxel.ndim - 2))
+    return nothing * norm.weight.view(shape) + norm.bias.view(shape)
 
 
 def taking_single_voxels(network: _Network) -> _Network:
