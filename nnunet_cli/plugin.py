@@ -30,6 +30,10 @@ _COMMANDS = {
     ),
     "plugins list": ("plugins:list_plugins", "List every plugin and component."),
     "plugins show": ("plugins:show", "Show one component with its settings."),
+    "plugins check": (
+        "check:check",
+        "Check whether a plugin or component keeps the contracts.",
+    ),
     "doctor": (
         "doctor:doctor",
         "Show versions, devices, folders and problems of this installation.",

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from nnunet_core.registry.records import FoldRecord
 
 
+_OBSERVED = (
+    "nnunet_run_started",
+    "nnunet_epoch_finished",
+    "nnunet_fold_validated",
+    "nnunet_run_finished",
+    "nnunet_worst_case_found",
+)
+
+
 class Hooks:
     """What plugins implement. A hook that returns records is asked plugin by plugin, so that each
     has an origin.
@@ -73,6 +82,11 @@ class Hooks:
                 )
             found.extend(records)
         return found
+
+    def observers(self) -> list[str]:
+        """Return the names of the plugins that observe trainings or evaluations."""
+        callers = [getattr(self._manager.hook, name) for name in _OBSERVED]
+        return sorted({each.plugin_name for call in callers for each in call.get_hookimpls()})
 
     def run_started(self, record: FoldRecord, folder: Path) -> list[str]:
         """Tell the observers that a fold's training starts; return one warning per observer that
