@@ -1,6 +1,9 @@
 """Observers: silent unless asked, one warning when the library is missing, and what they write."""
 
+import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,7 @@ from nnunet_builtin.observers.observer import Observer, flat
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 
+PAGE = Path(__file__).parents[3] / "docs/how-to/watch-a-training.md"
 LINE = {"train_loss": -0.5, "validation_loss": None, "dice": [0.75, None], "mean_dice": 0.75}
 SUMMARY = {"1": {"Dice": 0.875, "Precision": None}}
 TRAINER = ComponentRecord(
@@ -120,6 +124,20 @@ def test_an_observer_of_another_package_is_a_warning_that_names_it(
     monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "wandb,mlflow")
     (warning,) = train(registry(name), tmp_path)
     assert f"pip install 'nnunet-tracking[{name}]'" in warning
+
+
+def test_the_logger_of_the_page_writes_lines(registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(Observer, "names", ["tensorboard"])
+    (code,) = re.findall(r'```python title="my_log.py"\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    module = {}
+    exec(code, module)
+    found = registry("lines")
+    found.hooks.register(module["plugin"], "lines")
+    assert train(found, tmp_path) == []
+    lines = [json.loads(line) for line in (tmp_path / "my_log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, -1]
+    assert lines[0]["mean_dice"] == 0.75
+    assert lines[2]["validation/1/Dice"] == 0.875
 
 
 def test_numbers_are_flat_and_finite():
