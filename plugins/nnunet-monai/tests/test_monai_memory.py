@@ -57,7 +57,7 @@ def patches(builder, spec, number):
 @pytest.mark.parametrize(("name", "dimensions"), CASES)
 def test_memory_is_what_a_forward_pass_keeps(name, dimensions):
     builder, spec = SMALL[name], spec_of(dimensions)
-    for patch in patches(builder, spec, 3):
+    for patch in patches(builder, spec, 2):
         expected = count(builder, spec, patch)
         assert builder.memory(spec, patch) == pytest.approx(expected, rel=EXACT.get(name, 1e-9))
 

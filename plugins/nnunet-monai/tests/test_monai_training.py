@@ -157,7 +157,7 @@ def test_an_exported_model_predicts_images_of_other_sizes(trained, dataset, tmp_
     np.testing.assert_array_equal(labels["here"], labels["there"])
 
 
-@pytest.mark.parametrize("variant", ["monai_unetr", "monai_dynunet"])
+@pytest.mark.parametrize("variant", ["monai_unetr"])
 def test_slices_are_trained_on_too(dataset, tmp_path, variant):
     one = {"trainer.epochs": 1, "trainer.iterations_per_epoch": 1}
     fold = train(dataset, tmp_path, variant, "2d", **one)

@@ -34,7 +34,14 @@ class SegResNetHeads(nets.SegResNetDS):
 class DynUNetHeads(nets.DynUNet):
     """DynUNet that returns the logits of coarser resolutions as they are; MONAI's brings them to
     the full one and stacks them.
+
+    Its state has each tensor once; in that of MONAI's all lie under `skip_layers`, too.
     """
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        # a second way to the same blocks: an attribute like any other, no module of this network
+        object.__setattr__(self, "skip_layers", self._modules.pop("skip_layers"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Map images (B, C, *patch) to logits (B, K, *patch); in training to a list of them, the
