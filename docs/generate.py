@@ -8,6 +8,7 @@ import ast
 import importlib
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -17,6 +18,9 @@ from nnunet_core.registry import hookspecs
 from nnunet_core.registry.components import KINDS
 from nnunet_core.registry.discovery import OWN, Registry
 from nnunet_core.registry.settings import full_settings
+from nnunet_core.testing.check import Check
+from nnunet_core.testing.doors import all_checks, checks_of
+from nnunet_core.testing.references import CHECKED
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -165,7 +169,40 @@ def _source(path: Path, node: ast.ClassDef) -> str:
     return "\n".join(lines[first - 1 : node.end_lineno])
 
 
+def checks() -> str:
+    """Return the page of the checks of the conformance kit, kind by kind."""
+    parts = [
+        "# Checks\n\nWhat `nnunet plugins check` and `nnunet_core.testing` look at, kind by kind; "
+        "how to run them: [Test a plugin](../how-to/test-a-plugin.md).\n"
+    ]
+    shared = [check for check in all_checks() if len(check.kinds) > 1]
+    parts.append(f"## Of several kinds\n\n{_table(shared, kinds=True)}\n")
+    for kind in CHECKED:
+        own = [check for check in checks_of(kind) if check not in shared]
+        if own:
+            parts.append(f"## {kind}\n\n{_table(own, kinds=False)}\n")
+    return "\n".join(parts)
+
+
+def _table(found: Sequence[Check], kinds: bool) -> str:
+    rows = ["| check | of | what holds |", "|---|---|---|"]
+    rows = rows if kinds else ["| check | what holds |", "|---|---|"]
+    for check in found:
+        of = f" {_kinds(check)} |" if kinds else ""
+        about = " ".join((check.about or "").split()).replace("|", "\\|")
+        rows.append(f"| `{check.name}` |{of} {about} |")
+    return "\n".join(rows)
+
+
+def _kinds(check: Check) -> str:
+    left_out = [kind for kind in CHECKED if kind not in check.kinds]
+    if len(left_out) > len(check.kinds):
+        return ", ".join(check.kinds)
+    return f"every kind but {', '.join(left_out)}" if left_out else "every kind"
+
+
 PAGES = {
+    "checks.md": checks,
     "cli.md": commands,
     "hooks.md": hooks,
     "contracts.md": contracts,

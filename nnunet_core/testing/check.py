@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import tempfile
 import time
 import traceback
@@ -50,6 +52,7 @@ class CheckError(AssertionError):
 
 def require(condition: object, message: str) -> None:
     """Raise CheckError with a message unless a condition holds."""
+    __tracebackhide__ = True  # of pytest: what a check says is enough
     if not condition:
         raise CheckError(message)
 
@@ -144,6 +147,7 @@ class Check:
 
     def __call__(self, subject: Subject) -> None:
         """Run the check: nothing, CheckError, another exception of the component, or SkipTest."""
+        __tracebackhide__ = True
         with tempfile.TemporaryDirectory(prefix="nnunet-check-") as folder:
             self.function(replace(subject, folder=Path(folder).resolve()))
 
@@ -156,7 +160,8 @@ class Check:
         """
         start, outcome, message = time.perf_counter(), "passed", ""
         try:
-            self(subject)
+            with contextlib.redirect_stdout(io.StringIO()):  # --json is read by programs
+                self(subject)
             if expected is not None:
                 outcome, message = "failed", f"It passes, but is expected to fail: {expected}"
         except SkipTest as skipped:

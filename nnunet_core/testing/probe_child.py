@@ -32,7 +32,15 @@ _CHANGES = (
     *("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate"),
     *("os.chmod", "os.chown", "os.utime", "shutil."),
 )
+_ENVIRONMENT = ("os.putenv", "os.unsetenv", "os.chdir")
 _LISTS = ("os.listdir", "os.scandir", "glob.glob")
+_EVENTS = {
+    "network": _NETWORK,
+    "process": _PROCESSES,
+    "write": _CHANGES,
+    "environment": _ENVIRONMENT,
+    "read": _LISTS,
+}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -56,21 +64,24 @@ class Watch:
         try:
             what = _what(event, arguments)
             frame = sys._getframe(1)
-            if what == "network" or (what and not _is_of_library(frame, self.own)):
+            asks = what == "network" and event != "socket.bind"  # libraries try which ones they can
+            if asks or (what and not _is_of_library(frame, self.own)):
                 if what == "read" and _is_import(frame):
                     return
                 sentence = f"{event} {' '.join(repr(a) for a in arguments[:2])}"
                 self.seen.append((what, f"{sentence} ({_place(frame)})"))
-                if what != "read":
+                if what not in {"read", "environment"}:
                     raise PermissionError(f"{event} is refused while components are checked")
         finally:
             self.on = True
 
     @contextlib.contextmanager
-    def watching(self, own: str) -> Iterator[list[tuple[str, str]]]:
-        """Watch what is done in a `with` block."""
+    def watching(self, own: str, state: bool = False) -> Iterator[list[tuple[str, str]]]:
+        """Watch what is done in a `with` block; with `state`, whether it changes what everybody
+        shares in the process.
+        """
         self.seen, self.own = [], own
-        before, printed = _state(), io.StringIO()
+        before, printed = _state() if state else {}, io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             self.on = True
             try:
@@ -79,18 +90,16 @@ class Watch:
                 self.on = False
         if text := printed.getvalue():
             self.seen.append(("print", f"prints {text[:80]!r}"))
-        after = _state()
+        after = _state() if state else {}
         changed = [name for name in before if after[name] != before[name]]
         self.seen.extend((name, f"changes {name}") for name in changed)
 
 
 def _what(event: str, arguments: tuple[Any, ...]) -> str:
     """Return what an audit event is about; empty where nobody minds."""
-    for what, events in (("network", _NETWORK), ("process", _PROCESSES), ("write", _CHANGES)):
+    for what, events in _EVENTS.items():
         if event.startswith(events):
             return what
-    if event.startswith(_LISTS):
-        return "read"
     if event != "open" or str(arguments[0]).startswith("/dev/") or isinstance(arguments[0], int):
         return ""
     mode, flags = arguments[1] or "", arguments[2] or 0
@@ -132,8 +141,6 @@ def _place(frame: FrameType | None) -> str:
 def _state() -> dict[str, Any]:
     """Return what everybody shares in a process; of a library, once it is loaded."""
     state: dict[str, Any] = {
-        "the environment": dict(os.environ),
-        "the working directory": str(Path.cwd()),
         "the threads of the process": threading.active_count(),
         "the random state": random.getstate(),
     }
@@ -177,7 +184,7 @@ def examine(job: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
         target = resolved.load()
         if job["kind"] != "command":
             values = validate(resolved, target)
-            with watch.watching(own) as found["constructor"]:
+            with watch.watching(own, state=True) as found["constructor"]:
                 target(**values)
     except Exception as error:  # noqa: BLE001 - a stranger's code; the check that builds it says why
         found["error"] = f"{type(error).__name__}: {error}"

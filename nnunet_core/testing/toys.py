@@ -8,7 +8,7 @@ import functools
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,8 @@ class Toys:
     def __init__(self, folder: Path, registry: Registry) -> None:
         self._folder = folder
         self.registry = registry
+        self._datasets: dict[str, Dataset] = {}
+        self._cases: dict[str, list[Case]] = {}
 
     def folder(self, name: str = "3d") -> Path:
         """Return the folder of a dataset: one of `NAMES`."""
@@ -102,12 +104,20 @@ class Toys:
 
     def dataset(self, name: str = "3d") -> Dataset:
         """Open a dataset."""
-        return open_dataset(str(self.folder(name)), self._folder, self.registry)
+        if name not in self._datasets:
+            opened = open_dataset(str(self.folder(name)), self._folder, self.registry)
+            self._datasets[name] = opened
+        return self._datasets[name]
 
     def cases(self, name: str = "3d") -> list[Case]:
-        """Load the training cases of a dataset."""
-        dataset = self.dataset(name)
-        return [dataset.load(case) for case in dataset.training]
+        """Return the training cases of a dataset, with arrays that may be changed."""
+        if name not in self._cases:
+            dataset = self.dataset(name)
+            self._cases[name] = [dataset.load(case) for case in dataset.training]
+        return [
+            replace(case, images=case.images.copy(), label=np.array(case.label))
+            for case in self._cases[name]
+        ]
 
     def configuration(self, name: str = "3d", **changes: Any) -> Configuration:
         """Return plans for a small network on a dataset; `changes` are of its fields."""

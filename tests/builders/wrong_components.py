@@ -4,19 +4,26 @@ purpose.
 
 import functools
 
+from nnunet_core.registry.discovery import Registry
 from nnunet_core.testing.doors import checks_of
 from nnunet_core.testing.references import Finder
 
 
 @functools.cache
-def _finder():
-    return Finder()
+def _registry():
+    return Registry.discover()
 
 
-def failures(kind, component):
-    """Return {check: message} of the checks in the kind's own file that fail for a class."""
-    subject = _finder().subject(component, kind)
+def outcomes(kind, component, **partners):
+    """Return {check: its row} of the checks in the kind's own file for a class."""
+    subject = Finder(_registry(), partners=partners).subject(component, kind)
     rows = [check.row(subject) for check in checks_of(kind) if _is_own(check, kind)]
+    return {row.check: row for row in rows}
+
+
+def failures(kind, component, **partners):
+    """Return {check: message} of those that fail."""
+    rows = outcomes(kind, component, **partners).values()
     return {row.check: row.message for row in rows if row.outcome == "failed"}
 
 

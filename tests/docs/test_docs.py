@@ -41,7 +41,7 @@ BLOCK = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    "page", ["cli.md", "hooks.md", "contracts.md", "components.md", "modules.md"]
+    "page", ["cli.md", "hooks.md", "contracts.md", "components.md", "modules.md", "checks.md"]
 )
 def test_generated_pages_are_current(page):
     assert (ROOT / "docs/reference" / page).read_text() == generate.PAGES[page](), (

@@ -278,8 +278,8 @@ def _batch(component: Augmentation, configuration: Configuration, samples: int =
         first = (whole - part) // 2 + part // 12
         outer.append(slice(first, first + part * 3 // 8))
         inner.append(slice(first, first + part * 3 // 16))
-    label[(..., *outer)] = 1
-    label[(..., *inner)] = 2
+    label[(slice(None), 0, *outer)] = 1
+    label[(slice(None), 0, *inner)] = 2
     images = np.repeat(label.astype(np.float32), _CHANNELS, axis=1)
     return {"images": images, "label": label}
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from nnunet_core.contracts.abilities import ChangesWithEpochs, UsesArrays, ability
+from nnunet_core.data.cases import Case
+from nnunet_core.data.images import Geometry
 from nnunet_core.errors import UsageError
 from nnunet_core.testing.check import CheckError, Subject, check, require, skip
 
@@ -250,7 +254,7 @@ def _build(
     using = ability(builder, UsesArrays)
 
     def compute(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        more = [] if using is None else [_arrays(using.arrays, labels, target)]
+        more = [] if using is None else [_arrays(subject, using.arrays, labels, target)]
         given = (logits.clone(), target.clone()) if careful else (logits, target)
         try:
             return loss(*given, *more)
@@ -264,13 +268,42 @@ def _build(
     return compute
 
 
-def _arrays(names: tuple[str, ...], labels: _Labels, target: torch.Tensor) -> dict[str, Any]:
-    """Return extra arrays (B, 1, *spatial), float32: 1 in the foreground, 0 elsewhere."""
+def _arrays(
+    subject: Subject, names: Sequence[str], labels: _Labels, target: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return the extra arrays {name: (B, K, *spatial)} that the partner of a loss prepares for a
+    target.
+    """
+    import torch
+
+    preprocessor, spatial = subject.other("preprocessor"), tuple(target.shape[2:])
+    volume = tuple(_label_map(labels, target).shape[1:])
+    plans = subject.toys.configuration("2d" if len(spatial) == 2 else "3d", spacing=(1, 1, 1))
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    for label in _label_map(labels, target):
+        case = Case("sample", np.ones((1, *volume), np.float32), label, Geometry(volume))
+        prepared = preprocessor.prepare(case, plans, tuple(range(1, _CLASSES)))
+        for name in names:
+            if name not in prepared.arrays:
+                skip(
+                    f"It needs the extra array '{name}', which the preprocessor does not make. "
+                    "Name one that does as its partner: --with preprocessor=..."
+                )
+            extra = prepared.arrays[name]
+            array = extra.array.astype(np.float32 if extra.like == "image" else np.int16)
+            found[name].append(torch.from_numpy(array).reshape(-1, *spatial))
+    return {name: torch.stack(arrays) for name, arrays in found.items()}
+
+
+def _label_map(labels: _Labels, target: torch.Tensor) -> np.ndarray:
+    """Return the label maps (B, Z, Y, X) that a target was made of."""
+    label = target[:, 0]
     if labels.regions:
-        foreground = target[:, :_REGIONS].any(dim=1, keepdim=True)
-    else:
-        foreground = (target > 0) & (target < _CLASSES)
-    return {name: foreground.float() for name in names}
+        label = target[:, :_REGIONS].sum(dim=1)
+        if labels.ignore:
+            label = label.masked_fill(target[:, -1], _IGNORE)
+    spatial = target.shape[2:]
+    return label.reshape(len(label), *(1,) * (3 - len(spatial)), *spatial).numpy().astype(np.uint8)
 
 
 def _truth(labels: _Labels, spatial: tuple[int, ...]) -> torch.Tensor:

@@ -250,7 +250,7 @@ def _cases(subject: Subject) -> Iterator[tuple[NetworkSpec, tuple[int, ...]]]:
         spec = _spec(dimensions)
         try:
             builder = subject.build()
-            patch = _least_patch(divisor_of(builder, spec))
+            patch = least_patch(divisor_of(builder, spec))
             spec = _with_patch(spec, patch)
             builder.build(spec)
         except UsageError as error:
@@ -261,8 +261,8 @@ def _cases(subject: Subject) -> Iterator[tuple[NetworkSpec, tuple[int, ...]]]:
     require(taken, f"The network can be built neither in 2D nor in 3D: {refused}")
 
 
-def _least_patch(divisor: Sequence[int]) -> tuple[int, ...]:
-    """Return a small patch that leaves two voxels at the coarsest resolution: norms need them."""
+def least_patch(divisor: Sequence[int]) -> tuple[int, ...]:
+    """Return a small patch, voxels, that leaves two at the coarsest resolution: norms need them."""
     first = [n * math.ceil(_LEAST / n) for n in divisor[:-1]]
     return *first, divisor[-1] * max(2, math.ceil(_LEAST / divisor[-1]))
 
@@ -270,7 +270,7 @@ def _least_patch(divisor: Sequence[int]) -> tuple[int, ...]:
 @functools.cache
 def _spec(dimensions: int) -> NetworkSpec:
     return NetworkSpec(
-        dimensions=dimensions,
+        dimensions=dimensions,  # type: ignore[arg-type]
         input_channels=_CHANNELS,
         output_channels=_CLASSES,
         pool_kernels=((2,) * dimensions,) * 2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nnunet_core.contracts.network import divisor_of
 from nnunet_core.data.dataset import Dataset
@@ -17,7 +17,8 @@ from nnunet_core.testing.toys import NAMES
 
 #: The setting that planners size their patches for, GB.
 _BUDGET = "gpu_memory_gb"
-_BUDGETS = (4, 6, 8, 11, 16, 24, 32, 48)
+_BUDGETS = (6, 8, 11, 16, 32)
+_FEW = ("2d", "3d", "anisotropic")
 #: What the cases of a fingerprint are made into: larger than any patch, and one axis short.
 _SIZES = ((180, 300, 260), (24, 500, 480))
 
@@ -53,7 +54,8 @@ def planner_plans_every_dataset(subject: Subject) -> None:
 @check("planner")
 def planner_is_deterministic(subject: Subject) -> None:
     """The same dataset gives the same fingerprint and the same plans, of another object too."""
-    for first, second in zip(_planned(subject), _planned(subject), strict=True):
+    runs = (_planned(subject, _FEW) for _ in range(2))
+    for first, second in zip(*runs, strict=True):
         for what, one, other in zip(("fingerprint", "plans"), first[1:], second[1:], strict=True):
             require(one == other, f"{first[0].name}: another {what} the second time.")
 
@@ -72,7 +74,7 @@ def planner_fingerprint_depends_on_no_setting(subject: Subject) -> None:
 def planner_patch_fits_the_network(subject: Subject) -> None:
     """Patch sizes are multiples of the divisor of the network, for toy datasets and large cases."""
     network = subject.other("network")
-    planned = [(dataset, plans) for dataset, _, plans in _planned(subject)]
+    planned = [(dataset, plans) for dataset, _, plans in _planned(subject, _FEW)]
     planner, dataset = subject.build(), subject.toys.dataset("3d")
     planned += [(dataset, planner.plan(dataset, f, network)) for f in _large(planner, dataset)]
     for dataset, plans in planned:
@@ -132,10 +134,12 @@ def _fingerprint(planner: object, dataset: Dataset) -> Fingerprint:
     return found
 
 
-def _planned(subject: Subject) -> Iterator[tuple[Dataset, Fingerprint, Plans]]:
-    """Yield each toy dataset with what a planner that was built anew finds and plans."""
+def _planned(
+    subject: Subject, names: Sequence[str] = NAMES
+) -> Iterator[tuple[Dataset, Fingerprint, Plans]]:
+    """Yield toy datasets with what a planner that was built anew finds and plans."""
     network = subject.other("network")
-    for name in NAMES:
+    for name in names:
         planner, dataset = subject.build(), subject.toys.dataset(name)
         fingerprint = _fingerprint(planner, dataset)
         plans = planner.plan(dataset, fingerprint, network)

@@ -20,6 +20,7 @@ import nnunet_tracking.wandb
 from nnunet_builtin.observers.observer import run_id
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
+from nnunet_core.testing import parametrize_with_checks
 
 LINE = {"train_loss": -0.5, "validation_loss": None, "dice": [0.75, None], "mean_dice": 0.75}
 SUMMARY = {"1": {"Dice": 0.875, "Precision": None}}
@@ -318,3 +319,8 @@ def test_a_server_that_is_gone_is_asked_once(registry, tmp_path, monkeypatch):
     assert variables["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
     assert variables["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+@parametrize_with_checks([("observer", "wandb"), ("observer", "mlflow")])
+def test_contract(component, check):
+    check(component)

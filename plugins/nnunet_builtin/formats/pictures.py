@@ -46,6 +46,16 @@ def examine_bmp(path: Path) -> None:
         raise refused(path, f"it is {what}, {offset + size + rest} of {offset + size} bytes")
 
 
+def has_grey_palette(path: Path) -> bool:
+    """Return whether every colour in the palette of a BMP file is grey; False without a palette."""
+    with path.open("rb") as file:
+        values = _BMP_HEADER.unpack(file.read(_BMP_HEADER.size))
+        header, bits, colours = values[5], values[9], values[14]
+        file.seek(14 + header)
+        palette = file.read((colours or 256) * 4) if bits == 8 else b""
+    return bool(palette) and palette[::4] == palette[1::4] == palette[2::4]
+
+
 def examine_jpeg(path: Path) -> None:
     """Raise ImageError for a JPEG file without a beginning, without an end, or whose header
     promises more than its bytes can hold: the rest would be grey.

@@ -80,11 +80,8 @@ class SimpleItkFormat:
             (*reader.GetSize()[:3], 1)[:3] if reader.GetDimension() == 2 else reader.GetSize()[:3]
         )
         spacing = (*reader.GetSpacing(), SLICE_SPACING_2D)[:3]
-        return Header(
-            tuple(reversed(shape)),
-            tuple(reversed(spacing)),
-            reader.GetNumberOfComponents(),
-        )
+        channels = 1 if _is_grey_bmp(path) else reader.GetNumberOfComponents()
+        return Header(tuple(reversed(shape)), tuple(reversed(spacing)), channels)
 
     def read(self, path: Path) -> Image:
         """Read one file.
@@ -105,11 +102,7 @@ class SimpleItkFormat:
         if layout is not None and layout.forms:
             geometry = nifti.with_forms(result.geometry, layout.forms, path)
             return Image(result.array, geometry)
-        if (
-            ending_of(path.name, pictures.BMP)
-            and _has_palette(path)
-            and np.all(result.array == result.array[0])
-        ):
+        if _is_grey_bmp(path):
             return Image(result.array[:1], result.geometry)
         return result
 
@@ -133,6 +126,7 @@ class SimpleItkFormat:
             )
         ending = ending_of(path.name, _EXAMINERS) or path.suffix.lower()
         ending = _WHOLE.get(ending, ending)  # header and voxels in one file, which is atomic
+        _check_holds(path, ending, geometry)
         if ending in _LOSSY:
             raise ImageError(
                 f"{path} cannot be written: {ending} files lose exact values. Use .png, .tif or "
@@ -177,6 +171,20 @@ class SimpleItkFormat:
         return _from_array(array, geometry)
 
 
+def _check_holds(path: Path, ending: str, geometry: Geometry) -> None:
+    """Raise ImageError where ITK would leave out slices, or directions, without a word."""
+    if ending in _PICTURES and geometry.shape[0] > 1:
+        raise ImageError(
+            f"{path} cannot be written: {ending} files hold one slice, the array has "
+            f"{geometry.shape[0]}. Use .nii.gz or .tif."
+        )
+    if ending in gipl.ENDINGS and not np.allclose(geometry.direction, np.eye(3).ravel()):
+        raise ImageError(
+            f"{path} cannot be written: {ending} files hold no directions, and those of the image "
+            f"are {geometry.direction}. Use .nii.gz, .nrrd or .mha."
+        )
+
+
 def examine(path: Path) -> Layout | None:
     """Check the header of a file before ITK sees it; return where its voxels are, if that is known.
 
@@ -193,12 +201,9 @@ def examine(path: Path) -> Layout | None:
         return None
 
 
-def _has_palette(path: Path) -> bool:
-    """Return whether a BMP file has 8 bits per pixel; its reader gives three channels, also where
-    they are grey.
-    """
-    with path.open("rb") as file:
-        return file.read(30)[28:] == b"\x08\x00"
+def _is_grey_bmp(path: Path) -> bool:
+    """Return whether a file is a BMP of grey values; its reader gives three equal channels."""
+    return bool(ending_of(path.name, pictures.BMP)) and pictures.has_grey_palette(path)
 
 
 def _reader(path: Path) -> sitk.ImageFileReader:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class StackedFormat(SimpleItkFormat):
-    """Reads NIfTI files of three dimensions, or of four with the channel as the last one."""
+    """Reads NIfTI files of two or three dimensions, or of four with the channel as the last
+    one.
+    """
 
     def header(self, path: Path) -> Header:
         """Read size, spacing and number of channels without the voxels. Raises ImageError."""
@@ -32,7 +34,7 @@ class StackedFormat(SimpleItkFormat):
         """Read one file to (C, Z, Y, X) in its voxel type.
 
         Raises:
-            ImageError: Unreadable, damaged, with NaN, neither 3D nor 4D, or several values per
+            ImageError: Unreadable, damaged, with NaN, neither 2D, 3D nor 4D, or several values per
                 voxel.
         """
         layout = examine(path)
@@ -50,15 +52,15 @@ class StackedFormat(SimpleItkFormat):
 
 
 def _dimensions(path: Path) -> int:
-    """Return the number of dimensions of an image file, 3 or 4.
+    """Return the number of dimensions of an image file: 2, 3 or 4.
 
     Raises:
         ImageError: Unreadable, or another number of dimensions.
     """
     found = int(_reader(path).GetDimension())
-    if found not in (3, 4):
+    if found not in (2, 3, 4):
         raise ImageError(
-            f"The image {path} has {found} dimensions; it may have 3, or 4 with the channel as "
+            f"The image {path} has {found} dimensions; it may have 2, 3, or 4 with the channel as "
             "last one."
         )
     return found

@@ -1,5 +1,6 @@
 """The doors of the conformance kit: rows, pytest's decorator, opt-outs, references."""
 
+import re
 import subprocess
 import sys
 
@@ -79,6 +80,14 @@ def test_a_reference_that_is_not_clear_is_refused(reference, message):
         check_component(reference)
 
 
+def test_a_plugin_is_checked_whole():
+    rows = check_component("calibration", checks=["plugin_is_active", "command_documents_itself"])
+    assert [(row.kind, row.check, row.outcome) for row in rows] == [
+        ("plugin", "plugin_is_active", "passed"),
+        ("command", "command_documents_itself", "passed"),
+    ]
+
+
 def test_an_unknown_kind_is_refused():
     with pytest.raises(UsageError, match="Did you mean 'loss'"):
         check_component("dice_ce", "los")
@@ -93,34 +102,33 @@ def test_pytest_reports_failures_skips_and_expected_failures(pytester):
     pytester.makepyfile(
         wrong=(
             "class Wrong:\n"
+            "    def __init__(self, weight=1):\n"
+            "        pass\n"
             "    def build(self, *, batch_dice, ignore_label=None, regions=False):\n"
-            "        return lambda logits, target: logits.mean(1)\n"
+            "        return None\n"
         ),
         test_it=(
             "from nnunet_core.testing import parametrize_with_checks\n"
-            "@parametrize_with_checks([('loss', 'wrong:Wrong')],\n"
-            "    checks=['loss_is_a_finite_number'])\n"
+            "wrong = [('loss', 'wrong:Wrong')]\n"
+            "@parametrize_with_checks(wrong,\n"
+            "    checks=['hook_module_is_light', 'settings_are_typed_json'])\n"
             "def test_plain(component, check):\n"
             "    check(component)\n"
-            "@parametrize_with_checks([('loss', 'dice_bce')],\n"
-            "    checks=['loss_prefers_better_predictions'])\n"
-            "def test_skipped(component, check):\n"
-            "    check(component)\n"
-            "@parametrize_with_checks([('loss', 'wrong:Wrong')],\n"
-            "    checks=['loss_is_a_finite_number'],\n"
-            "    expected_failures={'loss_is_a_finite_number': 'as it is'})\n"
+            "@parametrize_with_checks(wrong, checks=['settings_are_typed_json'],\n"
+            "    expected_failures={'settings_are_typed_json': 'as it is'})\n"
             "def test_expected(component, check):\n"
             "    check(component)\n"
         ),
     )
-    result = pytester.inline_run("-p", "no:cacheprovider")
-    _, skipped, failed = result.listoutcomes()
-    assert [report.nodeid.partition("[")[2] for report in failed] == [
-        "loss-wrong:Wrong-loss_is_a_finite_number]"
+    # in a process of its own: pytester would load extension modules a second time into this one
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-v", "-rsx")
+    told = re.findall(r"::(\S+) ([A-Z]+)", result.stdout.str())
+    assert told[:3] == [
+        ("test_plain[loss-wrong:Wrong-hook_module_is_light]", "SKIPPED"),
+        ("test_plain[loss-wrong:Wrong-settings_are_typed_json]", "FAILED"),
+        ("test_expected[loss-wrong:Wrong-settings_are_typed_json]", "XFAIL"),
     ]
-    told = [getattr(report, "wasxfail", report.longrepr) for report in skipped]
-    assert any("as it is" in str(each) for each in told)
-    assert any("It is not for classes" in str(each) for each in told)
+    result.stdout.fnmatch_lines(["SKIPPED*It is not registered by a plugin.", "XFAIL*as it is"])
 
 
 def test_the_pytest_plugin_imports_nothing_heavy():

@@ -56,7 +56,7 @@ WRONG = {
     "sets": (
         "import os\nos.environ['OMP_NUM_THREADS'] = '7'\n" + LOSS,
         "import_writes_nothing",
-        "the environment",
+        "OMP_NUM_THREADS",
     ),
     "missing": ("import no_such_library\n" + LOSS, "target_resolves", "no_such_library"),
     "leaves": ("raise SystemExit(3)\n", "target_resolves", "ends the process with code 3"),

@@ -1,9 +1,15 @@
 """Each check of losses finds the loss that is wrong in its way, and no other check does."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from wrong_components import failures, own_checks
+from wrong_components import failures, outcomes, own_checks
+
+from nnunet_builtin.preprocessing.preprocessor import DefaultPreprocessor
+from nnunet_core.data.cases import ExtraArray
 
 
 class CrossEntropy:
@@ -108,6 +114,29 @@ class ClearsIgnored(CrossEntropy):
         return losses, seen
 
 
+class WithTruth(DefaultPreprocessor):
+    """Its arrays are the label map, and where nothing is ignored."""
+
+    def prepare(self, case, configuration, foreground=()):
+        prepared = super().prepare(case, configuration, foreground)
+        truth = ExtraArray(prepared.label[None].astype(np.int16), "label")
+        seen = ExtraArray((prepared.label != 3)[None].astype(np.float32), "image")
+        return replace(prepared, arrays={"truth": truth, "seen": seen})
+
+
+class ComparesWithArrays(CrossEntropy):
+    """A right one that knows the truth from its arrays."""
+
+    arrays = ("truth", "seen")
+
+    def loss(self, logits, target, arrays):
+        truth = arrays["truth"]
+        given = [(truth == 1) | (truth == 2), truth == 2, truth == 3][: target.shape[1]]
+        assert target.equal(torch.cat(given, 1) if self.regions else truth.to(target.dtype))
+        assert arrays["seen"].dtype == torch.float32
+        return super().loss(logits, target)
+
+
 WRONG = {
     AVector: "loss_is_a_finite_number",
     LogOfSoftmax: "loss_is_finite_for_certain_logits",
@@ -125,6 +154,16 @@ WRONG = {
 
 def test_a_right_loss_passes_every_check():
     assert failures("loss", CrossEntropy) == {}
+
+
+def test_a_loss_gets_the_arrays_of_the_preprocessor_that_is_its_partner():
+    partner = f"{__name__}:WithTruth"
+    assert failures("loss", ComparesWithArrays, preprocessor=partner) == {}
+
+
+def test_a_loss_without_its_arrays_is_not_judged():
+    row = outcomes("loss", ComparesWithArrays)["loss_is_a_finite_number"]
+    assert (row.outcome, "'truth'" in row.message) == ("skipped", True)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
