@@ -273,13 +273,14 @@ def _batch(component: Augmentation, configuration: Configuration, samples: int =
     """
     size, patch = _generator_size(component, configuration), configuration.patch_size
     label = np.zeros((samples, 1, *size), np.int16)
-    outer, inner = [], []
+    outer: list[slice] = []
+    inner: list[slice] = []
     for whole, part in zip(size, patch, strict=True):
         first = (whole - part) // 2 + part // 12
         outer.append(slice(first, first + part * 3 // 8))
         inner.append(slice(first, first + part * 3 // 16))
-    label[:, 0][(..., *outer)] = 1
-    label[:, 0][(..., *inner)] = 2
+    label[:, 0][(slice(None), *outer)] = 1
+    label[:, 0][(slice(None), *inner)] = 2
     images = np.repeat(label.astype(np.float32), _CHANNELS, axis=1)
     return {"images": images, "label": label}
 

@@ -1,3 +1,1 @@
-"""Observers that show trainings in TensorBoard, Weights & Biases and MLflow; each is a plugin of
-its own.
-"""
+"""Observers that show trainings elsewhere: what they share, and TensorBoard."""

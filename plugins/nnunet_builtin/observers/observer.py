@@ -1,4 +1,6 @@
-"""What the observers share: whether they were asked for, and what they write."""
+"""What observers share that show trainings elsewhere: whether they were asked for, and what they
+write. Other packages may use it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import importlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from nnunet_core import hookimpl
 from nnunet_core.errors import PluginError, UsageError, nearest
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from nnunet_core.registry.records import FoldRecord
 
 VARIABLE = "NNUNET_LOG"
-NAMES = ("tensorboard", "wandb", "mlflow")
+#: Observers of packages that are not always there: {name: what to install}.
+_PACKAGES = {"wandb": "nnunet-tracking[wandb]", "mlflow": "nnunet-tracking[mlflow]"}
 
 
 class Log(Protocol):
@@ -35,17 +38,27 @@ class Observer:
     """Passes what a training reports to a library that shows it; silent unless NNUNET_LOG names it.
 
     Args:
-        name: In NNUNET_LOG; also the extra of the package that installs the library.
+        name: In NNUNET_LOG, and of the entry point.
         library: Module of the library, imported when a training starts.
         open_log: From library, record and fold folder to the log of one fold.
+        install: What pip installs for the library, for messages.
     """
 
+    #: Of all observers in this process.
+    names: ClassVar[list[str]] = []
+
     def __init__(
-        self, name: str, library: str, open_log: Callable[[Any, FoldRecord, Path], Log]
+        self,
+        name: str,
+        library: str,
+        open_log: Callable[[Any, FoldRecord, Path], Log],
+        install: str,
     ) -> None:
         self.name = name
         self.library = library
         self.open_log = open_log
+        self.install = install
+        self.names.append(name)
         self._logs: dict[Path, Log | None] = {}
 
     @hookimpl
@@ -83,7 +96,7 @@ class Observer:
 
     def _open(self, record: FoldRecord, folder: Path) -> None:
         self._logs[folder] = None
-        self._logs[folder] = self.open_log(_imported(self.library, self.name), record, folder)
+        self._logs[folder] = self.open_log(_imported(self), record, folder)
 
 
 def asked_names() -> tuple[str, ...]:
@@ -97,13 +110,21 @@ def check_names() -> None:
     """Check NNUNET_LOG.
 
     Raises:
-        UsageError: It names something else than the built-in observers.
+        UsageError: It names something else than the observers that are installed.
     """
+    known = sorted(set(Observer.names))
     for name in asked_names():
-        if name not in NAMES:
+        if name in known:
+            continue
+        if name in _PACKAGES:
             raise UsageError(
-                f"{VARIABLE} names '{name}'.{nearest(name, NAMES)} Allowed: {', '.join(NAMES)}."
+                f"{VARIABLE} asks for {name}, a plugin of another package that is not installed, "
+                f"or is blocked. Run: pip install '{_PACKAGES[name]}'"
             )
+        raise UsageError(
+            f"{VARIABLE} names '{name}'.{nearest(name, [*known, *_PACKAGES])} Installed: "
+            f"{', '.join(known)}."
+        )
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, float]:
@@ -143,12 +164,12 @@ def facts(record: FoldRecord) -> dict[str, Any]:
     return chosen
 
 
-def _imported(library: str, name: str) -> Any:
+def _imported(observer: Observer) -> Any:
     """Import a library by name, so that this module itself stays light."""
     try:
-        return importlib.import_module(library)
+        return importlib.import_module(observer.library)
     except ImportError as error:
         raise PluginError(
-            f"{VARIABLE} asks for {name}, which cannot be imported ({error}). Run: pip install "
-            f"'nnunet-core[{name}]'. This fold is not logged there."
+            f"{VARIABLE} asks for {observer.name}, which cannot be imported ({error}). Run: pip "
+            f"install '{observer.install}'. This fold is not logged there."
         ) from error

@@ -58,4 +58,6 @@ class TensorBoardLog:
         return self._writer
 
 
-plugin = Observer("tensorboard", "torch.utils.tensorboard", TensorBoardLog)
+plugin = Observer(
+    "tensorboard", "torch.utils.tensorboard", TensorBoardLog, install="nnunet-core[tensorboard]"
+)

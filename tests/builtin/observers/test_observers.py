@@ -1,15 +1,17 @@
 """Observers: silent unless asked, one warning when the library is missing, and what they write."""
 
 import json
+import re
 import sys
-from types import ModuleType, SimpleNamespace
+from pathlib import Path
 
 import pytest
 
-from nnunet_builtin.observers.observer import flat, run_id
+from nnunet_builtin.observers.observer import Observer, flat
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 
+PAGE = Path(__file__).parents[3] / "docs/how-to/watch-a-training.md"
 LINE = {"train_loss": -0.5, "validation_loss": None, "dice": [0.75, None], "mean_dice": 0.75}
 SUMMARY = {"1": {"Dice": 0.875, "Precision": None}}
 TRAINER = ComponentRecord(
@@ -41,7 +43,7 @@ def registry(monkeypatch):
     def discover(asked):
         monkeypatch.setenv("NNUNET_LOG", asked)
         for info in Registry.discover().plugins():
-            if info.name in ("tensorboard", "wandb", "mlflow"):
+            if info.name == "tensorboard":
                 __import__(info.module.partition(":")[0], fromlist=["plugin"]).plugin._logs.clear()
         return Registry.discover()
 
@@ -70,9 +72,7 @@ def curves(folder):
 
 def test_observers_are_plugins_and_silent_unless_asked(registry, tmp_path):
     found = registry("")
-    assert {"tensorboard", "wandb", "mlflow"} <= {
-        info.name for info in found.plugins() if info.status == "active"
-    }
+    assert "tensorboard" in {info.name for info in found.plugins() if info.status == "active"}
     assert train(found, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -105,13 +105,10 @@ def test_a_fold_that_only_has_to_be_validated_is_logged(registry, tmp_path):
     assert list(curves(tmp_path)) == ["validation/1/Dice"]
 
 
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_missing_library_is_one_warning_that_names_the_extra(
-    registry, tmp_path, monkeypatch, name
-):
-    monkeypatch.setitem(sys.modules, name, None)
-    (warning,) = train(registry(f" {name.upper()} ,"), tmp_path)
-    assert f"pip install 'nnunet-core[{name}]'" in warning
+def test_a_missing_library_is_one_warning_that_names_the_extra(registry, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    (warning,) = train(registry(" TensorBoard ,"), tmp_path)
+    assert "pip install 'nnunet-core[tensorboard]'" in warning
 
 
 def test_an_unknown_name_is_a_warning_with_the_nearest(registry, tmp_path):
@@ -119,125 +116,28 @@ def test_an_unknown_name_is_a_warning_with_the_nearest(registry, tmp_path):
     assert "Did you mean 'tensorboard'" in warning
 
 
-def test_a_library_that_fails_to_start_is_said_once(registry, tmp_path, monkeypatch):
-    module = ModuleType("wandb")
-    module.init = lambda **_: 1 / 0
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    (warning,) = train(registry("wandb"), tmp_path)
-    assert "'wandb'" in warning
-    assert "ZeroDivisionError" in warning
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_an_observer_of_another_package_is_a_warning_that_names_it(
+    registry, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(Observer, "names", ["tensorboard"])
+    monkeypatch.setenv("NNUNET_DISABLE_PLUGINS", "wandb,mlflow")
+    (warning,) = train(registry(name), tmp_path)
+    assert f"pip install 'nnunet-tracking[{name}]'" in warning
 
 
-def test_wandb_gets_one_resumable_run(registry, tmp_path, monkeypatch):
-    calls, summary = [], {}
-    run = SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)),
-        summary=summary,
-        finish=lambda: calls.append("finished"),
-    )
-    module = ModuleType("wandb")
-    module.init = lambda **options: calls.append(options) or run
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    assert train(registry("wandb"), tmp_path) == []
-    options, first, second, end = calls
-    assert (options["id"], options["resume"], options["project"]) == (
-        run_id(RECORD),
-        "allow",
-        "nnunet",
-    )
-    assert options["config"]["trainer.epochs"] == 2
-    assert (first[0], second[0], end) == (0, 1, "finished")
-    assert first[1] == {"train_loss": -0.5, "dice/1": 0.75, "mean_dice": 0.75}
-    assert summary == {"validation/1/Dice": 0.875}
-    json.dumps(options["config"])
-
-
-class FakeMlflow(ModuleType):
-    """A client that keeps runs, as a tracking server does."""
-
-    def __init__(self):
-        super().__init__("mlflow")
-        self.experiments, self.runs, self.metrics, self.params = {}, {}, [], {}
-        self.MlflowClient = lambda: self
-
-    def get_experiment_by_name(self, name):
-        return (
-            SimpleNamespace(experiment_id=self.experiments[name])
-            if name in self.experiments
-            else None
-        )
-
-    def create_experiment(self, name):
-        return self.experiments.setdefault(name, "7")
-
-    def search_runs(self, experiments, filter_string):
-        wanted = filter_string.partition("'")[2].rstrip("'")
-        return [
-            SimpleNamespace(info=SimpleNamespace(run_id=k))
-            for k, r in self.runs.items()
-            if r["id"] == wanted
-        ]
-
-    def create_run(self, experiment, tags, run_name):
-        key = str(len(self.runs))
-        self.runs[key] = {"id": tags["nnunet_id"], "name": run_name, "ended": False}
-        return SimpleNamespace(info=SimpleNamespace(run_id=key))
-
-    def update_run(self, run, status):
-        self.runs[run]["ended"] = status != "RUNNING"
-
-    def log_param(self, run, name, value):
-        self.params[name] = value
-
-    def log_metric(self, run, name, value, step=None):
-        self.metrics.append((run, name, step))
-
-    def set_terminated(self, run):
-        self.runs[run]["ended"] = True
-
-
-def test_mlflow_goes_on_in_the_same_run(registry, tmp_path, monkeypatch):
-    fake = FakeMlflow()
-    monkeypatch.setitem(sys.modules, "mlflow", fake)
-    assert train(registry("mlflow"), tmp_path, range(1), finish=False) == []
-    assert train(registry("mlflow"), tmp_path, range(1, 2)) == []
-    assert fake.runs == {
-        "0": {
-            "id": run_id(RECORD),
-            "name": "Dataset001_Tiny default 3d_fullres fold 0",
-            "ended": True,
-        }
-    }
-    assert [step for _, name, step in fake.metrics if name == "mean_dice"] == [0, 1]
-    assert ("0", "validation/1/Dice", None) in fake.metrics
-    assert fake.params["trainer.odd_name_"] == 1
-
-
-def test_folds_that_start_together_share_an_mlflow_experiment(registry, tmp_path, monkeypatch):
-    class Busy(FakeMlflow):
-        def create_experiment(self, name):
-            super().create_experiment(name)  # by another fold, between the question and the answer
-            raise RuntimeError("RESOURCE_ALREADY_EXISTS")
-
-    fake = Busy()
-    monkeypatch.setitem(sys.modules, "mlflow", fake)
-    assert train(registry("mlflow"), tmp_path) == []
-    assert fake.runs["0"]["ended"]
-
-
-def test_a_server_that_is_gone_is_asked_once(registry, tmp_path, monkeypatch):
-    """Libraries try again for minutes; a thousand epochs would wait for each of them."""
-    asked = []
-
-    class Gone(FakeMlflow):
-        def log_metric(self, run, name, value, step=None):
-            asked.append(step)
-            raise ConnectionError("no answer")
-
-    monkeypatch.setitem(sys.modules, "mlflow", Gone())
-    (warning,) = train(registry("mlflow"), tmp_path, range(5))
-    assert "is not logged: ConnectionError: no answer" in warning
-    assert asked == [0]
+def test_the_logger_of_the_page_writes_lines(registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(Observer, "names", ["tensorboard"])
+    (code,) = re.findall(r'```python title="my_log.py"\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    module = {}
+    exec(code, module)
+    found = registry("lines")
+    found.hooks.register(module["plugin"], "lines")
+    assert train(found, tmp_path) == []
+    lines = [json.loads(line) for line in (tmp_path / "my_log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, -1]
+    assert lines[0]["mean_dice"] == 0.75
+    assert lines[2]["validation/1/Dice"] == 0.875
 
 
 def test_numbers_are_flat_and_finite():

@@ -1,6 +1,4 @@
-"""Weights & Biases: one run per fold; WANDB_PROJECT, WANDB_MODE and its other variables count as
-usual.
-"""
+"""Weights & Biases: one run per fold; the WANDB_ variables count as usual."""
 
 from __future__ import annotations
 
@@ -38,14 +36,18 @@ class WandbLog:
             record: What is trained.
             folder: Of the fold; local files go into its folder `wandb`.
         """
+        chosen = os.environ.get  # an argument of `init` would win over the variable
         return cls(
             library.init(
-                project=os.environ.get("WANDB_PROJECT", PROJECT),
-                group=f"{record.dataset} {record.variant} {record.configuration}",
-                name=title(record),
+                project=chosen("WANDB_PROJECT", PROJECT),
+                group=chosen(
+                    "WANDB_RUN_GROUP",
+                    f"{record.dataset} {record.variant} {record.configuration}",
+                ),
+                name=chosen("WANDB_NAME", title(record)),
+                dir=chosen("WANDB_DIR", str(folder)),
                 id=run_id(record),
                 resume="allow",
-                dir=str(folder),
                 config=facts(record),
             )
         )
@@ -60,4 +62,4 @@ class WandbLog:
         self._run.finish()
 
 
-plugin = Observer("wandb", "wandb", WandbLog.open)
+plugin = Observer("wandb", "wandb", WandbLog.open, install="nnunet-tracking[wandb]")

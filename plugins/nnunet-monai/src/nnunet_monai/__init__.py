@@ -1,0 +1,1 @@
+"""MONAI's networks for nnunet-core."""
