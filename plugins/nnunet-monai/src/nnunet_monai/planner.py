@@ -27,7 +27,7 @@ class EvenPlanner(PlannerV21):
     def choose_topology(
         self,
         spacing: np.ndarray,  # noqa: ARG002 - the network does not look at it either
-        patch: Sequence[int],
+        patch: Sequence[float],
     ) -> Topology:
         """Return strides of 2 and kernels of 3 along every axis, whatever the spacing."""
         axes = len(patch)
