@@ -78,7 +78,9 @@ def check(
     Components are imported, built and used on small data that is made for it.
     """
     finder = Finder(o.registry_of(context), example, _partners(partners or []))
-    subjects = _subjects(finder, name, kind)
+    if kind is not None:
+        checks_of(kind)  # a kind that does not exist is said first
+    subjects = finder.find(name, kind)
     rows, expected = [], _reasons(expect or [])
     total = sum(len(checks_of(subject.kind)) for subject in subjects)
     with make_reporter(quiet=as_json).track("check", 0 if checks else total) as tracker:
@@ -91,14 +93,6 @@ def check(
         _print(rows, subjects)
     if any(row.outcome == "failed" for row in rows):
         raise typer.Exit(1)
-
-
-def _subjects(finder: Finder, name: str, kind: str | None) -> list[Subject]:
-    """Return what a name stands for: all of a plugin or distribution, before one component."""
-    if kind is not None:
-        checks_of(kind)  # a kind that does not exist is said first
-        return [finder.subject(name, kind)]
-    return finder.package(name) or [finder.subject(name)]
 
 
 def _partners(texts: Sequence[str]) -> dict[str, str]:

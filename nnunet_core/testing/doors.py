@@ -33,7 +33,8 @@ def check_component(
     """Run the checks of a component's kind; return a row per check. No check raises.
 
     Args:
-        reference: `name`, `plugin/name`, `package.module:Class`, or the class.
+        reference: `name`, `plugin/name`, `package.module:Class`, or the class; that of a plugin or
+            distribution means all that it registers.
         kind: `loss`, `planner`, ..., `variant`, `observer`; None finds it.
         settings: Of the component, in place of its own.
         checks: Names of those to run; none means all.
@@ -50,8 +51,8 @@ def check_component(
     """
     if kind is not None:
         checks_of(kind)
-    subject = Finder(registry, example, partners).subject(reference, kind, settings)
-    return list(rows_of([subject], checks, expected_failures))
+    subjects = Finder(registry, example, partners).find(reference, kind, settings)
+    return list(rows_of(subjects, checks, expected_failures))
 
 
 def rows_of(
@@ -81,7 +82,8 @@ def parametrize_with_checks(
             check(component)
 
     Args:
-        references: Components; where a name is one of several kinds, (kind, name).
+        references: Components; where a name is one of several kinds, (kind, name). That of a
+            plugin or distribution means all that it registers.
         checks: Names of those to run; none means all.
         expected_failures: {name of a check: why it fails}: these become strict `xfail`s.
         example: See `check_component`.
@@ -94,7 +96,7 @@ def parametrize_with_checks(
 
     finder = Finder(example=example, partners=partners)
     pairs = [each if isinstance(each, tuple) else (None, each) for each in references]
-    subjects = [finder.subject(name, kind) for kind, name in pairs]
+    subjects = [subject for kind, name in pairs for subject in finder.find(name, kind)]
     expected, parameters = expected_failures or {}, []
     for check, subject in _pairs(subjects, checks, expected):
         reason = expected.get(check.name)

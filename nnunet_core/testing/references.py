@@ -41,6 +41,21 @@ class Finder:
         self.probe = Probe()
         self._plugins = {info.name: info for info in self.registry.plugins()}
 
+    def find(
+        self,
+        reference: str | type,
+        kind: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> list[Subject]:
+        """Return all of a plugin or distribution; or, where none has that name or a kind is given,
+        one component or variant.
+
+        Raises:
+            UnknownComponentError: Nothing, or more than one thing, has that name.
+        """
+        whole = self.package(reference) if kind is None and isinstance(reference, str) else []
+        return whole or [self.subject(reference, kind, settings)]
+
     def package(self, name: str) -> list[Subject]:
         """Return the plugins of a plugin's or distribution's name, with everything that they
         register; empty where there is none.

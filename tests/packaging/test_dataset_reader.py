@@ -50,6 +50,14 @@ def done(path, *arguments):
 
 
 @pytest.mark.slow
+def test_the_package_passes_its_checks(package, study):
+    rows = json.loads(done(package, "plugins", "check", "bids", "--example", study, "--json"))
+    skipped = {row["check"] for row in rows if row["outcome"] == "skipped"}
+    # a subject's folder holds its image alone
+    assert skipped == {"reader_lists_cases_to_predict"}
+
+
+@pytest.mark.slow
 def test_a_folder_of_another_layout_is_planned_and_prepared(package, study, tmp_path):
     space = ("--workspace", tmp_path / "ws", "--processes", "1")
     plans = json.loads(done(package, "plan", study, *space, "--json"))

@@ -104,15 +104,16 @@ def reader_names_a_missing_file(subject: Subject) -> None:
     for folder in _datasets(subject, reader):
         copy = subject.folder / folder.name
         shutil.copytree(folder, copy)
-        label = _read(reader, copy, subject).training[0].label
+        case = _read(reader, copy, subject).training[0]
+        label = case.label
         if label is None or copy not in label.parents:
             skip("Its labels lie elsewhere.")
         label.unlink()
         try:
             content = reader.read(copy, subject.registry)
         except DatasetError as error:
-            named = label.name in str(error) or label.name.partition(".")[0] in str(error)
-            require(named, f"The error does not name {label.name}: {error}")
+            named = label.name in str(error) or case.name in str(error)
+            require(named, f"The error names neither {label.name} nor {case.name}: {error}")
             return
         paths = [path for case in content.training for path in case.paths]
         require(label not in paths, f"read lists {label.name}, which does not exist.")

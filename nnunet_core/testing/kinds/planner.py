@@ -17,7 +17,7 @@ from nnunet_core.testing.toys import NAMES
 
 #: The setting that planners size their patches for, GB.
 _BUDGET = "gpu_memory_gb"
-_BUDGETS = (4, 6, 8, 11, 16, 24, 32, 48)
+_BUDGETS = (6, 8, 11, 16, 32)
 _FEW = ("2d", "3d", "anisotropic")
 #: What the cases of a fingerprint are made into: larger than any patch, and one axis short.
 _SIZES = ((180, 300, 260), (24, 500, 480))

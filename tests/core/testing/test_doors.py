@@ -80,6 +80,14 @@ def test_a_reference_that_is_not_clear_is_refused(reference, message):
         check_component(reference)
 
 
+def test_a_plugin_is_checked_whole():
+    rows = check_component("calibration", checks=["plugin_is_active", "command_documents_itself"])
+    assert [(row.kind, row.check, row.outcome) for row in rows] == [
+        ("plugin", "plugin_is_active", "passed"),
+        ("command", "command_documents_itself", "passed"),
+    ]
+
+
 def test_an_unknown_kind_is_refused():
     with pytest.raises(UsageError, match="Did you mean 'loss'"):
         check_component("dice_ce", "los")
