@@ -273,14 +273,14 @@ def _batch(component: Augmentation, configuration: Configuration, samples: int =
     """
     size, patch = _generator_size(component, configuration), configuration.patch_size
     label = np.zeros((samples, 1, *size), np.int16)
-    outer: list[slice] = []
-    inner: list[slice] = []
+    outer: list[Any] = [slice(None), 0]
+    inner: list[Any] = [slice(None), 0]
     for whole, part in zip(size, patch, strict=True):
         first = (whole - part) // 2 + part // 12
         outer.append(slice(first, first + part * 3 // 8))
         inner.append(slice(first, first + part * 3 // 16))
-    label[:, 0][(slice(None), *outer)] = 1
-    label[:, 0][(slice(None), *inner)] = 2
+    label[tuple(outer)] = 1
+    label[tuple(inner)] = 2
     images = np.repeat(label.astype(np.float32), _CHANNELS, axis=1)
     return {"images": images, "label": label}
 
