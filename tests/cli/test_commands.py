@@ -214,7 +214,7 @@ def test_run_demo_makes_a_dataset_a_model_and_predictions_once(tmp_path):
     assert said[0] == f"making a phantom dataset: {raw}"
     assert said[1].startswith(f"log: {tmp_path / 'results' / raw.name / 'logs'}")
     assert said[2].startswith(f"plugins: builtin (nnunet-core {VERSION}), ")
-    assert said[3] == f"method: {fold.parents[1].name}"
+    assert f"method: {fold.parents[1].name}" in said
     for ended in ("fingerprint: 12/12", "train fold_0: 5/5", "validate: 3/3", "predict: 3/3"):
         assert f"{ended}  done" in said
     head, validated, predicted = outcome.rows
@@ -297,7 +297,7 @@ def test_preprocess_prepares_every_case_once(tiny):
 
 def test_train_says_how_good_the_fold_is_and_where_it_lies(trained):
     said = trained.outcome.err.splitlines()
-    assert said[1] == f"method: {trained.fold.parents[1].name}"
+    assert f"method: {trained.fold.parents[1].name}" in said
     assert "train fold_0: 5/5  done" in said
     assert any(re.match(r"train fold_0: 5/5  epoch 1/1  loss ", line) for line in said)
     summary = json.loads((trained.fold / "validation" / "summary.json").read_text())
@@ -875,7 +875,7 @@ def test_a_setting_that_plugins_show_prints_can_be_typed(tiny):
         (("plugins", "show", "dice_ce", "--kind", "los"), "loss"),
         (("plugins", "show", "dice_cee", "--kind", "loss"), "dice_ce"),
         (("plugins", "show", "v3", "--kind", "trainer"), "v2"),
-        (("trian",), "train"),
+        (("traim",), "train"),
         (("modles", "list"), "models"),
         (("plugins", "lst"), "list"),
     ],

@@ -4,7 +4,7 @@ author wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -134,11 +134,3 @@ def _read(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"{path} cannot be read as text: {error}") from error
-
-
-def summary_of(found: Iterable[Change]) -> Mapping[str, list[str]]:
-    """Return {state: paths}."""
-    by_state: dict[str, list[str]] = {}
-    for change in found:
-        by_state.setdefault(change.state, []).append(change.path)
-    return by_state
