@@ -11,7 +11,6 @@ import typer
 
 from nnunet_cli.groups import Group
 from nnunet_core.contracts.trainer import Runtime
-from nnunet_core.data.splits import fold_names
 from nnunet_core.errors import SettingsError, StorageError, UsageError, nearest
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.registry.discovery import Registry
@@ -252,6 +251,10 @@ def folds_of(text: str) -> tuple[str, ...]:
     Raises:
         UsageError: Neither `all` nor numbers.
     """
+    from nnunet_core.data.splits import (
+        fold_names,
+    )  # with NumPy, which listing plugins need not wait for
+
     parts = fold_names(text)
     if (
         not parts

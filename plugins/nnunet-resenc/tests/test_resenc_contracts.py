@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-pytest.importorskip("nnunet_core.testing", reason="nnunet-core is older than its kit")
-
 from nnunet_core.testing import parametrize_with_checks
 
 SMALL = (
