@@ -8,7 +8,8 @@ import ast
 import importlib
 import inspect
 import json
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -24,6 +25,7 @@ from nnunet_core.testing.references import CHECKED
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
+CATALOGUE = ROOT / "docs" / "plugins.toml"
 PACKAGES = [ROOT / "nnunet_core", ROOT / "nnunet_cli", ROOT / "plugins" / "nnunet_builtin"]
 
 
@@ -201,7 +203,38 @@ def _kinds(check: Check) -> str:
     return f"every kind but {', '.join(left_out)}" if left_out else "every kind"
 
 
+def plugins() -> str:
+    """Return the catalogue of plugin packages, with their kinds and what the kit found."""
+    lines = [
+        "# Plugins",
+        "",
+        "Packages that register something, and what the [conformance kit](../how-to/test-a-plugin.md) found when it was last run on them.",
+        "To add yours: `docs/plugins.toml`.",
+    ]
+    for plugin in tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))["plugin"]:
+        lines += ["", f"## {plugin['package']}", "", f"{_sentence(plugin['summary'])}", ""]
+        lines.append(f"Version {plugin['version']}, `pip install {_installed_from(plugin)}`.")
+        lines += ["", "| kind | names |", "|---|---|"]
+        for kind, names in plugin["kinds"].items():
+            lines.append(f"| {kind} | {', '.join(f'`{name}`' for name in names)} |")
+        found = plugin["checked"]
+        counts = [f"{found[n]} {n}" for n in ("passed", "failed", "skipped", "expected") if found[n]]
+        lines += ["", f"Kit of nnunet-core {found['core']}, {found['date']}: {', '.join(counts)}."]
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+
+
+def _installed_from(plugin: Mapping[str, str]) -> str:
+    """Return what pip takes: a folder of this repository, or the package."""
+    address = plugin["address"]
+    return f"./{address}" if (ROOT / address).is_dir() else plugin["package"]
+
+
 PAGES = {
+    "plugins.md": plugins,
     "checks.md": checks,
     "cli.md": commands,
     "hooks.md": hooks,

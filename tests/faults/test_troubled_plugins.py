@@ -83,9 +83,9 @@ def test_doctor_reports_what_is_wrong(diagnosis, pattern):
 
 @pytest.mark.slow
 def test_doctor_blames_nobody_else(diagnosis):
-    assert len(diagnosis["problems"]) == len(PROBLEMS)
+    assert len(diagnosis["problems"]) == len(PROBLEMS), diagnosis["problems"]
     rows = {row["name"]: row for row in diagnosis["plugins"]}
-    assert rows["healthy009"]["component_seconds"] > 0, "tried after `hanging` and `dying`"
+    assert rows["healthy009"]["component_seconds"] is not None, "tried after `hanging` and `dying`"
 
 
 @pytest.mark.slow

@@ -191,9 +191,9 @@ def test_a_destination_that_holds_the_source_is_refused(source: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((4, 5), np.int16), "2 dimensions"),
+        (np.zeros((4, 5), np.int16), "1 channel, 2 are declared"),
         (np.zeros((3, 3, 4, 5), np.int16), "3 channels, 2 are declared"),
-        (np.zeros((3, 4, 5), np.int16), "1 channels, 2 are declared"),
+        (np.zeros((3, 4, 5), np.int16), "1 channel, 2 are declared"),
     ],
 )
 def test_other_dimensions_and_channel_counts_are_errors(

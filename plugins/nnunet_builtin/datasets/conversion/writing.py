@@ -18,7 +18,7 @@ from nnunet_builtin.datasets.conversion.source import FileLabels, Source
 from nnunet_core.data.dataset import CaseFiles
 from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image, ImageFormat
 from nnunet_core.data.transparency import without_alpha
-from nnunet_core.errors import DatasetError, ImageError, UsageError
+from nnunet_core.errors import DatasetError, ImageError, UsageError, counted
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import below
 from nnunet_core.runtime.workers import Workers
@@ -247,7 +247,7 @@ def _write_images(
     found = sum(image.array.shape[0] for image in images)
     if found != len(paths):
         raise ImageError(
-            f"The image {case.images[0]} has {found} channels, {len(paths)} are declared: "
+            f"The image {case.images[0]} has {counted(found, 'channel')}, {len(paths)} are declared: "
             f"{', '.join(source.channels)}. Correct the file, or the names of the channels."
         )
     if source.image_ending == ending and _stays(case, source, target):
