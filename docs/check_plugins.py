@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import datetime
 import sys
-import tomllib
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+import tomllib
 
 from nnunet_core import __version__
 from nnunet_core.registry.discovery import Registry
@@ -57,7 +57,7 @@ def main() -> None:
         name = plugin["package"]
         if name in (sys.argv[1:] or installed):
             plugin.update(checked(name, registry))
-            print(name, plugin["checked"])
+            sys.stdout.write(f"{name}: {plugin['checked']}\n")
     head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     FILE.write_text(f"{head}\n{tomli_w.dumps(content)}", encoding="utf-8")
 

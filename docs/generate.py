@@ -8,10 +8,10 @@ import ast
 import importlib
 import inspect
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import tomllib
 import typer
 
 from nnunet_cli.app import commands as all_commands
@@ -208,8 +208,9 @@ def plugins() -> str:
     lines = [
         "# Plugins",
         "",
-        "Packages that register something, and what the [conformance kit](../how-to/test-a-plugin.md) found when it was last run on them.",
-        "To add yours: `docs/plugins.toml`.",
+        "Packages that register something, and what the [conformance "
+        "kit](../how-to/test-a-plugin.md) found when it was last run on them. To add yours: "
+        "`docs/plugins.toml`.",
     ]
     for plugin in tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))["plugin"]:
         lines += ["", f"## {plugin['package']}", "", f"{_sentence(plugin['summary'])}", ""]
@@ -218,7 +219,9 @@ def plugins() -> str:
         for kind, names in plugin["kinds"].items():
             lines.append(f"| {kind} | {', '.join(f'`{name}`' for name in names)} |")
         found = plugin["checked"]
-        counts = [f"{found[n]} {n}" for n in ("passed", "failed", "skipped", "expected") if found[n]]
+        counts = [
+            f"{found[n]} {n}" for n in ("passed", "failed", "skipped", "expected") if found[n]
+        ]
         lines += ["", f"Kit of nnunet-core {found['core']}, {found['date']}: {', '.join(counts)}."]
     return "\n".join(lines) + "\n"
 

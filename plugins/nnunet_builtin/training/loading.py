@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -351,7 +351,9 @@ def _loader(
         num_workers=workers,
         prefetch_factor=_PREFETCH,
         timeout=_CHECK_SECONDS,
-        worker_init_fn=functools.partial(_start_worker, training=os.getpid(), started=started),
+        worker_init_fn=functools.partial(
+            _start_worker, training=os.getpid(), environment=dict(os.environ), started=started
+        ),
         multiprocessing_context=_process_context(),
     )
 
@@ -372,10 +374,11 @@ def _process_context() -> Any:
     return context
 
 
-def _start_worker(number: int, training: int, started: Any) -> None:
+def _start_worker(number: int, training: int, environment: Mapping[str, str], started: Any) -> None:
     """Compute in one thread, and outlive signals that ask the training to stop: it may need the
     next batch.
     """
+    os.environ.update(environment)  # the process that this one is a copy of may be older
     threadpool_limits(1)
     keep_freed_memory()
     threading.Thread(target=_end_with, args=[training], daemon=True).start()

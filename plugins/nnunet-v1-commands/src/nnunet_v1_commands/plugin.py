@@ -44,7 +44,7 @@ def _variant(trainer: str, words: list[str]) -> Variant:
             kind, _, name = path.partition(".")
             settings.setdefault(kind, {})[name] = _json_or_text(text)
         elif flag not in RUN_OPTIONS:
-            choices[flag.removeprefix("--")] = value
+            choices[flag.removeprefix("--")] = f"builtin/{value}"  # what nobody else can take
     summary = f"nnU-Net v1: {trainer}"
     return Variant(variant_name(trainer), summary, settings=settings, **choices)
 

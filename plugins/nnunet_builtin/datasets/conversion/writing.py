@@ -247,8 +247,9 @@ def _write_images(
     found = sum(image.array.shape[0] for image in images)
     if found != len(paths):
         raise ImageError(
-            f"The image {case.images[0]} has {counted(found, 'channel')}, {len(paths)} are declared: "
-            f"{', '.join(source.channels)}. Correct the file, or the names of the channels."
+            f"The image {case.images[0]} has {counted(found, 'channel')}, {len(paths)} are "
+            f"declared: {', '.join(source.channels)}. Correct the file, or the names of the "
+            "channels."
         )
     if source.image_ending == ending and _stays(case, source, target):
         for origin, path in zip(case.images, paths, strict=False):

@@ -41,7 +41,7 @@ def test_every_variant_names_components_that_exist():
     for variant in VARIANTS:
         method = choose(registry, choices=variant.choices(), settings=variant.settings)
         for kind, reference in variant.choices().items():
-            assert method.components[kind].name == reference
+            assert method.components[kind].reference == reference
 
 
 def test_plain_v2_is_the_default_method():
