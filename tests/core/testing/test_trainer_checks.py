@@ -204,6 +204,12 @@ class TakesAnyDevice(Plain):
         pass
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """What `WritesHere` leaves behind lies in a folder of the test."""
+    monkeypatch.chdir(tmp_path)
+
+
 WRONG = {
     SaysNothing: "trainer_writes_the_weights_of_the_network",
     KnowsNoRegions: "trainer_writes_the_weights_of_the_network",
