@@ -156,7 +156,7 @@ class Registry:
         """Load the plugin that these entries claim to be, or record why not."""
         info, entry = next(iter(claims.items()))
         if len(claims) > 1:
-            owners = " and ".join(f"{i.distribution} {i.version}" for i in claims)
+            owners = " and ".join(sorted(f"{i.distribution} {i.version}" for i in claims))
             error = (
                 f"{owners} both register a plugin named '{info.name}'; neither is loaded. "
                 "Uninstall one of them."
