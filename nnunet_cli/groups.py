@@ -45,7 +45,7 @@ def grouped(command: Callable[..., _Result]) -> Callable[..., _Result]:
     def with_options(**given: Any) -> _Result:
         for name, group in groups.items():
             chosen = {option.name: given.pop(option.name) for option in _options(group)}
-            given[name] = group.join(**chosen)
+            given[name] = grouped(group.join)(**chosen)
         return command(**given)
 
     with_options.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
@@ -54,5 +54,6 @@ def grouped(command: Callable[..., _Result]) -> Callable[..., _Result]:
 
 
 def _options(group: Group) -> list[inspect.Parameter]:
-    options = inspect.signature(group.join, eval_str=True).parameters.values()
+    # a group may be made of groups
+    options = inspect.signature(grouped(group.join), eval_str=True).parameters.values()
     return [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]

@@ -205,6 +205,33 @@ Pool = Annotated[dict[str, Any], Group(_pool)]
 Start = Annotated[dict[str, Any], Group(_start)]
 
 
+def _training(
+    *,
+    variants: Variants,
+    choices: Components,
+    settings: Settings,
+    configuration: ConfigurationOption = None,
+    runtime: Computing,
+    pool: Pool,
+    seed: SeedOption = 12345,
+    start: Start,
+) -> dict[str, Any]:
+    return {
+        "choices": choices,
+        "settings": settings,
+        "configurations": tuple(configuration or ()),
+        "runtime": runtime,
+        "seed": seed,
+        **variants,
+        **pool,
+        **start,
+    }
+
+
+#: What a Request for training or its validation holds, beside dataset and folds.
+Training = Annotated[dict[str, Any], Group(_training)]
+
+
 def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Parse `KIND.FIELD=VALUE` arguments of `--set` to {kind: {field: value}}.
 

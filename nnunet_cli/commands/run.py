@@ -28,10 +28,7 @@ def run(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variants: o.Variants,
-    choices: o.Components,
-    settings: o.Settings,
-    configuration: o.ConfigurationOption = None,
+    training: o.Training,
     folds: Annotated[
         str | None,
         typer.Option(
@@ -60,10 +57,6 @@ def run(
         ),
     ] = True,
     workspace: o.WorkspaceOption = None,
-    runtime: o.Computing,
-    pool: o.Pool,
-    seed: o.SeedOption = 12345,
-    start: o.Start,
     as_json: o.JsonOption = False,
 ) -> None:
     """Run the whole method on a dataset: fingerprint, plan, preprocess, train, validate, evaluate,
@@ -74,19 +67,12 @@ def run(
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
-        **variants,
-        choices=choices,
-        settings=settings,
-        configurations=tuple(configuration or ()),
         folds=o.folds_of(folds) if folds is not None else (),
-        runtime=runtime,
-        seed=seed,
         predict=predict,
         output=output,
-        options=PredictionOptions(runtime=runtime, overwrite=overwrite),
+        options=PredictionOptions(runtime=training["runtime"], overwrite=overwrite),
         ensembles=ensembles,
-        **pool,
-        **start,
+        **training,
     )
     request, report = logged(request, registry, space, "run", quiet=as_json)
     _header(registry, report)

@@ -97,16 +97,9 @@ def train(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variants: o.Variants,
-    choices: o.Components,
-    settings: o.Settings,
-    configuration: o.ConfigurationOption = None,
+    training: o.Training,
     folds: o.FoldsOption = "0",
     workspace: o.WorkspaceOption = None,
-    runtime: o.Computing,
-    pool: o.Pool,
-    seed: o.SeedOption = 12345,
-    start: o.Start,
     gpus: Annotated[
         int | None,
         typer.Option(min=1, help="Train on this many GPUs of this machine, through torchrun."),
@@ -123,20 +116,13 @@ def train(
     training goes on.
     """
     if gpus is not None and gpus > 1:
-        launch(sys.argv[1:], gpus, runtime.device)
+        launch(sys.argv[1:], gpus, training["runtime"].device)
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
-        **variants,
-        choices=choices,
-        settings=settings,
-        configurations=tuple(configuration or ()),
         folds=o.folds_of(folds),
-        runtime=runtime,
-        seed=seed,
         save_probabilities=save_probabilities,
-        **pool,
-        **start,
+        **training,
     )
     request, report = logged(request, registry, space, "train")
     with opened(request, registry, space, report) as steps:
@@ -153,10 +139,7 @@ def validate(
     context: typer.Context,
     dataset: o.RunDatasetArgument,
     *,
-    variants: o.Variants,
-    choices: o.Components,
-    settings: o.Settings,
-    configuration: o.ConfigurationOption = None,
+    training: o.Training,
     folds: Annotated[
         str | None,
         typer.Option(
@@ -174,10 +157,6 @@ def validate(
         ),
     ] = False,
     workspace: o.WorkspaceOption = None,
-    runtime: o.Computing,
-    pool: o.Pool,
-    seed: o.SeedOption = 12345,
-    start: o.Start,
     as_json: o.JsonOption = False,
 ) -> None:
     """Validate trained folds again; nothing is trained.
@@ -189,16 +168,9 @@ def validate(
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(
         dataset=dataset,
-        **variants,
-        choices=choices,
-        settings=settings,
-        configurations=tuple(configuration or ()),
         folds=o.folds_of(folds) if folds else (),
-        runtime=runtime,
-        seed=seed,
         save_probabilities=save_probabilities,
-        **pool,
-        **start,
+        **training,
     )
     rows = []
     request, report = logged(request, registry, space, "validate", quiet=as_json)
