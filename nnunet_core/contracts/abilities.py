@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from nnunet_core.contracts.augmentation import Augmentation
 from nnunet_core.contracts.dataset import DatasetMaker, DatasetReader
+from nnunet_core.contracts.executor import Executor
 from nnunet_core.contracts.loss import LossBuilder
 from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.contracts.planner import Planner
@@ -257,6 +258,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader, DescribesLabels),
     "dataset": (DatasetMaker,),
+    "executor": (Executor,),
     "image_format": (ImageFormat, FindsSeries, WritesSegmentations, TakesObjects),
 }
 

@@ -30,7 +30,7 @@ TRAINING_KINDS = RUN_KINDS[: RUN_KINDS.index("predictor")]
 PREDICTING_KINDS = ("preprocessor", "network", "predictor", "postprocessor")
 
 #: Every kind of component. Kinds outside RUN_KINDS serve the framework around a run.
-KINDS = (*RUN_KINDS, "image_format", "dataset_reader", "dataset", "command")
+KINDS = (*RUN_KINDS, "image_format", "dataset_reader", "dataset", "executor", "command")
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,11 @@ def nnunet_datasets() -> Sequence[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
+def nnunet_executors() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Return executors: where the jobs of a benchmark run; see `contracts.Executor`."""
+
+
+@hookspec
 def nnunet_planners() -> Sequence[Component]:  # type: ignore[empty-body]
     """Return planners: dataset to fingerprint, fingerprint to plans; see `contracts.Planner`."""
 

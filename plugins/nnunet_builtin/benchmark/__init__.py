@@ -1,0 +1,1 @@
+"""Plugin `benchmark`: variants compared over datasets, folds and seeds."""

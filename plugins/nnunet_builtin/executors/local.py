@@ -1,0 +1,142 @@
+"""The executor `local`: processes of this machine, with places for cards, cores and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from nnunet_core.contracts.executor import Resources, Task
+from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.runtime.memory import available
+from nnunet_core.runtime.workers import usable_cores
+
+_STOP_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Runs jobs as processes of this machine, as many at once as it has room for.
+
+    Args:
+        gpus: Cards that jobs may use, as CUDA numbers them ("0", "GPU-..."); None means all that
+            this process sees.
+        cpus: Cores that jobs may use together; None means all that this process may use.
+        memory_gb: Main memory that jobs may need together; None means what is free at the start
+            of each.
+    """
+
+    gpus: tuple[str, ...] | None = None
+    cpus: int | None = None
+    memory_gb: float | None = None
+
+    def check(self, needed: Sequence[Resources]) -> None:
+        """Raise UsageError where a job needs more than this machine has."""
+        cards, cores = len(self._cards()), self._cores()
+        for each in needed:
+            if each.gpus > cards:
+                raise UsageError(
+                    f"A job needs {each.gpus} GPUs; this machine has {cards} for jobs. Lower "
+                    "'gpus' in the resources of the benchmark, or use another executor."
+                )
+            if each.cpus > cores:
+                raise UsageError(
+                    f"A job needs {each.cpus} cores; this machine has {cores} for jobs. Lower "
+                    "'cpus' in the resources of the benchmark, or use another executor."
+                )
+
+    def has_room(self, resources: Resources, running: Mapping[str, Resources]) -> bool:
+        """Return whether cards, cores and memory are left; alone, a job always has memory."""
+        used = list(running.values())
+        if sum(each.cpus for each in used) + resources.cpus > self._cores():
+            return False
+        if resources.gpus > len(self._free_cards(running)):
+            return False
+        return not used or self._memory_left(used) >= resources.memory
+
+    def start(self, task: Task, running: Sequence[str]) -> str:
+        """Start a process that outlives this one."""
+        cards = self._free_cards(running)[: task.resources.gpus]
+        environment = {**os.environ, **task.environment, "CUDA_VISIBLE_DEVICES": ",".join(cards)}
+        with task.log.open("ab") as log:
+            try:
+                process = psutil.Popen(
+                    list(task.command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise StorageError(f"{task.name} could not be started: {error}") from error
+        return json.dumps([process.pid, process.create_time(), cards])
+
+    def running(self, handles: Sequence[str]) -> set[str]:
+        """Return those whose process is there, and the same."""
+        return {handle for handle in handles if _process(handle) is not None}
+
+    def stop(self, handles: Sequence[str]) -> None:
+        """Send SIGTERM, and wait until the jobs have saved their work."""
+        processes = [process for handle in handles if (process := _process(handle)) is not None]
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGTERM)
+        psutil.wait_procs(processes, timeout=_STOP_SECONDS)
+
+    def _cores(self) -> int:
+        return usable_cores() if self.cpus is None else self.cpus
+
+    def _cards(self) -> tuple[str, ...]:
+        return _visible_cards() if self.gpus is None else tuple(self.gpus)
+
+    def _free_cards(self, running: Iterable[str]) -> list[str]:
+        taken = {card for handle in running for card in json.loads(handle)[2]}
+        return [card for card in self._cards() if card not in taken]
+
+    def _memory_left(self, used: Sequence[Resources]) -> float:
+        if self.memory_gb is None:
+            return available()
+        return self.memory_gb * 1e9 - sum(each.memory for each in used)
+
+
+def _process(handle: str) -> psutil.Process | None:
+    """Return the process of a handle; None where it ended, and the number may be another's."""
+    number, created, _ = json.loads(handle)
+    try:
+        process = psutil.Process(number)
+        if process.create_time() != created:
+            return None
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    except psutil.Error:
+        return None
+    with contextlib.suppress(ChildProcessError):  # of another driver
+        os.waitpid(number, os.WNOHANG)
+    return None
+
+
+@functools.cache
+def _visible_cards() -> tuple[str, ...]:
+    """Return the cards that this process sees, without loading torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(card for card in chosen.split(",") if card)
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):  # no card, or no driver
+        return ()
+    return tuple(found.stdout.split())

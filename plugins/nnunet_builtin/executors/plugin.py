@@ -1,0 +1,17 @@
+"""The plugin `executors`: where the jobs of a benchmark run."""
+
+from __future__ import annotations
+
+from nnunet_core import Component, hookimpl
+
+
+@hookimpl
+def nnunet_executors() -> list[Component]:
+    """Return the executors."""
+    return [
+        Component(
+            "local",
+            "nnunet_builtin.executors.local:LocalExecutor",
+            "Processes of this machine, with places for cards, cores and memory.",
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""Pages: one HTML file with tables, plots and a volume viewer, which opens without network."""
