@@ -11,9 +11,10 @@ from typing import Literal
 
 from nnunet_builtin.benchmark import records, work
 from nnunet_builtin.benchmark.jobs import Graph, Job
-from nnunet_core.contracts.executor import Executor, Resources, Task
+from nnunet_core.contracts.executor import Executor, Resources, Status, Task
 from nnunet_core.errors import NnunetError
 from nnunet_core.registry.discovery import ALLOW_VARIABLE, DENY_VARIABLE
+from nnunet_core.runtime import locks
 from nnunet_core.runtime.reporting import Reporter
 
 _POLL_SECONDS = 0.2
@@ -44,6 +45,7 @@ class Board:
     failed: set[str] = field(default_factory=set)
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _lost: dict[str, int] = field(default_factory=dict)
+    _written: set[str] = field(default_factory=set)
 
     def folder(self, job: Job) -> Path:
         """Return the folder of a job."""
@@ -56,9 +58,11 @@ class Board:
         found = {
             job.name: records.handles(self.folder(job), self.reference) for job in self._open()
         }
-        alive = self.executor.running([h for handles in found.values() for h in handles])
+        statuses = self.executor.look([h for handles in found.values() for h in handles])
         self.running = {
-            name: kept for name, all_ in found.items() if (kept := tuple(alive.intersection(all_)))
+            name: kept
+            for name, handles in found.items()
+            if (kept := tuple(h for h in handles if statuses[h].state != "ended"))
         }
 
     def _open(self) -> Iterator[Job]:
@@ -91,34 +95,60 @@ class Board:
 
         return {name: state(name) for name in self.graph.jobs}
 
-    def start(self, job: Job) -> None:
-        """Write down what a job is, and hand it to the executor."""
-        folder = self.folder(job)
-        environment = {**self.environment, "nnUNet_results": str(job.results)}
-        identity = job.identity
-        records.JobFile(
-            name=job.name, identity=identity, words=job.words, environment=environment
-        ).write(folder / records.JOB)
-        task = Task(job.name, work.command(folder), folder, {}, needed(job))
-        busy = [handle for handles in self.running.values() for handle in handles]
-        handle = self.executor.start(task, busy)
-        records.Handles(executor=self.reference, handles=(handle,)).write(folder / records.HANDLES)
-        self.running[job.name] = (handle,)
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Write down what jobs are, and hand them to the executor, which starts as many as it has
+        room for.
 
-    def collect(self) -> list[Job]:
-        """Return the jobs that ended since the last look, done or not."""
-        alive = self.executor.running([h for handles in self.running.values() for h in handles])
+        Raises:
+            NnunetError: The first of them could not be started.
+        """
+        running = {
+            handle: needed(self.graph.jobs[name])
+            for name, handles in self.running.items()
+            for handle in handles
+        }
+        tasks = [self.task(job) for job in jobs]
+        for job in jobs:
+            if job.name not in self._written:  # they are offered until there is room for them
+                self._write(job)
+        for name, handle in self.executor.start(tasks, running).items():
+            folder = self.folder(self.graph.jobs[name])
+            records.Handles(executor=self.reference, handles=(handle,)).write(
+                folder / records.HANDLES
+            )
+            self.running[name] = (handle,)
+
+    def task(self, job: Job) -> Task:
+        """Return a job for an executor."""
+        folder = self.folder(job)
+        return Task(job.name, work.command(folder), folder, {}, needed(job))
+
+    def _write(self, job: Job) -> None:
+        environment = {**self.environment, "nnUNet_results": str(job.results)}
+        document = records.JobFile(
+            name=job.name, identity=job.identity, words=job.words, environment=environment
+        )
+        document.write(self.folder(job) / records.JOB)
+        self._written.add(job.name)
+
+    def collect(self) -> list[tuple[Job, Status]]:
+        """Return the jobs that ended since the last look, done or not, and what is known of it."""
+        statuses = self.executor.look([h for handles in self.running.values() for h in handles])
         ended = []
         for name, handles in list(self.running.items()):
-            if alive.intersection(handles):
+            job, last = self.graph.jobs[name], statuses[handles[-1]]
+            if any(statuses[h].state != "ended" for h in handles) or self._is_leased(job):
                 continue
             del self.running[name]
-            job = self.graph.jobs[name]
             self._look_at(job)
-            if records.ended(self.folder(job), job.identity) is None:
+            if records.ended(self.folder(job), job.identity) is None and not last.is_lost:
                 self._lose(job)
-            ended.append(job)
+            ended.append((job, last))
         return ended
+
+    def _is_leased(self, job: Job) -> bool:
+        """Return whether an earlier delivery, whose handle was lost, works on a job."""
+        return bool(locks.holder(self.folder(job) / records.LEASE))
 
     def _lose(self, job: Job) -> None:
         """Count a delivery that left no result: its worker was killed, or never began."""
@@ -163,34 +193,30 @@ def forgive(board: Board, names: Sequence[str] | set[str]) -> None:
 
 def _step(board: Board, report: Reporter) -> bool:
     """Collect what ended and start what can run; return whether there is more to do."""
-    for job in board.collect():
-        _tell(board, job, report)
+    for job, status in board.collect():
+        _tell(board, job, status, report)
     blocked = board.graph.blocked_by(board.failed)
-    gone = board.failed | blocked | set(board.running)
-    for job in board.graph.ready(board.done, gone):
-        running = {
-            handle: needed(board.graph.jobs[name])
-            for name, handles in board.running.items()
-            for handle in handles
-        }
-        if not board.executor.has_room(needed(job), running):
-            continue  # a smaller one may still fit
-        try:
-            board.start(job)
-        except NnunetError as error:
-            board.failed.add(job.name)
-            report.warning(f"{job.name} could not be started: {error}")
+    ready = list(board.graph.ready(board.done, board.failed | blocked | set(board.running)))
+    try:
+        board.start(ready)
+    except NnunetError as error:
+        board.failed.add(ready[0].name)
+        report.warning(f"{ready[0].name} could not be started: {error}")
     blocked = board.graph.blocked_by(board.failed)
     return bool(board.running) or any(board.graph.ready(board.done, board.failed | blocked))
 
 
-def _tell(board: Board, job: Job, report: Reporter) -> None:
+def _tell(board: Board, job: Job, status: Status, report: Reporter) -> None:
+    because = f" ({status.reason})" if status.reason else ""
     if job.name in board.done:
         report.message(f"done: {job.name} ({len(board.done)} of {len(board.graph.jobs)})")
-        return
-    again = "it is tried again" if job.name not in board.failed else "it is given up"
-    tail = "\n".join(f"    {line}" for line in records.log_tail(board.folder(job)))
-    report.warning(f"failed: {job.name}; {again}. {board.folder(job) / records.LOG} ends:\n{tail}")
+    elif status.is_lost:
+        report.message(f"interrupted: {job.name}{because}; it is started again")
+    else:
+        again = "it is tried again" if job.name not in board.failed else "it is given up"
+        tail = "\n".join(f"    {line}" for line in records.log_tail(board.folder(job)))
+        log = board.folder(job) / records.LOG
+        report.warning(f"failed: {job.name}{because}; {again}. {log} ends:\n{tail}")
 
 
 def environment_of(raw: Path, preprocessed: Path, deny: Sequence[str]) -> dict[str, str]:
