@@ -5,39 +5,50 @@ variant and the seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
-from nnunet_builtin.benchmark.matrix import Bench
-from nnunet_builtin.benchmark.results import CRASHED, MEAN, Row, compared_cases
-from nnunet_builtin.benchmark.runs import Run
+from nnunet_builtin.judging.rows import CRASHED, MEAN, Row, compared_cases
+from nnunet_builtin.judging.runs import Run
 from nnunet_core.errors import counted, listed
 
-#: (dataset, configuration): what a table is of.
-Place = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for.
+
+    Attributes:
+        variants, seeds, metrics: Of a benchmark.
+    """
+
+    variants: Sequence[str]
+    seeds: Sequence[int]
+    metrics: Sequence[str]
 
 
 def deviations(
-    bench: Bench,
+    wanted: Wanted,
     runs: Sequence[Run],
     rows: Sequence[Row],
     tolerances: Mapping[str, Mapping[str, float]] | None = None,
-) -> dict[Place, tuple[str, ...]]:
+) -> dict[tuple[str, str], tuple[str, ...]]:
     """Return {(dataset, configuration): sentences for the head of its table}: what was measured
     how, what is missing, what is not alike.
 
     Args:
-        bench: What was asked for.
+        wanted: What was asked for.
         runs: Trainings that are done.
         rows: All scores.
         tolerances: {dataset: {label: mm}} of the surface Dice, where it is judged.
     """
     found = {}
     for place in dict.fromkeys((row.dataset, row.configuration) for row in rows):
-        mine = [run for run in runs if (run.dataset, run.configuration) == place]
+        mine = [r for r in runs if (r.place.dataset, r.place.configuration) == place]
         here = [row for row in rows if (row.dataset, row.configuration) == place]
         found[place] = (
-            *_measured(bench, (tolerances or {}).get(place[0], {})),
-            *_incomplete(bench, here),
+            *_measured(wanted, (tolerances or {}).get(place[0], {})),
+            *_incomplete(wanted, here),
             *_other_cases(here),
             *(line for look in _LOOKS if (line := look(mine))),
             *_foreign(here),
@@ -45,27 +56,27 @@ def deviations(
     return found
 
 
-def _measured(bench: Bench, tolerances: Mapping[str, float]) -> Iterable[str]:
-    yield f"Metrics: {', '.join(bench.metrics)}, computed by nnunet-core {version('nnunet-core')}."
-    if "Surface Dice" in bench.metrics:
+def _measured(wanted: Wanted, tolerances: Mapping[str, float]) -> Iterable[str]:
+    yield f"Metrics: {', '.join(wanted.metrics)}, computed by nnunet-core {version('nnunet-core')}."
+    if "Surface Dice" in wanted.metrics:
         shown = ", ".join(f"{label} {mm:g} mm" for label, mm in tolerances.items())
         yield f"Surface Dice at a tolerance of: {shown or 'not known'}."
-    if set(bench.metrics) - {"Dice"}:
+    if set(wanted.metrics) - {"Dice"}:
         yield f"Surfaces: surface-distance {version('surface-distance')}."
 
 
-def _incomplete(bench: Bench, rows: Sequence[Row]) -> Iterable[str]:
+def _incomplete(wanted: Wanted, rows: Sequence[Row]) -> Iterable[str]:
     """Yield what is not there yet, or failed: seeds that are left out, or count as the worst."""
-    wanted = compared_cases(rows)
+    everything = compared_cases(rows)
     cases: dict[tuple[str, int], set[str]] = {}
     for row in rows:
         if not row.is_foreign:
             cases.setdefault((row.variant, row.seed), set()).add(row.case)
-    for variant in bench.variants:
-        out = [seed for seed in bench.seeds if not wanted <= cases.get((variant, seed), set())]
-        if out and wanted:
+    for variant in wanted.variants:
+        out = [s for s in wanted.seeds if not everything <= cases.get((variant, s), set())]
+        if out and everything:
             yield (
-                f"{variant}: {counted(len(out), 'seed')} of {len(bench.seeds)} not complete and left "
+                f"{variant}: {counted(len(out), 'seed')} of {len(wanted.seeds)} not complete and left "
                 f"out: {', '.join(map(str, out))}."
             )
     crashed = {(r.variant, r.seed, r.fold): None for r in rows if r.status == CRASHED}
@@ -121,7 +132,7 @@ def _different(what: str, values: Mapping[str, set[str]], why: str = "") -> str:
 def _each(runs: Sequence[Run], value: Callable[[Run], str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for run in runs:
-        found.setdefault(run.variant, set()).add(value(run))
+        found.setdefault(run.place.variant, set()).add(value(run))
     return found
 
 
@@ -141,7 +152,7 @@ def _splits(runs: Sequence[Run]) -> str:
     """Name folds that were trained or validated on other cases."""
     folds: dict[str, set[str]] = {}
     for run in runs:
-        folds.setdefault(run.fold, set()).add(run.record.split_digest)
+        folds.setdefault(run.place.fold, set()).add(run.record.split_digest)
     other = sorted(fold for fold, digests in folds.items() if len(digests) > 1)
     return f"Folds of other cases in some trainings: {', '.join(other)}." if other else ""
 

@@ -5,32 +5,35 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nnunet_builtin.benchmark import runs
-from nnunet_builtin.benchmark.jobs import Job, Place
-from nnunet_builtin.benchmark.matrix import Bench
-from nnunet_builtin.benchmark.measuring import further_scores
-from nnunet_builtin.evaluation.scores import METRICS, status_of
-from nnunet_builtin.evaluation.statistics import name_of
+from nnunet_builtin.judging.runs import Place
 from nnunet_builtin.statistics.scores import Scores
-from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.folders import without_ending
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import natural_order
 from nnunet_core.runtime import files
 from nnunet_core.store.summaries import Summary
 
 #: The mean over the labels of a case.
 MEAN = "mean"
-#: In place of a configuration: what `find-best` chose, on the images of `test`.
+#: In place of a configuration: what `find-best` chose, on the images of a test set.
 TEST = "test set"
 VALIDATED, CRASHED = "validated", "crashed"
-#: {name of a metric: what it is}, of those that can be judged.
-JUDGED = {metric.name: metric for metric in METRICS if metric.better != "none"}
+#: {metric, as `nnunet evaluate` calls it: (its best value, its worst one)}.
+METRICS = {
+    "Dice": (1.0, 0.0),
+    "Surface Dice": (1.0, 0.0),
+    "HD95": (0.0, math.inf),
+    "ASSD": (0.0, math.inf),
+}
+#: What `nnunet evaluate` writes beside a summary.json.
+_MEASURED = Path("evaluation", "evaluation.json")
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ class Row:
         dataset, configuration, variant, seed, fold: Of the training; `TEST` and no fold of a test
             set.
         case, label: Of the score; the label is a name or number, or `mean`.
-        metric: As `nnunet evaluate` calls it, one of JUDGED.
+        metric: One of METRICS.
         value: None where it is undefined: neither reference nor prediction has the label. A
             distance is infinite where only one has it.
-        status: `found`, `missed`, `false` or `absent`, see `evaluation.scores.status_of`; `crashed`
-            where the training failed, which counts as the worst there is; empty of a mean and where
-            nobody says it.
+        status: `found`, `missed` or `false` (only the reference, or only the prediction, has the
+            label) or `absent`; `crashed` where the training failed, which counts as the worst there
+            is; empty of a mean and where nobody says it.
         origin: `validated`; `crashed`; or the name of the file that a foreign result came from.
     """
 
@@ -68,63 +71,79 @@ class Row:
         return self.origin not in (VALIDATED, CRASHED)
 
 
-def worst(metric: str) -> float:
-    """Return what counts where there is no prediction."""
-    return 0.0 if JUDGED[metric].better == "higher" else math.inf
-
-
 def collect(
-    bench: Bench,
-    jobs: Iterable[Job],
-    datasets: Mapping[str, Dataset],
-    failed: Collection[str] = (),
+    trained: Iterable[tuple[Place, Path]],
+    labels: Mapping[str, tuple[Labels, str]],
+    failed: Iterable[Place] = (),
+    metrics: Sequence[str] = ("Dice",),
 ) -> list[Row]:
-    """Read the scores that are there.
+    """Read the validations of finished trainings, and the evaluations of test sets.
 
     Args:
-        bench: What was asked for.
-        jobs: All of its jobs.
-        datasets: {name of a dataset: dataset}.
-        failed: Names of the jobs that failed for good.
+        trained: Each with its summary.json.
+        labels: {dataset: (its labels, ending of label files)}.
+        failed: Trainings that failed for good.
+        metrics: Which ones; what was not measured has no rows.
     """
-    rows: list[Row] = []
-    jobs = list(jobs)
-    for run in runs.find(jobs):
-        place = (run.dataset, run.configuration, run.variant, run.seed, run.fold)
-        rows += _rows(run.summary, place, bench.metrics, datasets[run.dataset])
-    for job in jobs:
-        if job.stage == "evaluate" and job.output is not None and job.output.is_file():
-            dataset, _, variant, seed = job.name.split("/")
-            place = (dataset, TEST, variant, int(seed.removeprefix("seed_")), "")
-            rows += _rows(job.output, place, bench.metrics, datasets[dataset])
-    lost = [job.place for job in jobs if job.name in failed and job.place is not None]
-    return [*rows, *_crashed(rows, lost)]
+    rows = [
+        row
+        for place, path in trained
+        for row in _rows(path, place, metrics, *labels[place.dataset])
+    ]
+    return [*rows, *_crashed(rows, failed)]
 
 
 def _rows(
-    path: Path,
-    place: tuple[str, str, str, int, str],
-    metrics: Sequence[str],
-    dataset: Dataset,
+    path: Path, place: Place, metrics: Sequence[str], labels: Labels, ending: str
 ) -> list[Row]:
     """Return the rows of a summary.json and of what was measured beside it."""
     found = []
-    further = further_scores(path) if set(metrics) - {"Dice"} else {}
+    further = _further(path.parent / _MEASURED) if set(metrics) - {"Dice"} else {}
     for case in Summary.read(path).results.all:
-        name = without_ending(Path(str(case["test"])).name, dataset.label_ending)
+        name = without_ending(Path(str(case["test"])).name, ending)
         scores = {t: v for t, v in case.items() if isinstance(v, Mapping) and t != "0"}
         for metric in metrics:
-            values: dict[str, float | None] = {}
-            for target, of_target in scores.items():
-                known = {**of_target, **further.get((name, target), {})}
+            values = []
+            for target, counts in scores.items():
+                known = {**counts, **further.get(name, {}).get(target, {})}
                 if metric in known:
-                    label = name_of(target, dataset.labels)
-                    values[label] = known[metric]
-                    status = status_of(of_target)
-                    found.append(Row(*place, name, label, metric, known[metric], status))
+                    values.append(value := _number(known[metric]))
+                    label = target if labels.regions else labels.names.get(int(target), target)
+                    found.append(_row(place, name, label, metric, value, _status(counts)))
             if values:
-                found.append(Row(*place, name, MEAN, metric, mean_of(values.values())))
+                found.append(_row(place, name, MEAN, metric, mean_of(values)))
     return found
+
+
+def _row(
+    place: Place,
+    case: str,
+    label: str,
+    metric: str,
+    value: float | None,
+    status: str = "",
+    origin: str = VALIDATED,
+) -> Row:
+    return Row(*astuple(place), case, label, metric, value, status, origin)
+
+
+def _further(path: Path) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """Return {case: {target: {metric: value}}} of an evaluation.json; empty where there is none."""
+    return files.read_json(path)["cases"] if path.is_file() else {}
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)  # "Infinity" is infinite
+
+
+def _status(counts: Mapping[str, float | None]) -> str:
+    """Return whether a label was found, from v1's counts of voxels."""
+    true, predicted = counts.get("Total Positives Reference"), counts.get("Total Positives Test")
+    if true is None or predicted is None:
+        return ""
+    if true:
+        return "found" if predicted else "missed"
+    return "false" if predicted else "absent"
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
@@ -133,12 +152,12 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def _crashed(rows: Sequence[Row], lost: Iterable[Place]) -> list[Row]:
+def _crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
     """Return the worst rows there can be for the cases that failed trainings should have validated:
     those of the same fold of any other training.
     """
     found = []
-    for place in lost:
+    for place in failed:
         like = {
             (row.case, row.label, row.metric)
             for row in rows
@@ -146,31 +165,53 @@ def _crashed(rows: Sequence[Row], lost: Iterable[Place]) -> list[Row]:
             == (place.dataset, place.configuration, place.fold)
         }
         found += [
-            Row(*astuple(place), *what, worst(what[-1]), CRASHED, CRASHED) for what in sorted(like)
+            _row(place, case, label, metric, METRICS[metric][1], CRASHED, CRASHED)
+            for case, label, metric in sorted(like)
         ]
     return found
 
 
-def scores_of(
-    rows: Sequence[Row], dataset: str, configuration: str, label: str, metric: str = "Dice"
-) -> dict[str, Scores]:
-    """Return {variant: its scores} of the seeds that are complete: that have every case of
-    `compared_cases`. Distances are negative, so that larger is better.
+#: {variant: {seed: {case: row}}}.
+Complete = dict[str, dict[int, dict[str, Row]]]
+
+
+def complete(rows: Iterable[Row]) -> Complete:
+    """Return the rows of the seeds that are complete: that have every case of `compared_cases`, and
+    of these cases only.
+
+    Args:
+        rows: Of one label and metric of one configuration on one dataset.
     """
-    place = (dataset, configuration, label, metric)
-    mine = [r for r in rows if (r.dataset, r.configuration, r.label, r.metric) == place]
-    table: dict[str, dict[int, dict[str, float | None]]] = {}
-    for row in mine:
-        table.setdefault(row.variant, {}).setdefault(row.seed, {})[row.case] = row.value
-    names = tuple(sorted(compared_cases(mine), key=natural_order))
-    higher = JUDGED[metric].better == "higher"
+    rows = list(rows)
+    names = sorted(compared_cases(rows), key=natural_order)
+    found: Complete = {}
+    for row in rows:
+        found.setdefault(row.variant, {}).setdefault(row.seed, {})[row.case] = row
+    return {
+        variant: kept
+        for variant, seeds in found.items()
+        if (
+            kept := {
+                seed: {name: cases[name] for name in names}
+                for seed, cases in sorted(seeds.items())
+                if names and cases.keys() >= set(names)
+            }
+        )
+    }
+
+
+def scores_of(rows: Complete, metric: str) -> dict[str, Scores]:
+    """Return {variant: its scores}. Distances are negative, so that larger is better."""
+    best, worst = METRICS[metric]
+    sign = 1 if best > worst else -1
     found = {}
-    for variant, seeds in table.items():
-        complete = [cases for _, cases in sorted(seeds.items()) if set(names) <= set(cases)]
-        if complete and names:
-            values = [[np.nan if (v := c[n]) is None else v for n in names] for c in complete]
-            array = np.array(values, float)
-            found[variant] = Scores(array if higher else -array, names, 1.0 if higher else 0.0)
+    for variant, seeds in rows.items():
+        values = [
+            [np.nan if row.value is None else row.value for row in cases.values()]
+            for cases in seeds.values()
+        ]
+        names = tuple(next(iter(seeds.values())))
+        found[variant] = Scores(sign * np.array(values, float), names, best)
     return found
 
 

@@ -1,20 +1,19 @@
-"""The trainings of a benchmark that lie on disk: records, lengths, and how large their networks are."""
+"""The trainings of a benchmark that lie on disk: their records, how long they were trained, how large
+their networks are.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nnunet_builtin.benchmark.jobs import Job
 from nnunet_core.errors import StorageError
 from nnunet_core.registry.records import FILE, FoldRecord
-from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.store.models import WEIGHTS
-from nnunet_core.store.summaries import SUMMARY
 
 _METRICS = "metrics.jsonl"
 _MOST_BYTES = 100_000_000  # of the header of a weights file, as safetensors itself allows
@@ -23,14 +22,13 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
-class Run:
-    """A training that is trained and validated.
+class Place:
+    """Which training something is of.
 
     Attributes:
-        dataset: Its name.
-        configuration, variant, seed, fold: What was trained; the variant as in bench.toml.
-        folder: Of the fold.
-        record: Its run.json.
+        dataset, configuration: Names.
+        variant: As the benchmark calls it.
+        seed, fold: Of the training.
     """
 
     dataset: str
@@ -38,13 +36,21 @@ class Run:
     variant: str
     seed: int
     fold: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that is trained and validated.
+
+    Attributes:
+        place: Which one.
+        folder: Of the fold.
+        record: Its run.json.
+    """
+
+    place: Place
     folder: Path
     record: FoldRecord
-
-    @property
-    def summary(self) -> Path:
-        """Return the file with the scores of its validation."""
-        return self.folder / VALIDATION / SUMMARY
 
     @cached_property
     def epochs(self) -> tuple[Mapping[str, object], ...]:
@@ -88,21 +94,18 @@ def _parameters(path: Path) -> int | None:
     )
 
 
-def find(jobs: Iterable[Job]) -> Iterator[Run]:
-    """Yield the trainings among these jobs that are trained and validated, in order."""
-    for job in jobs:
-        if job.place is None or job.output is None:
+def find(places: Iterable[tuple[Place, Path]]) -> list[Run]:
+    """Return the trainings whose records say that they are trained and validated.
+
+    Args:
+        places: Each with the folder of its fold.
+    """
+    found = []
+    for place, folder in places:
+        try:
+            record = FoldRecord.read(folder / FILE)
+        except StorageError:  # missing or damaged: the job that makes it anew says what is wrong
             continue
-        folder = job.output.parent.parent
-        if (record := _finished(folder / FILE)) is not None:
-            yield Run(*astuple(job.place), folder, record)
-
-
-def _finished(path: Path) -> FoldRecord | None:
-    if not path.is_file():
-        return None
-    try:
-        record = FoldRecord.read(path)
-    except StorageError:  # the job that makes it anew says what is wrong
-        return None
-    return record if record.status == "finished" else None
+        if record.status == "finished":
+            found.append(Run(place, folder, record))
+    return found

@@ -56,6 +56,11 @@ class Comparison:
         return self.interval is not None
 
     @property
+    def is_infinite(self) -> bool:
+        """Whether only ranks compare the two, see `difference`."""
+        return not np.isfinite(self.difference)
+
+    @property
     def is_shown(self) -> bool:
         """Whether the methods are shown to differ."""
         return self.p_method is not None and self.p_method < SIGNIFICANT
@@ -92,7 +97,7 @@ def _of_ranks(first: np.ndarray, second: np.ndarray) -> Comparison:
     """Compare scores of which some are minus infinity: only the order of differences counts."""
     means = np.stack([first.mean(axis=0), second.mean(axis=0)])
     known = means[np.isfinite(means)]
-    # beyond every finite difference, equal among themselves
+    # beyond every finite difference
     beyond = 3 * np.abs(known).max() + 1 if len(known) else 1.0
     means = np.where(np.isinf(means), -beyond, means)
     p_networks, effect = _between_networks(means[0] - means[1])
