@@ -1,11 +1,41 @@
-"""The plugin `reports`: a run, a model or a dataset as one page."""
+"""The plugin `reports`: a run, a model or a dataset as one page; `nnunet run` writes that of its
+results.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nnunet_core import Component, hookimpl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nnunet_core.data.dataset import Dataset
+    from nnunet_core.registry.discovery import Registry
+    from nnunet_core.runtime.reporting import Reporter
+    from nnunet_core.store.workspace import Workspace
 
 
 @hookimpl
 def nnunet_commands() -> list[Component]:
-    """Return the commands."""
-    return []
+    """Return the command."""
+    return [
+        Component(
+            "report",
+            "nnunet_builtin.reports.commands:report",
+            "Write a run, a model or a dataset as one page.",
+        )
+    ]
+
+
+@hookimpl
+def nnunet_results_ready(
+    folder: Path, dataset: Dataset, workspace: Workspace, registry: Registry, report: Reporter
+) -> None:
+    """Write the page of a run that has ended."""
+    from nnunet_builtin.reports.finding import run_of
+    from nnunet_builtin.reports.making import FILE, Making
+
+    path = Making(registry, workspace, report).run(run_of(folder), folder / FILE, dataset)
+    report.message(f"report: {path}")
