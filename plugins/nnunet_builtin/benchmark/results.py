@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_builtin.benchmark.jobs import Member
-from nnunet_builtin.benchmark.matrix import Bench
+from nnunet_builtin.benchmark.graph import Place
 from nnunet_builtin.statistics.scores import Scores
 from nnunet_core.data.folders import without_ending
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import natural_order
 from nnunet_core.runtime import files
-from nnunet_core.store.summaries import SUMMARY, Summary
+from nnunet_core.store.summaries import Summary
 
 #: The mean over the labels of a case.
 MEAN = "mean"
@@ -47,40 +46,26 @@ class Row:
 
 
 def collect(
-    bench: Bench,
-    members: Mapping[str, Member],
-    datasets: Mapping[str, tuple[str, Labels, str]],
-    root: Path,
-    failed: Iterable[tuple[str, str, str, int, str]] = (),
+    trained: Iterable[tuple[Place, Path]],
+    labels: Mapping[str, tuple[Labels, str]],
+    failed: Iterable[Place] = (),
 ) -> list[Row]:
-    """Read the validations that are there.
+    """Read the validations of finished trainings.
 
     Args:
-        bench: What was asked for.
-        members: Its variants.
-        datasets: {dataset, as in bench.toml: (its name, labels, ending of label files)}.
-        root: Folder of the benchmark.
-        failed: (dataset name, variant, configuration, seed, fold) of trainings that failed for
-            good.
+        trained: Each with its summary.json.
+        labels: {dataset: (its labels, ending of label files)}.
+        failed: Trainings that failed for good.
     """
-    rows = []
-    for name, labels, ending in datasets.values():
-        for member in members.values():
-            for seed in bench.seeds:
-                folder = root / "results" / f"seed_{seed}" / name / member.method.name
-                for path in sorted(folder.glob(f"*/fold_*/validation/{SUMMARY}")):
-                    fold = path.parent.parent.name.removeprefix("fold_")
-                    configuration = path.parent.parent.parent.name
-                    wanted = not bench.configurations or configuration in bench.configurations
-                    if wanted and fold in bench.folds:
-                        place = (name, configuration, member.name, seed, fold)
-                        rows += _rows(Summary.read(path), place, labels, ending)
+    rows = [
+        row
+        for place, path in trained
+        for row in _rows(Summary.read(path), place, *labels[place.dataset])
+    ]
     return [*rows, *_crashed(rows, failed)]
 
 
-def _rows(
-    summary: Summary, place: tuple[str, str, str, int, str], labels: Labels, ending: str
-) -> list[Row]:
+def _rows(summary: Summary, place: Place, labels: Labels, ending: str) -> list[Row]:
     found = []
     for case in summary.results.all:
         name = without_ending(Path(str(case["test"])).name, ending)
@@ -91,25 +76,27 @@ def _rows(
                 dice[label] = values.get("Dice")
         defined = [value for value in dice.values() if value is not None]
         dice[MEAN] = float(np.mean(defined)) if defined else None
-        found += [Row(*place, name, label, value) for label, value in dice.items()]
+        found += [
+            Row(**vars(place), case=name, label=label, dice=value) for label, value in dice.items()
+        ]
     return found
 
 
-def _crashed(rows: Sequence[Row], failed: Iterable[tuple[str, str, str, int, str]]) -> list[Row]:
+def _crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
     """Return rows of Dice 0 for the cases that failed trainings should have validated: those of
     the same fold of any other training.
     """
     found = []
-    for dataset, variant, configuration, seed, fold in failed:
+    for place in failed:
         like = {
-            (row.case, row.label, row.configuration)
+            (row.case, row.label)
             for row in rows
-            if (row.dataset, row.fold) == (dataset, fold)
-            and configuration in ("", row.configuration)
+            if (row.dataset, row.configuration, row.fold)
+            == (place.dataset, place.configuration, place.fold)
         }
         found += [
-            Row(dataset, of, variant, seed, fold, case, label, 0.0, "crashed")
-            for case, label, of in sorted(like)
+            Row(**vars(place), case=case, label=label, dice=0.0, origin="crashed")
+            for case, label in sorted(like)
         ]
     return found
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from nnunet_builtin.benchmark import records, work
-from nnunet_builtin.benchmark.jobs import Graph, Job
+from nnunet_builtin.benchmark.graph import SHARED, Graph, Job
+from nnunet_builtin.benchmark.leases import is_leased
 from nnunet_core.contracts.executor import Executor, Resources, Task
-from nnunet_core.errors import NnunetError
+from nnunet_core.errors import NnunetError, StoppedError, counted
 from nnunet_core.registry.discovery import ALLOW_VARIABLE, DENY_VARIABLE
+from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 
 _POLL_SECONDS = 0.2
+#: A job that is stopped so often never gets anywhere.
+_MOST_STOPS = 100
+#: A file in the folder of a benchmark that asks its driver to stop.
+STOP = "stop"
 State = Literal["done", "running", "ready", "waiting", "failed", "blocked"]
 
 
@@ -30,7 +37,8 @@ class Board:
         executor, reference: Where jobs run, and its name, which handles are of.
         retries: How often a failed job is tried again.
         environment: Variables of every job.
-        done, failed: Names of jobs.
+        done: {name of job: its record}, of those that are done.
+        failed: Names of jobs, and why where no record says it.
         running: {name of job: handles of its deliveries}.
     """
 
@@ -40,8 +48,8 @@ class Board:
     reference: str
     retries: int
     environment: Mapping[str, str] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
+    done: dict[str, records.Ended] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _lost: dict[str, int] = field(default_factory=dict)
 
@@ -51,34 +59,53 @@ class Board:
 
     def look(self) -> None:
         """Read the state of all jobs, those that another driver has started included."""
-        for job in self.graph.jobs.values():
+        for job in self.graph.jobs.values():  # in order: whether it is done depends on its needs
             self._look_at(job)
-        found = {
-            job.name: records.handles(self.folder(job), self.reference) for job in self._open()
-        }
-        alive = self.executor.running([h for handles in found.values() for h in handles])
-        self.running = {
-            name: kept for name, all_ in found.items() if (kept := tuple(alive.intersection(all_)))
-        }
+        left = [job for job in self.graph.jobs.values() if job.name not in self.done]
+        found = {job.name: records.handles(self.folder(job), self.reference) for job in left}
+        alive = self._alive(found)
+        self.running = {name: handles for name, handles in found.items() if name in alive}
 
-    def _open(self) -> Iterator[Job]:
-        return (job for job in self.graph.jobs.values() if job.name not in self.done)
+    def _alive(self, found: Mapping[str, Sequence[str]]) -> set[str]:
+        """Return the names of jobs that run: the executor says so, or their lease is held, by a
+        command that has lost its worker or a delivery that nobody wrote down.
+        """
+        there = self.executor.running([h for handles in found.values() for h in handles])
+        return {
+            name
+            for name, handles in found.items()
+            if there.intersection(handles) or is_leased(self.folder(self.graph.jobs[name]))
+        }
 
     def _look_at(self, job: Job) -> None:
+        self.done.pop(job.name, None)
+        self.failed.pop(job.name, None)
         ended = records.ended(self.folder(job), job.identity)
-        self.done.discard(job.name)
-        self.failed.discard(job.name)
         if ended is None:
             return
         if ended.is_done:
-            self.done.add(job.name)
+            if ended.inputs == self._inputs(job) and (job.output is None or job.output.is_file()):
+                self.done[job.name] = ended
         elif ended.is_hopeless or ended.attempts > self.retries:
-            self.failed.add(job.name)
+            self.failed[job.name] = f"exit code {ended.code}"
+        elif ended.stops > _MOST_STOPS:
+            self.failed[job.name] = f"it was stopped {ended.stops} times"
+
+    def _inputs(self, job: Job) -> str | None:
+        """Return the digest of what the jobs that it needs have made; None if one is not done."""
+        runs = []
+        for name in job.needs:
+            if name not in self.done:
+                return None
+            # plans and prepared cases are the same however often they are made
+            same = self.graph.jobs[name].stage in SHARED
+            runs.append("" if same else self.done[name].run)
+        return files.digest(runs)
 
     def states(self) -> dict[str, State]:
         """Return {name: state} of every job."""
-        blocked = self.graph.blocked_by(self.failed)
-        ready = {job.name for job in self.graph.ready(self.done, self.failed | blocked)}
+        blocked = self.graph.blocked_by(set(self.failed))
+        ready = {job.name for job in self.graph.ready(self.done, blocked.union(self.failed))}
 
         def state(name: str) -> State:
             if name in self.done:
@@ -94,37 +121,67 @@ class Board:
     def start(self, job: Job) -> None:
         """Write down what a job is, and hand it to the executor."""
         folder = self.folder(job)
-        environment = {**self.environment, "nnUNet_results": str(job.results)}
-        identity = job.identity
+        before = records.read(records.Ended, folder / records.ENDED)
+        if before is not None and (before.is_done or before.identity != job.identity):
+            (folder / records.ENDED).unlink()  # stale, or what it made is gone
+        cores = job.resources.cpus
+        environment = {
+            **self.environment,
+            "nnUNet_results": str(job.results),
+            "OMP_NUM_THREADS": str(cores),
+        }
         records.JobFile(
-            name=job.name, identity=identity, words=job.words, environment=environment
+            name=job.name,
+            identity=job.identity,
+            inputs=self._inputs(job) or "",
+            parts=dict(job.parts),
+            words=job.command(),
+            environment=environment,
+            makes=None if job.makes is None else str(job.makes),
         ).write(folder / records.JOB)
         task = Task(job.name, work.command(folder), folder, {}, needed(job))
-        busy = [handle for handles in self.running.values() for handle in handles]
-        handle = self.executor.start(task, busy)
+        handle = self.executor.start(task, list(self._busy()))
         records.Handles(executor=self.reference, handles=(handle,)).write(folder / records.HANDLES)
         self.running[job.name] = (handle,)
 
+    def has_room(self, job: Job) -> bool:
+        """Return whether a job may be started now."""
+        return self.executor.has_room(needed(job), self._busy())
+
+    def _busy(self) -> dict[str, Resources]:
+        return {
+            handle: needed(self.graph.jobs[name])
+            for name, handles in self.running.items()
+            for handle in handles
+        }
+
     def collect(self) -> list[Job]:
         """Return the jobs that ended since the last look, done or not."""
-        alive = self.executor.running([h for handles in self.running.values() for h in handles])
-        ended = []
-        for name, handles in list(self.running.items()):
-            if alive.intersection(handles):
-                continue
-            del self.running[name]
-            job = self.graph.jobs[name]
+        ended = [self.graph.jobs[name] for name in set(self.running) - self._alive(self.running)]
+        for job in ended:
+            del self.running[job.name]
             self._look_at(job)
-            if records.ended(self.folder(job), job.identity) is None:
+            # what is done again makes what was made of it stale
+            for name in self.graph.dependents[job.name]:
+                if name not in self.running:
+                    self._look_at(self.graph.jobs[name])
+            record = records.ended(self.folder(job), job.identity)
+            if job.name not in self.done and (record is None or record.is_done):
                 self._lose(job)
-            ended.append(job)
         return ended
 
     def _lose(self, job: Job) -> None:
         """Count a delivery that left no result: its worker was killed, or never began."""
         self._lost[job.name] = self._lost.get(job.name, 0) + 1
         if self._lost[job.name] > self.retries:
-            self.failed.add(job.name)
+            self.failed[job.name] = "its process ended without a result: killed, or never begun"
+
+    def forgive(self) -> None:
+        """Give jobs that failed a new chance."""
+        for name in list(self.failed):
+            (self.folder(self.graph.jobs[name]) / records.ENDED).unlink(missing_ok=True)
+        self.failed.clear()
+        self._lost.clear()
 
 
 def needed(job: Job) -> Resources:
@@ -136,64 +193,70 @@ def needed(job: Job) -> Resources:
 def run(board: Board, report: Reporter) -> None:
     """Run what is not done until everything is done or cannot be.
 
-    Ended by a signal, it asks the jobs to stop; a later run goes on.
+    Ended by a signal or a file `stop`, it asks the jobs to stop; a later run goes on.
 
     Raises:
         NnunetError: The executor cannot run one of the jobs at all; nothing was started.
+        StoppedError: Somebody asked to stop.
     """
     board.look()
-    open_jobs = [job for job in board.graph.jobs.values() if job.name not in board.done]
-    board.executor.check([needed(job) for job in open_jobs])
-    # a failed job has a new chance whenever somebody starts the benchmark again
-    forgive(board, board.failed)
+    board.forgive()  # whenever somebody starts the benchmark again
+    left = [job for job in board.graph.jobs.values() if job.name not in board.done]
+    board.executor.check(sorted({needed(job) for job in left}, key=dataclasses.astuple))
+    (board.root / STOP).unlink(missing_ok=True)
     try:
         while _step(board, report):
+            if (board.root / STOP).exists():
+                raise StoppedError("as asked; the same command goes on.", None)
             time.sleep(_POLL_SECONDS)
     except BaseException:
+        if board.running:
+            report.message(f"asking {counted(len(board.running), 'job')} to save its work")
         board.executor.stop([h for handles in board.running.values() for h in handles])
         raise
-
-
-def forgive(board: Board, names: Sequence[str] | set[str]) -> None:
-    """Forget how often these jobs failed."""
-    for name in list(names):
-        (board.folder(board.graph.jobs[name]) / records.ENDED).unlink(missing_ok=True)
-        board.failed.discard(name)
+    finally:
+        (board.root / STOP).unlink(missing_ok=True)
 
 
 def _step(board: Board, report: Reporter) -> bool:
     """Collect what ended and start what can run; return whether there is more to do."""
     for job in board.collect():
         _tell(board, job, report)
-    blocked = board.graph.blocked_by(board.failed)
-    gone = board.failed | blocked | set(board.running)
+    blocked = board.graph.blocked_by(set(board.failed))
+    gone = {*board.failed, *blocked, *board.running}
+    waiting: set[Resources] = set()
     for job in board.graph.ready(board.done, gone):
-        running = {
-            handle: needed(board.graph.jobs[name])
-            for name, handles in board.running.items()
-            for handle in handles
-        }
-        if not board.executor.has_room(needed(job), running):
+        if needed(job) in waiting or not board.has_room(job):
+            waiting.add(needed(job))
             continue  # a smaller one may still fit
         try:
             board.start(job)
         except NnunetError as error:
-            board.failed.add(job.name)
+            board.failed[job.name] = str(error)
             report.warning(f"{job.name} could not be started: {error}")
-    blocked = board.graph.blocked_by(board.failed)
-    return bool(board.running) or any(board.graph.ready(board.done, board.failed | blocked))
+    return bool(board.running or waiting)
 
 
 def _tell(board: Board, job: Job, report: Reporter) -> None:
     if job.name in board.done:
         report.message(f"done: {job.name} ({len(board.done)} of {len(board.graph.jobs)})")
         return
-    again = "it is tried again" if job.name not in board.failed else "it is given up"
+    ended = records.ended(board.folder(job), job.identity)
+    if job.name not in board.failed:
+        how = "stopped" if ended is not None and ended.is_stopped else "failed"
+        report.message(f"{how}: {job.name}; it is tried again")
+        return
+    report.warning(f"failed for good: {described(board, job)}")
+
+
+def described(board: Board, job: Job) -> str:
+    """Return why a job failed, with the last lines of its log."""
     tail = "\n".join(f"    {line}" for line in records.log_tail(board.folder(job)))
-    report.warning(f"failed: {job.name}; {again}. {board.folder(job) / records.LOG} ends:\n{tail}")
+    log = board.folder(job) / records.LOG
+    return f"{job.name}: {board.failed.get(job.name, '')}. {log} ends:\n{tail}"
 
 
-def environment_of(raw: Path, preprocessed: Path, deny: Sequence[str]) -> dict[str, str]:
+def environment_of(raw: Path, preprocessed: Path, deny: Iterable[str]) -> dict[str, str]:
     """Return the variables that make a job see what this process sees.
 
     Args:
