@@ -61,6 +61,7 @@ class Reasons:
             "features": self._features(),
             "normalisation": self._normalization(),
             "loss over the batch": self._batch_dice(),
+            "augmentation": self._rotation(),
         }
 
     def _other(self, step: str) -> str:
@@ -220,6 +221,15 @@ class Reasons:
                 "full resolution beside a low one)."
             )
         return "The Dice is that of each patch: it covers much of a case."
+
+    def _rotation(self) -> str:
+        if self.configuration.dimensions == 2:
+            return "Patches of 2D networks have one plane."
+        sizes = self.configuration.patch_size
+        return (
+            f"A patch that is more than {ANISOTROPY} times longer than thick is rotated in plane "
+            f"only: {max(sizes)} voxels beside {sizes[0]}."
+        )
 
 
 def _size(values: Iterable[float]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from nnunet_builtin.pages.elements import Details, Element, Plot, Section, Table, Value
 from nnunet_builtin.pages.figures import colour, curves
 from nnunet_builtin.reports.content import Fold, ModelContent
-from nnunet_core.errors import counted
 
 Line = Mapping[str, Any]
 
@@ -76,9 +75,11 @@ def _table(folds: Sequence[Fold]) -> Table:
                 sum(_number(line.get("seconds")) for line in fold.epochs) / len(fold.epochs),
             ]
         )
-    columns = ["fold", "state", "epochs", "last training loss", "last validation loss"]
-    columns += ["best average Dice", "seconds an epoch"]
-    return Table(columns, rows, f"Trainings of {counted(len(folds), 'fold')}")
+    columns = ["fold", "state", "epochs", "training loss", "validation loss"]
+    columns += ["best Dice", "s / epoch"]
+    return Table(
+        columns, rows, "Losses of the last epoch; the best moving average of the pseudo Dice"
+    )
 
 
 def _best(fold: Fold, choose: Callable[..., float], field: str) -> float | None:

@@ -139,9 +139,9 @@ def image_elements(sheet: Sheet) -> list[Element]:
     rows: list[list[Value]] = []
     for name, field in (("voxels", "shape"), ("spacing, mm", "spacing")):
         for axis, values in zip("zyx", zip(*_column(sheet.cases, field), strict=True), strict=True):
-            rows.append([f"{name}, axis {axis}", *(Cell(f"{v:.4g}", float(v)) for v in values)])
+            rows.append([f"{name}, {axis}", *(Cell(f"{v:.4g}", float(v)) for v in values)])
     elements: list[Element] = [
-        Table(["", "lowest", "median", "highest"], rows, "Shapes and spacings")
+        Table(["axis", "lowest", "median", "highest"], rows, "Shapes and spacings")
     ]
     letters = collections.Counter(case.orientation for case in sheet.cases if case.orientation)
     if letters:
@@ -183,7 +183,12 @@ def _intensity_table(sheet: Sheet, cases: Sequence[CaseLine]) -> Table:
 def _rounded(value: float | None) -> Cell | None:
     if value is None or math.isnan(value):
         return None
-    return Cell(f"{value:.5g}", float(value))
+    return Cell(_shown(value), float(value))
+
+
+def _shown(value: float) -> str:
+    """Return five digits, without a power of ten where a number can be read without it."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.5g}"
 
 
 def case_table(sheet: Sheet) -> Table:
@@ -208,6 +213,6 @@ def _case_row(case: CaseLine, named: dict[str, str], columns: Sequence[str]) -> 
     row += [None if voxels is None else int(voxels.get(target, 0)) for target in named]
     if columns[-1] == "mean intensity":
         means = [mean for _, mean, _ in case.intensities]
-        shown = Cell(", ".join(f"{mean:.5g}" for mean in means), means[0] if means else None)
+        shown = Cell(", ".join(map(_shown, means)), means[0] if means else None)
         row.append(shown if means else None)
     return row

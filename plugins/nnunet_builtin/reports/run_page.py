@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from nnunet_builtin.pages.elements import (
@@ -12,6 +13,7 @@ from nnunet_builtin.pages.elements import (
     Facts,
     Gallery,
     Picture,
+    Plot,
     Section,
     Sentences,
     Source,
@@ -19,6 +21,7 @@ from nnunet_builtin.pages.elements import (
     Text,
     Value,
 )
+from nnunet_builtin.pages.figures import distributions
 from nnunet_builtin.pages.writing import Page
 from nnunet_builtin.reports.content import CaseScore, LabelScore, ModelContent, Part, RunContent
 from nnunet_builtin.reports.curves import training_section
@@ -32,6 +35,8 @@ from nnunet_core.errors import counted
 
 #: Labels that a table has a column of its own for.
 _MOST_COLUMNS = 20
+#: Labels whose distributions one figure shows.
+_MOST_SHAPES = 16
 
 
 def run_page(run: RunContent, pictures: Mapping[str, Sequence[Picture]]) -> Page:
@@ -41,15 +46,20 @@ def run_page(run: RunContent, pictures: Mapping[str, Sequence[Picture]]) -> Page
         run: What it says.
         pictures: {configuration: worst cases, the worst first}.
     """
-    sections = [Section("Summary", _summary(run)), dataset_section(run.data)]
-    sections += [_plans_section(run), Section("Method", _method(run.models))]
+    sections = [Section("Summary", _summary(run))]
     for model in run.models:
-        if any(fold.epochs for fold in model.folds):
-            sections.append(training_section(model, _title(run, model, "Training")))
         if model.cases:
             own = pictures.get(model.name, ())
             sections.append(_results_section(model, own, _title(run, model, "Results")))
-    sections += [selection_section(run), cost_section(run.models), provenance_section(run.models)]
+    sections.append(selection_section(run))
+    sections += [
+        training_section(model, _title(run, model, "Training"))
+        for model in run.models
+        if any(fold.epochs for fold in model.folds)
+    ]
+    sections += [dataset_section(run.data), _plans_section(run)]
+    sections += [Section("Method", _method(run.models)), cost_section(run.models)]
+    sections.append(provenance_section(run.models))
     kinds = {model.received is not None for model in run.models}
     kind = "Model" if kinds == {True} else "Run"
     return Page(run.title, [each for each in sections if each.elements], kind)
@@ -61,6 +71,10 @@ def _title(run: RunContent, model: ModelContent, what: str) -> str:
 
 def _summary(run: RunContent) -> list[Element]:
     lines = [_in_words(model) for model in run.models]
+    if run.inference is not None and run.inference.scores:
+        best = run.inference.scores[0]
+        dice = "undefined" if best.mean_dice is None else f"{best.mean_dice:.4f}"
+        lines.append(f"Selected to predict: {' + '.join(best.models)}, mean Dice {dice}.")
     elements: list[Element] = [Text(line, "lead") for line in lines]
     if run.problems:
         elements += [Text("Not complete:", "warning"), Sentences(run.problems)]
@@ -107,12 +121,10 @@ def _score_in_words(model: ModelContent, score: LabelScore) -> str:
         f"mean Dice {score.mean:.4f} ({interval}) over {counted(score.cases, 'validation case')} "
         f"of {counted(len(folds), 'fold')} ({', '.join(folds)})."
     )
-    if wrong := [
-        f"{number} {word}"
-        for number, word in ((score.missed, "missed"), (score.invented, "invented"))
-        if number
-    ]:
-        text += f" Structures: {', '.join(wrong)}."
+    if score.missed:
+        text += f" Missed structures: {score.missed} (the prediction has nothing of the label)."
+    if score.invented:
+        text += f" Invented ones: {score.invented} (the reference has nothing of it)."
     few = about_cases(len(model.cases))
     seen = " The fold 'all' was trained on these cases." if folds == ["all"] else ""
     return f"{text}{f' {few.capitalize()}.' if few else ''}{seen}"
@@ -121,7 +133,7 @@ def _score_in_words(model: ModelContent, score: LabelScore) -> str:
 def _plans_section(run: RunContent) -> Section:
     elements: list[Element] = []
     for model in run.models:
-        own: list[Element] = [Facts(_plan_facts(model)), *_reasons(model)]
+        own = _plan(model)
         single = len(run.models) == 1
         elements += own if single else [Details(model.name, own, is_open=model is run.models[0])]
     if skipped := run.models[0].planned.skipped:
@@ -130,43 +142,46 @@ def _plans_section(run: RunContent) -> Section:
     return Section("Plans", elements)
 
 
-def _plan_facts(model: ModelContent) -> dict[str, object]:
+def _plan(model: ModelContent) -> list[Element]:
+    """Return what was decided, and why, as far as that is known."""
+    planned, facts = model.planned, _plan_facts(model)
+    elements: list[Element] = []
+    if planned.reasons:
+        named = dict.fromkeys([*facts, *planned.reasons])
+        rows = [[what, facts.get(what), planned.reasons.get(what)] for what in named]
+        caption = "What was decided: the rule, and the numbers that led to it"
+        elements.append(Table(["what", "value", "why"], rows, caption))
+    else:
+        elements.append(Facts(facts))
+        elements.append(Text(f"Reasons with numbers are not known. {planned.missing}"))
+    if planned.notes:
+        elements.append(Details("Notes of the planner", [Sentences(list(planned.notes))]))
+    return elements
+
+
+def _plan_facts(model: ModelContent) -> dict[str, str]:
     plan, network = model.document.configuration, model.document.configuration.network
     stages = range(len(network.pool_kernels) + 1)
-    pools = ", ".join("".join(map(str, kernel)) for kernel in network.pool_kernels)
-    kernels = ", ".join("".join(map(str, kernel)) for kernel in network.conv_kernels)
-    facts: dict[str, object] = {
+    pools = ", ".join("×".join(map(str, kernel)) for kernel in network.pool_kernels)
+    kernels = ", ".join("×".join(map(str, kernel)) for kernel in network.conv_kernels)
+    facts = {
         "target spacing": f"{_size(plan.spacing)} mm",
+        "order of the axes": ", ".join("zyx"[axis] for axis in plan.transpose_forward),
         "median shape": f"{_size(plan.median_shape)} voxels",
         "patch size": f"{_size(plan.patch_size)} voxels",
-        "batch size": plan.batch_size,
-        "order of the axes": ", ".join("zyx"[axis] for axis in plan.transpose_forward),
-        "strides": pools or "none",
-        "kernels": kernels,
+        "batch size": str(plan.batch_size),
+        "pooling and kernels": f"strides {pools or 'none'}; kernels {kernels}",
         "features": ", ".join(str(network.features(stage)) for stage in stages),
         "normalisation": ", ".join(
             f"{name}: {each.scheme}{' inside the mask' if each.use_mask else ''}"
             for name, each in zip(model.document.channels, plan.normalization, strict=False)
         ),
         "loss over the batch": "Dice of the batch" if plan.batch_dice else "Dice of each patch",
-        "rotation": "in plane only" if plan.dummy_2d_augmentation else "around every axis",
+        "augmentation": "rotated in plane only"
+        if plan.dummy_2d_augmentation
+        else "rotated around every axis",
     }
-    if plan.previous:
-        facts["stage before"] = plan.previous
-    return facts
-
-
-def _reasons(model: ModelContent) -> list[Element]:
-    planned = model.planned
-    elements: list[Element] = []
-    if planned.reasons:
-        rows = [[what, why] for what, why in planned.reasons.items()]
-        elements.append(Table(["what", "why"], rows, "The rule, and the numbers that led to it"))
-    elif planned.missing:
-        elements.append(Text(f"Reasons with numbers are not known. {planned.missing}"))
-    if planned.notes:
-        elements.append(Details("Notes of the planner", [Sentences(list(planned.notes))]))
-    return elements
+    return facts | ({"stage before": plan.previous} if plan.previous else {})
 
 
 def _method(models: Sequence[ModelContent]) -> list[Element]:
@@ -174,13 +189,11 @@ def _method(models: Sequence[ModelContent]) -> list[Element]:
     their preprocessor.
     """
     first = models[0]
-    elements: list[Element] = [
-        Table(
-            ["kind", "component", "package", "settings that differ", "to know"],
-            [_part_row(part) for part in first.parts],
-            "Components; settings that differ from those that the component has on its own",
-        )
-    ]
+    columns = ["kind", "component", "package", "settings that differ (usual)"]
+    remarks = any(part.remark for part in first.parts)
+    rows = [_part_row(part)[: 4 + remarks] for part in first.parts]
+    caption = "Components; settings that differ from those that each has on its own"
+    elements: list[Element] = [Table([*columns, *["to know"][:remarks]], rows, caption)]
     for model in models[1:]:
         for part, usual in zip(model.parts, first.parts, strict=False):
             if part.record.identity() != usual.record.identity():
@@ -206,15 +219,30 @@ def _settings(part: Part) -> str:
 
 def _results_section(model: ModelContent, pictures: Sequence[Picture], title: str) -> Section:
     elements: list[Element] = [_label_table(model)]
-    worst = worst_first(model.cases)
-    elements.append(_case_table(worst))
+    if len(folds := list(model.labels[0].folds)) > 1:
+        rows = [[each.label, *(each.folds[fold] for fold in folds)] for each in model.labels]
+        columns = ["label", *(f"fold {fold}" for fold in folds)]
+        elements.append(Table(columns, rows, "Mean Dice of each fold, over its own cases"))
+    if len(model.labels) - 1 <= _MOST_SHAPES:
+        elements.append(_plot(model))
+    elements.append(_case_table(worst_first(model.cases)))
     if pictures:
         elements += [Text("Worst cases, the outline of the reference in white:"), Gallery(pictures)]
     return Section(title, elements)
 
 
+def _plot(model: ModelContent) -> Plot:
+    labels = [each.label for each in model.labels if each.label != MEAN]
+    values = {name: [_or_nan(case.dice[name]) for case in model.cases] for name in labels}
+    texts = {name: [case.case for case in model.cases] for name in labels}
+    return Plot(distributions(values, "Dice", texts), "Dice of every validation case, by label")
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def _label_table(model: ModelContent) -> Table:
-    folds = list(model.labels[0].folds)
     columns: list[str | Column] = [
         "label",
         Column("mean Dice", help="over the validation cases of all folds"),
@@ -224,7 +252,6 @@ def _label_table(model: ModelContent) -> Table:
         Column("cases", help="where the Dice is defined"),
         Column("missed", help="cases whose reference alone holds the label"),
         Column("invented", help="cases whose prediction alone holds it"),
-        *(f"fold {fold}" for fold in folds if len(folds) > 1),
     ]
     rows = []
     for each in model.labels:
@@ -233,8 +260,9 @@ def _label_table(model: ModelContent) -> Table:
             low, high = each.interval
             interval = Cell(f"{low:.4f} – {high:.4f}", low)
         row: list[Value] = [Cell(each.label, each.label, strong=each.label == MEAN), each.mean]
-        row += [interval, each.median, each.lowest, each.cases, each.missed, each.invented]
-        rows.append([*row, *(each.folds[fold] for fold in folds if len(folds) > 1)])
+        rows.append(
+            [*row, interval, each.median, each.lowest, each.cases, each.missed, each.invented]
+        )
     return Table(columns, rows, "Dice per label")
 
 

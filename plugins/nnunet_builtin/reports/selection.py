@@ -14,7 +14,7 @@ from nnunet_builtin.pages.elements import (
     Text,
     Value,
 )
-from nnunet_builtin.reports.content import ModelContent, RunContent
+from nnunet_builtin.reports.content import RunContent
 from nnunet_core.store.inference import FILE, InferenceDocument
 from nnunet_core.store.origins import shell_line
 from nnunet_core.store.postprocessing import PostprocessingRecord
@@ -25,8 +25,12 @@ def selection_section(run: RunContent) -> Section:
     elements: list[Element] = []
     if run.inference is not None:
         elements += _compared(run.inference)
+        if (decided := run.inference.postprocessing) is not None:
+            names = run.models[0].document.labels.names
+            elements.append(_decided(decided, "What predicts", names))
+    names = run.models[0].document.labels.names
     for model in run.models:
-        elements += [_decided(record, model) for record in model.postprocessing]
+        elements += [_decided(record, model.name, names) for record in model.postprocessing]
         if (found := model.calibration) is not None:
             elements.append(
                 Text(
@@ -73,12 +77,11 @@ def _compared(inference: InferenceDocument) -> list[Element]:
     ]
 
 
-def _decided(record: PostprocessingRecord, model: ModelContent) -> Text:
+def _decided(record: PostprocessingRecord, who: str, names: Mapping[int, str]) -> Text:
     """Say in a sentence what was decided on validation cases."""
-    folds = ", ".join(record.folds) or "a folder"
-    start = f"{model.name}, folds {folds}: {record.component.reference}"
+    folds = f", folds {', '.join(record.folds)}" if record.folds else ""
+    start = f"{who}{folds}: {record.component.reference}"
     chosen = record.state.get("for_which_classes")
-    names = model.document.labels.names
     if isinstance(chosen, list):
         shown = ", ".join(_entry(entry, names) for entry in chosen)
         return Text(

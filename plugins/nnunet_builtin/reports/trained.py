@@ -22,7 +22,7 @@ from nnunet_core.store.models import WEIGHTS, Model
 from nnunet_core.store.summaries import SUMMARY, Summary
 
 METRICS = "metrics.jsonl"
-MEAN = "mean of labels"
+MEAN = "mean"
 _STATES = {"running": "in training", "trained": "trained, not validated"}
 
 
