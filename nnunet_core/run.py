@@ -319,7 +319,7 @@ def run(
         selection = select(models, dataset, registry, choice, report, path)
     result = RunResult(dataset, method, steps.plans[1], selection)
     folder = models[0].folder.parent
-    for warning in registry.hooks.results_ready(folder, dataset, workspace, registry, report):
+    for warning in registry.hooks.results_ready(folder, dataset, workspace, report):
         report.warning(warning)
     if source is None or request.output is None:
         return result

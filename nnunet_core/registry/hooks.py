@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nnunet_core.data.dataset import Dataset
     from nnunet_core.data.images import Image
     from nnunet_core.data.labels import Labels
-    from nnunet_core.registry.discovery import Registry
     from nnunet_core.registry.records import FoldRecord
     from nnunet_core.runtime.reporting import Reporter
     from nnunet_core.store.workspace import Workspace
@@ -136,7 +135,6 @@ class Hooks:
         folder: Path,
         dataset: Dataset,
         workspace: Workspace,
-        registry: Registry,
         report: Reporter,
     ) -> list[str]:
         """Tell the observers that everything of a run is there; return one warning per observer
@@ -147,7 +145,6 @@ class Hooks:
             folder=folder,
             dataset=dataset,
             workspace=workspace,
-            registry=registry,
             report=report,
         )
 

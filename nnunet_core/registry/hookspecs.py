@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from nnunet_core.data.images import Image
     from nnunet_core.data.labels import Labels
     from nnunet_core.registry.components import Component, Variant
-    from nnunet_core.registry.discovery import Registry
     from nnunet_core.registry.records import FoldRecord
     from nnunet_core.runtime.reporting import Reporter
     from nnunet_core.store.workspace import Workspace
@@ -152,13 +151,12 @@ def nnunet_run_finished(record: FoldRecord, folder: Path, summary: Mapping[str, 
 
 @hookspec
 def nnunet_results_ready(
-    folder: Path, dataset: Dataset, workspace: Workspace, registry: Registry, report: Reporter
+    folder: Path, dataset: Dataset, workspace: Workspace, report: Reporter
 ) -> None:
     """Observe that `nnunet run` has trained, validated and compared what was asked for; write about
     it, for example.
 
-    `folder` is `results/DATASET/VARIANT`; `registry` holds the active plugins. Tell people by
-    `report.message`, in a line.
+    `folder` is `results/DATASET/VARIANT`. Tell people by `report.message`, in a line.
     """
 
 

@@ -83,7 +83,7 @@ class _Fold:
     """A trained fold of a toy dataset as observers see it: files, record, metrics, summary."""
 
     def __init__(self, subject: Subject) -> None:
-        self.hooks, self.registry, self.toys = _hooks_of(subject), subject.registry, subject.toys
+        self.hooks, self.toys = _hooks_of(subject), subject.toys
         root = subject.folder.absolute()
         self.workspace = Workspace(root / "raw", root / "preprocessed", root / "results")
         self.model = self.workspace.results / "Toy" / "default" / "3d_fullres"
@@ -149,7 +149,7 @@ class _Fold:
         warnings += self.hooks.fold_validated(record, folder, self.dataset, summary)
         warnings += self.hooks.run_finished(record, folder, summary["results"]["mean"])
         warnings += self.hooks.results_ready(
-            self.model.parent, self.dataset, self.workspace, self.registry, Silence()
+            self.model.parent, self.dataset, self.workspace, Silence()
         )
         cases, path = self.toys.cases("3d"), self.folder / "validation" / "cases.png"
         warnings += self.hooks.cases_shown(cases, self.dataset.labels, path)

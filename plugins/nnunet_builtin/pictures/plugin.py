@@ -48,9 +48,9 @@ def nnunet_fold_validated(dataset: Dataset, summary: Mapping[str, Any]) -> None:
 @hookimpl
 def nnunet_cases_shown(cases: Iterable[Case], labels: Labels, path: Path) -> None:
     """Draw the cases of a dataset with their labels, small, to one picture."""
-    from nnunet_builtin.pictures.drawing import contact_sheet
+    from nnunet_builtin.pictures.overlays import draw_cases
 
-    contact_sheet(cases, path, labels)
+    draw_cases(cases, labels, path)
 
 
 @hookimpl

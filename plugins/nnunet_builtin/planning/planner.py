@@ -97,7 +97,7 @@ class PlannerV21(Fingerprinting, PlanningSteps):
             target=target,
             grid=grid,
             budget=budget,
-            first=propose(self.first_patch(grid)),
+            first=propose(self.first_patch(grid).tolist()),
             chosen=chosen,
             batch_size=self.choose_batch_size(grid, chosen, budget)[0],
         ).all()

@@ -57,7 +57,8 @@ def gather(
     Raises:
         StorageError: None of the models can be read.
     """
-    models, problems = [], []
+    models: list[ModelContent] = []
+    problems: list[str] = []
     for place in found.models:
         try:
             models.append(_model(place, workspace, registry, problems))

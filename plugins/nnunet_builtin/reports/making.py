@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_builtin.pages.elements import Picture
 from nnunet_builtin.reports.content import ModelContent, RunContent
 from nnunet_builtin.reports.dataset_page import dataset_page
-from nnunet_builtin.reports.finding import Found, find
+from nnunet_builtin.reports.finding import Found, find, run_of
 from nnunet_builtin.reports.gathering import gather, models_below
 from nnunet_builtin.reports.overlays import (
     contact_sheet,
@@ -29,6 +29,22 @@ from nnunet_core.stages.dataset import open_dataset
 from nnunet_core.store.workspace import Workspace
 
 FILE = "report.html"
+
+
+def report_run(folder: Path, dataset: Dataset, workspace: Workspace, report: Reporter) -> Path:
+    """Write the page of a run that has just ended; return its file. No case is read.
+
+    Args:
+        folder: `results/DATASET/VARIANT`.
+        dataset: That it was trained on.
+        workspace: With its plans.
+        report: Where messages go.
+
+    Raises:
+        NnunetError: The page cannot be written.
+    """
+    making = Making(Registry.discover(), workspace, report)
+    return making.run(run_of(folder), folder / FILE, dataset)
 
 
 @dataclass(frozen=True)

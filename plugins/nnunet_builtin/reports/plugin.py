@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nnunet_core.data.dataset import Dataset
-    from nnunet_core.registry.discovery import Registry
     from nnunet_core.runtime.reporting import Reporter
     from nnunet_core.store.workspace import Workspace
 
@@ -31,11 +30,9 @@ def nnunet_commands() -> list[Component]:
 
 @hookimpl
 def nnunet_results_ready(
-    folder: Path, dataset: Dataset, workspace: Workspace, registry: Registry, report: Reporter
+    folder: Path, dataset: Dataset, workspace: Workspace, report: Reporter
 ) -> None:
     """Write the page of a run that has ended."""
-    from nnunet_builtin.reports.finding import run_of
-    from nnunet_builtin.reports.making import FILE, Making
+    from nnunet_builtin.reports.making import report_run
 
-    path = Making(registry, workspace, report).run(run_of(folder), folder / FILE, dataset)
-    report.message(f"report: {path}")
+    report.message(f"report: {report_run(folder, dataset, workspace, report)}")
