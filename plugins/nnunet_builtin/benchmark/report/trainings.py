@@ -11,11 +11,15 @@ from markupsafe import Markup
 from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.runs import Run
-from nnunet_builtin.pages.elements import Column, Element, Plot, Section, Table, Text, Value
+from nnunet_builtin.pages.elements import Column, Element, Head, Plot, Section, Table, Text, Value
 from nnunet_builtin.pages.figures import MOST_OF_CURVE, thinned
 
 #: Points of all curves of a plot.
 _MOST_POINTS = 9000
+_CAPTION = (
+    "Hours are means of one training with its validation; those of plans and prepared cases, which "
+    "variants share, are the sum"
+)
 _FIELDS = {
     "validation_loss": "validation loss",
     "mean_dice_average": "Dice of validation patches, moving average",
@@ -29,11 +33,15 @@ def training_section(content: Content) -> Section | None:
     for dataset, configuration in dict.fromkeys(
         (run.place.dataset, run.place.configuration) for run in runs
     ):
-        mine = [r for r in runs if (r.place.dataset, r.place.configuration) == (dataset, configuration)]
+        mine = [
+            r for r in runs if (r.place.dataset, r.place.configuration) == (dataset, configuration)
+        ]
         for name, title in _FIELDS.items():
             figure = _curves(content, mine, name, title)
             if figure["data"]:
-                caption = f"{dataset}, {configuration}: {title}, a curve for each of {len(mine)} runs"
+                caption = (
+                    f"{dataset}, {configuration}: {title}, a curve for each of {len(mine)} runs"
+                )
                 elements.append(Plot(figure, caption))
     return Section("Training curves", elements) if elements else None
 
@@ -81,7 +89,7 @@ def cost_section(content: Content) -> Section | None:
     """Return what the variants cost; None where nothing is known of it."""
     if not content.judgement.costs:
         return None
-    columns = [
+    columns: list[Head] = [
         "dataset",
         "configuration",
         "variant",
@@ -93,7 +101,7 @@ def cost_section(content: Content) -> Section | None:
         Column("parameters (M)", 2, "Of the network."),
         Column("seconds a case", 2, "Of a validation case, mean."),
     ]
-    table = Table(columns, [_cost(cost) for cost in content.judgement.costs], "Mean of a training")
+    table = Table(columns, [_cost(cost) for cost in content.judgement.costs], _CAPTION)
     return Section("Cost", [table, *_uncounted(content.judgement.costs)])
 
 
@@ -115,4 +123,6 @@ def _cost(cost: Cost) -> list[Value]:
 
 def _uncounted(costs: Sequence[Cost]) -> Iterator[Element]:
     if tries := sum(cost.uncounted for cost in costs):
-        yield Text(f"{tries} tries were killed and left no record: their cost is missing.", "warning")
+        yield Text(
+            f"{tries} tries were killed and left no record: their cost is missing.", "warning"
+        )
