@@ -126,12 +126,16 @@ def _comparison(each: Judged, name: str, found: Comparison) -> list[Value]:
         shown,
         _interval(interval, 2),
         None if spread is None else abs(unit.of(spread)),
-        found.p_method,
+        _p(found.p_method),
         Cell(verdict := words.verdict_of(found), verdict, strong=found.is_shown),
-        found.p_networks,
+        _p(found.p_networks),
         found.effect,
         found.false_claim,
     ]
+
+
+def _p(value: float | None) -> Value:
+    return Cell("< 0.001", value) if value is not None and value < 0.001 else value
 
 
 def _plots(content: Content, judged: Sequence[Judged]) -> Iterator[Element]:

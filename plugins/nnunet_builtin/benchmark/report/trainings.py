@@ -91,7 +91,6 @@ def cost_section(content: Content) -> Section | None:
         return None
     columns: list[Head] = [
         "dataset",
-        "configuration",
         "variant",
         Column("trainings", help="That are done."),
         Column("GPU hours", 3, "Of one training with its validation; of shared work, all."),
@@ -106,10 +105,9 @@ def cost_section(content: Content) -> Section | None:
 
 
 def _cost(cost: Cost) -> list[Value]:
-    shared = "all: plans and prepared cases" if not cost.variant else ""
+    shared = "shared by all" if not cost.variant else ""
     return [
-        cost.dataset,
-        cost.configuration or "all",
+        ", ".join(filter(None, (cost.dataset, cost.configuration))),
         cost.variant or shared,
         None if shared else cost.trainings,
         cost.gpu_hours,
