@@ -43,12 +43,12 @@ _DIFFERENCES: list[Head] = [
     "variant",
     Column("difference", 2, "Mean of the variant minus that of the baseline."),
     Column("95 % interval", 2, "Between the methods: over seeds and cases; from 3 seeds on."),
-    Column("seed spread", 2, "Standard deviation between the means of seeds, pooled."),
+    Column("spread", 2, "Between seeds: standard deviation between the means of seeds, pooled."),
     Column("p method", 3, "Of no difference between the methods, Holm."),
     Column("method is", help="What is shown about the method; nothing below 3 seeds."),
     Column("p cases", 3, "Wilcoxon over cases, Holm: of these networks only."),
     Column("effect", 2, "Matched-pairs rank-biserial correlation over cases, -1 to 1."),
-    Column("P(false)", 3, "That 'the larger mean is better' is false, were the cases all."),
+    Column("P(false)", 2, "That 'the larger mean is better' is false, were the cases all."),
 ]
 
 
