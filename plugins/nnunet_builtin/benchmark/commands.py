@@ -9,12 +9,15 @@ from typing import Annotated, get_args
 import typer
 from rich.table import Table
 
-from nnunet_builtin.benchmark import judging, results, scheduling
+from nnunet_builtin.benchmark import scheduling
 from nnunet_builtin.benchmark.opening import Opened, opened
+from nnunet_builtin.judging import tables
+from nnunet_builtin.judging.judgement import summary
+from nnunet_builtin.judging.rows import write_csv
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import counted
-from nnunet_core.runtime import files, locks
+from nnunet_core.runtime import locks
 
 BenchArgument = Annotated[
     Path, typer.Argument(help="bench.toml: datasets, variants, folds, seeds.", show_default=False)
@@ -41,10 +44,10 @@ def run(
         return
     with locks.held(found.root / locks.NAME, "this benchmark", report, wait=False):
         scheduling.run(found.board, report)
-    judgement = judging.judge(found.bench, rows := found.rows())
-    results.write_csv(found.root / "scores.csv", rows)
-    files.write_text(found.root / "comparison.md", judging.markdown(judgement))
-    for line in judging.summary(judgement):
+    judgement, rows = found.judged()
+    write_csv(found.root / "scores.csv", rows)
+    tables.write(judgement, found.root)
+    for line in summary(judgement):
         out().print(line, soft_wrap=True)
     out().print(f"tables: {found.root / 'comparison.md'}", soft_wrap=True)
     if found.board.failed:

@@ -8,21 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_builtin.benchmark.matrix import Resources
+from nnunet_builtin.judging.runs import Place
 from nnunet_core.runtime import files
 
 #: Stages whose jobs variants of equal plans share.
 SHARED = ("plan", "preprocess")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which training something is of."""
-
-    dataset: str
-    configuration: str
-    variant: str
-    seed: int
-    fold: str
 
 
 @dataclass(frozen=True)

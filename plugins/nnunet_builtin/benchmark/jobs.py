@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_builtin.benchmark.graph import Graph, Job, Place, ordered
+from nnunet_builtin.benchmark.graph import Graph, Job, ordered
 from nnunet_builtin.benchmark.matrix import Bench
 from nnunet_builtin.benchmark.members import Member
 from nnunet_builtin.benchmark.subjects import Subject, split_digest
+from nnunet_builtin.judging.runs import Place
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.runtime import files
 from nnunet_core.store.summaries import SUMMARY

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
@@ -24,6 +24,7 @@ _MOST_BYTES = 1_000_000
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 _Fold = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3}|all)$")]
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
+_Metric = Literal["Dice", "Surface Dice", "HD95", "ASSD"]
 #: v1's cascade trains on what this configuration predicts.
 _CASCADE = {"3d_cascade_fullres": "3d_lowres"}
 STAGES = ("plan", "preprocess", "train", "select", "predict", "evaluate")
@@ -122,6 +123,7 @@ class Bench(_Table):
             known.
         arguments: {stage: further words of its commands}, such as `["--precision", "float32"]`.
         retries: How often a failed job is tried again.
+        metrics: What is judged beside Dice; see `nnunet evaluate`.
         rope: Differences in Dice below this are practically none.
         resources: {stage: what its jobs need}.
         executor: Where they run.
@@ -140,6 +142,7 @@ class Bench(_Table):
     previous: Annotated[dict[_Name, _Name], Field(validate_default=True)] = {}
     arguments: dict[str, list[str]] = Field(default_factory=dict)
     retries: Annotated[int, Field(ge=0, le=20)] = 1
+    metrics: Annotated[list[_Metric], Field(min_length=1)] = ["Dice"]
     rope: Annotated[float, Field(ge=0, lt=1)] = 0.01
     resources: dict[str, Resources] = Field(default_factory=dict)
     executor: Executor = Executor()
@@ -203,6 +206,7 @@ def _contradictions(bench: Bench) -> list[str]:
     found = []
     lists = {"datasets": bench.datasets, "configurations": bench.configurations}
     lists |= {"folds": bench.folds, "seeds": [str(seed) for seed in bench.seeds]}
+    lists |= {"metrics": list(bench.metrics)}
     for name, values in lists.items():
         if twice := sorted({value for value in values if values.count(value) > 1}):
             found.append(f"{name} holds {', '.join(map(printable, twice))} twice.")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_builtin.benchmark import matrix, results, scheduling
+from nnunet_builtin.benchmark import matrix, records, scheduling
 from nnunet_builtin.benchmark.graph import Graph, Job
 from nnunet_builtin.benchmark.jobs import build
 from nnunet_builtin.benchmark.matrix import Bench
 from nnunet_builtin.benchmark.members import Member, members
 from nnunet_builtin.benchmark.subjects import Subject, subjects
+from nnunet_builtin.judging.costs import Spent, costs
+from nnunet_builtin.judging.deviations import Wanted, deviations
+from nnunet_builtin.judging.judgement import Judgement, judge
+from nnunet_builtin.judging.rows import TEST, Row, collect
+from nnunet_builtin.judging.runs import Place, find
 from nnunet_core.contracts.abilities import built
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.needs import check_needs
@@ -41,21 +46,50 @@ class Opened:
     board: scheduling.Board
     root: Path
 
-    def rows(self) -> list[results.Row]:
-        """Read the scores of finished trainings; cases of those that failed for good count 0."""
+    def rows(self) -> list[Row]:
+        """Read the scores of finished trainings and test sets; cases of trainings that failed for
+        good count as the worst there is.
+        """
         labels = {
             each.dataset.name: (each.dataset.labels, each.dataset.label_ending)
             for each in self.subjects.values()
         }
-        done = [
-            (job.place, job.output)
-            for job in self.compared()
-            if job.name in self.board.done and job.place and job.output
-        ]
-        failed = [
-            job.place for job in self.compared() if job.name in self.board.failed and job.place
-        ]
-        return results.collect(done, labels, failed)
+        compared = [(job.place, job) for job in self.compared() if job.place is not None]
+        done = [(p, job.output) for p, job in compared if job.name in self.board.done if job.output]
+        failed = [place for place, job in compared if job.name in self.board.failed]
+        return collect([*done, *self._tested()], labels, failed, self.bench.metrics)
+
+    def _tested(self) -> Iterator[tuple[Place, Path]]:
+        """Yield the summaries of test sets that are done."""
+        for job in self.graph.jobs.values():
+            if job.stage == "evaluate" and job.name in self.board.done and job.output:
+                dataset, _, variant, seed = job.name.split("/")
+                yield Place(dataset, TEST, variant, int(seed.removeprefix("seed_")), ""), job.output
+
+    def judged(self) -> tuple[Judgement, list[Row]]:
+        """Judge what is done; return also all scores."""
+        rows, jobs = self.rows(), [j for j in self.compared() if j.name in self.board.done]
+        trained = [(j.place, j.output.parent.parent) for j in jobs if j.place and j.output]
+        runs = find(trained)
+        tolerances = {each.dataset.name: each.dataset.tolerances for each in self.subjects.values()}
+        wanted = Wanted(tuple(self.bench.variants), self.bench.seeds, self.bench.metrics)
+        head = deviations(wanted, runs, rows, tolerances)
+        cost = costs(runs, self._spent())
+        return judge(rows, self.bench.baseline, self.bench.rope, head, cost), rows
+
+    def _spent(self) -> Iterator[Spent]:
+        """Yield what each job took that is done."""
+        for job in self.graph.jobs.values():
+            ended = records.ended(self.board.folder(job), job.identity)
+            if ended is not None and ended.is_done:
+                yield Spent(
+                    place=job.place,
+                    dataset=job.name.split("/")[0],
+                    gpu_seconds=ended.gpu_seconds,
+                    cpu_seconds=ended.cpu_seconds,
+                    peak_memory=ended.peak_memory,
+                    uncounted=ended.uncounted,
+                )
 
     def compared(self) -> list[Job]:
         """Return the trainings that are compared: those that only cascades need are not."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 NOTHING = "–"
+Tone = Literal["plain", "lead", "warning", "small"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,12 @@ class Text:
 
     Attributes:
         text: Of it.
-        tone: `lead` is larger, for what a reader should take home; `warning` has a mark.
+        tone: `lead` is larger, for what a reader should take home; `warning` has a mark; `small`
+            explains.
     """
 
     text: str
-    tone: Literal["plain", "lead", "warning"] = "plain"
+    tone: Tone = "plain"
     template: ClassVar = "text"
 
 
@@ -40,7 +42,7 @@ class Sentences:
     """
 
     lines: Sequence[str]
-    tone: Literal["plain", "lead", "warning"] = "plain"
+    tone: Tone = "plain"
     template: ClassVar = "sentences"
 
 
@@ -87,6 +89,7 @@ class Cell:
 
 
 Value = str | int | float | None | Cell
+Head = str | Column
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Table:
         caption: What it shows, and of what.
     """
 
-    columns: Sequence[str | Column]
+    columns: Sequence[Head]
     rows: Sequence[Sequence[Value]]
     caption: str = ""
     template: ClassVar = "table"

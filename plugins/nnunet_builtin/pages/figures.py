@@ -69,7 +69,7 @@ def _chosen(texts: Mapping[str, Sequence[str]] | None, name: str, defined: np.nd
 def _distribution(name: str, shown: np.ndarray, labels: list[str], fill: str) -> dict[str, Any]:
     trace: dict[str, Any] = {
         "name": name,
-        "x": [name] * len(shown),
+        "x0": name,
         "y": [round(float(value), 5) for value in shown],
         "marker": {"color": fill, "size": 4, "opacity": 0.7},
         "line": {"color": fill, "width": 1.5},

@@ -35,7 +35,9 @@ _PICTURE_SIDE = 260
 
 
 def encoded(volume: Volume) -> dict[str, Any]:
-    """Return a volume as JSON values: NIfTI files and a PNG as base64, labels with colours."""
+    """Return a volume as JSON values: NIfTI files and a PNG as base64, labels with colours, and
+    where the viewer opens, in mm as NIfTI has them.
+    """
     values = sorted(volume.labels)
     maps = {name: _numbered(array, values) for name, array in volume.maps.items()}
     box = _box(maps.values(), volume)
@@ -53,6 +55,7 @@ def encoded(volume: Volume) -> dict[str, Any]:
             {"name": volume.labels[value], "colour": COLOURS[number % len(COLOURS)]}
             for number, value in enumerate(values)
         ],
+        "centre": _centre(small, image, *place),
         "picture": _picture(image, small, (z, y, x)),
     }
 
@@ -120,6 +123,21 @@ def _sampled(array: np.ndarray, steps: list[int]) -> np.ndarray:
         whole = size // step
         parts.append(slice(step // 2, whole * step, step))
     return array[tuple(parts)]
+
+
+def _centre(
+    maps: dict[str, np.ndarray], image: np.ndarray, spacing: tuple[float, ...], direction: Any
+) -> list[float]:
+    """Return the point, RAS in mm, where most of the labels meet; the middle without any."""
+    first = next(iter(maps.values()), image)
+    voxel = [size // 2 for size in first.shape]
+    if first.any() and maps:
+        areas = [(first > 0).sum(axis=tuple(o for o in range(3) if o != a)) for a in range(3)]
+        largest = [np.flatnonzero(area == area.max()) for area in areas]
+        voxel = [int(places[len(places) // 2]) for places in largest]
+    matrix = np.eye(3) if direction is None else np.reshape(np.asarray(direction, float), (3, 3))
+    x, y, z = matrix @ (np.array(voxel[::-1]) * np.array(spacing))
+    return [-float(x), -float(y), float(z)]  # ITK's axes are LPS
 
 
 def _nifti(array: np.ndarray, spacing: tuple[float, ...], direction: Any) -> str:

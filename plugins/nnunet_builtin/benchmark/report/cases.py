@@ -88,7 +88,10 @@ def _worst(each: Judged, most: int) -> list[Chosen]:
     """Return the cases with the lowest mean over variants."""
     means = np.mean([scores.per_case for scores in each.scores.values()], axis=0)
     defined = [place for place in np.argsort(means) if not np.isnan(means[place])]
-    return [_chosen(each, int(place), f"{number}. worst") for number, place in enumerate(defined[:most], 1)]
+    return [
+        _chosen(each, int(place), f"no. {number} from below")
+        for number, place in enumerate(defined[:most], 1)
+    ]
 
 
 def _chosen(each: Judged, place: int, why: str) -> Chosen:
@@ -117,8 +120,8 @@ def case_section(
             pictures += _overlay(one, case, predictions, dataset.labels, hooks, report)
     elements: list[Element] = [
         Text(
-            "Cases with the lowest mean over variants and seeds, of each dataset, unless others were "
-            "asked for. Predictions are those of the first seed; scores are means over seeds."
+            "Cases of each dataset with the lowest mean over variants and seeds, unless others "
+            "were asked for. Predictions are those of the first seed; scores are means over seeds."
         )
     ]
     if pictures:
@@ -155,7 +158,7 @@ def _volume(
     one: Chosen, case: Case, predictions: Mapping[str, np.ndarray], labels: Labels
 ) -> Volume:
     maps = {"reference": case.label, **predictions} if case.label is not None else predictions
-    names = {value: labels.names[value] for value in labels.foreground}
+    names = {value: labels.names.get(value, str(value)) for value in labels.foreground}
     return Volume(
         name=f"{one.dataset}: {one.case}",
         image=case.images[0],

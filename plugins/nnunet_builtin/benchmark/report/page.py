@@ -26,6 +26,7 @@ from nnunet_core.errors import counted
 
 #: What a page may have: mail servers and browsers take it.
 MOST_BYTES = 15_000_000
+_FEW_LINES = 8
 
 
 def report_page(content: Content, cases: Section | None, tables: Sequence[Attachment]) -> Page:
@@ -65,12 +66,13 @@ def _summary(content: Content) -> Section:
     elements: list[Element] = [*_unfinished(content)]
     lines = summary(content.judgement)
     if lines:
-        elements.append(Sentences(lines, "lead"))
+        elements.append(Sentences(lines, "lead" if len(lines) <= _FEW_LINES else "plain"))
         elements.append(
             Text(
                 "Differences, intervals and spreads stand in the tables 'Against the baseline' of "
                 "each dataset, in the rows of the mean; probabilities and ranks in 'Ranks'. What "
-                "is shown speaks about methods only from three seeds on."
+                "is shown speaks about methods only from three seeds on.",
+                "small",
             )
         )
     else:
@@ -85,7 +87,7 @@ def _unfinished(content: Content) -> Iterator[Element]:
     if done < all_jobs:
         others = ", ".join(f"{n} {state}" for state, n in content.states.items() if n)
         yield Text(
-            f"This benchmark is not finished ({others}): the numbers are those of what is complete.",
+            f"This benchmark is not finished ({others}): numbers are those of what is complete.",
             "warning",
         )
     if content.failed:

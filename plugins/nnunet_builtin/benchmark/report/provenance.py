@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.judging.runs import Run
-from nnunet_builtin.pages.elements import NOTHING, Cell, Element, Section, Sentences, Table, Text, Value
+from nnunet_builtin.pages.elements import (
+    NOTHING,
+    Cell,
+    Element,
+    Section,
+    Sentences,
+    Table,
+    Text,
+    Value,
+)
 from nnunet_core.registry.settings import full_settings
 from nnunet_core.stages.method import Method
 

@@ -9,7 +9,17 @@ from markupsafe import Markup
 
 from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.judging.judgement import Judged, OverDatasets
-from nnunet_builtin.pages.elements import Column, Element, Plot, Section, Sentences, Table, Text, Value
+from nnunet_builtin.pages.elements import (
+    Column,
+    Element,
+    Head,
+    Plot,
+    Section,
+    Sentences,
+    Table,
+    Text,
+    Value,
+)
 from nnunet_builtin.statistics import words
 from nnunet_builtin.statistics.ranking import SAMPLES, Overall
 
@@ -31,10 +41,16 @@ def _of_dataset(content: Content, each: Judged) -> Iterator[Element]:
     assert each.ranking is not None
     ranking, place = each.ranking, f"{each.dataset}, {each.configuration}"
     rows: list[list[Value]] = [
-        [name, ranking.ranks[name], ranking.case_ranks[name], each.mean(name), ranking.shares[name][0]]
+        [
+            name,
+            ranking.ranks[name],
+            ranking.case_ranks[name],
+            each.mean(name),
+            ranking.shares[name][0],
+        ]
         for name in each.order
     ]
-    columns = [
+    columns: list[Head] = [
         "variant",
         Column("rank of the mean", 1, "The scores of cases averaged, then ranked."),
         Column("mean of ranks", 2, "Ranked in each case, then averaged."),
@@ -95,7 +111,7 @@ def _over_datasets(content: Content, over: OverDatasets) -> Iterator[Element]:
         [name, rank, overall.rank_of_means[name], *(over.practical.get(name) or (None,) * 3)]
         for name, rank in overall.mean_ranks.items()
     ]
-    columns = [
+    columns: list[Head] = [
         "variant",
         Column("mean rank", 2, "Ranked in each dataset, then averaged."),
         Column("rank of the mean", 1, "Scores of datasets averaged, then ranked."),
@@ -166,8 +182,14 @@ def _pairs(overall: Overall) -> Table:
 
 def _left_out(overall: Overall) -> Iterator[Element]:
     if overall.without:
-        rows: list[list[Value]] = [[name, tau, first] for name, (tau, first) in overall.without.items()]
-        columns = ["without", Column("tau", 2, "Kendall's tau with the whole ranking."), "first"]
+        rows: list[list[Value]] = [
+            [name, tau, first] for name, (tau, first) in overall.without.items()
+        ]
+        columns: list[Head] = [
+            "without",
+            Column("tau", 2, "Kendall's tau with the whole ranking."),
+            "first",
+        ]
         yield Table(columns, rows, "One dataset left out: does the order hold?")
     else:
         yield Sentences(["Leaving one dataset out says nothing below three datasets."])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.judging.judgement import Judged
 from nnunet_builtin.judging.rows import MEAN
 from nnunet_builtin.pages import figures
 from nnunet_builtin.pages.elements import (
+    NOTHING,
     Cell,
     Column,
     Details,
     Element,
+    Head,
     Plot,
     Section,
     Sentences,
@@ -21,45 +25,44 @@ from nnunet_builtin.pages.elements import (
     Value,
 )
 from nnunet_builtin.statistics import words
+from nnunet_builtin.statistics.comparison import Comparison
 
-_MEANS = [
-    "metric",
+_MEANS: list[Head] = [
     "label",
     "variant",
     Column("mean", help="Over cases where it is defined, then over seeds."),
-    Column("95 % from", help="BCa bootstrap interval of the mean over cases."),
-    Column("95 % to", help="BCa bootstrap interval of the mean over cases."),
+    Column("95 % interval", help="Of the mean over cases: BCa bootstrap."),
     Column("seeds", help="Trainings that differ in their seed, complete ones only."),
     Column("n", help="Cases where the metric is defined."),
     Column("missed", help="Structures that no prediction has, of all seeds: they score worst."),
     Column("false", help="Structures that only the prediction has, of all seeds."),
     Column("crashed", help="Scores of trainings that failed: the worst there is."),
 ]
-_DIFFERENCES = [
-    "metric",
+_DIFFERENCES: list[Head] = [
     "label",
     "variant",
     Column("difference", 2, "Mean of the variant minus that of the baseline."),
-    Column("95 % from", 2, "Between the methods: over seeds and cases; from 3 seeds on."),
-    Column("95 % to", 2, "Between the methods: over seeds and cases; from 3 seeds on."),
-    Column("seed spread", 2, "Standard deviation between the means of seeds, pooled."),
-    Column("p (method)", 3, "Of no difference between the methods, Holm."),
-    "shown",
-    Column("p (cases)", 3, "Wilcoxon over cases, Holm: of these networks only."),
+    Column("95 % interval", 2, "Between the methods: over seeds and cases; from 3 seeds on."),
+    Column("spread", 2, "Between seeds: standard deviation between the means of seeds, pooled."),
+    Column("p method", 3, "Of no difference between the methods, Holm."),
+    Column("method is", help="What is shown about the method; nothing below 3 seeds."),
+    Column("p cases", 3, "Wilcoxon over cases, Holm: of these networks only."),
     Column("effect", 2, "Matched-pairs rank-biserial correlation over cases, -1 to 1."),
-    Column("P(false)", 3, "That 'the larger mean is better' is false, were cases all."),
+    Column("P(false)", 2, "That 'the larger mean is better' is false, were the cases all."),
 ]
 
 
 def score_sections(content: Content) -> Iterator[Section]:
     """Yield a section for each dataset and configuration."""
-    judged = content.judgement.judged
+    judged, baseline = content.judgement.judged, content.judgement.baseline
     for dataset, configuration in dict.fromkeys((e.dataset, e.configuration) for e in judged):
         mine = [e for e in judged if (e.dataset, e.configuration) == (dataset, configuration)]
         mine.sort(key=lambda each: each.label != MEAN)  # the mean over labels first
         elements = [*_head(content, mine[0])]
-        elements += [_means(mine), *_comparisons(mine, content.judgement.baseline)]
-        elements += _plots(content, mine)
+        for metric in dict.fromkeys(each.metric for each in mine):
+            of_metric = [each for each in mine if each.metric == metric]
+            elements += [_means(of_metric), *_comparisons(of_metric, baseline)]
+            elements += _plots(content, of_metric)
         yield Section(f"{dataset}, {configuration}", elements)
 
 
@@ -76,62 +79,63 @@ def _head(content: Content, first: Judged) -> Iterator[Element]:
 def _means(judged: Sequence[Judged]) -> Table:
     rows: list[list[Value]] = []
     for each in judged:
-        best = each.order[0] if each.ranking is not None else ""
         for name in each.order:
-            scores, failed = each.scores[name], each.failures[name]
+            mean, scores, failed = each.mean(name), each.scores[name], each.failures[name]
+            is_best = name == each.order[0] and np.isfinite(mean)
+            shown = Cell(f"{mean:.4f}", mean, strong=True) if is_best else mean
             interval, note = each.intervals[name]
-            mean = each.mean(name)
-            low, high = interval or (None, None)
-            rows.append(
-                [
-                    each.metric,
-                    each.label,
-                    name,
-                    Cell(f"{mean:.4f}", mean, strong=name == best) if mean == mean else None,
-                    Cell(note) if low is None else low,
-                    high,
-                    scores.seeds,
-                    int((scores.per_case == scores.per_case).sum()),
-                    failed.missed,
-                    failed.false,
-                    failed.crashed,
-                ]
-            )
+            defined = int((~np.isnan(scores.per_case)).sum())
+            row = [each.label, name, shown, _interval(interval, 4, note), scores.seeds, defined]
+            rows.append([*row, failed.missed, failed.false, failed.crashed])
     caption = (
-        "Scores: the mean over cases, then over seeds, with the interval of the mean over cases. "
-        "The largest is bold: whether it is better, the comparison says"
+        f"{judged[0].metric}: the mean over cases, then over seeds. The best mean is bold; whether "
+        "it is better, the next table says"
     )
     return Table(_MEANS, rows, caption)
 
 
+def _interval(interval: tuple[float, float] | None, digits: int, note: str = NOTHING) -> Cell:
+    if interval is None:
+        return Cell(note)
+    low, high = interval
+    return Cell(f"{low:.{digits}f} to {high:.{digits}f}", low)
+
+
 def _comparisons(judged: Sequence[Judged], baseline: str) -> Iterator[Element]:
-    rows: list[list[Value]] = []
-    for each in judged:
-        for name, found in each.comparisons.items():
-            interval = None if found.interval is None else each.unit.interval(found.interval)
-            low, high = interval or (None, None)
-            spread = found.seed_spread
-            rows.append(
-                [
-                    f"{each.metric} ({each.unit.name})",
-                    each.label,
-                    name,
-                    Cell("ranks only") if found.is_infinite else each.unit.of(found.difference),
-                    low,
-                    high,
-                    None if spread is None else abs(each.unit.of(spread)),
-                    found.p_method,
-                    words.verdict_of(found),
-                    found.p_networks,
-                    found.effect,
-                    found.false_claim,
-                ]
-            )
+    rows = [
+        _comparison(each, name, found)
+        for each in judged
+        for name, found in each.comparisons.items()
+    ]
     if not rows:
         yield Text(f"The baseline {baseline} is not complete here, or alone: nothing to compare.")
         return
-    yield Table(_DIFFERENCES, rows, f"Against the baseline {baseline}")
-    yield Text(f"{words.about_networks(judged[0].seeds, judged[0].folds)}.")
+    unit = f"{judged[0].metric}, {judged[0].unit.name}"
+    yield Table(_DIFFERENCES, rows, f"Against the baseline {baseline} ({unit})")
+    yield Text(f"{words.about_networks(judged[0].seeds, judged[0].folds)}.", "small")
+
+
+def _comparison(each: Judged, name: str, found: Comparison) -> list[Value]:
+    unit, spread = each.unit, found.seed_spread
+    difference = unit.of(found.difference)
+    shown = Cell("ranks only") if found.is_infinite else Cell(f"{difference:+.2f}", difference)
+    interval = None if found.interval is None else unit.interval(found.interval)
+    return [
+        each.label,
+        name,
+        shown,
+        _interval(interval, 2),
+        None if spread is None else abs(unit.of(spread)),
+        _p(found.p_method),
+        Cell(verdict := words.verdict_of(found), verdict, strong=found.is_shown),
+        _p(found.p_networks),
+        found.effect,
+        found.false_claim,
+    ]
+
+
+def _p(value: float | None) -> Value:
+    return Cell("< 0.001", value) if value is not None and value < 0.001 else value
 
 
 def _plots(content: Content, judged: Sequence[Judged]) -> Iterator[Element]:

@@ -11,11 +11,15 @@ from markupsafe import Markup
 from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.runs import Run
-from nnunet_builtin.pages.elements import Column, Element, Plot, Section, Table, Text, Value
+from nnunet_builtin.pages.elements import Column, Element, Head, Plot, Section, Table, Text, Value
 from nnunet_builtin.pages.figures import MOST_OF_CURVE, thinned
 
 #: Points of all curves of a plot.
 _MOST_POINTS = 9000
+_CAPTION = (
+    "Hours are means of one training with its validation; those of plans and prepared cases, which "
+    "variants share, are the sum"
+)
 _FIELDS = {
     "validation_loss": "validation loss",
     "mean_dice_average": "Dice of validation patches, moving average",
@@ -29,11 +33,15 @@ def training_section(content: Content) -> Section | None:
     for dataset, configuration in dict.fromkeys(
         (run.place.dataset, run.place.configuration) for run in runs
     ):
-        mine = [r for r in runs if (r.place.dataset, r.place.configuration) == (dataset, configuration)]
+        mine = [
+            r for r in runs if (r.place.dataset, r.place.configuration) == (dataset, configuration)
+        ]
         for name, title in _FIELDS.items():
             figure = _curves(content, mine, name, title)
             if figure["data"]:
-                caption = f"{dataset}, {configuration}: {title}, a curve for each of {len(mine)} runs"
+                caption = (
+                    f"{dataset}, {configuration}: {title}, a curve for each of {len(mine)} runs"
+                )
                 elements.append(Plot(figure, caption))
     return Section("Training curves", elements) if elements else None
 
@@ -81,9 +89,8 @@ def cost_section(content: Content) -> Section | None:
     """Return what the variants cost; None where nothing is known of it."""
     if not content.judgement.costs:
         return None
-    columns = [
+    columns: list[Head] = [
         "dataset",
-        "configuration",
         "variant",
         Column("trainings", help="That are done."),
         Column("GPU hours", 3, "Of one training with its validation; of shared work, all."),
@@ -93,15 +100,14 @@ def cost_section(content: Content) -> Section | None:
         Column("parameters (M)", 2, "Of the network."),
         Column("seconds a case", 2, "Of a validation case, mean."),
     ]
-    table = Table(columns, [_cost(cost) for cost in content.judgement.costs], "Mean of a training")
+    table = Table(columns, [_cost(cost) for cost in content.judgement.costs], _CAPTION)
     return Section("Cost", [table, *_uncounted(content.judgement.costs)])
 
 
 def _cost(cost: Cost) -> list[Value]:
-    shared = "all: plans and prepared cases" if not cost.variant else ""
+    shared = "shared by all" if not cost.variant else ""
     return [
-        cost.dataset,
-        cost.configuration or "all",
+        ", ".join(filter(None, (cost.dataset, cost.configuration))),
         cost.variant or shared,
         None if shared else cost.trainings,
         cost.gpu_hours,
@@ -115,4 +121,6 @@ def _cost(cost: Cost) -> list[Value]:
 
 def _uncounted(costs: Sequence[Cost]) -> Iterator[Element]:
     if tries := sum(cost.uncounted for cost in costs):
-        yield Text(f"{tries} tries were killed and left no record: their cost is missing.", "warning")
+        yield Text(
+            f"{tries} tries were killed and left no record: their cost is missing.", "warning"
+        )

@@ -116,7 +116,7 @@ class Viewer {
       return;
     }
     this.viewer = new niivue.Niivue({
-      dragAndDropEnabled: false, isResizeCanvas: true, logLevel: "error",
+      dragAndDropEnabled: false, isResizeCanvas: true, isForceMouseClickToVoxelCenters: true, logLevel: "error",
       backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6], crosshairWidth: 0.2, crosshairWidthUnit: "percent",
       viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", multiplanarShowRender: 0,
       multiplanarPadPixels: 6, fontMinPx: 14, fontSizeScaling: 0, loadingText: "", isColorbar: false, showLegend: false,
@@ -149,6 +149,7 @@ class Viewer {
     for (const each of [image, ...maps]) this.viewer.addVolume(each);
     const isFlat = image.dims[3] === 1;
     this.viewer.setSliceType(isFlat ? this.viewer.sliceTypeAxial : this.viewer.sliceTypeMultiplanar);
+    this.viewer.scene.crosshairPos = this.viewer.mm2frac(volume.centre);
     this.map.replaceChildren(...volume.maps.map((each, number) => new Option(each.name, number)));
     this.map.append(new Option("none", -1));
     this.legend(volume);
