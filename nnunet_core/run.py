@@ -318,6 +318,9 @@ def run(
         choice, path = Choice(ensembles=request.ensembles), models[0].folder.parent / FILE
         selection = select(models, dataset, registry, choice, report, path)
     result = RunResult(dataset, method, steps.plans[1], selection)
+    folder = models[0].folder.parent
+    for warning in registry.hooks.results_ready(folder, dataset, workspace, report):
+        report.warning(warning)
     if source is None or request.output is None:
         return result
     return _predict(request, result, source, request.output, registry, report)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nnunet_core.contracts.predictor import Slabs
     from nnunet_core.data.cases import PreparedGeometry
     from nnunet_core.data.dataset import DatasetContent
+    from nnunet_core.data.fingerprint import Fingerprint
     from nnunet_core.data.images import Geometry, Image
     from nnunet_core.data.labels import Labels
     from nnunet_core.data.meaning import SegmentationMeaning
@@ -43,6 +44,23 @@ if TYPE_CHECKING:
 
 _Ability = TypeVar("_Ability")
 _NEARLY = 0.85  # of `difflib`: one letter more, less or other in a word of seven
+
+
+@runtime_checkable
+class ExplainsPlans(Protocol):
+    """A planner that can say why plans are as they are."""
+
+    def explain(
+        self,
+        labels: Labels,
+        fingerprint: Fingerprint,
+        configuration: Configuration,
+        network: NetworkBuilder,
+    ) -> Mapping[str, str]:
+        """Return {what was decided: by which rule, and from which numbers} of a configuration of
+        its plans, in sentences for people.
+        """
+        ...
 
 
 @runtime_checkable
@@ -257,7 +275,7 @@ class ShowsScripts(Protocol):
 
 #: {kind: its contract, and the abilities that a component of it may have}.
 CONTRACTS: dict[str, tuple[type, ...]] = {
-    "planner": (Planner,),
+    "planner": (Planner, ExplainsPlans),
     "preprocessor": (Preprocessor, ComputesOnDevice, PreparesLabels, RestoresSlabs),
     "network": (NetworkBuilder,),
     "loss": (LossBuilder, UsesArrays),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from nnunet_core.data.cases import Case
     from nnunet_core.data.dataset import Dataset
     from nnunet_core.data.images import Image
     from nnunet_core.data.labels import Labels
     from nnunet_core.registry.records import FoldRecord
+    from nnunet_core.runtime.reporting import Reporter
+    from nnunet_core.store.workspace import Workspace
 
 
 _OBSERVED = (
@@ -28,6 +31,8 @@ _OBSERVED = (
     "nnunet_epoch_finished",
     "nnunet_fold_validated",
     "nnunet_run_finished",
+    "nnunet_results_ready",
+    "nnunet_cases_shown",
     "nnunet_worst_case_found",
 )
 
@@ -124,6 +129,30 @@ class Hooks:
         raised.
         """
         return self._tell("nnunet_run_finished", record=record, folder=folder, summary=summary)
+
+    def results_ready(
+        self,
+        folder: Path,
+        dataset: Dataset,
+        workspace: Workspace,
+        report: Reporter,
+    ) -> list[str]:
+        """Tell the observers that everything of a run is there; return one warning per observer
+        that raised.
+        """
+        return self._tell(
+            "nnunet_results_ready",
+            folder=folder,
+            dataset=dataset,
+            workspace=workspace,
+            report=report,
+        )
+
+    def cases_shown(self, cases: Iterable[Case], labels: Labels, path: Path) -> list[str]:
+        """Tell the observers of cases that somebody wants to see; return one warning per observer
+        that raised.
+        """
+        return self._tell("nnunet_cases_shown", cases=cases, labels=labels, path=path)
 
     def worst_case_found(
         self,

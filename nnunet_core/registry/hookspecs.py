@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
+    from nnunet_core.data.cases import Case
     from nnunet_core.data.dataset import Dataset
     from nnunet_core.data.images import Image
     from nnunet_core.data.labels import Labels
     from nnunet_core.registry.components import Component, Variant
     from nnunet_core.registry.records import FoldRecord
+    from nnunet_core.runtime.reporting import Reporter
+    from nnunet_core.store.workspace import Workspace
 
 PROJECT = "nnunet"
 
@@ -143,6 +146,26 @@ def nnunet_fold_validated(
 def nnunet_run_finished(record: FoldRecord, folder: Path, summary: Mapping[str, object]) -> None:
     """Observe that a fold is trained and validated; `summary` is the mean part of its
     summary.json.
+    """
+
+
+@hookspec
+def nnunet_results_ready(
+    folder: Path, dataset: Dataset, workspace: Workspace, report: Reporter
+) -> None:
+    """Observe that `nnunet run` has trained, validated and compared what was asked for; write about
+    it, for example.
+
+    `folder` is `results/DATASET/VARIANT`. Tell people by `report.message`, in a line.
+    """
+
+
+@hookspec
+def nnunet_cases_shown(cases: Iterable[Case], labels: Labels, path: Path) -> None:
+    """Observe cases of a dataset that somebody wants to see; draw all of them to the PNG file
+    `path`, for example.
+
+    `cases` are read one after the other while they are asked for: go through them once.
     """
 
 

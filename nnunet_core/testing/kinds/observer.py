@@ -20,8 +20,12 @@ from nnunet_core.registry.discovery import ENTRY_POINT_GROUP
 from nnunet_core.registry.hooks import Hooks
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.registry.records import FoldRecord
+from nnunet_core.runtime.reporting import Silence
 from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.stages.method import choose
+from nnunet_core.store.models import FILE as MODEL_FILE
+from nnunet_core.store.models import ModelDocument
+from nnunet_core.store.workspace import Workspace
 from nnunet_core.testing.check import Subject, check, require
 from nnunet_core.testing.files import contents
 
@@ -79,11 +83,13 @@ class _Fold:
     """A trained fold of a toy dataset as observers see it: files, record, metrics, summary."""
 
     def __init__(self, subject: Subject) -> None:
-        self.hooks = _hooks_of(subject)
-        self.folder = subject.folder / "fold_0"
+        self.hooks, self.toys = _hooks_of(subject), subject.toys
+        root = subject.folder.absolute()
+        self.workspace = Workspace(root / "raw", root / "preprocessed", root / "results")
+        self.model = self.workspace.results / "Toy" / "default" / "3d_fullres"
+        self.folder = self.model / "fold_0"
         validation = self.folder / "validation"
         validation.mkdir(parents=True)
-        (self.folder / "run.json").write_text("{}")
         dataset = subject.toys.dataset("3d")
         self.dataset = dataset
         case = subject.toys.cases("3d")[0]
@@ -100,6 +106,8 @@ class _Fold:
             "prediction": self.prediction.copy(),
         }
         self.image = Image(self.objects["image"], case.geometry)
+        self._write_model(self.objects["record"])
+        self.objects["record"].write(self.folder / "run.json")
 
     def _summary(self, dataset: Dataset, label: np.ndarray, validation: Path) -> dict[str, Any]:
         scored = []
@@ -109,6 +117,21 @@ class _Fold:
             scores = evaluate_case(self.prediction, label, dataset.labels)
             scored.append({**scores, "test": str(path), "reference": str(case.label)})
         return summarise(scored, dataset.name)
+
+    def _write_model(self, record: FoldRecord) -> None:
+        """Write the model.json that the results of the fold are a part of."""
+        ModelDocument(
+            dataset=record.dataset,
+            variant=record.variant,
+            configuration_name=record.configuration,
+            channels=self.dataset.channels,
+            labels=self.dataset.labels,
+            file_ending=self.dataset.ending,
+            label_ending=self.dataset.label_ending,
+            mirror_axes=(),
+            configuration=self.toys.configuration("3d"),
+            components=record.components,
+        ).write(self.model / MODEL_FILE)
 
     def trained(self) -> list[str]:
         """Tell the observer of the epochs of a training; return its warnings."""
@@ -125,6 +148,11 @@ class _Fold:
         record, folder, summary = about["record"], self.folder, about["summary"]
         warnings += self.hooks.fold_validated(record, folder, self.dataset, summary)
         warnings += self.hooks.run_finished(record, folder, summary["results"]["mean"])
+        warnings += self.hooks.results_ready(
+            self.model.parent, self.dataset, self.workspace, Silence()
+        )
+        cases, path = self.toys.cases("3d"), self.folder / "validation" / "cases.png"
+        warnings += self.hooks.cases_shown(cases, self.dataset.labels, path)
         return warnings + self.hooks.worst_case_found(
             self.image,
             about["reference"],
@@ -148,7 +176,9 @@ def _hooks_of(subject: Subject) -> Hooks:
 
 def _record(subject: Subject, dataset: Dataset) -> FoldRecord:
     method = choose(subject.registry)
-    components = {kind: component_record(found) for kind, found in method.components.items()}
+    resolved = {"preprocessor": subject.registry.resolve("preprocessor", "builtin/default")}
+    resolved |= method.components
+    components = {kind: component_record(found) for kind, found in resolved.items()}
     return FoldRecord(
         status="running",
         dataset=dataset.name,

@@ -18,7 +18,6 @@ from nnunet_builtin.datasets.conversion import (
     find_source,
     parse_labels,
 )
-from nnunet_builtin.datasets.verification import Report
 from nnunet_builtin.datasets.verification import verify as verify_dataset
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
@@ -28,6 +27,7 @@ from nnunet_core.errors import NnunetError, UsageError, counted, natural_order
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import fitting_readers, open_dataset
+from nnunet_core.store.verification import FILE, Verification
 
 
 def verify(
@@ -42,15 +42,28 @@ def verify(
     something must be corrected.
     """
     registry, report = o.registry_of(context), make_reporter(quiet=as_json)
-    data = open_dataset(dataset, o.workspace_of(workspace).raw, registry)
+    space = o.workspace_of(workspace)
+    data = open_dataset(dataset, space.raw, registry, space.preprocessed)
     with o.workers_of(processes, memory_gb, report) as workers:
         result = verify_dataset(data, workers, report)
+    _keep(result, data, space.preprocessed, report)
     if as_json:
         typer.echo(result.model_dump_json(indent=1))
     else:
         _print(data, result)
     if not result.ok:
         raise typer.Exit(1)
+
+
+def _keep(result: Verification, data: Dataset, preprocessed: Path, report: Reporter) -> None:
+    """Write what was found where reports look for it; a disk that cannot be written is no reason to
+    fail.
+    """
+    path = preprocessed / data.name / FILE
+    try:
+        result.model_copy(update={"dataset_digest": data.digest}).write(path)
+    except NnunetError as error:
+        report.warning(f"what was found is not kept for reports: {error}")
 
 
 def convert(
@@ -200,7 +213,7 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _print(data: Dataset, result: Report) -> None:
+def _print(data: Dataset, result: Verification) -> None:
     console = out()
     table = Table(
         title=f"{result.dataset}: {counted(len(result.cases), 'readable training case')}",
@@ -236,7 +249,7 @@ def _print(data: Dataset, result: Report) -> None:
     )
 
 
-def _add_ranges(table: Table, result: Report) -> None:
+def _add_ranges(table: Table, result: Verification) -> None:
     for name, (low, high) in (("shape", result.shape_range), ("spacing, mm", result.spacing_range)):
         table.add_row(
             f"{name} (z, y, x)",

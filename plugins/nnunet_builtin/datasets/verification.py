@@ -6,12 +6,7 @@ from __future__ import annotations
 
 import collections
 import functools
-import hashlib
 from typing import TYPE_CHECKING
-
-import numpy as np
-import SimpleITK as sitk
-from pydantic import BaseModel, ConfigDict
 
 from nnunet_builtin.datasets.naming import entry_names
 from nnunet_builtin.datasets.reading import list_cases
@@ -19,96 +14,21 @@ from nnunet_core.data.folders import list_files
 from nnunet_core.data.images import SLICE_SPACING_2D, check_planar, spacing_outliers
 from nnunet_core.data.unused import left_out, left_out_message
 from nnunet_core.errors import DatasetError, counted, listed, natural_order
-from nnunet_core.runtime.files import Document
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import alpha_message
+from nnunet_core.stages.inspect import inspect_case
+from nnunet_core.store.verification import CaseFacts, Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from nnunet_core.data.dataset import CaseFiles, Dataset
 
 
-class CaseFacts(BaseModel):
-    """What one case is like.
-
-    Attributes:
-        name: Case name.
-        shape: Voxels (z, y, x).
-        spacing: mm (z, y, x).
-        orientation: Letters such as `LPS`.
-        minimum: Smallest intensity per channel.
-        mean: Mean intensity per channel.
-        maximum: Largest intensity per channel.
-        voxels: {label value: number of voxels}, values that occur; empty for test cases.
-        content: Digest of shape and intensities.
-        notes: What is doubtful about the headers of its files.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    orientation: str
-    minimum: tuple[float, ...]
-    mean: tuple[float, ...]
-    maximum: tuple[float, ...]
-    voxels: dict[int, int]
-    content: str
-    notes: tuple[str, ...] = ()
-
-
-class Report(Document):
-    """The result of a check.
-
-    Attributes:
-        dataset: Folder name.
-        errors: What has to be corrected before training.
-        warnings: What should be looked at.
-        cases: Training cases that could be read.
-        test_cases: Cases of imagesTs that could be read.
-    """
-
-    dataset: str
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
-    cases: tuple[CaseFacts, ...]
-    test_cases: tuple[CaseFacts, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether the dataset can be trained on."""
-        return not self.errors
-
-    @property
-    def voxels(self) -> dict[int, int]:
-        """{label value: number of voxels} over all training cases, sorted by value."""
-        total: collections.Counter[int] = collections.Counter()
-        for case in self.cases:
-            total.update(case.voxels)
-        return dict(sorted(total.items()))
-
-    @property
-    def shape_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Smallest and largest size per axis (z, y, x), voxels."""
-        return _range([case.shape for case in self.cases])
-
-    @property
-    def spacing_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Smallest and largest spacing per axis (z, y, x), mm."""
-        return _range([case.spacing for case in self.cases])
-
-    @property
-    def intensity_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Smallest and largest intensity per channel."""
-        return _range([values for case in self.cases for values in (case.minimum, case.maximum)])
-
-
 def verify(
     dataset: Dataset, workers: Workers | None = None, report: Reporter | None = None
-) -> Report:
+) -> Verification:
     """Open every file of a dataset and report all problems.
 
     What makes it impossible to list the cases (no dataset.json, missing channels or labels, a case
@@ -122,7 +42,7 @@ def verify(
     tests, errors = _test_cases(dataset)
     training = sorted(dataset.training, key=lambda case: natural_order(case.name))
     jobs = [*training, *tests]
-    inspect = functools.partial(_inspect, dataset.slim())
+    inspect = functools.partial(inspect_case, dataset.slim())
     outcomes: list[CaseFacts | str] = []
     results = (workers or Workers()).each(
         inspect, jobs, dataset.memory, name=lambda case: f"case {case.name}"
@@ -135,7 +55,7 @@ def verify(
     known = len(dataset.training)
     facts = tuple(outcome for outcome in outcomes[:known] if isinstance(outcome, CaseFacts))
     test_facts = tuple(outcome for outcome in outcomes[known:] if isinstance(outcome, CaseFacts))
-    return Report(
+    return Verification(
         dataset=dataset.name,
         errors=(
             *(o for o in outcomes if isinstance(o, str)),
@@ -151,36 +71,6 @@ def verify(
         ),
         cases=facts,
         test_cases=test_facts,
-    )
-
-
-def _inspect(dataset: Dataset, files: CaseFiles) -> CaseFacts | str:
-    """Return the facts of a case, or its first problem."""
-    try:
-        case = dataset.load(files)
-    except DatasetError as error:
-        return str(error)
-    if not case.images.any():
-        return (
-            f"Case {case.name} is 0 everywhere ({files.images[0]}). Replace its images or remove "
-            "the case."
-        )
-    label = np.empty(0, np.int16) if case.label is None else case.label
-    values, counts = np.unique(label, return_counts=True)
-    channels = case.images.reshape(len(case.images), -1)
-    return CaseFacts(
-        name=case.name,
-        shape=case.geometry.shape,
-        spacing=case.geometry.spacing,
-        orientation=_orientation(case.geometry.direction),
-        minimum=tuple(channels.min(axis=1).tolist()),
-        mean=tuple(channels.mean(axis=1, dtype=np.float64).tolist()),
-        maximum=tuple(channels.max(axis=1).tolist()),
-        voxels={int(value): int(count) for value, count in zip(values, counts, strict=True)},
-        content=hashlib.blake2b(
-            repr(case.images.shape).encode() + case.images.tobytes(), digest_size=8
-        ).hexdigest(),
-        notes=case.geometry.notes,
     )
 
 
@@ -299,14 +189,3 @@ def _doubtful_images(
                 f"These cases hold the same image: {listed(names)}. Remove all but one: copies on "
                 "both sides of a split make the scores too good."
             )
-
-
-@functools.lru_cache(maxsize=16)
-def _orientation(direction: tuple[float, ...]) -> str:
-    """Return the anatomical letters (`LPS` for the identity) of a direction matrix."""
-    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction))
-
-
-def _range(rows: Iterable[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    table = list(zip(*rows, strict=True))
-    return tuple(min(column) for column in table), tuple(max(column) for column in table)

@@ -5,13 +5,14 @@ case.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnunet_builtin.pictures.drawing import overlay_picture
+from nnunet_builtin.pictures.drawing import contact_sheet, overlay_picture
+from nnunet_core.data.cases import Case
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.images import Image
 from nnunet_core.data.labels import Labels
@@ -47,6 +48,11 @@ def draw_overlays(dataset: Dataset, summary: Mapping[str, Any]) -> None:
             labels=dataset.labels,
             direction=case.geometry.direction,
         )
+
+
+def draw_cases(cases: Iterable[Case], labels: Labels, path: Path) -> None:
+    """Draw cases with their labels, small, to one PNG."""
+    contact_sheet(cases, path, labels)
 
 
 def draw_compared(

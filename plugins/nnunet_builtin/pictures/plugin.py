@@ -4,7 +4,7 @@ evaluation, and datasets and predictions when it is asked to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnunet_core import Component, hookimpl
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from nnunet_core.data.cases import Case
     from nnunet_core.data.dataset import Dataset
     from nnunet_core.data.images import Image
     from nnunet_core.data.labels import Labels
@@ -42,6 +43,14 @@ def nnunet_fold_validated(dataset: Dataset, summary: Mapping[str, Any]) -> None:
     from nnunet_builtin.pictures.overlays import draw_overlays
 
     draw_overlays(dataset, summary)
+
+
+@hookimpl
+def nnunet_cases_shown(cases: Iterable[Case], labels: Labels, path: Path) -> None:
+    """Draw the cases of a dataset with their labels, small, to one picture."""
+    from nnunet_builtin.pictures.overlays import draw_cases
+
+    draw_cases(cases, labels, path)
 
 
 @hookimpl

@@ -23,7 +23,7 @@ SCHEMES: Mapping[str, str] = {
     "rescale_to_0_1": "rescale_to_0_1",
     "rgb_to_0_1": "rgb_to_0_1",
 }
-_MASK_BELOW = 0.75
+MASK_BELOW = 0.75
 _LIKE_CT = re.compile(r"(?<![a-z])(cb|ld)?cta?(?![a-z])|hounsfield|\bhu\b|tomogra", re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ def normalization(
     """Return the scheme of each channel from its name (spec: planning, section 3; fingerprint,
     section 4).
     """
-    cropped = float(np.median([case.size_reduction for case in fingerprint.cases])) < _MASK_BELOW
+    cropped = float(np.median([case.size_reduction for case in fingerprint.cases])) < MASK_BELOW
     statistics = fingerprint.intensities or (None,) * len(fingerprint.channels)
     chosen = []
     for name, values in zip(fingerprint.channels, statistics, strict=True):

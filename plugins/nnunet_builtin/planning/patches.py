@@ -14,8 +14,8 @@ import numpy as np
 from nnunet_builtin.planning.architecture import Topology
 from nnunet_core.errors import UsageError
 
-_EDGE = 512
-_DATASET_SHARE = 0.05
+EDGE = 512
+DATASET_SHARE = 0.05
 COVERS = "the patch covers the median case"
 SHRUNK = "GPU memory limits the patch size"
 
@@ -80,7 +80,7 @@ def equal_edges(grid: Grid) -> np.ndarray:
     """
     inverse = 1 / grid.spacing
     inverse = inverse / inverse.mean()
-    return np.minimum(np.round(inverse * (1 / inverse.min() * _EDGE)), grid.shape).astype(int)
+    return np.minimum(np.round(inverse * (1 / inverse.min() * EDGE)), grid.shape).astype(int)
 
 
 def lengths(patch: np.ndarray, grid: Grid, by: Literal["relative", "mm", "voxels"]) -> np.ndarray:
@@ -131,7 +131,7 @@ def batch_size_2d(grid: Grid, found: Candidate, budget: float) -> tuple[int, str
 
 
 def _share(grid: Grid, found: Candidate) -> int:
-    return round(_DATASET_SHARE * grid.voxels / found.voxels)
+    return round(DATASET_SHARE * grid.voxels / found.voxels)
 
 
 def _within(fitting: int, share: int) -> tuple[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,13 @@ from nnunet_builtin.planning import normalizations
 from nnunet_builtin.planning.assembly import cascade_of, configuration_of
 from nnunet_builtin.planning.fingerprinting import Fingerprinting
 from nnunet_builtin.planning.patches import Candidate, Grid, rounded_up
+from nnunet_builtin.planning.reasons import Reasons
 from nnunet_builtin.planning.steps import PlanningSteps
 from nnunet_builtin.planning.target import Stage, Target
 from nnunet_core.contracts.network import NetworkBuilder, divisor_of
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.fingerprint import Fingerprint
+from nnunet_core.data.labels import Labels
 from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import UsageError, nearest
 
@@ -75,6 +77,31 @@ class PlannerV21(Fingerprinting, PlanningSteps):
             notes=tuple(normalizations.unknown_names(fingerprint, self.schemes)),
         )
 
+    def explain(
+        self,
+        labels: Labels,
+        fingerprint: Fingerprint,
+        configuration: Configuration,
+        network: NetworkBuilder,
+    ) -> Mapping[str, str]:
+        """Return {what was decided: why} of a configuration (abilities.ExplainsPlans)."""
+        target = self._target(labels, fingerprint, configuration.dimensions)
+        grid = self.make_grid(target, np.array(configuration.spacing))
+        budget = self.patch_budget(target.dimensions)
+        propose = functools.partial(self._candidate, target, grid, network)
+        chosen, _ = self.choose_patch(grid, propose, budget)
+        return Reasons(
+            planner=self,
+            fingerprint=fingerprint,
+            configuration=configuration,
+            target=target,
+            grid=grid,
+            budget=budget,
+            first=propose(self.first_patch(grid).tolist()),
+            chosen=chosen,
+            batch_size=self.choose_batch_size(grid, chosen, budget)[0],
+        ).all()
+
     def _wanted(self) -> tuple[str, ...]:
         wanted = self.configurations or CONFIGURATIONS
         for name in wanted:
@@ -88,7 +115,7 @@ class PlannerV21(Fingerprinting, PlanningSteps):
     def _plan_2d(
         self, dataset: Dataset, fingerprint: Fingerprint, network: NetworkBuilder
     ) -> Configuration:
-        target = self._target(dataset, fingerprint, 2)
+        target = self._target(dataset.labels, fingerprint, 2)
         stage = self._stage(target, network, target.spacing)
         return self._configuration(fingerprint, target, stage, batch_dice=True)
 
@@ -96,7 +123,7 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         self, dataset: Dataset, fingerprint: Fingerprint, network: NetworkBuilder
     ) -> tuple[dict[str, Configuration], dict[str, str]]:
         """Return the 3D configurations, and why others are left out."""
-        target = self._target(dataset, fingerprint, 3)
+        target = self._target(dataset.labels, fingerprint, 3)
         stage_at = functools.partial(self._stage, target, network)
         full = stage_at(target.spacing)
         low, why = self.choose_low_resolution(target, full, stage_at)
@@ -111,7 +138,7 @@ class PlannerV21(Fingerprinting, PlanningSteps):
         }
         return planned, {}
 
-    def _target(self, dataset: Dataset, fingerprint: Fingerprint, dimensions: int) -> Target:
+    def _target(self, labels: Labels, fingerprint: Fingerprint, dimensions: int) -> Target:
         spacing, note = self.choose_spacing(fingerprint, dimensions)
         return Target(
             dimensions=dimensions,
@@ -120,7 +147,7 @@ class PlannerV21(Fingerprinting, PlanningSteps):
             transpose=self.choose_axis_order(spacing),
             cases=len(fingerprint.cases),
             inputs=len(fingerprint.channels),
-            labels=dataset.labels,
+            labels=labels,
             note=note,
         )
 

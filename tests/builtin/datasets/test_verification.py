@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_builtin.datasets.verification import Report, verify
+from nnunet_builtin.datasets.verification import verify
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_core.data.images import Geometry
 from nnunet_core.errors import DatasetError
@@ -19,6 +19,7 @@ from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import open_dataset
+from nnunet_core.store.verification import Verification
 
 SHAPE = (3, 4, 5)
 GRID = Geometry(SHAPE, (2.0, 1.0, 1.0), (1.0, 2.0, 3.0))
@@ -61,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def _verify(folder: Path, workers: int = 1) -> Report:
+def _verify(folder: Path, workers: int = 1) -> Verification:
     with Workers(workers) as processes:
         return verify(open_dataset(str(folder), folder.parent, Registry.discover()), processes)
 
@@ -123,7 +124,7 @@ def test_reports_are_json_and_equal_for_any_number_of_processes(
     (folder / "imagesTr" / "b_0001.nii.gz").write_bytes(b"nothing")
     report = _verify(folder)
     report.write(tmp_path / "report.json")
-    assert Report.read(tmp_path / "report.json") == report == _verify(folder, workers=2)
+    assert Verification.read(tmp_path / "report.json") == report == _verify(folder, workers=2)
 
 
 def _other(**changes: object) -> Geometry:
