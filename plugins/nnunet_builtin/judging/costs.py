@@ -72,7 +72,9 @@ def costs(runs: Sequence[Run], spent: Iterable[Spent]) -> list[Cost]:
         key = (place.configuration, place.variant) if place is not None else ("", "")
         groups.setdefault((job.dataset, *key), []).append(job)
     shared_first = sorted(groups, key=lambda key: (key[0], key[1] != "", key[1]))
-    return [_cost(key, groups[key], [r for r in runs if _key(r.place) == key]) for key in shared_first]
+    return [
+        _cost(key, groups[key], [r for r in runs if _key(r.place) == key]) for key in shared_first
+    ]
 
 
 def _key(place: Place) -> tuple[str, str, str]:

@@ -13,7 +13,6 @@ from nnunet_builtin.judging.runs import Run
 from nnunet_core.errors import counted, listed
 
 
-
 @dataclass(frozen=True)
 class Wanted:
     """What was asked for.
@@ -193,4 +192,3 @@ def _machine(runs: Sequence[Run]) -> str:
 
 
 _LOOKS = (_epochs, _splits, _data, _versions, _code, _machine)
-
