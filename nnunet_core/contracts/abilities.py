@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from nnunet_core.contracts.augmentation import Augmentation
 from nnunet_core.contracts.dataset import DatasetMaker, DatasetReader
-from nnunet_core.contracts.executor import Executor
+from nnunet_core.contracts.executor import Executor, Task
 from nnunet_core.contracts.loss import LossBuilder
 from nnunet_core.contracts.network import NetworkBuilder
 from nnunet_core.contracts.planner import Planner
@@ -246,6 +246,15 @@ class DescribesLabels(Protocol):
         ...
 
 
+@runtime_checkable
+class ShowsScripts(Protocol):
+    """An executor that hands scripts to a batch system."""
+
+    def scripts(self, tasks: Sequence[Task]) -> list[str]:
+        """Return the scripts that `start` would hand over for these; nothing is written."""
+        ...
+
+
 #: {kind: its contract, and the abilities that a component of it may have}.
 CONTRACTS: dict[str, tuple[type, ...]] = {
     "planner": (Planner,),
@@ -258,7 +267,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader, DescribesLabels),
     "dataset": (DatasetMaker,),
-    "executor": (Executor,),
+    "executor": (Executor, ShowsScripts),
     "image_format": (ImageFormat, FindsSeries, WritesSegmentations, TakesObjects),
 }
 

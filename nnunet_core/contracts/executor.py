@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 LOG = "log.txt"
 
@@ -35,8 +35,9 @@ class Task:
     Attributes:
         name: Of the job, for people.
         command: Words of the command, to be run without a shell; exit code 0 means done.
-        environment: Variables beside those of this process; `CUDA_VISIBLE_DEVICES` is the
-            executor's to set, empty for a job without GPU.
+        environment: Variables beside those of the worker and those of this process that
+            configure nnU-Net (`NNUNET_...`, `nnUNet_...`); `CUDA_VISIBLE_DEVICES` is the executor's
+            to set, empty for a job without GPU.
         folder: Of the job, on a file system that all workers share; what the command prints goes
             to `log`.
         resources: What it needs.
@@ -54,6 +55,22 @@ class Task:
         return self.folder / LOG
 
 
+@dataclass(frozen=True)
+class Status:
+    """What an executor knows of a delivery.
+
+    Attributes:
+        state: `waiting` for room, `running`, or `ended`, however it did.
+        reason: Why it waits or ended, for people: "OUT_OF_MEMORY"; empty where nothing is known.
+        is_lost: It ended through no fault of the job: preempted, its machine died. It is delivered
+            again, and does not count as a failure.
+    """
+
+    state: Literal["waiting", "running", "ended"]
+    reason: str = ""
+    is_lost: bool = False
+
+
 class Executor(Protocol):
     """Runs tasks somewhere. It keeps no state that matters: results and leases lie in the folders
     of the jobs, and a handle is all that is needed to find a running task again.
@@ -62,15 +79,19 @@ class Executor(Protocol):
             def check(self, needed):
                 pass
 
-            def has_room(self, resources, running):
-                return not running
+            def start(self, tasks, running):
+                if running or not tasks:
+                    return {}
+                environment = {**os.environ, **tasks[0].environment, "CUDA_VISIBLE_DEVICES": ""}
+                with tasks[0].log.open("ab") as log:
+                    process = subprocess.Popen(
+                        tasks[0].command, env=environment, stdout=log, stderr=log
+                    )
+                return {tasks[0].name: str(process.pid)}
 
-            def start(self, task, running):
-                process = subprocess.Popen(task.command, env={**os.environ, **task.environment})
-                return str(process.pid)
-
-            def running(self, handles):
-                return {handle for handle in handles if psutil.pid_exists(int(handle))}
+            def look(self, handles):
+                alive = {h for h in handles if psutil.pid_exists(int(h))}
+                return {h: Status("running" if h in alive else "ended") for h in handles}
 
             def stop(self, handles):
                 for handle in handles:
@@ -86,25 +107,27 @@ class Executor(Protocol):
         """
         ...
 
-    def has_room(self, resources: Resources, running: Mapping[str, Resources]) -> bool:
-        """Return whether a task may be started now, beside those that run: {handle: resources}."""
-        ...
-
-    def start(self, task: Task, running: Sequence[str]) -> str:
-        """Start a task, or hand it to a queue; return a handle, a text that is valid in another
-        process, too.
+    def start(self, tasks: Sequence[Task], running: Mapping[str, Resources]) -> dict[str, str]:
+        """Start tasks, or hand them to a queue: as many as there is room for now, the first ones
+        first.
 
         Args:
-            task: What to run.
-            running: Handles of those that run.
+            tasks: What can run, in order.
+            running: {handle: what it needs} of those that run or wait.
+
+        Returns:
+            {name of task: handle} of those that were started; a handle is a text that is valid in
+            another process, too.
 
         Raises:
-            NnunetError: It could not be started.
+            NnunetError: The first of them could not be started; none was.
         """
         ...
 
-    def running(self, handles: Sequence[str]) -> set[str]:
-        """Return those whose tasks run or wait in a queue; the others ended, however they did."""
+    def look(self, handles: Sequence[str]) -> dict[str, Status]:
+        """Return what is known of each of these. While a cluster does not answer, nothing of it
+        has ended.
+        """
         ...
 
     def stop(self, handles: Sequence[str]) -> None:

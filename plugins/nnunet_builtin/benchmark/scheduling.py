@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Literal
 from nnunet_builtin.benchmark import records, work
 from nnunet_builtin.benchmark.graph import SHARED, Graph, Job
 from nnunet_builtin.benchmark.leases import is_leased
-from nnunet_core.contracts.executor import Executor, Resources, Task
+from nnunet_core.contracts.executor import Executor, Resources, Status, Task
 from nnunet_core.errors import NnunetError, StoppedError, counted
 from nnunet_core.registry.discovery import ALLOW_VARIABLE, DENY_VARIABLE
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 
 _POLL_SECONDS = 0.2
+_OFFERED = 200
 #: A job that is stopped so often never gets anywhere.
 _MOST_STOPS = 100
 #: A file in the folder of a benchmark that asks its driver to stop.
@@ -52,6 +54,7 @@ class Board:
     failed: dict[str, str] = field(default_factory=dict)
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _lost: dict[str, int] = field(default_factory=dict)
+    _written: set[str] = field(default_factory=set)
 
     def folder(self, job: Job) -> Path:
         """Return the folder of a job."""
@@ -63,18 +66,20 @@ class Board:
             self._look_at(job)
         left = [job for job in self.graph.jobs.values() if job.name not in self.done]
         found = {job.name: records.handles(self.folder(job), self.reference) for job in left}
-        alive = self._alive(found)
-        self.running = {name: handles for name, handles in found.items() if name in alive}
+        gone = self._gone(found)
+        self.running = {name: handles for name, handles in found.items() if name not in gone}
 
-    def _alive(self, found: Mapping[str, Sequence[str]]) -> set[str]:
-        """Return the names of jobs that run: the executor says so, or their lease is held, by a
-        command that has lost its worker or a delivery that nobody wrote down.
+    def _gone(self, found: Mapping[str, Sequence[str]]) -> dict[str, Status]:
+        """Return {name: what is known of its last delivery} of the jobs that do not run. One runs
+        while the executor says so, or its lease is held: by a command that has lost its worker,
+        or a delivery that nobody wrote down.
         """
-        there = self.executor.running([h for handles in found.values() for h in handles])
+        statuses = self.executor.look([h for handles in found.values() for h in handles])
         return {
-            name
+            name: statuses[handles[-1]] if handles else Status("ended")
             for name, handles in found.items()
-            if there.intersection(handles) or is_leased(self.folder(self.graph.jobs[name]))
+            if all(statuses[handle].state == "ended" for handle in handles)
+            and not is_leased(self.folder(self.graph.jobs[name]))
         }
 
     def _look_at(self, job: Job) -> None:
@@ -118,19 +123,42 @@ class Board:
 
         return {name: state(name) for name in self.graph.jobs}
 
-    def start(self, job: Job) -> None:
-        """Write down what a job is, and hand it to the executor."""
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Write down what jobs are, and hand them to the executor, which starts as many as it has
+        room for.
+
+        Raises:
+            NnunetError: The first of them could not be started.
+        """
+        running = {
+            handle: needed(self.graph.jobs[name])
+            for name, handles in self.running.items()
+            for handle in handles
+        }
+        offered = _first_of_each(jobs)
+        for job in offered:
+            if job.name not in self._written:  # they are offered until there is room for them
+                self._write(job)
+        handles = self.executor.start([self.task(job) for job in offered], running)
+        for name, handle in handles.items():
+            path = self.folder(self.graph.jobs[name]) / records.HANDLES
+            records.Handles(executor=self.reference, handles=(handle,)).write(path)
+            self.running[name] = (handle,)
+            self._written.discard(name)
+
+    def task(self, job: Job) -> Task:
+        """Return a job for an executor."""
+        folder = self.folder(job)
+        return Task(job.name, work.command(folder), folder, {}, needed(job))
+
+    def _write(self, job: Job) -> None:
         folder = self.folder(job)
         before = records.read(records.Ended, folder / records.ENDED)
         if before is not None and (before.is_done or before.identity != job.identity):
             (folder / records.ENDED).unlink()  # stale, or what it made is gone
-        cores = job.resources.cpus
-        environment = {
-            **self.environment,
-            "nnUNet_results": str(job.results),
-            "OMP_NUM_THREADS": str(cores),
-        }
-        records.JobFile(
+        threads = {"OMP_NUM_THREADS": str(job.resources.cpus)}
+        environment = {**self.environment, "nnUNet_results": str(job.results), **threads}
+        document = records.JobFile(
             name=job.name,
             identity=job.identity,
             inputs=self._inputs(job) or "",
@@ -138,27 +166,14 @@ class Board:
             words=job.command(),
             environment=environment,
             makes=None if job.makes is None else str(job.makes),
-        ).write(folder / records.JOB)
-        task = Task(job.name, work.command(folder), folder, {}, needed(job))
-        handle = self.executor.start(task, list(self._busy()))
-        records.Handles(executor=self.reference, handles=(handle,)).write(folder / records.HANDLES)
-        self.running[job.name] = (handle,)
+        )
+        document.write(folder / records.JOB)
+        self._written.add(job.name)
 
-    def has_room(self, job: Job) -> bool:
-        """Return whether a job may be started now."""
-        return self.executor.has_room(needed(job), self._busy())
-
-    def _busy(self) -> dict[str, Resources]:
-        return {
-            handle: needed(self.graph.jobs[name])
-            for name, handles in self.running.items()
-            for handle in handles
-        }
-
-    def collect(self) -> list[Job]:
-        """Return the jobs that ended since the last look, done or not."""
-        ended = [self.graph.jobs[name] for name in set(self.running) - self._alive(self.running)]
-        for job in ended:
+    def collect(self) -> list[tuple[Job, Status]]:
+        """Return the jobs that ended since the last look, done or not, and what is known of it."""
+        ended = [(self.graph.jobs[n], status) for n, status in self._gone(self.running).items()]
+        for job, status in ended:
             del self.running[job.name]
             self._look_at(job)
             # what is done again makes what was made of it stale
@@ -166,7 +181,8 @@ class Board:
                 if name not in self.running:
                     self._look_at(self.graph.jobs[name])
             record = records.ended(self.folder(job), job.identity)
-            if job.name not in self.done and (record is None or record.is_done):
+            empty = job.name not in self.done and (record is None or record.is_done)
+            if empty and not status.is_lost:
                 self._lose(job)
         return ended
 
@@ -182,6 +198,19 @@ class Board:
             (self.folder(self.graph.jobs[name]) / records.ENDED).unlink(missing_ok=True)
         self.failed.clear()
         self._lost.clear()
+
+
+def _first_of_each(jobs: Sequence[Job]) -> list[Job]:
+    """Return the first jobs of each resource: what no executor starts at once need not be offered
+    again and again.
+    """
+    numbers: Counter[Resources] = Counter()
+    found = []
+    for job in jobs:
+        numbers[needed(job)] += 1
+        if numbers[needed(job)] <= _OFFERED:
+            found.append(job)
+    return found
 
 
 def needed(job: Job) -> Resources:
@@ -220,33 +249,34 @@ def run(board: Board, report: Reporter) -> None:
 
 def _step(board: Board, report: Reporter) -> bool:
     """Collect what ended and start what can run; return whether there is more to do."""
-    for job in board.collect():
-        _tell(board, job, report)
-    blocked = board.graph.blocked_by(set(board.failed))
-    gone = {*board.failed, *blocked, *board.running}
-    waiting: set[Resources] = set()
-    for job in board.graph.ready(board.done, gone):
-        if needed(job) in waiting or not board.has_room(job):
-            waiting.add(needed(job))
-            continue  # a smaller one may still fit
+    for job, status in board.collect():
+        _tell(board, job, status, report)
+    if ready := _ready(board):
         try:
-            board.start(job)
+            board.start(ready)
         except NnunetError as error:
-            board.failed[job.name] = str(error)
-            report.warning(f"{job.name} could not be started: {error}")
-    return bool(board.running or waiting)
+            board.failed[ready[0].name] = str(error)
+            report.warning(f"{ready[0].name} could not be started: {error}")
+    return bool(board.running or _ready(board))
 
 
-def _tell(board: Board, job: Job, report: Reporter) -> None:
+def _ready(board: Board) -> list[Job]:
+    blocked = board.graph.blocked_by(set(board.failed))
+    return list(board.graph.ready(board.done, {*board.failed, *blocked, *board.running}))
+
+
+def _tell(board: Board, job: Job, status: Status, report: Reporter) -> None:
+    because = f" ({status.reason})" if status.reason else ""
+    ended = records.ended(board.folder(job), job.identity)
     if job.name in board.done:
         report.message(f"done: {job.name} ({len(board.done)} of {len(board.graph.jobs)})")
-        return
-    ended = records.ended(board.folder(job), job.identity)
-    if job.name not in board.failed:
-        how = "stopped" if ended is not None and ended.is_stopped else "failed"
-        report.message(f"{how}: {job.name}; it is tried again")
-        return
-    report.warning(f"failed for good: {described(board, job)}")
+    elif job.name in board.failed:
+        report.warning(f"failed for good{because}: {described(board, job)}")
+    elif status.is_lost or (ended is not None and ended.is_stopped):
+        report.message(f"interrupted: {job.name}{because}; it is started again")
+    else:
+        code = "" if ended is None else f", exit code {ended.code}"
+        report.message(f"failed: {job.name}{because}{code}; it is tried again")
 
 
 def described(board: Board, job: Job) -> str:

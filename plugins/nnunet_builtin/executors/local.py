@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from nnunet_core.contracts.executor import Resources, Task
+from nnunet_core.contracts.executor import Resources, Status, Task
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.runtime.memory import available
 from nnunet_core.runtime.workers import usable_cores
@@ -52,7 +52,25 @@ class LocalExecutor:
                     "'cpus' in the resources of the benchmark, or use another executor."
                 )
 
-    def has_room(self, resources: Resources, running: Mapping[str, Resources]) -> bool:
+    def start(self, tasks: Sequence[Task], running: Mapping[str, Resources]) -> dict[str, str]:
+        """Start processes that outlive this one, where cards, cores and memory are left."""
+        busy = dict(running)
+        started: dict[str, str] = {}
+        refused: set[Resources] = set()
+        for task in tasks:
+            if task.resources in refused or not self._has_room(task.resources, busy):
+                refused.add(task.resources)
+                continue  # a smaller one may still fit
+            try:
+                handle = self._start(task, self._free_cards(busy)[: task.resources.gpus])
+            except OSError as error:
+                if started:  # the next call says so
+                    return started
+                raise StorageError(f"{task.name} could not be started: {error}") from error
+            started[task.name], busy[handle] = handle, task.resources
+        return started
+
+    def _has_room(self, resources: Resources, running: Mapping[str, Resources]) -> bool:
         """Return whether cards, cores and memory are left; alone, a job always has memory."""
         if sum(each.cpus for each in running.values()) + resources.cpus > self._cores():
             return False
@@ -60,27 +78,24 @@ class LocalExecutor:
             return False
         return not running or self._memory_left(running) >= resources.memory
 
-    def start(self, task: Task, running: Sequence[str]) -> str:
-        """Start a process that outlives this one."""
-        cards = self._free_cards(running)[: task.resources.gpus]
+    def _start(self, task: Task, cards: Sequence[str]) -> str:
         environment = {**os.environ, **task.environment, "CUDA_VISIBLE_DEVICES": ",".join(cards)}
         with task.log.open("ab") as log:
-            try:
-                process = psutil.Popen(
-                    list(task.command),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise StorageError(f"{task.name} could not be started: {error}") from error
+            process = psutil.Popen(
+                list(task.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
         return json.dumps([process.pid, process.create_time(), cards])
 
-    def running(self, handles: Sequence[str]) -> set[str]:
-        """Return those whose process is there, and the same."""
-        return {handle for handle in handles if _process(handle) is not None}
+    def look(self, handles: Sequence[str]) -> dict[str, Status]:
+        """Return whether their process is there, and the same."""
+        return {
+            handle: Status("ended" if _process(handle) is None else "running") for handle in handles
+        }
 
     def stop(self, handles: Sequence[str]) -> None:
         """Send SIGTERM, and wait until the jobs have saved their work."""

@@ -14,4 +14,19 @@ def nnunet_executors() -> list[Component]:
             "nnunet_builtin.executors.local:LocalExecutor",
             "Processes of this machine, with places for cards, cores and memory.",
         ),
+        Component(
+            "ray",
+            "nnunet_builtin.executors.ray:RayExecutor",
+            "A Ray cluster; on Kubernetes through KubeRay.",
+        ),
+        Component(
+            "slurm",
+            "nnunet_builtin.executors.slurm:SlurmExecutor",
+            "Slurm through submitit.",
+        ),
+        Component(
+            "sbatch",
+            "nnunet_builtin.executors.sbatch:SbatchExecutor",
+            "Slurm through array scripts; needs no other package.",
+        ),
     ]
