@@ -1,4 +1,4 @@
-"""A benchmark is judged: what is compared, what fails, what is not alike, and that every number of a
+"""A benchmark is judged: what is compared, what fails, what is not alike; every number of a
 sentence stands in a table.
 """
 
@@ -15,7 +15,7 @@ from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.deviations import Wanted, deviations
 from nnunet_builtin.judging.judgement import judge, summary
 from nnunet_builtin.judging.rendering import Column, Table, csv_files, escaped, latex, markdown
-from nnunet_builtin.judging.rows import MEAN, Row, collect, compared_cases
+from nnunet_builtin.judging.rows import MEAN, Row, collect, compared_cases, crashed
 from nnunet_builtin.judging.runs import Place, Run, find
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 
@@ -108,9 +108,7 @@ def test_crashed_trainings_count_as_the_worst(tmp_path):
     rows = rows_of({"base": 0, "other": 0.01})
     gone = [r for r in rows if (r.variant, r.seed, r.fold) != ("other", 2, "1")]
     lost = Place("Task1", "3d_fullres", "other", 2, "1")
-    from nnunet_builtin.judging.rows import _crashed
-
-    judgement = judge([*gone, *_crashed(gone, [lost])], "base", 0.01)
+    judgement = judge([*gone, *crashed(gone, [lost])], "base", 0.01)
     (table,) = of_kind(judgement, "scores")
     assert cell(table, "other", "crashed") == 6
     assert cell(table, "other", "seeds") == 3
