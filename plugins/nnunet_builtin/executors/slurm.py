@@ -37,7 +37,7 @@ class SlurmExecutor(batch.SlurmQueue):
             signal_delay_s=self.grace_seconds,
             setup=["set -e", *self.setup],
             additional_parameters={
-                **{name: value or True for name, value in flags.items()},
+                **{name.replace("-", "_"): value or True for name, value in flags.items()},
                 "requeue": True,
             },
             # a step does not inherit this from its job
@@ -48,7 +48,7 @@ class SlurmExecutor(batch.SlurmQueue):
                 jobs = [executor.submit(Resumed(delivery(task))) for task in tasks]
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as e:
             raise batch.SlurmError(f"sbatch says: {' '.join(str(e).split())}") from e
-        return [job.job_id for job in jobs]
+        return [batch.handle_of(job.job_id, job.paths.stderr) for job in jobs]
 
     def _stop_signal(self) -> list[str]:
         return ["--signal=INT"]
