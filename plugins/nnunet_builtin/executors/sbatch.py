@@ -39,6 +39,10 @@ trap 'stop; exit 130' INT
 env "${environment[@]}" "${command[@]}" </dev/null &
 child=$!
 wait "$child"
+code=$?
+# the job heard the signal first
+[ "$code" = 143 ] && out_of_time
+exit "$code"
 """
 
 

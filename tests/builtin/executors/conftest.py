@@ -33,7 +33,7 @@ class Place:
         return built(self.target, {**self.settings, **changed})
 
     def kill_node_of(self, process: psutil.Process) -> None:
-        """Let the machine die that a process runs on; another one comes up."""
+        """Let the machine die that a process runs on; there is another one for its job."""
         _NODE_KILLERS[self.name](self, process)
 
 
@@ -55,7 +55,6 @@ def _kill_slurm_node(place: Place, process: psutil.Process) -> None:
     for job in place.cluster.ask("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").split():
         # Slurm itself waits for two minutes before it starts a job again
         place.cluster.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
-    place.cluster.start_node(node)
 
 
 _NODE_KILLERS: dict[str, Callable[[Place, psutil.Process], None]] = {
@@ -117,5 +116,8 @@ def _place(name: str, request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture(scope="module", params=["local", "third_party", "ray", "slurm", "sbatch"])
-def place(request: pytest.FixtureRequest) -> Place:
-    return _place(request.param, request)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    found = _place(request.param, request)
+    yield found
+    if isinstance(found.cluster, loopback_slurm.LoopbackSlurm):
+        found.cluster.repair()

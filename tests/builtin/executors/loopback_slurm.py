@@ -101,13 +101,21 @@ class LoopbackSlurm:
         numbers = self.ask("squeue", "-h", "-w", node, "-o", "%A").split()
         self.processes.pop(node).kill()
         titles = tuple(f"slurmstepd: [{number}." for number in numbers)
+        dying = []
         for process in psutil.process_iter(["cmdline"]):
             if numbers and " ".join(process.info["cmdline"] or ()).startswith(titles):
-                for each in (process, *process.children(recursive=True)):
-                    with contextlib.suppress(psutil.Error):
-                        each.kill()
+                dying += [process, *process.children(recursive=True)]
+        for act in (psutil.Process.suspend, psutil.Process.kill):  # none tells of another's death
+            for each in dying:
+                with contextlib.suppress(psutil.Error):
+                    act(each)
         # Slurm would find out by itself after some 30 s, as of a machine without power
         self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=no power")
+
+    def repair(self) -> None:
+        """Start the nodes that died."""
+        for node in set(NODES).difference(self.processes):
+            self.start_node(node)
 
     def ask(self, *words: str) -> str:
         done = subprocess.run(
