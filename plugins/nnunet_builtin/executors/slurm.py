@@ -83,7 +83,7 @@ class Resumed:
         signal.signal(signal.SIGINT, lambda *_: self._ask())
         self._process = self.delivery.start()
         code = self._process.wait()
-        if code == _TERMINATED:  # it heard the signal first
+        if code in (_TERMINATED, -signal.SIGTERM):  # it heard the signal first
             time.sleep(_SIGNAL_SECONDS)
         if self._is_preempted and batch.is_running(_own_number()):
             batch.ask(["scontrol", "requeue", _own_number()])

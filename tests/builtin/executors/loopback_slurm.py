@@ -47,7 +47,7 @@ SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=s1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=4000 Gres=gpu:1
 NodeName=s2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 RealMemory=4000
-PartitionName=all Nodes=ALL Default=YES MaxTime=60 PriorityTier=1 GraceTime=10
+PartitionName=all Nodes=ALL Default=YES MaxTime=60 PriorityTier=1 GraceTime=4
 PartitionName=urgent Nodes=ALL MaxTime=60 PriorityTier=9 PreemptMode=OFF
 """
 
