@@ -2,13 +2,33 @@
 absent.
 """
 
+import contextlib
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from tiny_dataset import make_tiny
 
 REPOSITORY = Path(__file__).parent.parent
+#: What trainings of this process draw.
+_DRAWINGS = (
+    "nnunet_builtin.training.loop.progress_picture",
+    "nnunet_builtin.networks.summary.network_picture",
+    "nnunet_builtin.pictures.overlays.overlay_picture",
+)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    """Leave pictures out of trainings, of which they take two thirds of the time, but for tests
+    that are marked `pictures`; fixtures of a module are made as its first test is marked.
+    """
+    with contextlib.ExitStack() as stack:
+        if item.get_closest_marker("pictures") is None:
+            for name in _DRAWINGS:
+                stack.enter_context(mock.patch(name))
+        yield
 
 
 def _shared(variable: str, name: str) -> Path:

@@ -140,9 +140,12 @@ class Registry:
         denied = _names_in(DENY_VARIABLE) | set(deny)
         allowed = _names_in(ALLOW_VARIABLE)
         claims: dict[str, dict[PluginInfo, metadata.EntryPoint]] = {}
+        origins: dict[metadata.Distribution, tuple[str, str]] = {}
         for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
             dist = entry.dist
-            distribution, version = (dist.name, dist.version) if dist else (None, None)
+            if dist and dist not in origins:  # each of them parses a file
+                origins[dist] = dist.name, dist.version
+            distribution, version = origins[dist] if dist else (None, None)
             info = PluginInfo(entry.name, entry.value, distribution, version, status="active")
             claims.setdefault(entry.name, {})[info] = entry
         for name in sorted(claims, key=lambda n: (not _own(claims[n]), n)):

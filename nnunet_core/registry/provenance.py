@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import inspect
 import io
@@ -113,8 +114,11 @@ def code_identity(function: Callable[..., Any]) -> list[str | None]:
 
 def library_versions() -> dict[str, str]:
     """Return {distribution: version} of the libraries that numbers depend on."""
-    installed = {str(d.name).lower(): d.version for d in metadata.distributions()}
-    return {name: installed[name.lower()] for name in _LIBRARIES if name.lower() in installed}
+    found = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def components_digest(components: Mapping[str, ComponentRecord]) -> str:

@@ -9,6 +9,7 @@ from tiny_dataset import make_tiny
 OPTIONS = (
     *("--set", "trainer.epochs=1", "--set", "trainer.iterations_per_epoch=2"),
     *("--set", "trainer.validation_iterations=1", "--set", "planner.max_batch_size=2"),
+    *("--set", "planner.base_features=4"),
     *("--set", "predictor.mirroring=false", "--device", "cpu", "--precision", "float32"),
     *("--workers", "0", "--threads", "1", "--processes", "1"),
 )

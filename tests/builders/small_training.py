@@ -1,6 +1,7 @@
 """A training of milliseconds in this process: four drawn cases, a network of two resolutions."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -184,6 +185,16 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def start_processes(function, arguments, count):
+    """Call function(rank, *arguments) in so many processes, copies of one that imported PyTorch:
+    new ones would take seconds for that.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    torch.multiprocessing.start_processes(
+        function, arguments, nprocs=count, start_method="forkserver"
+    )
 
 
 def train_in_process(rank, size, port, trainings, fails_after, stops_after):

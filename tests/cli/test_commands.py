@@ -200,6 +200,7 @@ class Mine:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_run_demo_makes_a_dataset_a_model_and_predictions_once(tmp_path):
     command = ("run", "demo", "--workspace", tmp_path, *BRIEF)
     outcome = done(*command)

@@ -42,7 +42,7 @@ RUNTIME = Runtime("cpu", "float32", 0, 1)
 NO_MIRRORING = {"mirroring": False}
 BRIEF = {
     "trainer": {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1},
-    "planner": {"max_batch_size": 2},
+    "planner": {"max_batch_size": 2, "base_features": 4},
 }
 
 
@@ -67,6 +67,7 @@ def written(folder, pattern):
     return {path: path.stat().st_mtime_ns for path in folder.rglob(pattern)}
 
 
+@pytest.mark.pictures
 def test_a_run_makes_a_model_predictions_and_pictures_once(tiny, tmp_path):
     output = tmp_path / "out"
     result = run_tiny(tiny, predict=tiny / "imagesTr", output=output)
@@ -341,6 +342,7 @@ def command(tiny, *options):
         "trainer.iterations_per_epoch=3",
         "trainer.validation_iterations=1",
         "planner.max_batch_size=2",
+        "planner.base_features=4",
     )
     return [
         *(

@@ -27,9 +27,9 @@ _TESTPATHS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytes
 _IGNORED = shutil.ignore_patterns(*_LEFT_OUT, "__pycache__")
 
 
-def run(*command, cwd=None):
+def run(*command, cwd=None, **variables):
     """Run a command; return what it prints."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | variables
     words = list(map(str, command))
     done = subprocess.run(
         words, cwd=cwd, env=environment, capture_output=True, text=True, check=False
@@ -122,7 +122,8 @@ def check_tests(python, folder, source):
     options.write_text(f"[pytest]\nmarkers =\n    slow\n    shared\npythonpath = {helpers}\n")
     chosen = "not slow and not shared" if ours else "not shared"
     command = ("pytest", "-q", "-m", chosen, "-p", "no:cacheprovider", "-p", "no:xdist")
-    run(python, "-m", *command, "-c", options, source / "tests", cwd=folder)
+    drawing = {"NNUNET_DISABLE_PLUGINS": "pictures"}  # more than half of a small training
+    run(python, "-m", *command, "-c", options, source / "tests", cwd=folder, **drawing)
 
 
 @pytest.mark.parametrize("source", PACKAGES, ids=lambda path: path.name)

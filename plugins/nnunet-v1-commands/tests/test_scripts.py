@@ -55,7 +55,8 @@ def run_script(name, folder, installed, *arguments):
         "RESULTS_FOLDER": str(folder / "results"),
         "nnUNet_def_n_proc": "1",
         "nnUNet_n_proc_DA": "0",
-        "NNUNET_V1_SETTINGS": f"{BRIEF} planner.max_batch_size=2",
+        "NNUNET_V1_SETTINGS": f"{BRIEF} planner.max_batch_size=2 planner.base_features=4",
+        "NNUNET_DISABLE_PLUGINS": "pictures",  # more than half of a small training
         "TASKS": str(folder / "tasks"),
         "OUT": str(folder / "out"),
     }

@@ -138,7 +138,7 @@ def test_no_thread_of_the_group_outlives_a_training(tmp_path, stops_after):
     """
     folder = tmp_path / "fold_0"
     small.prepare(folder, small.labels_of(small.CLASSES))
-    torch.multiprocessing.spawn(train_and_look, (small.free_port(), folder, stops_after), nprocs=2)
+    small.start_processes(train_and_look, (small.free_port(), folder, stops_after), 2)
     assert [(tmp_path / f"threads_{rank}").read_text() for rank in range(2)] == ["", ""]
 
 

@@ -199,6 +199,7 @@ def test_only_what_is_asked_for_is_measured(tiny, predicted):
     assert full == json.loads(summary)["results"]
 
 
+@pytest.mark.pictures
 def test_the_worst_cases_are_drawn_and_earlier_pictures_removed_but_no_others(tiny, predicted):
     folder = predicted / "evaluation"
     quickly = ("--metrics", "overlap", "--worst")
@@ -248,6 +249,7 @@ def test_plugins_get_the_image_on_the_grid_of_the_reference(tiny, predicted, tmp
     assert "no pencil" in report.warnings[0]
 
 
+@pytest.mark.pictures
 def test_cases_without_images_are_drawn_and_named(tiny, predicted, tmp_path):
     shutil.move(tiny / "labelsTr", tmp_path / "references")
     here = ("--dataset", tiny / "dataset.json", "--worst", "1", "--metrics", "overlap")

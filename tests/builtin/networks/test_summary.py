@@ -19,6 +19,8 @@ from nnunet_builtin.networks.summary import (
 from nnunet_builtin.planning.architecture import topology
 from nnunet_core.data.plans import NetworkSpec
 
+pytestmark = pytest.mark.pictures
+
 ANISOTROPIC = ((1, 2, 2), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3))
 
 

@@ -18,6 +18,8 @@ from nnunet_core.data.cases import Case
 from nnunet_core.data.images import Geometry
 from nnunet_core.data.labels import Labels
 
+pytestmark = pytest.mark.pictures
+
 TWO = Labels(names={0: "background", 1: "liver", 2: "tumour"}, foreground=(1, 2))
 ORANGE, BLUE = (255, 159, 28), (63, 182, 255)
 

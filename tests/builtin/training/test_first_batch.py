@@ -169,7 +169,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         small.prepare(folder, small.labels_of(small.CLASSES))
     trainings = {folders[kind]: {"network": builder} for kind, builder in kinds.items()}
     arguments = (2, small.free_port(), trainings, 0, 0)
-    torch.multiprocessing.spawn(small.train_in_process, arguments, nprocs=2)
+    small.start_processes(small.train_in_process, arguments, 2)
     for kind, builder in kinds.items():
         alone = small.train(tmp_path / "alone" / kind / "fold_0", network=builder)
         for name, tensor in weights(alone).items():

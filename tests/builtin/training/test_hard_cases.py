@@ -23,6 +23,7 @@ from nnunet_core.data.splits import Splits
 SETTINGS = (
     *("planner.max_batch_size=2", "planner.base_features=4"),
     *("trainer.epochs=1", "trainer.iterations_per_epoch=2", "trainer.validation_iterations=2"),
+    "predictor.mirroring=false",
 )
 ALL = [f"case_{number}" for number in range(6)]
 ODD = 5  # the case that both training batches and a validation batch draw

@@ -236,24 +236,40 @@ RESUMED = [
 ]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Return a function that trains with some settings, once; it returns the fold's folder."""
+    known = {}
+
+    def train(settings):
+        key = json.dumps(settings)
+        if key not in known:
+            folder = tmp_path_factory.mktemp("undisturbed") / "fold_0"
+            known[key] = small.train(folder, settings)
+        return known[key]
+
+    return train
+
+
 @pytest.mark.parametrize("settings", RESUMED, ids=lambda settings: ",".join(settings) or "default")
 @pytest.mark.parametrize("failing", [1, 3])
-def test_a_training_that_goes_on_ends_with_the_same_weights(tmp_path, settings, failing):
+def test_a_training_that_goes_on_ends_with_the_same_weights(
+    tmp_path, undisturbed, settings, failing
+):
     settings = {"epochs": 4, **settings}
-    undisturbed = small.train(tmp_path / "a" / "fold_0", settings)
 
     def epoch_finished(line):
         if line["epoch"] == failing:
             raise InterruptedTrainingError
 
-    folder = tmp_path / "b" / "fold_0"
+    folder = tmp_path / "fold_0"
     with pytest.raises(InterruptedTrainingError):
         small.train(folder, settings, epoch_finished=epoch_finished)
     assert not (folder / WEIGHTS).exists()
     assert (folder / CHECKPOINT).exists() == (failing >= settings.get("checkpoint_interval", 1))
     small.train(folder, settings)
     for name in (WEIGHTS, BEST_WEIGHTS):
-        assert_close(weights(folder, name), weights(undisturbed, name), rtol=0, atol=0)
+        assert_close(weights(folder, name), weights(undisturbed(settings), name), rtol=0, atol=0)
 
 
 KINDS = {
@@ -271,7 +287,7 @@ def train_in_processes(number, trainings, fails_after=0, stops_after=0):
     for folder, changes in trainings.items():  # written here, before there are several writers
         small.prepare(folder, small.labels_of(changes.get("declared", small.CLASSES)))
     arguments = (number, small.free_port(), trainings, fails_after, stops_after)
-    torch.multiprocessing.spawn(small.train_in_process, arguments, nprocs=number)
+    small.start_processes(small.train_in_process, arguments, number)
 
 
 @pytest.mark.slow
@@ -290,16 +306,17 @@ def test_two_processes_learn_what_one_learns(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("second", [1, 2])
-def test_processes_that_are_asked_to_stop_save_what_all_of_them_did(tmp_path, second):
+def test_processes_that_are_asked_to_stop_save_what_all_of_them_did(tmp_path, undisturbed, second):
     """One of two processes gets the signal, and both stop within an epoch."""
-    undisturbed, folder = small.train(tmp_path / "a" / "fold_0"), tmp_path / "b" / "fold_0"
+    folder = tmp_path / "fold_0"
     train_in_processes(2, {folder: {}}, stops_after=2)
     content = torch.load(folder / CHECKPOINT, weights_only=True)
     progress = json.loads(content["progress"])
     assert (content["epoch"], progress["position"], len(progress["training_losses"])) == (2, 2, 2)
     train_in_processes(second, {folder: {}})
-    assert_near(weights(folder), weights(undisturbed))
-    for found, expected in zip(lines_of(folder), lines_of(undisturbed), strict=True):
+    alone = undisturbed({})
+    assert_near(weights(folder), weights(alone))
+    for found, expected in zip(lines_of(folder), lines_of(alone), strict=True):
         assert found["train_loss"] == pytest.approx(expected["train_loss"], abs=1e-3)
         assert found["dice"] == pytest.approx(expected["dice"], abs=1e-3)
 
@@ -319,13 +336,13 @@ def test_processes_share_a_batch(monkeypatch, batch, size, parts):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
-def test_a_training_goes_on_with_another_number_of_processes(tmp_path, first, second):
-    undisturbed, folder = small.train(tmp_path / "a" / "fold_0"), tmp_path / "b" / "fold_0"
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path, undisturbed, first, second):
+    folder = tmp_path / "fold_0"
     with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="as planned"):
         train_in_processes(first, {folder: {}}, fails_after=2)
     assert torch.load(folder / CHECKPOINT, weights_only=True)["epoch"] == 2
     train_in_processes(second, {folder: {}})
-    assert_near(weights(folder), weights(undisturbed))
+    assert_near(weights(folder), weights(undisturbed({})))
     assert (folder / training_loop.METRICS).read_text().count("\n") == small.SETTINGS["epochs"]
 
 
