@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_builtin.benchmark import matrix, records, scheduling
+from nnunet_builtin.benchmark.foreign import kept
 from nnunet_builtin.benchmark.graph import Graph, Job
 from nnunet_builtin.benchmark.jobs import build
 from nnunet_builtin.benchmark.matrix import Bench
@@ -68,7 +69,8 @@ class Opened:
 
     def judged(self) -> tuple[Judgement, list[Row]]:
         """Judge what is done; return also all scores."""
-        rows, jobs = self.rows(), [j for j in self.compared() if j.name in self.board.done]
+        rows = [*self.rows(), *kept(self.root)]
+        jobs = [j for j in self.compared() if j.name in self.board.done]
         trained = [(j.place, j.output.parent.parent) for j in jobs if j.place and j.output]
         runs = find(trained)
         tolerances = {each.dataset.name: each.dataset.tolerances for each in self.subjects.values()}

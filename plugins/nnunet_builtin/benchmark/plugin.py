@@ -24,4 +24,9 @@ def nnunet_commands() -> list[Component]:
         Component(
             "benchmark stop", f"{_HERE}:stop", "Ask running jobs to save their work and stop."
         ),
+        Component(
+            "benchmark add",
+            f"{_HERE}:add",
+            "Add results of nnU-Net v1 and v2, or of a table, to a benchmark.",
+        ),
     ]
