@@ -225,7 +225,7 @@ def test_costs_are_in_a_table():
     judgement = judge(rows_of({"base": 0}), "base", 0.01, costs=[cost])
     (table,) = of_kind(judgement, "costs")
     assert table.shown()[0] == [
-        *("Task1", "3d_fullres", "base", "6", "0.50", "1.25", "2.00", "-", "1.50", "0.21")
+        *("Task1", "3d_fullres", "base", "6", "0.500", "1.250", "2.00", "-", "1.50", "0.21")
     ]
     assert "1 tries were killed" in " ".join(table.notes)
 
