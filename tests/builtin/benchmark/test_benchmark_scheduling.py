@@ -17,7 +17,7 @@ from nnunet_builtin.benchmark.leases import leased
 from nnunet_builtin.benchmark.progress import estimate, stale
 from nnunet_builtin.benchmark.scheduling import Board
 from nnunet_core.contracts.executor import Status
-from nnunet_core.errors import StorageError, StoppedError, UsageError
+from nnunet_core.errors import StoppedError, StorageError, UsageError
 
 KILLED = "killed"
 
