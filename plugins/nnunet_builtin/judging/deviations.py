@@ -58,8 +58,8 @@ def deviations(
 def _measured(wanted: Wanted, tolerances: Mapping[str, float]) -> Iterable[str]:
     yield f"Metrics: {', '.join(wanted.metrics)}, computed by nnunet-core {version('nnunet-core')}."
     if "Surface Dice" in wanted.metrics:
-        shown = ", ".join(f"{label} {mm:g} mm" for label, mm in tolerances.items())
-        yield f"Surface Dice at a tolerance of: {shown or 'not known'}."
+        declared = "".join(f"; {label} {mm:g} mm" for label, mm in tolerances.items())
+        yield f"Surface Dice at a tolerance of 1 mm{declared}."  # that of `nnunet evaluate`
     if set(wanted.metrics) - {"Dice"}:
         yield f"Surfaces: surface-distance {version('surface-distance')}."
 
@@ -75,8 +75,8 @@ def _incomplete(wanted: Wanted, rows: Sequence[Row]) -> Iterable[str]:
         out = [s for s in wanted.seeds if not everything <= cases.get((variant, s), set())]
         if out and everything:
             yield (
-                f"{variant}: {counted(len(out), 'seed')} of {len(wanted.seeds)} not complete and left "
-                f"out: {', '.join(map(str, out))}."
+                f"{variant}: {counted(len(out), 'seed')} of {len(wanted.seeds)} not complete and "
+                f"left out: {', '.join(map(str, out))}."
             )
     crashed = {(r.variant, r.seed, r.fold): None for r in rows if r.status == CRASHED}
     for variant, seed, fold in crashed:
@@ -96,13 +96,13 @@ def _other_cases(rows: Sequence[Row]) -> Iterable[str]:
     for (variant, origin), names in cases.items():
         if missing := sorted(wanted - names):
             yield (
-                f"{variant} ({origin}) is not compared: it lacks {counted(len(missing), 'case')} of "
-                f"{len(wanted)}: {listed(missing)}."
+                f"{variant} ({origin}) is not compared: it lacks {counted(len(missing), 'case')} "
+                f"of {len(wanted)}: {listed(missing)}."
             )
         elif further := sorted(names - wanted):
             yield (
-                f"{variant} ({origin}): {counted(len(further), 'further case')} that the others lack "
-                f"not counted: {listed(further)}."
+                f"{variant} ({origin}): {counted(len(further), 'further case')} that the others "
+                f"lack not counted: {listed(further)}."
             )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.judgement import Judged, Judgement, OverDatasets, summary
 from nnunet_builtin.judging.rendering import Cell, Column, Table, csv_files, latex, markdown
@@ -79,7 +81,7 @@ def _scores(judged: list[Judged], judgement: Judgement) -> Table:
 
 def _score(each: Judged, name: str) -> tuple[Cell, ...]:
     scores, (interval, _), failed = each.scores[name], each.intervals[name], each.failures[name]
-    defined = sum(value == value for value in scores.per_case.tolist())  # NaN is not itself
+    defined = int((~np.isnan(scores.per_case)).sum())
     ends = interval or (None, None)
     counts = (failed.missed, failed.false, failed.crashed)
     return (scores.seeds, defined, each.mean(name), *ends, *counts)
@@ -102,8 +104,8 @@ def _compared(judged: list[Judged], judgement: Judgement) -> Iterator[Table]:
     )
     notes = (
         f"Difference from {judgement.baseline}; its interval, p and verdict are of the method: "
-        "seeds and cases are random. p is Holm's over the variants of a label, the interval is of one "
-        "comparison alone. They need 3 seeds each.",
+        "seeds and cases are random. p is Holm's over the variants of a label, the interval is of "
+        "one comparison alone. They need 3 seeds each.",
         f"{words.about_networks(first.seeds, first.folds)}.",
         "Effect: matched-pairs rank-biserial correlation, -1 (worse in every case) to 1.",
     )
@@ -215,7 +217,7 @@ def _details(over: OverDatasets) -> Iterator[Table]:
 def _costs(judgement: Judgement) -> Table:
     columns = (
         *(Column("dataset", is_text=True), Column("configuration", is_text=True), _VARIANT),
-        *(Column("trainings"), Column("GPU hours", ".2f"), Column("CPU hours", ".2f")),
+        *(Column("trainings"), Column("GPU hours", ".3f"), Column("CPU hours", ".3f")),
         *(Column("memory (GB)", ".2f"), Column("GPU memory (GB)", ".2f")),
         *(Column("parameters (millions)", ".2f"), Column("seconds per case", ".2f")),
     )

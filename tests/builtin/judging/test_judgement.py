@@ -1,4 +1,4 @@
-"""A benchmark is judged: what is compared, what fails, what is not alike, and that every number of a
+"""A benchmark is judged: what is compared, what fails, what is not alike; every number of a
 sentence stands in a table.
 """
 
@@ -15,7 +15,7 @@ from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.deviations import Wanted, deviations
 from nnunet_builtin.judging.judgement import judge, summary
 from nnunet_builtin.judging.rendering import Column, Table, csv_files, escaped, latex, markdown
-from nnunet_builtin.judging.rows import MEAN, Row, collect, compared_cases
+from nnunet_builtin.judging.rows import MEAN, Row, collect, compared_cases, crashed
 from nnunet_builtin.judging.runs import Place, Run, find
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
 
@@ -108,9 +108,7 @@ def test_crashed_trainings_count_as_the_worst(tmp_path):
     rows = rows_of({"base": 0, "other": 0.01})
     gone = [r for r in rows if (r.variant, r.seed, r.fold) != ("other", 2, "1")]
     lost = Place("Task1", "3d_fullres", "other", 2, "1")
-    from nnunet_builtin.judging.rows import _crashed
-
-    judgement = judge([*gone, *_crashed(gone, [lost])], "base", 0.01)
+    judgement = judge([*gone, *crashed(gone, [lost])], "base", 0.01)
     (table,) = of_kind(judgement, "scores")
     assert cell(table, "other", "crashed") == 6
     assert cell(table, "other", "seeds") == 3
@@ -220,6 +218,13 @@ def test_what_is_not_alike_is_said(tmp_path, changes, said):
     assert said in " ".join(deviations(wanted, runs, rows)["Task1", "3d_fullres"])
 
 
+def test_the_tolerance_of_surfaces_is_said():
+    wanted = Wanted(("base",), (1, 2, 3), ("Dice", "Surface Dice"))
+    rows, tolerances = rows_of({"base": 0}), {"Task1": {"anterior": 2.0}}
+    lines = deviations(wanted, [], rows, tolerances)["Task1", "3d_fullres"]
+    assert "Surface Dice at a tolerance of 1 mm; anterior 2 mm." in lines
+
+
 def test_costs_are_in_a_table():
     cost = Cost(
         "Task1", "3d_fullres", "base", 6, 0.5, 1.25, 2_000_000_000, None, 1_500_000, 0.21, 1
@@ -227,7 +232,7 @@ def test_costs_are_in_a_table():
     judgement = judge(rows_of({"base": 0}), "base", 0.01, costs=[cost])
     (table,) = of_kind(judgement, "costs")
     assert table.shown()[0] == [
-        *("Task1", "3d_fullres", "base", "6", "0.50", "1.25", "2.00", "-", "1.50", "0.21")
+        *("Task1", "3d_fullres", "base", "6", "0.500", "1.250", "2.00", "-", "1.50", "0.21")
     ]
     assert "1 tries were killed" in " ".join(table.notes)
 
