@@ -1,27 +1,33 @@
-"""`nnunet benchmark run`, `status` and `stop`."""
+"""`nnunet benchmark run`, `status`, `stop` and `add`."""
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+import shutil
+import time
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.live import Live
 
-from nnunet_builtin.benchmark import scheduling
+from nnunet_builtin.benchmark import progress, scheduling
+from nnunet_builtin.benchmark.foreign import Source, keep, read_results
 from nnunet_builtin.benchmark.opening import Opened, opened
 from nnunet_builtin.judging import tables
 from nnunet_builtin.judging.judgement import summary
 from nnunet_builtin.judging.rows import write_csv
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.errors import counted
-from nnunet_core.runtime import locks
+from nnunet_core.contracts.abilities import ShowsScripts, ability
+from nnunet_core.errors import StorageError, UsageError, counted
+from nnunet_core.runtime import files, locks
+from nnunet_core.runtime.reporting import Reporter
 
 BenchArgument = Annotated[
     Path, typer.Argument(help="bench.toml: datasets, variants, folds, seeds.", show_default=False)
 ]
+_WATCH_SECONDS, _WAIT_SECONDS = 2.0, 600.0
 
 
 def run(
@@ -29,57 +35,186 @@ def run(
     bench: BenchArgument,
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the jobs and what is done; start nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show the graph of jobs, what is done, what is stale and why, and what the rest "
+            "will take; start nothing.",
+        ),
     ] = False,
     workspace: o.WorkspaceOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print every job as JSON.")
+    ] = False,
 ) -> None:
     """Train and compare variants over datasets, folds and seeds. What is done and still current is
     not done again; a stopped benchmark goes on.
     """
-    report = make_reporter()
+    if as_json and not dry_run:
+        raise UsageError("--json prints the jobs of a --dry-run; 'benchmark status' has one, too.")
+    report = make_reporter(quiet=as_json)
     found = opened(bench, o.registry_of(context), o.workspace_of(workspace), report)
     found.board.look()
-    _print_states(found)
-    if dry_run:
-        return
+    if as_json:
+        typer.echo(json.dumps(progress.document(found.board), indent=1))
+    elif dry_run:
+        _print_graph(found)
+    else:
+        _run(found, report)
+
+
+def _run(found: Opened, report: Reporter) -> None:
+    board = found.board
+    out().print(progress.states_table(board, _title(found)))
+    for name, changed in progress.stale(board).items():
+        report.message(f"stale: {name}: changed: {changed}")
     with locks.held(found.root / locks.NAME, "this benchmark", report, wait=False):
-        scheduling.run(found.board, report)
-    judgement, rows = found.judged()
-    write_csv(found.root / "scores.csv", rows)
-    tables.write(judgement, found.root)
+        scheduling.run(board, report)
+        judgement, rows = found.judged()
+        write_csv(found.root / "scores.csv", rows)
+        tables.write(judgement, found.root)
     for line in summary(judgement):
         out().print(line, soft_wrap=True)
     out().print(f"tables: {found.root / 'comparison.md'}", soft_wrap=True)
-    if found.board.failed:
+    if board.failed:
+        for name in board.failed:
+            report.warning(f"failed: {scheduling.described(board, board.graph.jobs[name])}")
+        blocked = len(board.graph.blocked_by(set(board.failed)))
+        report.warning(
+            f"{counted(len(board.failed), 'job')} failed, {counted(blocked, 'job')} could not be "
+            "run for that reason. The same command tries them again."
+        )
         raise typer.Exit(1)
 
 
+def _print_graph(found: Opened) -> None:
+    board = found.board
+    out().print(progress.graph_table(board, _title(found)))
+    for name, changed in progress.stale(board).items():
+        out().print(f"stale: {name}: changed: {changed}", soft_wrap=True, markup=False)
+    out().print(progress.estimate(board).words(), soft_wrap=True)
+    there = next(folder for folder in found.root.parents if folder.is_dir())
+    free = shutil.disk_usage(there).free / 1e9
+    out().print(f"Free disk space: {free:.0f} GB.", soft_wrap=True)
+    shows = ability(board.executor, ShowsScripts)
+    ready = [board.graph.jobs[name] for name, s in board.states().items() if s == "ready"]
+    for script in shows.scripts([board.task(job) for job in ready]) if shows else ():
+        out().print(script, soft_wrap=True, markup=False, highlight=False)
+
+
 def status(
-    context: typer.Context, bench: BenchArgument, workspace: o.WorkspaceOption = None
+    context: typer.Context,
+    bench: BenchArgument,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again until everything has ended.")
+    ] = False,
+    workspace: o.WorkspaceOption = None,
+    as_json: o.JsonOption = False,
 ) -> None:
-    """Show which jobs of a benchmark are done, run, wait or failed."""
-    found = opened(bench, o.registry_of(context), o.workspace_of(workspace), make_reporter())
+    """Show which jobs of a benchmark are done, run, wait or failed, with the last lines of their
+    logs, and the time that is left.
+    """
+    found = opened(bench, o.registry_of(context), o.workspace_of(workspace), make_reporter(True))
     found.board.look()
-    _print_states(found)
+    if as_json:
+        typer.echo(json.dumps(progress.document(found.board), indent=1))
+        return
+    if not watch:
+        out().print(_view(found), soft_wrap=True)
+        return
+    with Live(_view(found), console=out(), auto_refresh=False) as live:
+        while found.board.running or locks.holder(found.root / locks.NAME):
+            time.sleep(_WATCH_SECONDS)
+            found.board.look()
+            live.update(_view(found), refresh=True)
+
+
+def _view(found: Opened) -> progress.RenderableType:
+    return progress.view(found.board, _title(found), locks.holder(found.root / locks.NAME))
+
+
+def _title(found: Opened) -> str:
+    return f"{found.bench.name}: {counted(len(found.graph.jobs), 'job')}"
 
 
 def stop(context: typer.Context, bench: BenchArgument, workspace: o.WorkspaceOption = None) -> None:
-    """Ask the running jobs of a benchmark to save their work and stop."""
-    found = opened(bench, o.registry_of(context), o.workspace_of(workspace), make_reporter())
-    board = found.board
+    """Ask whoever runs a benchmark to stop: jobs save their work, and 'benchmark run' goes on."""
+    report = make_reporter()
+    found = opened(bench, o.registry_of(context), o.workspace_of(workspace), report)
+    board, end = found.board, time.monotonic() + _WAIT_SECONDS
     board.look()
-    board.executor.stop([handle for handles in board.running.values() for handle in handles])
-    out().print(f"stopped {counted(len(board.running), 'job')}")
+    number = len(board.running)
+    if driver := locks.holder(found.root / locks.NAME):
+        report.message(f"asking {driver} to stop; jobs may take a while to save their work")
+        files.write_text(found.root / scheduling.STOP, "")
+    while driver := locks.holder(found.root / locks.NAME):
+        if time.monotonic() > end:
+            raise StorageError(
+                f"{driver} has not stopped after {_WAIT_SECONDS / 60:.0f} minutes. 'benchmark "
+                "status' shows what still runs."
+            )
+        time.sleep(_WATCH_SECONDS / 4)
+    board.look()  # what another driver left behind when it was killed
+    board.stop()
+    out().print(f"stopped {counted(number, 'job')}")
 
 
-def _print_states(found: Opened) -> None:
-    states = found.board.states()
-    stages = dict.fromkeys(job.stage for job in found.graph.jobs.values())
-    table = Table(title=f"{found.bench.name}: {counted(len(states), 'job')}", title_justify="left")
-    columns = get_args(scheduling.State)
-    for column in ("stage", *columns):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    for stage in stages:
-        counts = Counter(s for n, s in states.items() if found.graph.jobs[n].stage == stage)
-        table.add_row(stage, *(str(counts[column]) for column in columns))
-    out().print(table)
+def add(
+    context: typer.Context,
+    bench: BenchArgument,
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="summary.json of nnU-Net v1 or v2; or a CSV with the columns case, label, and "
+            "metric and value, or a column for each metric (Dice, Surface Dice, HD95, ASSD); "
+            "columns dataset, variant, configuration, seed and fold tell runs apart.",
+            show_default=False,
+        ),
+    ],
+    *,
+    variant: Annotated[
+        str,
+        typer.Option(help="What to call it; default: the name of the file.", show_default=False),
+    ] = "",
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Dataset that it is of, where the benchmark has several."),
+    ] = None,
+    configuration: Annotated[
+        str,
+        typer.Option(
+            "--configuration",
+            "-c",
+            help="Configuration that it is compared with; default: the only one there is.",
+            show_default=False,
+        ),
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Which of several runs it is.")] = 0,
+    fold: Annotated[str, typer.Option(help="Fold, where it is of one.", show_default=False)] = "",
+    workspace: o.WorkspaceOption = None,
+) -> None:
+    """Add the results of another program to a benchmark; they are marked as foreign in its tables,
+    and replace those of the same variant, dataset and seed.
+    """
+    report = make_reporter()
+    found = opened(bench, o.registry_of(context), o.workspace_of(workspace), report)
+    subjects = {each.dataset.name: each for each in found.subjects.values()}
+    names = {name for each in subjects.values() for name in each.configurations}
+    if not configuration and len(names) > 1:
+        raise UsageError(f"Name what it is compared with: --configuration {' or '.join(names)}")
+    source = Source(dataset, configuration or next(iter(names)), variant, seed, fold)
+    datasets = {name: each.dataset for name, each in subjects.items()}
+    cases = {name: each.scored_cases() for name, each in subjects.items()}
+    rows = read_results(results, source, datasets, cases)
+    if taken := {row.variant for row in rows} & set(found.members):
+        raise UsageError(
+            f"'{min(taken)}' is a variant of the benchmark itself. Call it otherwise: --variant"
+        )
+    keep(rows, found.root)
+    runs = {(row.variant, row.dataset, row.seed) for row in rows}
+    out().print(
+        f"added {counted(len(rows), 'score')} of {counted(len(runs), 'run')}; 'nnunet benchmark "
+        f"run {bench}' puts them into the tables",
+        soft_wrap=True,
+    )

@@ -102,7 +102,7 @@ class Graph:
                 direct[need].append(job.name)
         place = {name: number for number, name in enumerate(self.jobs)}
         found: dict[str, set[str]] = {}
-        for name in reversed(self.jobs):
+        for name in reversed(list(self.jobs)):
             found[name] = {*direct[name], *(far for near in direct[name] for far in found[near])}
         return {name: tuple(sorted(after, key=place.__getitem__)) for name, after in found.items()}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_builtin.benchmark import matrix, records, scheduling
+from nnunet_builtin.benchmark.foreign import kept
 from nnunet_builtin.benchmark.graph import Graph, Job
 from nnunet_builtin.benchmark.jobs import build
 from nnunet_builtin.benchmark.matrix import Bench
@@ -68,7 +69,7 @@ class Opened:
 
     def judged(self) -> tuple[Judgement, list[Row]]:
         """Judge what is done; return also all scores."""
-        rows, runs = self.rows(), self.runs()
+        rows, runs = [*self.rows(), *kept(self.root)], self.runs()
         tolerances = {each.dataset.name: each.dataset.tolerances for each in self.subjects.values()}
         wanted = Wanted(tuple(self.bench.variants), self.bench.seeds, self.bench.metrics)
         head = deviations(wanted, runs, rows, tolerances)

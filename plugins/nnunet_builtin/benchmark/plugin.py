@@ -25,6 +25,11 @@ def nnunet_commands() -> list[Component]:
             "benchmark stop", f"{_HERE}:stop", "Ask running jobs to save their work and stop."
         ),
         Component(
+            "benchmark add",
+            f"{_HERE}:add",
+            "Add results of nnU-Net v1 and v2, or of a table, to a benchmark.",
+        ),
+        Component(
             "benchmark report",
             "nnunet_builtin.benchmark.report.commands:report",
             "Write one HTML file that says what the scores of a benchmark show.",

@@ -68,6 +68,9 @@ class Board:
         found = {job.name: records.handles(self.folder(job), self.reference) for job in left}
         gone = self._gone(found)
         self.running = {name: handles for name, handles in found.items() if name not in gone}
+        for name in gone:
+            if found[name]:  # it may have ended since its record was looked for
+                self._look_at(self.graph.jobs[name])
 
     def _gone(self, found: Mapping[str, Sequence[str]]) -> dict[str, Status]:
         """Return {name: what is known of its last delivery} of the jobs that do not run. One runs
@@ -192,6 +195,10 @@ class Board:
         if self._lost[job.name] > self.retries:
             self.failed[job.name] = "its process ended without a result: killed, or never begun"
 
+    def stop(self) -> None:
+        """Ask all jobs that run to save their work and stop; return when they have."""
+        self.executor.stop([h for handles in self.running.values() for h in handles])
+
     def forgive(self) -> None:
         """Give jobs that failed a new chance."""
         for name in list(self.failed):
@@ -241,7 +248,7 @@ def run(board: Board, report: Reporter) -> None:
     except BaseException:
         if board.running:
             report.message(f"asking {counted(len(board.running), 'job')} to save its work")
-        board.executor.stop([h for handles in board.running.values() for h in handles])
+        board.stop()
         raise
     finally:
         (board.root / STOP).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from nnunet_builtin.benchmark.matrix import Bench, TestSet
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetMaker
 from nnunet_core.data.dataset import Dataset
+from nnunet_core.data.folders import list_files
 from nnunet_core.data.splits import ALL, Split, Splits, five_folds, random_split
 from nnunet_core.errors import (
     DatasetError,
@@ -47,6 +48,29 @@ class Subject:
     folds: tuple[Split, ...]
     test: tuple[Path, Path | None] | None = None
     test_digests: tuple[str, ...] = ()
+
+    def scored_cases(self) -> set[str]:
+        """Return the names of all cases that scores may be of: of trainings and of the test set."""
+        found = set(self.dataset.names)
+        if self.test is not None and self.test[1] is not None:
+            found.update(list_files(self.test[1], self.dataset.label_ending))
+        return found
+
+    @property
+    def references(self) -> Path:
+        """Return the folder of the label files.
+
+        Raises:
+            UsageError: They lie in several.
+        """
+        folders = {case.label.parent for case in self.dataset.training if case.label is not None}
+        if len(folders) != 1:
+            raise UsageError(
+                f"The labels of {self.dataset.folder} lie in {counted(len(folders), 'folder')}; "
+                'surfaces are measured of one. Leave out all metrics but "Dice", or convert it: '
+                "nnunet dataset convert"
+            )
+        return next(iter(folders))
 
     def split(self, fold: str) -> Split:
         """Return the cases of a fold; of one beyond the stored, as the training draws them."""

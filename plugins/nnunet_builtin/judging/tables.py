@@ -217,7 +217,7 @@ def _details(over: OverDatasets) -> Iterator[Table]:
 def _costs(judgement: Judgement) -> Table:
     columns = (
         *(Column("dataset", is_text=True), Column("configuration", is_text=True), _VARIANT),
-        *(Column("trainings"), Column("GPU hours", ".2f"), Column("CPU hours", ".2f")),
+        *(Column("trainings"), Column("GPU hours", ".3f"), Column("CPU hours", ".3f")),
         *(Column("memory (GB)", ".2f"), Column("GPU memory (GB)", ".2f")),
         *(Column("parameters (millions)", ".2f"), Column("seconds per case", ".2f")),
     )

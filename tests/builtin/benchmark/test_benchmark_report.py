@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 
+import chromium
 import numpy as np
 import pytest
 import sample_pages
@@ -200,3 +201,28 @@ def test_tables_hold_what_they_say(made, stand_ins):
     assert len(comparisons.rows) == 2 * 2  # two variants, of one label and the mean
     assert [row[0] for row in ranks.rows] == ["topk", "wide", "default"]
     assert sum(isinstance(each, Plot) for each in section.elements) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium.PROGRAM is None, reason=chromium.MISSING)
+@pytest.mark.skipif(not bundling.are_current(), reason=f"no bundles: {bundling.COMMAND}")
+@pytest.mark.parametrize("webgl", [True, False])
+def test_it_opens_in_a_browser_wide_and_narrow(made, tmp_path, webgl):
+    content, registry = made
+    cases = case_section(content, choose(content, [], 1), registry.hooks, Silence())
+    report_page(content, cases, []).write(tmp_path / "report.html")
+    browser = chromium.Chromium(webgl)
+    try:
+        for width in (1280, 390):
+            browser.open(tmp_path / "report.html", width)
+            browser.evaluate("document.querySelectorAll('.plot').forEach(draw)")
+            drawn = "document.querySelectorAll('.plot .main-svg').length"
+            browser.wait(f"{drawn} >= document.querySelectorAll('.plot').length")
+            if webgl:
+                browser.wait("document.querySelector('.viewer').dataset.shown === '0'")
+            else:
+                browser.wait("document.querySelector('.fallback img').naturalWidth > 200")
+            assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert browser.complaints == browser.requests == []
+    finally:
+        browser.close()

@@ -70,7 +70,7 @@ def test_page_and_tables_are_written_into_the_folder_of_the_benchmark(report, ca
     assert f"report: {root / 'report.html'}" in capsys.readouterr().out
     assert "This benchmark is not finished (1 done, 1 failed)" in text
     assert "boom &lt;script&gt;" in text  # the last line of the failed job's log
-    for name in ("scores.csv", "tables.tex", "comparison.md"):
+    for name in ("scores.csv", "tables_scores.csv", "tables_tables.tex", "comparison.md"):
         assert f'download="{name}"' in text
     assert (root / "tables" / "tables.tex").is_file()
 

@@ -100,7 +100,7 @@ def _tables(root: Path) -> list[Attachment]:
     everything = [*root.glob("*"), *(root / "tables").glob("*")]
     paths = sorted(path for path in everything if path.suffix in _TABLES)
     return [
-        Attachment(path.name, path.read_text(), _TABLES[path.suffix])
+        Attachment("_".join(path.relative_to(root).parts), path.read_text(), _TABLES[path.suffix])
         for path in paths
         if path.stat().st_size <= _MOST_TABLE_BYTES
     ]
