@@ -22,6 +22,8 @@ from nnunet_core.run import run as run_method
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.experiment import VALIDATION
 
+_MANY = 5  # plugins of one package; from here on they are counted, not named
+
 
 @grouped
 def run(
@@ -84,12 +86,17 @@ def run(
 
 
 def _header(registry: Registry, report: Reporter) -> None:
-    """Say which plugins take part."""
-    rows = [info for info in registry.plugins() if info.status == "active"]
-    report.message(
-        "plugins: "
-        + ", ".join(f"{info.name} ({info.distribution} {info.version})" for info in rows)
+    """Say which plugins take part, by the package that they are of."""
+    packages: dict[str, list[str]] = {}
+    for info in registry.plugins():
+        if info.status == "active":
+            package = f"{info.distribution} {info.version}"
+            packages.setdefault(package, []).append(info.name)
+    shown = (
+        f"{package} ({', '.join(names) if len(names) < _MANY else counted(len(names), 'plugin')})"
+        for package, names in packages.items()
     )
+    report.message("plugins: " + ", ".join(shown))
     for info in registry.plugins():
         if info.status == "broken":
             report.warning(f"the plugin '{info.name}' is broken and takes no part: {info.error}")

@@ -218,16 +218,27 @@ def spacing_outliers(spacings: Mapping[str, Sequence[float]]) -> list[str]:
     """Return a sentence for each case whose spacing (mm; z, y, x) is far from the median of all."""
     if not spacings:
         return []
-    found = np.array(list(spacings.values()))
-    usual = np.median(found, axis=0)
-    ratios = found / usual
-    far = (ratios > _OUTLIER) | (ratios < 1 / _OUTLIER)
-    return [
-        f"Case {name} has a spacing of {_shown(spacing)} mm (z, y, x), the median is "
+    usual = np.median(np.array(list(spacings.values())), axis=0)
+    found = (
+        doubtful_spacing(name, spacing, usual, "the median is")
+        for name, spacing in spacings.items()
+    )
+    return [sentence for sentence in found if sentence]
+
+
+def doubtful_spacing(
+    name: str, spacing: Sequence[float], usual: Sequence[float] | np.ndarray, of_others: str
+) -> str:
+    """Return a sentence where the spacing of a case (mm; z, y, x) is far from the usual one, which
+    stands after the words `of_others`; empty where it is not.
+    """
+    ratios = np.divide(spacing, usual)
+    if not ((ratios > _OUTLIER) | (ratios < 1 / _OUTLIER)).any():
+        return ""
+    return (
+        f"Case {name} has a spacing of {_shown(spacing)} mm (z, y, x), {of_others} "
         f"{_shown(usual)} mm. Is its header right?"
-        for (name, spacing), is_far in zip(spacings.items(), far.any(axis=1), strict=True)
-        if is_far
-    ]
+    )
 
 
 def check_planar(planar: Mapping[str, bool]) -> None:

@@ -14,7 +14,7 @@ from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import Case, PreparedCase
-from nnunet_core.data.images import Geometry
+from nnunet_core.data.images import Geometry, doubtful_spacing
 from nnunet_core.errors import PluginError
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.registry.provenance import component_record
@@ -197,7 +197,8 @@ class ModelPredictor:
         return cls(parts.model, case, clean, previous, each)
 
     def prepare(self, raw: Case) -> Prepared:
-        """Take a raw case to the grid of the networks, of every stage of a cascade.
+        """Take a raw case to the grid of the networks, of every stage of a cascade; its geometry
+        notes a spacing that the training cannot have had.
 
         Raises:
             ImageError: See `contracts.Preprocessor.prepare`.
@@ -205,7 +206,11 @@ class ModelPredictor:
         previous = None if self.previous is None else self.previous.prepare(raw)
         configuration = self.model.document.configuration
         case = prepare_case(self.case.preprocessor, raw, configuration)
-        return Prepared(raw.geometry, case, previous)
+        axes = np.argsort(configuration.transpose_forward)
+        usual = [configuration.spacing[axis] for axis in axes]
+        note = doubtful_spacing(raw.name, raw.geometry.spacing, usual, "the model was planned for")
+        notes = (*raw.geometry.notes, note) if note else raw.geometry.notes
+        return Prepared(replace(raw.geometry, notes=notes), case, previous)
 
     def segment(self, prepared: Prepared, keep: Keep | None = None) -> np.ndarray:
         """Apply the networks, of every stage of a cascade.

@@ -77,10 +77,12 @@ class Document(BaseModel):
 def _refuse_other_version(path: Path, error: ValidationError) -> None:
     """Raise StorageError where the format of a file is not the one that this version reads."""
     for problem in error.errors():
-        if problem["loc"] == ("schema_version",):
+        # a number too large for the parser has no expected value beside it, and is no version
+        expected = problem.get("ctx", {}).get("expected")
+        if problem["loc"] == ("schema_version",) and expected is not None:
             raise StorageError(
                 f"{path} has format {problem['input']}; this version of nnunet-core reads format "
-                f"{problem['ctx']['expected']}. Another version wrote it: use that one, or another "
+                f"{expected}. Another version wrote it: use that one, or another "
                 "folder."
             ) from error
 

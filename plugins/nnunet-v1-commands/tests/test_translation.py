@@ -164,7 +164,6 @@ REFUSED = [
     (preparing.plan_and_preprocess, "-t 4 -pl3d ExperimentPlanner3D_v22", "no counterpart"),
     (preparing.plan_and_preprocess, "-t 9", "Task004_Hippocampus"),
     (training.train, "2d nnUNetTrainerV2 4 0 --find_lr", "--find_lr"),
-    (training.train, "2d nnUNetTrainerV2 4 0 --valbest", "weights_best"),
     (training.train, "2d nnUNetTrainerV2 4 0 --val_folder x", "--val_folder"),
     (training.train, "2d nnUNetTrainerV2 4 x", "'all'"),
     (training.train, "2d nnUNetTrainerV3 4 0", "nnUNetTrainerV2"),

@@ -254,6 +254,22 @@ def test_bad_images_are_listed_at_the_end_and_messages_keep_their_order(
     assert len(names(tmp_path / "out")) == 8
 
 
+def test_a_spacing_that_no_case_of_the_training_had_is_said(tmp_path):
+    planned = {"spacing": (0.8, 1.5, 1.0), "transpose_forward": (2, 0, 1)}
+    model = make_tiny_model(tmp_path / "m", predictor="bright:Bright", folds=1, **planned)
+    array = np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.float32)
+    (tmp_path / "images").mkdir()
+    for name, spacing in {"usual": (1.5, 1.0, 0.8), "thick": (20.0, 1.0, 0.8)}.items():
+        image = tmp_path / "images" / f"{name}_0000.nii.gz"
+        FORMAT.write(image, array, Geometry(SHAPE, spacing))
+    listener = Listener()
+    predict(model, tmp_path / "images", tmp_path / "out", report=listener)
+    assert listener.warnings[1:] == [  # after the one on --trust
+        "Case thick has a spacing of 20 x 1 x 0.8 mm (z, y, x), the model was planned for "
+        "1.5 x 1 x 0.8 mm. Is its header right?"
+    ]
+
+
 @pytest.mark.parametrize("by_name", [False, True], ids=["folder", "files"])
 def test_a_case_that_lacks_a_channel_does_not_stop_the_others(images, tmp_path, by_name):
     two = make_tiny_model(tmp_path / "two", channels=("T1", "T2"), predictor="bright:Bright")

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import pytest
 
@@ -126,3 +127,23 @@ def test_json_whose_meaning_is_not_clear_is_one_message(tmp_path, kind):
     for read in (files.read_json, files.Document.read):
         with pytest.raises(StorageError, match=rf"x\.json is not readable JSON: .*{message}"):
             read(path)
+
+
+class Versioned(files.Document):
+    schema_version: Literal[2] = 2
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("1", "has format 1; this version of nnunet-core reads format 2"),
+        ('"two"', "has format two"),
+        ("1" + 30 * "0", "does not hold what a file of this kind holds: schema_version"),
+        ("null", "has format None"),
+    ],
+)
+def test_another_format_is_said_whatever_its_number(tmp_path, version, said):
+    path = tmp_path / "file.json"
+    path.write_text(f'{{"schema_version": {version}}}')
+    with pytest.raises(StorageError, match=said):
+        Versioned.read(path)

@@ -69,12 +69,12 @@ def _predict(options: argparse.Namespace) -> None:
         words += ["--precision", "float32"]
     with contextlib.ExitStack() as stack:
         if options.chk.removesuffix(".model") == _BEST:
-            model = stack.enter_context(_with_best_weights(model))
+            model = stack.enter_context(with_best_weights(model))
         nnunet("predict", model, options.input_folder, options.output_folder, *words)
 
 
 @contextlib.contextmanager
-def _with_best_weights(model: Path) -> Iterator[Path]:
+def with_best_weights(model: Path) -> Iterator[Path]:
     """Yield a copy of a model that predicts with the best weights of its trainings, as long as the
     block runs; as in v1, its label maps are cleaned as the final weights ask for.
 
@@ -89,7 +89,7 @@ def _with_best_weights(model: Path) -> Iterator[Path]:
     }
     if not best or found.document.configuration.previous is not None:
         raise UsageError(
-            f"-chk {_BEST}: {model} has no {_BEST_FILE} in its folds, or is a cascade. Models that "
+            f"{_BEST}: {model} has no {_BEST_FILE} in its folds, or is a cascade. Models that "
             "were trained here have them; import one of v1 with 'nnunet models import --checkpoint "
             "best'."
         )

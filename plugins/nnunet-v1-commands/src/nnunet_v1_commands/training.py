@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_core.errors import UsageError
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.stages.dataset import open_dataset
+from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.store.models import FILE
 from nnunet_v1_commands.layout import show_model
 from nnunet_v1_commands.methods import V1Method
 from nnunet_v1_commands.plans import plans_of
 from nnunet_v1_commands.plugin import PLANS, variant_name
+from nnunet_v1_commands.predicting import with_best_weights
 from nnunet_v1_commands.running import (
     CONFIGURATIONS,
     WORKERS,
@@ -27,8 +32,6 @@ from nnunet_v1_commands.running import (
 _REFUSED = {
     "find_lr": "--find_lr has no counterpart. Compare short trainings: 'nnunet train --set "
     "trainer.learning_rate=... --set trainer.epochs=...', each of which has its own folder.",
-    "valbest": "--valbest has no counterpart: validation uses the final weights. The best ones "
-    "are in weights_best.safetensors of the fold.",
 }
 _NOTES = {
     "use_compressed_data": "--use_compressed_data: prepared cases are always compressed, and "
@@ -73,6 +76,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("-c", "--continue_training", action="store_true")
     parser.add_argument("-p", default=PLANS, help="identifier of the plans")
     parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--valbest", action="store_true", help="with -val: the best weights")
     parser.add_argument("--npz", action="store_true", help="keep validation probabilities")
     parser.add_argument("--fp32", action="store_true")
     parser.add_argument("--val_folder", default="validation_raw")
@@ -96,13 +100,49 @@ def _train(options: argparse.Namespace, extra: Sequence[str] = ()) -> None:
     if workers := os.environ.get(WORKERS):
         words += ["--workers", workers]
     words += processes(None)
-    if options.validation_only:
+    if options.validation_only and options.valbest:
+        _validate_best(method, task, options)
+    elif options.validation_only:
         again = [] if options.val_disable_overwrite else ["--overwrite"]
         nnunet("validate", task, *words, *again)
     else:
         nnunet("train", task, *words)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one writes
         show_model(method, task, _latest(method, task))
+
+
+def _validate_best(method: V1Method, task: str, options: argparse.Namespace) -> None:
+    """Predict the cases that a fold was validated on with its best weights, and measure them, into
+    `validation_best` beside v1's names of the fold: the validation with the final weights stays,
+    since choosing a model and its postprocessing go by it.
+
+    Raises:
+        UsageError: The fold has no validation, or no best weights.
+    """
+    fold = f"fold_{_fold(options.fold)}"
+    model, output = _latest(method, task), method.folder(task) / fold / "validation_best"
+    data = open_dataset(task, workspace().raw, Registry.discover())
+    names = {path.name for path in (model / fold / VALIDATION).glob(f"*{data.label_ending}")}
+    cases = [case for case in data.training if f"{case.name}{data.label_ending}" in names]
+    if not cases:
+        raise UsageError(f"--valbest: {model / fold} has no validation. Train it first.")
+    words = _precision(options, method)
+    if options.npz:
+        words.append("--save-probabilities")
+    if not options.val_disable_overwrite:
+        words.append("--overwrite")
+    with with_best_weights(model) as best, tempfile.TemporaryDirectory() as top:
+        images, labels = Path(top) / "imagesTr", Path(top) / "labelsTr"
+        for folder in (images, labels):
+            folder.mkdir()
+        for case in cases:
+            for path in case.images:
+                (images / path.name).symlink_to(path.absolute())
+            if case.label is not None:
+                (labels / case.label.name).symlink_to(case.label.absolute())
+        words += ["--folds", options.fold, "--no-postprocessing"]
+        nnunet("predict", best, images, output, *words)
+        nnunet("evaluate", output, labels, "--dataset", data.folder, "--metrics", "overlap")
 
 
 def _train_dp(options: argparse.Namespace) -> None:
@@ -132,6 +172,8 @@ def _batch(options: argparse.Namespace, gpus: int) -> list[str]:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if options.valbest and not options.validation_only:
+        note("--valbest counts with -val alone")
     for name, text in _REFUSED.items():
         if getattr(options, name):
             raise UsageError(text)
