@@ -13,9 +13,10 @@ from nnunet_cli.commands.find_best import commands, finite, print_inference, pri
 from nnunet_cli.groups import grouped
 from nnunet_cli.makers import logged
 from nnunet_cli.reporter import out
+from nnunet_core import __version__
 from nnunet_core.errors import counted
 from nnunet_core.prediction.predict import PredictionOptions
-from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.discovery import OWN, Registry
 from nnunet_core.registry.remarks import slow_imports
 from nnunet_core.run import Request, RunResult
 from nnunet_core.run import run as run_method
@@ -84,12 +85,16 @@ def run(
 
 
 def _header(registry: Registry, report: Reporter) -> None:
-    """Say which plugins take part."""
-    rows = [info for info in registry.plugins() if info.status == "active"]
-    report.message(
-        "plugins: "
-        + ", ".join(f"{info.name} ({info.distribution} {info.version})" for info in rows)
-    )
+    """Say which plugins take part; our own are one, with those of them that are blocked."""
+    own = [info for info in registry.plugins() if info.distribution == OWN]
+    blocked = ", ".join(info.name for info in own if info.status == "blocked")
+    told = [f"{OWN} {__version__}{blocked and f' without {blocked}'}"]
+    told += [
+        f"{info.name} ({info.distribution} {info.version})"
+        for info in registry.plugins()
+        if info.status == "active" and info not in own
+    ]
+    report.message(f"plugins: {', '.join(told)}")
     for info in registry.plugins():
         if info.status == "broken":
             report.warning(f"the plugin '{info.name}' is broken and takes no part: {info.error}")
