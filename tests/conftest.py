@@ -5,10 +5,17 @@ absent.
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny_dataset import make_tiny
 
 REPOSITORY = Path(__file__).parent.parent
+
+# no limit of time for an example: the first number that is drawn in a process parses every module
+# of this repository for constants, which on a busy machine takes more than the second that is
+# allowed beside the default limit
+hypothesis.settings.register_profile("repository", deadline=None)
+hypothesis.settings.load_profile("repository")
 
 
 def _shared(variable: str, name: str) -> Path:

@@ -832,6 +832,9 @@ def test_plugins_list_of_a_kind_and_with_times(install):
     rows = json.loads(done("plugins", "list", "--kind", "loss", "--timing", "--json").out)
     assert {row["kind"] for row in rows["components"]} == {"loss"}
     assert all(row["seconds"] > 0 for row in rows["plugins"])
+    told = done("plugins", "list", "--kind", "observer").out
+    assert "observer  tensorboard  tensorboard  " in told
+    assert "'tensorboard' is a plugin" in refused(2, "plugins", "show", "tensorboard")
     assert "Did you mean 'loss'?" in refused(2, "plugins", "list", "--kind", "los")
 
 
