@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
+import hypothesis
 import pytest
 from tiny_dataset import make_tiny
 
@@ -29,6 +30,13 @@ def pytest_runtest_protocol(item):
             for name in _DRAWINGS:
                 stack.enter_context(mock.patch(name))
         yield
+
+
+# no limit of time for an example: the first number that is drawn in a process parses every module
+# of this repository for constants, which on a busy machine takes more than the second that is
+# allowed beside the default limit
+hypothesis.settings.register_profile("repository", deadline=None)
+hypothesis.settings.load_profile("repository")
 
 
 def _shared(variable: str, name: str) -> Path:

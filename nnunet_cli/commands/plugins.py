@@ -37,11 +37,11 @@ def list_plugins(
     ] = False,
     as_json: o.JsonOption = False,
 ) -> None:
-    """List every component: kind, name, plugin, version, summary; then every plugin. Imports hook
-    modules only.
+    """List every component, variant and observer: kind, name, plugin, version, summary; then every
+    plugin. Imports hook modules only.
     """
     registry = o.registry_of(context)
-    components = _component_rows(registry, _checked_kind(kind))
+    components = _component_rows(registry, _checked_kind(kind, (*KINDS, "variant", "observer")))
     if as_json:
         plugins = _plugin_rows(registry, timing)
         found = {"plugins": plugins, "components": components, "notes": remarks(registry)}
@@ -140,9 +140,8 @@ def _origin(info: PluginInfo) -> str:
     return _package(info.distribution, info.version) if info.distribution else info.module
 
 
-def _checked_kind(kind: str | None) -> str | None:
+def _checked_kind(kind: str | None, kinds: Sequence[str] = (*KINDS, "variant")) -> str | None:
     """Return a kind of component or `variant`; None stays. Raises UsageError."""
-    kinds = (*KINDS, "variant")
     if kind is not None and kind not in kinds:
         raise UsageError(
             f"There is no kind '{kind}'.{nearest(kind, kinds)} Kinds: {', '.join(kinds)}."
@@ -166,7 +165,7 @@ def _plugin_rows(registry: Registry, timing: bool) -> list[dict[str, Any]]:
 
 
 def _component_rows(registry: Registry, kind: str | None) -> list[dict[str, Any]]:
-    """Return a row for each component of a kind, or of every kind, and for each variant."""
+    """Return a row for each component, variant and observer of a kind, or of every kind."""
     rows = [
         {
             "kind": resolved.kind,
@@ -179,15 +178,21 @@ def _component_rows(registry: Registry, kind: str | None) -> list[dict[str, Any]
         for resolved in registry.components()
     ]
     rows += [_variant_row(info, variant) for info, variant in registry.variants()]
+    observers = registry.hooks.observers()
+    rows += [_row(i, "observer", i.name, "") for i in registry.plugins() if i.name in observers]
     return [row for row in rows if kind in (None, row["kind"])]
 
 
 def _variant_row(info: PluginInfo, variant: Variant) -> dict[str, Any]:
+    return _row(info, "variant", variant.name, variant.summary)
+
+
+def _row(info: PluginInfo, kind: str, name: str, summary: str) -> dict[str, Any]:
     return {
-        "kind": "variant",
-        "name": variant.name,
+        "kind": kind,
+        "name": name,
         "plugin": info.name,
         "distribution": info.distribution,
         "version": info.version,
-        "summary": variant.summary,
+        "summary": summary,
     }

@@ -13,16 +13,15 @@ from nnunet_cli.commands.find_best import commands, finite, print_inference, pri
 from nnunet_cli.groups import grouped
 from nnunet_cli.makers import logged
 from nnunet_cli.reporter import out
+from nnunet_core import __version__
 from nnunet_core.errors import counted
 from nnunet_core.prediction.predict import PredictionOptions
-from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.discovery import OWN, Registry
 from nnunet_core.registry.remarks import slow_imports
 from nnunet_core.run import Request, RunResult
 from nnunet_core.run import run as run_method
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.experiment import VALIDATION
-
-_MANY = 5  # plugins of one package; from here on they are counted, not named
 
 
 @grouped
@@ -86,17 +85,16 @@ def run(
 
 
 def _header(registry: Registry, report: Reporter) -> None:
-    """Say which plugins take part, by the package that they are of."""
-    packages: dict[str, list[str]] = {}
-    for info in registry.plugins():
-        if info.status == "active":
-            package = f"{info.distribution} {info.version}"
-            packages.setdefault(package, []).append(info.name)
-    shown = (
-        f"{package} ({', '.join(names) if len(names) < _MANY else counted(len(names), 'plugin')})"
-        for package, names in packages.items()
-    )
-    report.message("plugins: " + ", ".join(shown))
+    """Say which plugins take part; our own are one, with those of them that are blocked."""
+    own = [info for info in registry.plugins() if info.distribution == OWN]
+    blocked = ", ".join(info.name for info in own if info.status == "blocked")
+    told = [f"{OWN} {__version__}{blocked and f' without {blocked}'}"]
+    told += [
+        f"{info.name} ({info.distribution} {info.version})"
+        for info in registry.plugins()
+        if info.status == "active" and info not in own
+    ]
+    report.message(f"plugins: {', '.join(told)}")
     for info in registry.plugins():
         if info.status == "broken":
             report.warning(f"the plugin '{info.name}' is broken and takes no part: {info.error}")

@@ -36,12 +36,25 @@ def build(resolved: Resolved) -> Any:
 
 def full_settings(resolved: Resolved) -> dict[str, Any]:
     """Return every setting of a component, defaults included, as JSON values; what identity and
-    records hold.
+    records hold. A value that is that of the default is written as the default is: 8, not 8.0.
     """
     target = resolved.load()
-    chosen = validate(resolved, target)
-    defaults = {name: p.default for name, p in parameters_of(resolved, target).items()}
-    return {name: to_jsonable_python(value) for name, value in {**defaults, **chosen}.items()}
+    chosen = to_jsonable_python(validate(resolved, target))
+    defaults = {
+        name: to_jsonable_python(parameter.default)
+        for name, parameter in parameters_of(resolved, target).items()
+    }
+    changed = {n: value for n, value in chosen.items() if not _same(value, defaults[n])}
+    return {**defaults, **changed}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two JSON values are the same: 8 and 8.0 are, 1 and true are not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def validate(resolved: Resolved, target: Any) -> dict[str, Any]:

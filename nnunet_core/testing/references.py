@@ -157,6 +157,11 @@ class Finder:
                 "be (--kind); what each needs is in the reference of contracts. Kinds: "
                 f"{', '.join(CHECKED)}."
             )
+        if reference in self._plugins:
+            return (
+                f"'{reference}' is a plugin. 'nnunet plugins list' shows the components that it "
+                "registers; name one of these."
+            )
         names = [resolved.component.name for resolved in self.registry.components()]
         names += [variant.name for _, variant in self.registry.variants()]
         return (

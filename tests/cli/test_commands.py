@@ -214,8 +214,7 @@ def test_run_demo_makes_a_dataset_a_model_and_predictions_once(tmp_path):
     said = outcome.err.splitlines()
     assert said[0] == f"making a phantom dataset: {raw}"
     assert said[1].startswith(f"log: {tmp_path / 'results' / raw.name / 'logs'}")
-    assert said[2].startswith("plugins: ")
-    assert re.match(rf"plugins: nnunet-core {re.escape(VERSION)} \(\d\d plugins\)", said[2])
+    assert re.fullmatch(rf"plugins: nnunet-core {re.escape(VERSION)}(, \S+ \(.+\))*", said[2])
     assert f"method: {fold.parents[1].name}" in said
     for ended in ("fingerprint: 12/12", "train fold_0: 5/5", "validate: 3/3", "predict: 3/3"):
         assert f"{ended}  done" in said
@@ -834,6 +833,9 @@ def test_plugins_list_of_a_kind_and_with_times(install):
     rows = json.loads(done("plugins", "list", "--kind", "loss", "--timing", "--json").out)
     assert {row["kind"] for row in rows["components"]} == {"loss"}
     assert all(row["seconds"] > 0 for row in rows["plugins"])
+    told = done("plugins", "list", "--kind", "observer").out
+    assert "observer  tensorboard  tensorboard  " in told
+    assert "'tensorboard' is a plugin" in refused(2, "plugins", "show", "tensorboard")
     assert "Did you mean 'loss'?" in refused(2, "plugins", "list", "--kind", "los")
 
 

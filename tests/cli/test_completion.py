@@ -92,6 +92,8 @@ def test_names_of_commands_and_references(offered):
     assert offered("nnunet plugins check --kind predictor sliding_window_") == [
         "sliding_window_logits"
     ]
+    assert offered("nnunet plugins new mine --kind ob") == ["observer"]
+    assert offered("nnunet variants diff default de") == ["default", "demo"]
     assert offered("nnunet plug") == ["plugins"]
     assert {"list", "show", "new", "upgrade"} <= set(offered("nnunet plugins "))
 

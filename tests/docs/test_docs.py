@@ -35,6 +35,8 @@ from nnunet_core.stages.evaluate import evaluate_case, summarise
 from nnunet_core.store.models import ModelDocument
 
 ROOT = Path(__file__).parent.parent.parent
+#: Of the packages, whose components need not be installed here.
+READMES = sorted((ROOT / "plugins").glob("*/README.md"))
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
@@ -99,8 +101,8 @@ def test_every_page_is_in_the_navigation():
         assert str(page.relative_to(ROOT / "docs")) in navigation
 
 
-def example_commands():
-    for page in PAGES:
+def example_commands(pages=PAGES):
+    for page in pages:
         for language, block in BLOCK.findall(page.read_text()):
             for line in block.splitlines() if language == "bash" else ():
                 words = shlex.split(line, comments=True)
@@ -110,7 +112,7 @@ def example_commands():
 
 def test_commands_in_examples_exist():
     checked, registered = 0, commands(Registry.discover())
-    for page, words in example_commands():
+    for page, words in example_commands([*PAGES, *READMES]):
         if words[0] in {"--install-completion", "--show-completion"}:  # of `nnunet` itself
             continue
         name = next((n for n in registered if words[: len(n.split())] == n.split()), None)
@@ -134,7 +136,9 @@ def test_components_are_shown_by_their_reference():
     """`plugins show NAME --kind KIND`, as `plugins check` and `list`; once it was KIND NAME."""
     before = re.compile(rf"plugins show ({'|'.join((*KINDS, 'variant'))}) [\w{{<]")
     code = [p for package in generate.PACKAGES for p in package.rglob("*.py")]
-    found = [(str(p), m[0]) for p in [*PAGES, *code] for m in before.finditer(p.read_text())]
+    found = [
+        (str(p), m[0]) for p in [*PAGES, *READMES, *code] for m in before.finditer(p.read_text())
+    ]
     assert found == []
 
 

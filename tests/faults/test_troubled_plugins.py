@@ -9,6 +9,7 @@ import fake_plugins
 import pytest
 from strangers import nnunet, on_path
 
+from nnunet_core import __version__
 from nnunet_core.errors import PluginError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.needs import check_needs
@@ -121,6 +122,10 @@ def test_what_cannot_be_used_is_said_before_any_work(site, tiny, loss, message):
     for name in ("broken", "twin", "misspelt"):
         assert f"warning: the plugin '{name}' is broken and takes no part" in done.stderr
     assert "warning: the plugin 'sleepy' took" in done.stderr
+    (told,) = (line for line in done.stderr.splitlines() if line.startswith("plugins: "))
+    assert told.startswith(f"plugins: nnunet-core {__version__}, ")
+    assert "healthy009 (healthy009 1.0)" in told
+    assert "builtin" not in told
     assert not (workspace / "preprocessed").exists()
 
 

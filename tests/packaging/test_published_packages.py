@@ -12,8 +12,10 @@ import venv
 import zipfile
 from pathlib import Path
 
+import fake_plugins
 import pytest
 import tomllib
+from tiny_dataset import make_tiny
 
 pytestmark = pytest.mark.slow
 
@@ -138,3 +140,53 @@ def test_it_is_built_installed_active_and_passes_its_tests(source, core, librari
     assert run(python, "-c", code, cwd=tmp_path).count(f"{tmp_path / 'environment'}/") == 3
     check_active(python, tmp_path, project)
     check_tests(python, tmp_path, source)
+
+
+SHORT = (
+    *("trainer.epochs=1", "trainer.iterations_per_epoch=2", "trainer.validation_iterations=1"),
+    *("planner.base_features=4", "planner.max_batch_size=2", "predictor.mirroring=false"),
+)
+FIXED = ("--folds", "0", "--configuration", "3d_fullres", "--workers", "0", "--processes", "1")
+
+
+def trained(python, folder):
+    """Train a fold of the published variant in a folder of its own; return its run.json."""
+    dataset = make_tiny(folder / "ws" / "raw" / "Dataset001_Tiny")
+    settings = [word for setting in SHORT for word in ("--set", setting)]
+    where = ("--workspace", folder / "ws", "--threads", "1", "--device", "cpu")
+    nnunet = python.with_name("nnunet")
+    run(
+        nnunet,
+        "train",
+        dataset,
+        "--variant",
+        "unified_focal",
+        *settings,
+        *FIXED,
+        *where,
+        cwd=folder,
+    )
+    (record,) = folder.glob("ws/results/*/*/3d_fullres/fold_0/run.json")
+    return {"folder": record.parents[2].name, **json.loads(record.read_text())}
+
+
+def test_a_published_variant_is_reproduced_in_another_environment(core, libraries, tmp_path):
+    """From its wheel, in a clean environment, beside other plugins, in other folders: the same
+    method, known by equal digests, and on one machine the same weights.
+    """
+    wheel = build(ROOT / "plugins" / "nnunet-losses", tmp_path)
+    records = []
+    for name in ("author", "reader"):
+        python = new_environment(tmp_path / name, libraries, core, wheel)
+        if name == "reader":
+            (packages,) = (tmp_path / name).glob("lib/python*/site-packages")
+            fake_plugins.put_healthy(packages, 1)
+        (tmp_path / f"home_of_{name}").mkdir()
+        records.append(trained(python, tmp_path / f"home_of_{name}"))
+    author, reader = records
+    times = {"started", "finished"}
+    assert reader["plugins"].pop("healthy000") == "healthy000 1.0"
+    assert author["components"]["loss"]["distribution"] == "nnunet-losses"
+    assert {key: value for key, value in author.items() if key not in times} == {
+        key: value for key, value in reader.items() if key not in times
+    }

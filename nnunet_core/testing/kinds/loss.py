@@ -11,6 +11,7 @@ import numpy as np
 from nnunet_core.contracts.abilities import ChangesWithEpochs, UsesArrays, ability
 from nnunet_core.data.cases import Case
 from nnunet_core.data.images import Geometry
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import UsageError
 from nnunet_core.testing.check import CheckError, Subject, check, require, skip
 
@@ -33,6 +34,15 @@ class _Labels:
     def outputs(self) -> int:
         return _REGIONS if self.regions else _CLASSES
 
+    def meaning(self) -> Labels:
+        """Return what a dataset says of them."""
+        names: dict[str, object] = {"background": 0, "one": 1, "two": 2}
+        if self.regions:
+            names = {"background": 0, "whole": [1, 2], "core": [2]}
+        if self.ignore:
+            names["ignore"] = _IGNORE
+        return Labels.from_names(names, [1, 2] if self.regions else None)
+
     def __str__(self) -> str:
         what = "regions" if self.regions else "classes"
         return f"{what} with an ignore label" if self.ignore else what
@@ -54,7 +64,8 @@ def loss_is_a_finite_number(subject: Subject) -> None:
             shape = (2, labels.outputs, *spatial)
             require(
                 isinstance(value, torch.Tensor) and value.ndim == 0 and value.is_floating_point(),
-                f"The loss of {labels}, logits {shape}, is {value!r}; it must be a scalar tensor.",
+                f"The loss of {labels}, logits {shape}, is {_told(value)}; it must be a scalar of "
+                "floating point.",
             )
             require(
                 torch.isfinite(value).item(),
@@ -281,7 +292,8 @@ def _arrays(
     plans = subject.toys.configuration("2d" if len(spatial) == 2 else "3d", spacing=(1, 1, 1))
     found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     for label in _label_map(labels, target):
-        case = Case("sample", np.ones((1, *volume), np.float32), label, Geometry(volume))
+        images, meaning = np.ones((1, *volume), np.float32), labels.meaning()
+        case = Case("sample", images, label, Geometry(volume), labels=meaning)
         prepared = preprocessor.prepare(case, plans, tuple(range(1, _CLASSES)))
         for name in names:
             if name not in prepared.arrays:
@@ -364,6 +376,15 @@ def _gradient(
         return value, torch.zeros_like(logits)
     (gradient,) = torch.autograd.grad(value, given, allow_unused=True)
     return value.detach(), torch.zeros_like(logits) if gradient is None else gradient
+
+
+def _told(value: object) -> str:
+    """Return what a loss gave, in a few words."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return f"of type {type(value).__name__}"
+    return f"a tensor of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
 
 
 def _require_finite(loss: _Loss, logits: torch.Tensor, truth: torch.Tensor, what: str) -> None:

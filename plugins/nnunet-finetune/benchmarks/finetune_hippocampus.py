@@ -136,7 +136,8 @@ def draw(sides: dict[str, Path], path: Path) -> None:
     dice.set_ylim(bottom=0)
     loss.set(ylabel="validation loss (Dice + cross entropy)")
     loss.legend(frameon=False)
-    figure.suptitle("Anterior and posterior hippocampus, 20 cases, 2 folds", fontsize=11)
+    title = "The start of a training: anterior and posterior hippocampus, 20 cases, 2 folds"
+    figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=120)
 
 

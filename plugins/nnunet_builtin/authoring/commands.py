@@ -21,6 +21,11 @@ _TOLD = {
 }
 
 
+def _complete_kind(incomplete: str) -> list[str]:
+    """Offer what has a template."""
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
 def new(
     context: typer.Context,
     name: Annotated[
@@ -28,7 +33,10 @@ def new(
     ],
     kind: Annotated[
         list[str] | None,
-        typer.Option(help=f"What it holds; repeatable. {', '.join(KINDS)}. Default: variant."),
+        typer.Option(
+            help=f"What it holds; repeatable. {', '.join(KINDS)}. Default: variant.",
+            autocompletion=_complete_kind,
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder that is made; default: NAME, here.")
@@ -54,7 +62,8 @@ def new(
 def upgrade(
     folder: Annotated[Path, typer.Argument(help="Of a package that 'plugins new' made.")] = Path(),
     kind: Annotated[
-        list[str] | None, typer.Option(help="What it gets in addition; repeatable.")
+        list[str] | None,
+        typer.Option(help="What it gets in addition; repeatable.", autocompletion=_complete_kind),
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would happen; write nothing.")] = False,
 ) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from nnunet_builtin.variants import differences
 from nnunet_builtin.variants.differences import Value, reference_of
 from nnunet_cli import options as o
+from nnunet_cli.completion import component_completion
 from nnunet_cli.reporter import out
 from nnunet_core.errors import printable
 from nnunet_core.registry.components import RUN_KINDS
@@ -21,7 +22,12 @@ from nnunet_core.stages.method import Method, choose
 
 _OF_PLANS = "the one that the plans name"
 VariantArgument = Annotated[
-    str, typer.Argument(help="name, plugin/name or a TOML file", show_default=False)
+    str,
+    typer.Argument(
+        help="name, plugin/name or a TOML file",
+        show_default=False,
+        autocompletion=component_completion("variant"),
+    ),
 ]
 
 

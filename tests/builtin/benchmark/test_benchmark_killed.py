@@ -1,4 +1,4 @@
-"""A benchmark that is killed twice, driver and worker, ends with the scores of an undisturbed one."""
+"""A benchmark that is killed twice, driver and worker, ends with the scores of another."""
 
 import contextlib
 import os

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from nnunet_core import Component
 from nnunet_core.errors import PluginError, SettingsError
 from nnunet_core.registry.discovery import Resolved
 from nnunet_core.registry.settings import build, full_settings
+from nnunet_core.runtime.files import digest
 
 
 class Example:
@@ -103,6 +105,21 @@ def test_values_are_typed_and_defaults_are_reported():
         "name": None,
         "on": False,
     }
+
+
+class WholeDefaults:
+    def __init__(
+        self, memory: float = 8, sizes: tuple[float, ...] = (1, 2), other: Any = 1
+    ) -> None:
+        self.memory, self.sizes, self.other = memory, sizes, other
+
+
+def test_a_default_that_is_set_by_hand_is_the_default():
+    """`--set planner.gpu_memory_gb=8` is the method without it: equal records, equal digests."""
+    for text in ("8", "8.0"):
+        set_by_hand = resolved(WholeDefaults, memory=json.loads(text), sizes=[1.0, 2])
+        assert digest(full_settings(set_by_hand)) == digest(full_settings(resolved(WholeDefaults)))
+    assert full_settings(resolved(WholeDefaults, other=True))["other"] is True
 
 
 @pytest.mark.parametrize(

@@ -121,19 +121,24 @@ class WithTruth(DefaultPreprocessor):
         prepared = super().prepare(case, configuration, foreground)
         truth = ExtraArray(prepared.label[None].astype(np.int16), "label")
         seen = ExtraArray((prepared.label != 3)[None].astype(np.float32), "image")
-        return replace(prepared, arrays={"truth": truth, "seen": seen})
+        maps = [np.isin(prepared.label, values) for values in case.labels.regions or [(1, 2)]]
+        regions = ExtraArray(np.stack(maps).astype(np.int16), "label")
+        assert case.labels.ignore == 3 or case.label.max() < 3
+        return replace(prepared, arrays={"truth": truth, "seen": seen, "regions": regions})
 
 
 class ComparesWithArrays(CrossEntropy):
     """A right one that knows the truth from its arrays."""
 
-    arrays = ("truth", "seen")
+    arrays = ("truth", "seen", "regions")
 
     def loss(self, logits, target, arrays):
         truth = arrays["truth"]
         given = [(truth == 1) | (truth == 2), truth == 2, truth == 3][: target.shape[1]]
         assert target.equal(torch.cat(given, 1) if self.regions else truth.to(target.dtype))
         assert arrays["seen"].dtype == torch.float32
+        if self.regions:
+            assert arrays["regions"].bool().equal(target[:, :2])
         return super().loss(logits, target)
 
 
