@@ -66,7 +66,9 @@ class FoldRecord(files.Document):
         inputs_digest: Identity of everything that the training depends on; a finished fold with
             another digest is stale.
         model_digest: Of the model that the fold is a part of, see `models.ModelDocument.digest`.
+        split_digest: Of the cases that it was trained and validated on; empty of what is older.
         weights: (bytes, digest) of the weights file, as it was when the training ended.
+        seconds_per_case: Of its validation, mean: to predict a prepared case, write and score it.
         libraries: {distribution: version}.
         device, precision, threads: What computed it; on CPU, sums depend on the threads.
         plugins: {plugin: "distribution version"} of all active plugins.
@@ -84,7 +86,9 @@ class FoldRecord(files.Document):
     model_digest: str
     components: dict[str, ComponentRecord]
     initial: InitialWeights | None = None
+    split_digest: str = ""
     weights: tuple[int, str] | None = None
+    seconds_per_case: float | None = None
     python: str = Field(default_factory=platform.python_version)
     libraries: dict[str, str] = Field(default_factory=dict)
     device: str = "auto"

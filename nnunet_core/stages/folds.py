@@ -127,7 +127,8 @@ def _warn_of_other_code(experiment: Experiment, fold: str, record: FoldRecord) -
 def _train_fold(experiment: Experiment, fold: str, split: Split, folder: Path) -> dict[str, Any]:
     report = experiment.report
     inputs, predictor = experiment.inputs_digest(split), experiment.predictor()
-    record = _current_record(folder, inputs, report) or _new_record(experiment, fold, inputs)
+    record = _current_record(folder, inputs, report)
+    record = record or _new_record(experiment, fold, split, inputs)
     _warn_of_other_code(experiment, fold, record)
     _write_model_document(experiment)
     if record.status != "running" and in_several_processes():
@@ -166,9 +167,11 @@ def _validate(
     # before the first case: label maps of two predictors never count as one validation
     components = {**record.components, "predictor": experiment.predictor()}
     record = _advance(record, "trained", folder, components=components, **known)
+    start = time.monotonic()
     summary = predict_validation(experiment, folder, split, folder / VALIDATION)
+    seconds = (time.monotonic() - start) / max(1, len(split.val))
     _warn(report, hooks.fold_validated(record, folder, experiment.dataset, summary))
-    record = _advance(record, "finished", folder)
+    record = _advance(record, "finished", folder, seconds_per_case=round(seconds, 3))
     _warn(report, hooks.run_finished(record, folder, summary["results"]["mean"]))
     return summary
 
@@ -412,7 +415,7 @@ def _set_aside(folder: Path, report: Reporter, why: str) -> None:
     report.warning(f"{folder} is kept as {aside.name}, and the fold is trained anew: {why}.")
 
 
-def _new_record(experiment: Experiment, fold: str, inputs: str) -> FoldRecord:
+def _new_record(experiment: Experiment, fold: str, split: Split, inputs: str) -> FoldRecord:
     method = experiment.method
     active = [info for info in method.registry.plugins() if info.status == "active"]
     return FoldRecord(
@@ -424,6 +427,7 @@ def _new_record(experiment: Experiment, fold: str, inputs: str) -> FoldRecord:
         fold=fold,
         seed=experiment.seed,
         inputs_digest=inputs,
+        split_digest=files.digest([list(split.train), list(split.val)]),
         model_digest=experiment.document().digest(),
         components=method.records(experiment.configuration),
         initial=method.initial,

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
@@ -24,6 +24,9 @@ _MOST_BYTES = 1_000_000
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 _Fold = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3}|all)$")]
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
+_Metric = Literal["Dice", "Surface Dice", "HD95", "ASSD"]
+#: v1's cascade trains on what this configuration predicts.
+_CASCADE = {"3d_cascade_fullres": "3d_lowres"}
 STAGES = ("plan", "preprocess", "train", "select", "predict", "evaluate")
 
 
@@ -114,7 +117,13 @@ class Bench(_Table):
         folds, seeds: Of each training.
         settings: {kind: {field: value}} of every variant, below its own.
         test: {dataset, as in `datasets`: images to predict}.
+        ensembles: Of several configurations, also compare all pairs before the test set is
+            predicted, as `nnunet run` does; it keeps the probabilities of validation cases.
+        previous: {configuration: the one whose predictions it trains on}; nnU-Net's cascade is
+            known.
+        arguments: {stage: further words of its commands}, such as `["--precision", "float32"]`.
         retries: How often a failed job is tried again.
+        metrics: What is judged beside Dice; see `nnunet evaluate`.
         rope: Differences in Dice below this are practically none.
         resources: {stage: what its jobs need}.
         executor: Where they run.
@@ -129,7 +138,11 @@ class Bench(_Table):
     seeds: Annotated[list[_Seed], Field(min_length=1)] = [12345]
     settings: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     test: dict[str, TestSet] = Field(default_factory=dict)
+    ensembles: bool = False
+    previous: Annotated[dict[_Name, _Name], Field(validate_default=True)] = {}
+    arguments: dict[str, list[str]] = Field(default_factory=dict)
     retries: Annotated[int, Field(ge=0, le=20)] = 1
+    metrics: Annotated[list[_Metric], Field(min_length=1)] = ["Dice"]
     rope: Annotated[float, Field(ge=0, lt=1)] = 0.01
     resources: dict[str, Resources] = Field(default_factory=dict)
     executor: Executor = Executor()
@@ -140,6 +153,11 @@ class Bench(_Table):
         if not isinstance(value, list):
             return value
         return [str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in value]
+
+    @field_validator("previous")
+    @classmethod
+    def _with_cascade(cls, value: dict[str, str]) -> dict[str, str]:
+        return {**_CASCADE, **value}
 
     def needs(self, stage: str) -> Resources:
         """Return what a job of a stage needs."""
@@ -188,6 +206,7 @@ def _contradictions(bench: Bench) -> list[str]:
     found = []
     lists = {"datasets": bench.datasets, "configurations": bench.configurations}
     lists |= {"folds": bench.folds, "seeds": [str(seed) for seed in bench.seeds]}
+    lists |= {"metrics": list(bench.metrics)}
     for name, values in lists.items():
         if twice := sorted({value for value in values if values.count(value) > 1}):
             found.append(f"{name} holds {', '.join(map(printable, twice))} twice.")
@@ -196,7 +215,10 @@ def _contradictions(bench: Bench) -> list[str]:
         found.append(f"baseline '{printable(bench.baseline)}' is none of the variants: {names}.")
     if "all" in bench.folds:
         found.append("folds holds 'all', which no case is left to judge by; name numbers.")
+    if circle := _circle(bench.previous):
+        found.append(f"previous goes in a circle: {' -> '.join(circle)}.")
     named: list[tuple[str, str, Iterable[str], Sequence[str]]] = [
+        ("arguments", "stage", bench.arguments, STAGES),
         ("test", "dataset", bench.test, bench.datasets),
         ("resources", "stage", bench.resources, STAGES),
     ]
@@ -217,6 +239,17 @@ def _contradictions(bench: Bench) -> list[str]:
         if kind not in RUN_KINDS
     ]
     return found
+
+
+def _circle(previous: Mapping[str, str]) -> list[str]:
+    """Return configurations that train on each other's predictions; empty where none do."""
+    for start in previous:
+        way = [start]
+        while (following := previous.get(way[-1])) is not None:
+            way.append(following)
+            if following in way[:-1]:
+                return way[way.index(following) :]
+    return []
 
 
 def _problem(error: Mapping[str, Any]) -> str:

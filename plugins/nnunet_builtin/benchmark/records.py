@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -11,9 +11,12 @@ from nnunet_core.contracts.executor import LOG
 from nnunet_core.errors import StorageError
 from nnunet_core.runtime import files
 
-JOB, ENDED, HANDLES, LEASE = "job.json", "ended.json", "handles.json", ".lease"
+JOB, BEGAN, ENDED, HANDLES, LEASE = "job.json", "began.json", "ended.json", "handles.json", ".lease"
 #: Exit codes of wrong input: another try would end the same way.
 _WRONG_INPUT = 2
+#: 128 + SIGINT, SIGTERM: somebody stopped it, a batch system for example.
+STOPPED = (130, 143)
+_Record = TypeVar("_Record", bound=files.Document)
 
 
 class JobFile(files.Document):
@@ -22,26 +25,51 @@ class JobFile(files.Document):
     Attributes:
         name: Of the job.
         identity: Digest of all that decides what it makes.
+        inputs: Digest of the runs of the jobs that it needs.
+        parts: {what decides what it makes: digest}.
         words: What follows `nnunet`.
         environment: Variables that it sets.
+        makes: A folder that is set aside before another job of this name is run, or None.
     """
 
     schema_version: Literal[1] = 1
     name: str
     identity: str
+    inputs: str
+    parts: dict[str, str]
     words: tuple[str, ...]
     environment: dict[str, str]
+    makes: str | None = None
+
+
+class Began(files.Document):
+    """That a job was begun.
+
+    Attributes:
+        identity: Of the job.
+        tries: How often, tries that were killed included.
+        parts: As in JobFile.
+    """
+
+    schema_version: Literal[1] = 1
+    identity: str
+    tries: Annotated[int, Field(ge=1)]
+    parts: dict[str, str]
 
 
 class Ended(files.Document):
-    """How the last try of a job ended, and what it cost.
+    """How the last try of a job ended, and what all of its tries cost.
 
     Attributes:
-        identity: Of the job that was run.
+        identity, inputs: Of the job that was run.
+        run: Names what this run made: a later run of the job has another.
         code: Exit code; 128 + n where the signal n ended it.
-        attempts: How often this job was tried, this time included.
-        seconds, cpu_seconds: Of this try, with all its processes.
+        attempts: How often this job failed or was done, this time included; a try that somebody
+            stopped does not count.
+        stops: How often somebody stopped it.
+        seconds, cpu_seconds: Of all tries that left a record, with all their processes.
         gpu_seconds: Seconds times cards.
+        uncounted: Tries that were killed and left no record of their cost.
         peak_memory: Largest resident set of one of its processes, bytes.
         host: Where it ran.
         finished: When, ISO 8601.
@@ -49,11 +77,15 @@ class Ended(files.Document):
 
     schema_version: Literal[1] = 1
     identity: str
+    inputs: str = ""
+    run: str = ""
     code: int
-    attempts: Annotated[int, Field(ge=1)] = 1
+    attempts: Annotated[int, Field(ge=0)] = 1
+    stops: Annotated[int, Field(ge=0)] = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
+    uncounted: Annotated[int, Field(ge=0)] = 0
     peak_memory: int = 0
     host: str = ""
     finished: str = ""
@@ -67,6 +99,11 @@ class Ended(files.Document):
     def is_hopeless(self) -> bool:
         """Whether another try would end the same way."""
         return self.code == _WRONG_INPUT
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody stopped it, which is no failure."""
+        return self.code in STOPPED
 
 
 class Handles(files.Document):
@@ -82,25 +119,26 @@ class Handles(files.Document):
     handles: tuple[str, ...]
 
 
-def ended(folder: Path, identity: str) -> Ended | None:
-    """Return how a job ended; None if it has not, or another one of this name did."""
-    path = folder / ENDED
+def read(kind: type[_Record], path: Path) -> _Record | None:
+    """Return a record; None where there is none, or a damaged one, which says nothing."""
     if not path.is_file():
         return None
     try:
-        found = Ended.read(path)
-    except StorageError:  # half a disk's worth of damage is no result
+        return kind.read(path)
+    except StorageError:
         return None
-    return found if found.identity == identity else None
+
+
+def ended(folder: Path, identity: str) -> Ended | None:
+    """Return how a job ended; None if it has not, or another one of this name did."""
+    found = read(Ended, folder / ENDED)
+    return found if found is not None and found.identity == identity else None
 
 
 def handles(folder: Path, executor: str) -> tuple[str, ...]:
     """Return the deliveries by an executor that may still run."""
-    path = folder / HANDLES
-    if not path.is_file():
-        return ()
-    found = Handles.read(path)
-    return found.handles if found.executor == executor else ()
+    found = read(Handles, folder / HANDLES)
+    return found.handles if found is not None and found.executor == executor else ()
 
 
 def log_tail(folder: Path, lines: int = 15) -> list[str]:

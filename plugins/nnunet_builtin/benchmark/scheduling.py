@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from nnunet_builtin.benchmark import records, work
-from nnunet_builtin.benchmark.jobs import Graph, Job
+from nnunet_builtin.benchmark.graph import SHARED, Graph, Job
+from nnunet_builtin.benchmark.leases import is_leased
 from nnunet_core.contracts.executor import Executor, Resources, Status, Task
-from nnunet_core.errors import NnunetError
+from nnunet_core.errors import NnunetError, StoppedError, counted
 from nnunet_core.registry.discovery import ALLOW_VARIABLE, DENY_VARIABLE
-from nnunet_core.runtime import locks
+from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 
 _POLL_SECONDS = 0.2
+_OFFERED = 200
+#: A job that is stopped so often never gets anywhere.
+_MOST_STOPS = 100
+#: A file in the folder of a benchmark that asks its driver to stop.
+STOP = "stop"
 State = Literal["done", "running", "ready", "waiting", "failed", "blocked"]
 
 
@@ -31,7 +39,8 @@ class Board:
         executor, reference: Where jobs run, and its name, which handles are of.
         retries: How often a failed job is tried again.
         environment: Variables of every job.
-        done, failed: Names of jobs.
+        done: {name of job: its record}, of those that are done.
+        failed: Names of jobs, and why where no record says it.
         running: {name of job: handles of its deliveries}.
     """
 
@@ -41,8 +50,8 @@ class Board:
     reference: str
     retries: int
     environment: Mapping[str, str] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
+    done: dict[str, records.Ended] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _lost: dict[str, int] = field(default_factory=dict)
     _written: set[str] = field(default_factory=set)
@@ -53,36 +62,55 @@ class Board:
 
     def look(self) -> None:
         """Read the state of all jobs, those that another driver has started included."""
-        for job in self.graph.jobs.values():
+        for job in self.graph.jobs.values():  # in order: whether it is done depends on its needs
             self._look_at(job)
-        found = {
-            job.name: records.handles(self.folder(job), self.reference) for job in self._open()
-        }
-        statuses = self.executor.look([h for handles in found.values() for h in handles])
-        self.running = {
-            name: kept
-            for name, handles in found.items()
-            if (kept := tuple(h for h in handles if statuses[h].state != "ended"))
-        }
+        left = [job for job in self.graph.jobs.values() if job.name not in self.done]
+        found = {job.name: records.handles(self.folder(job), self.reference) for job in left}
+        gone = self._gone(found)
+        self.running = {name: handles for name, handles in found.items() if name not in gone}
 
-    def _open(self) -> Iterator[Job]:
-        return (job for job in self.graph.jobs.values() if job.name not in self.done)
+    def _gone(self, found: Mapping[str, Sequence[str]]) -> dict[str, Status]:
+        """Return {name: what is known of its last delivery} of the jobs that do not run. One runs
+        while the executor says so, or its lease is held: by a command that has lost its worker,
+        or a delivery that nobody wrote down.
+        """
+        statuses = self.executor.look([h for handles in found.values() for h in handles])
+        return {
+            name: statuses[handles[-1]] if handles else Status("ended")
+            for name, handles in found.items()
+            if all(statuses[handle].state == "ended" for handle in handles)
+            and not is_leased(self.folder(self.graph.jobs[name]))
+        }
 
     def _look_at(self, job: Job) -> None:
+        self.done.pop(job.name, None)
+        self.failed.pop(job.name, None)
         ended = records.ended(self.folder(job), job.identity)
-        self.done.discard(job.name)
-        self.failed.discard(job.name)
         if ended is None:
             return
         if ended.is_done:
-            self.done.add(job.name)
+            if ended.inputs == self._inputs(job) and (job.output is None or job.output.is_file()):
+                self.done[job.name] = ended
         elif ended.is_hopeless or ended.attempts > self.retries:
-            self.failed.add(job.name)
+            self.failed[job.name] = f"exit code {ended.code}"
+        elif ended.stops > _MOST_STOPS:
+            self.failed[job.name] = f"it was stopped {ended.stops} times"
+
+    def _inputs(self, job: Job) -> str | None:
+        """Return the digest of what the jobs that it needs have made; None if one is not done."""
+        runs = []
+        for name in job.needs:
+            if name not in self.done:
+                return None
+            # plans and prepared cases are the same however often they are made
+            same = self.graph.jobs[name].stage in SHARED
+            runs.append("" if same else self.done[name].run)
+        return files.digest(runs)
 
     def states(self) -> dict[str, State]:
         """Return {name: state} of every job."""
-        blocked = self.graph.blocked_by(self.failed)
-        ready = {job.name for job in self.graph.ready(self.done, self.failed | blocked)}
+        blocked = self.graph.blocked_by(set(self.failed))
+        ready = {job.name for job in self.graph.ready(self.done, blocked.union(self.failed))}
 
         def state(name: str) -> State:
             if name in self.done:
@@ -107,16 +135,16 @@ class Board:
             for name, handles in self.running.items()
             for handle in handles
         }
-        tasks = [self.task(job) for job in jobs]
-        for job in jobs:
+        offered = _first_of_each(jobs)
+        for job in offered:
             if job.name not in self._written:  # they are offered until there is room for them
                 self._write(job)
-        for name, handle in self.executor.start(tasks, running).items():
-            folder = self.folder(self.graph.jobs[name])
-            records.Handles(executor=self.reference, handles=(handle,)).write(
-                folder / records.HANDLES
-            )
+        handles = self.executor.start([self.task(job) for job in offered], running)
+        for name, handle in handles.items():
+            path = self.folder(self.graph.jobs[name]) / records.HANDLES
+            records.Handles(executor=self.reference, handles=(handle,)).write(path)
             self.running[name] = (handle,)
+            self._written.discard(name)
 
     def task(self, job: Job) -> Task:
         """Return a job for an executor."""
@@ -124,37 +152,65 @@ class Board:
         return Task(job.name, work.command(folder), folder, {}, needed(job))
 
     def _write(self, job: Job) -> None:
-        environment = {**self.environment, "nnUNet_results": str(job.results)}
+        folder = self.folder(job)
+        before = records.read(records.Ended, folder / records.ENDED)
+        if before is not None and (before.is_done or before.identity != job.identity):
+            (folder / records.ENDED).unlink()  # stale, or what it made is gone
+        threads = {"OMP_NUM_THREADS": str(job.resources.cpus)}
+        environment = {**self.environment, "nnUNet_results": str(job.results), **threads}
         document = records.JobFile(
-            name=job.name, identity=job.identity, words=job.words, environment=environment
+            name=job.name,
+            identity=job.identity,
+            inputs=self._inputs(job) or "",
+            parts=dict(job.parts),
+            words=job.command(),
+            environment=environment,
+            makes=None if job.makes is None else str(job.makes),
         )
-        document.write(self.folder(job) / records.JOB)
+        document.write(folder / records.JOB)
         self._written.add(job.name)
 
     def collect(self) -> list[tuple[Job, Status]]:
         """Return the jobs that ended since the last look, done or not, and what is known of it."""
-        statuses = self.executor.look([h for handles in self.running.values() for h in handles])
-        ended = []
-        for name, handles in list(self.running.items()):
-            job, last = self.graph.jobs[name], statuses[handles[-1]]
-            if any(statuses[h].state != "ended" for h in handles) or self._is_leased(job):
-                continue
-            del self.running[name]
+        ended = [(self.graph.jobs[n], status) for n, status in self._gone(self.running).items()]
+        for job, status in ended:
+            del self.running[job.name]
             self._look_at(job)
-            if records.ended(self.folder(job), job.identity) is None and not last.is_lost:
+            # what is done again makes what was made of it stale
+            for name in self.graph.dependents[job.name]:
+                if name not in self.running:
+                    self._look_at(self.graph.jobs[name])
+            record = records.ended(self.folder(job), job.identity)
+            empty = job.name not in self.done and (record is None or record.is_done)
+            if empty and not status.is_lost:
                 self._lose(job)
-            ended.append((job, last))
         return ended
-
-    def _is_leased(self, job: Job) -> bool:
-        """Return whether an earlier delivery, whose handle was lost, works on a job."""
-        return bool(locks.holder(self.folder(job) / records.LEASE))
 
     def _lose(self, job: Job) -> None:
         """Count a delivery that left no result: its worker was killed, or never began."""
         self._lost[job.name] = self._lost.get(job.name, 0) + 1
         if self._lost[job.name] > self.retries:
-            self.failed.add(job.name)
+            self.failed[job.name] = "its process ended without a result: killed, or never begun"
+
+    def forgive(self) -> None:
+        """Give jobs that failed a new chance."""
+        for name in list(self.failed):
+            (self.folder(self.graph.jobs[name]) / records.ENDED).unlink(missing_ok=True)
+        self.failed.clear()
+        self._lost.clear()
+
+
+def _first_of_each(jobs: Sequence[Job]) -> list[Job]:
+    """Return the first jobs of each resource: what no executor starts at once need not be offered
+    again and again.
+    """
+    numbers: Counter[Resources] = Counter()
+    found = []
+    for job in jobs:
+        numbers[needed(job)] += 1
+        if numbers[needed(job)] <= _OFFERED:
+            found.append(job)
+    return found
 
 
 def needed(job: Job) -> Resources:
@@ -166,60 +222,71 @@ def needed(job: Job) -> Resources:
 def run(board: Board, report: Reporter) -> None:
     """Run what is not done until everything is done or cannot be.
 
-    Ended by a signal, it asks the jobs to stop; a later run goes on.
+    Ended by a signal or a file `stop`, it asks the jobs to stop; a later run goes on.
 
     Raises:
         NnunetError: The executor cannot run one of the jobs at all; nothing was started.
+        StoppedError: Somebody asked to stop.
     """
     board.look()
-    open_jobs = [job for job in board.graph.jobs.values() if job.name not in board.done]
-    board.executor.check([needed(job) for job in open_jobs])
-    # a failed job has a new chance whenever somebody starts the benchmark again
-    forgive(board, board.failed)
+    board.forgive()  # whenever somebody starts the benchmark again
+    left = [job for job in board.graph.jobs.values() if job.name not in board.done]
+    board.executor.check(sorted({needed(job) for job in left}, key=dataclasses.astuple))
+    (board.root / STOP).unlink(missing_ok=True)
     try:
         while _step(board, report):
+            if (board.root / STOP).exists():
+                raise StoppedError("as asked; the same command goes on.", None)
             time.sleep(_POLL_SECONDS)
     except BaseException:
+        if board.running:
+            report.message(f"asking {counted(len(board.running), 'job')} to save its work")
         board.executor.stop([h for handles in board.running.values() for h in handles])
         raise
-
-
-def forgive(board: Board, names: Sequence[str] | set[str]) -> None:
-    """Forget how often these jobs failed."""
-    for name in list(names):
-        (board.folder(board.graph.jobs[name]) / records.ENDED).unlink(missing_ok=True)
-        board.failed.discard(name)
+    finally:
+        (board.root / STOP).unlink(missing_ok=True)
 
 
 def _step(board: Board, report: Reporter) -> bool:
     """Collect what ended and start what can run; return whether there is more to do."""
     for job, status in board.collect():
         _tell(board, job, status, report)
-    blocked = board.graph.blocked_by(board.failed)
-    ready = list(board.graph.ready(board.done, board.failed | blocked | set(board.running)))
-    try:
-        board.start(ready)
-    except NnunetError as error:
-        board.failed.add(ready[0].name)
-        report.warning(f"{ready[0].name} could not be started: {error}")
-    blocked = board.graph.blocked_by(board.failed)
-    return bool(board.running) or any(board.graph.ready(board.done, board.failed | blocked))
+    if ready := _ready(board):
+        try:
+            board.start(ready)
+        except NnunetError as error:
+            board.failed[ready[0].name] = str(error)
+            report.warning(f"{ready[0].name} could not be started: {error}")
+    return bool(board.running or _ready(board))
+
+
+def _ready(board: Board) -> list[Job]:
+    blocked = board.graph.blocked_by(set(board.failed))
+    return list(board.graph.ready(board.done, {*board.failed, *blocked, *board.running}))
 
 
 def _tell(board: Board, job: Job, status: Status, report: Reporter) -> None:
     because = f" ({status.reason})" if status.reason else ""
+    ended = records.ended(board.folder(job), job.identity)
     if job.name in board.done:
         report.message(f"done: {job.name} ({len(board.done)} of {len(board.graph.jobs)})")
-    elif status.is_lost:
+    elif job.name in board.failed:
+        report.warning(f"failed for good{because}: {described(board, job)}")
+    elif status.is_lost or (ended is not None and ended.is_stopped):
         report.message(f"interrupted: {job.name}{because}; it is started again")
     else:
-        again = "it is tried again" if job.name not in board.failed else "it is given up"
-        tail = "\n".join(f"    {line}" for line in records.log_tail(board.folder(job)))
-        log = board.folder(job) / records.LOG
-        report.warning(f"failed: {job.name}{because}; {again}. {log} ends:\n{tail}")
+        code = "" if ended is None else f", exit code {ended.code}"
+        report.message(f"failed: {job.name}{because}{code}; it is tried again")
 
 
-def environment_of(raw: Path, preprocessed: Path, deny: Sequence[str]) -> dict[str, str]:
+def described(board: Board, job: Job) -> str:
+    """Return why a job failed, with the last lines of its log."""
+    tail = "\n".join(f"    {line}" for line in records.log_tail(board.folder(job)))
+    log = board.folder(job) / records.LOG
+    return f"{job.name}: {board.failed.get(job.name, '')}. {log} ends:\n{tail}"
+
+
+def environment_of(raw: Path, preprocessed: Path, deny: Iterable[str]) -> dict[str, str]:
     """Return the variables that make a job see what this process sees.
 
     Args:

@@ -10,20 +10,28 @@ import datetime
 import os
 import platform
 import resource
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from nnunet_builtin.benchmark.records import ENDED, JOB, LEASE, LOG, Ended, JobFile, ended
-from nnunet_core.errors import StorageError
-from nnunet_core.runtime import locks
-from nnunet_core.runtime.reporting import Silence
+from nnunet_builtin.benchmark.leases import LeasedError, leased
+from nnunet_builtin.benchmark.records import (
+    BEGAN,
+    ENDED,
+    JOB,
+    LOG,
+    STOPPED,
+    Began,
+    Ended,
+    JobFile,
+    read,
+)
+from nnunet_builtin.benchmark.records import ended as ended_before
 
 _PARENT_DIES = 1  # PR_SET_PDEATHSIG of Linux
-#: To save a training before a batch system kills everything.
-_GRACE_SECONDS = 120
 
 
 def command(folder: Path) -> tuple[str, ...]:
@@ -35,63 +43,85 @@ def work(folder: Path) -> int:
     """Do the job of a folder, unless it is done or somebody does it; return an exit code."""
     job = JobFile.read(folder / JOB)
     try:
-        with locks.held(folder / LEASE, "this job", Silence(), wait=False):
-            before = ended(folder, job.identity)
-            if before is not None and before.is_done:
+        with leased(folder) as lease:
+            before = ended_before(folder, job.identity)
+            if before is not None and before.is_done and before.inputs == job.inputs:
                 return 0
-            result = _run(folder, job, 1 if before is None else before.attempts + 1)
+            began = _begin(folder, job)
+            nothing = Ended(identity=job.identity, code=0, attempts=0)
+            result = _run(folder, job, began, before or nothing, lease)
             result.write(folder / ENDED)
             return result.code
-    except StorageError as error:
-        if locks.holder(folder / LEASE):
-            print(f"delivered twice: {error}")  # noqa: T201 - into the log of the executor
-            return 0
-        raise
+    except LeasedError:
+        print(f"{job.name} is delivered twice: somebody does it already")  # noqa: T201 - its log
+        return 0
 
 
-def _run(folder: Path, job: JobFile, attempt: int) -> Ended:
+def _begin(folder: Path, job: JobFile) -> Began:
+    """Write down that a job begins, after what another job of its name made is set aside."""
+    before = read(Began, folder / BEGAN)
+    tries = 1
+    if before is not None and before.identity == job.identity:
+        tries = before.tries + 1
+    elif before is not None and job.makes is not None and Path(job.makes).exists():
+        # the command alone would not see that only code has changed
+        made = Path(job.makes)
+        made.rename(made.with_name(f"{made.name}_stale_{secrets.token_hex(4)}"))
+    began = Began(identity=job.identity, tries=tries, parts=job.parts)
+    began.write(folder / BEGAN)
+    return began
+
+
+def _run(folder: Path, job: JobFile, began: Began, before: Ended, lease: int) -> Ended:
     words = [sys.executable, "-m", "nnunet_cli", *job.words]
     start, used = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (folder / LOG).open("ab") as log:
-        log.write(f"--- try {attempt} of {job.name}, {platform.node()}\n".encode())
+        log.write(f"--- try {began.tries} of {job.name}, {platform.node()}\n".encode())
         log.flush()
-        process = subprocess.Popen(
-            words,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **job.environment},
-            # this process has one thread
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
-        )
-        code = _ended(process)
+        code = _done(words, log.fileno(), {**os.environ, **job.environment}, lease)
     seconds, now = time.time() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+    peak = now.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    cpu_seconds = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    stopped = code in STOPPED
+    attempts, stops = before.attempts + (not stopped), before.stops + stopped
     return Ended(
         identity=job.identity,
-        code=code if code >= 0 else 128 - code,
-        attempts=attempt,
-        seconds=seconds,
-        cpu_seconds=now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime,
-        gpu_seconds=seconds * len(cards),
-        peak_memory=now.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        inputs=job.inputs,
+        run=secrets.token_hex(8),
+        code=code,
+        attempts=attempts,
+        stops=stops,
+        seconds=before.seconds + seconds,
+        cpu_seconds=before.cpu_seconds + cpu_seconds,
+        gpu_seconds=before.gpu_seconds + seconds * len(cards),
+        uncounted=max(0, began.tries - attempts - stops),
+        peak_memory=max(before.peak_memory, peak),
         host=platform.node(),
         finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a command; signals to this process are passed on to it."""
+def _done(words: list[str], log: int, environment: dict[str, str], lease: int) -> int:
+    """Run a command that holds the lease, too; return its exit code, 128 + n for the signal n."""
+    process = subprocess.Popen(
+        words,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        pass_fds=(lease,),
+        # this process has one thread
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+    )
 
     def pass_on(number: int, _frame: object) -> None:
         process.send_signal(number)
 
-    before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        return process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _die_with_parent() -> None:

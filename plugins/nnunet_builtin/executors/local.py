@@ -30,7 +30,7 @@ class LocalExecutor:
             this process sees.
         cpus: Cores that jobs may use together; None means all that this process may use.
         memory_gb: Main memory that jobs may need together; None means what is free at the start
-            of each.
+            of each, less what those that run may still take.
     """
 
     gpus: tuple[str, ...] | None = None
@@ -56,8 +56,10 @@ class LocalExecutor:
         """Start processes that outlive this one, where cards, cores and memory are left."""
         busy = dict(running)
         started: dict[str, str] = {}
+        refused: set[Resources] = set()
         for task in tasks:
-            if not self._has_room(task.resources, busy):
+            if task.resources in refused or not self._has_room(task.resources, busy):
+                refused.add(task.resources)
                 continue  # a smaller one may still fit
             try:
                 handle = self._start(task, self._free_cards(busy)[: task.resources.gpus])
@@ -70,12 +72,11 @@ class LocalExecutor:
 
     def _has_room(self, resources: Resources, running: Mapping[str, Resources]) -> bool:
         """Return whether cards, cores and memory are left; alone, a job always has memory."""
-        used = list(running.values())
-        if sum(each.cpus for each in used) + resources.cpus > self._cores():
+        if sum(each.cpus for each in running.values()) + resources.cpus > self._cores():
             return False
         if resources.gpus > len(self._free_cards(running)):
             return False
-        return not used or self._memory_left(used) >= resources.memory
+        return not running or self._memory_left(running) >= resources.memory
 
     def _start(self, task: Task, cards: Sequence[str]) -> str:
         environment = {**os.environ, **task.environment, "CUDA_VISIBLE_DEVICES": ",".join(cards)}
@@ -114,10 +115,24 @@ class LocalExecutor:
         taken = {card for handle in running for card in json.loads(handle)[2]}
         return [card for card in self._cards() if card not in taken]
 
-    def _memory_left(self, used: Sequence[Resources]) -> float:
-        if self.memory_gb is None:
-            return available()
-        return self.memory_gb * 1e9 - sum(each.memory for each in used)
+    def _memory_left(self, running: Mapping[str, Resources]) -> float:
+        if self.memory_gb is not None:
+            return self.memory_gb * 1e9 - sum(each.memory for each in running.values())
+        missing = [max(0, each.memory - _resident(h)) for h, each in running.items()]
+        return available() - sum(missing)
+
+
+def _resident(handle: str) -> int:
+    """Return the bytes that a task's processes hold."""
+    process = _process(handle)
+    if process is None:
+        return 0
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += each.memory_info().rss
+    return total
 
 
 def _process(handle: str) -> psutil.Process | None:
@@ -141,10 +156,13 @@ def _visible_cards() -> tuple[str, ...]:
     """Return the cards that this process sees, without loading torch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return tuple(card for card in chosen.split(",") if card)
+        cards = [card.strip() for card in chosen.split(",")]
+        # as CUDA reads it: what follows an invalid one, such as -1, is hidden
+        hidden = [not card or card.startswith("-") or card == "NoDevFiles" for card in cards]
+        return tuple(cards[: (*hidden, True).index(True)])
     try:
         found = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=30,
@@ -152,4 +170,4 @@ def _visible_cards() -> tuple[str, ...]:
         )
     except (OSError, subprocess.SubprocessError):  # no card, or no driver
         return ()
-    return tuple(found.stdout.split())
+    return tuple(found.stdout.split())  # numbers of CUDA and of the driver may differ

@@ -27,9 +27,10 @@ class Comparison:
     Attributes:
         cases: Number of cases that say something.
         seeds: Trainings of the variant, and of the baseline.
-        difference: Mean of the variant minus that of the baseline.
+        difference: Mean of the variant minus that of the baseline; NaN where a score is infinite
+            (the distance of a missed structure): only ranks compare these.
         interval: Of the difference between the methods, over seeds and cases; None of fewer than
-            `ENOUGH_SEEDS` seeds each.
+            `ENOUGH_SEEDS` seeds each, and of infinite scores.
         p_method: Of no difference between the methods, by the same model; None as `interval`.
         seed_spread: Standard deviation between the means of seeds, pooled; None of one seed each.
         p_networks: Wilcoxon signed-rank over cases: speaks about these trained networks. None
@@ -55,6 +56,11 @@ class Comparison:
         return self.interval is not None
 
     @property
+    def is_infinite(self) -> bool:
+        """Whether only ranks compare the two, see `difference`."""
+        return not np.isfinite(self.difference)
+
+    @property
     def is_shown(self) -> bool:
         """Whether the methods are shown to differ."""
         return self.p_method is not None and self.p_method < SIGNIFICANT
@@ -69,6 +75,8 @@ def compare(candidate: Scores, baseline: Scores) -> Comparison:
     first, second = paired(candidate, baseline)
     if not first.size:
         raise ValueError("no case in which a variant or the reference has the label")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return _of_ranks(first, second)
     differences = first.mean(axis=0) - second.mean(axis=0)
     interval, p_method = _between_methods(first, second)
     p_networks, effect = _between_networks(differences)
@@ -83,6 +91,18 @@ def compare(candidate: Scores, baseline: Scores) -> Comparison:
         effect=effect,
         false_claim=false_claim(first.mean(axis=0), second.mean(axis=0)),
     )
+
+
+def _of_ranks(first: np.ndarray, second: np.ndarray) -> Comparison:
+    """Compare scores of which some are minus infinity: only the order of differences counts."""
+    means = np.stack([first.mean(axis=0), second.mean(axis=0)])
+    known = means[np.isfinite(means)]
+    # beyond every finite difference
+    beyond = 3 * np.abs(known).max() + 1 if len(known) else 1.0
+    means = np.where(np.isinf(means), -beyond, means)
+    p_networks, effect = _between_networks(means[0] - means[1])
+    seeds = (len(first), len(second))
+    return Comparison(first.shape[1], seeds, np.nan, None, None, None, p_networks, effect, None)
 
 
 def corrected(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:

@@ -16,6 +16,8 @@ from nnunet_builtin.statistics.scores import Scores
 ENOUGH_DATASETS = 6
 SAMPLES = 1000
 _BAYES_SAMPLES = 50_000
+#: What an infinite distance counts as, mm: who misses more structures ranks behind.
+_FARTHEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Ranking:
     """The variants on the cases of one dataset, and how stable their order is.
 
     Attributes:
-        means: {variant: mean score}, the best first.
+        means: {variant: mean of its scores as `filled` has them}, the best first.
         ranks: {variant: rank of its mean}; 1 is best, equals share the mean of their ranks.
         case_ranks: {variant: mean of its ranks in the single cases}, the other order of
             aggregation.
@@ -58,19 +60,19 @@ def rank_dataset(scores: Mapping[str, Scores]) -> Ranking:
 
 
 def filled(scores: Mapping[str, Scores]) -> dict[str, np.ndarray]:
-    """Return the scores (seeds, cases) of variants on cases that say something; see
-    `scores.paired`.
+    """Return the scores (seeds, cases) of variants on cases that say something, see
+    `scores.paired`; all finite.
 
     Raises:
         ValueError: The cases differ, or none says anything.
     """
     if len({each.cases for each in scores.values()}) != 1:
         raise ValueError("scores of different cases cannot be ranked")
-    defined = np.isfinite(np.concatenate([each.values for each in scores.values()])).any(axis=0)
+    defined = ~np.isnan(np.concatenate([each.values for each in scores.values()])).all(axis=0)
     if not defined.any():
         raise ValueError("no case in which a variant or the reference has the label")
     return {
-        name: np.where(np.isfinite(each.values), each.values, 1.0)[:, defined]
+        name: np.nan_to_num(each.values, nan=each.best, neginf=-_FARTHEST)[:, defined]
         for name, each in scores.items()
     }
 

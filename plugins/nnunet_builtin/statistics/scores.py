@@ -11,17 +11,20 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One variant on one dataset, one label and metric of which larger is better (Dice).
+    """One variant on one dataset, one label and metric; larger is better, so distances are
+    negative.
 
     Attributes:
-        values: Float (seeds, cases), in [0, 1]; NaN where the metric is undefined: the case lacks
-            the label, and the prediction does too. A missed structure and a case without a
-            prediction are 0.
+        values: Float (seeds, cases); NaN where the metric is undefined: the case lacks the label,
+            and the prediction does too. A missed structure and a case without a prediction have
+            the worst value, 0 or minus infinity.
         cases: Their names, in the order of the second axis.
+        best: The best value there is.
     """
 
     values: np.ndarray
     cases: tuple[str, ...]
+    best: float = 1.0
 
     @cached_property
     def seeds(self) -> int:
@@ -31,7 +34,7 @@ class Scores:
     @cached_property
     def mean(self) -> float:
         """The mean over cases where the metric is defined, then over seeds; NaN of none."""
-        return float(np.nanmean(self.per_seed)) if np.isfinite(self.per_seed).any() else np.nan
+        return float(_means(self.per_seed, axis=0))
 
     @cached_property
     def per_seed(self) -> np.ndarray:
@@ -47,8 +50,9 @@ class Scores:
 def paired(candidate: Scores, baseline: Scores) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of two variants on the cases that they can be compared on.
 
-    A case that lacks the label is right where the prediction lacks it, too: this counts as 1 beside
-    the 0 of one that invents it. Cases where nobody finds anything say nothing, and are left out.
+    A case that lacks the label is right where the prediction lacks it, too: this counts as the
+    best value beside the worst of one that invents it. Cases where nobody finds anything say
+    nothing, and are left out.
 
     Returns:
         Two arrays of float, (seeds, cases) each, without NaN.
@@ -59,8 +63,8 @@ def paired(candidate: Scores, baseline: Scores) -> tuple[np.ndarray, np.ndarray]
     if candidate.cases != baseline.cases:
         raise ValueError("scores of different cases cannot be compared")
     both = np.concatenate([candidate.values, baseline.values])
-    defined = np.isfinite(both).any(axis=0)
-    filled = np.where(np.isfinite(both), both, 1.0)[:, defined]
+    defined = ~np.isnan(both).all(axis=0)
+    filled = np.where(np.isnan(both), candidate.best, both)[:, defined]
     return filled[: candidate.seeds], filled[candidate.seeds :]
 
 
@@ -70,13 +74,13 @@ def same_cases(scores: Mapping[str, Scores]) -> dict[str, Scores]:
     kept = {}
     for name, each in scores.items():
         places = [place for place, case in enumerate(each.cases) if case in common]
-        kept[name] = Scores(each.values[:, places], tuple(each.cases[place] for place in places))
+        kept[name] = Scores(each.values[:, places], tuple(each.cases[p] for p in places), each.best)
     return kept
 
 
 def _means(values: np.ndarray, axis: int) -> np.ndarray:
     """Return means of what is defined, NaN where nothing is."""
-    defined = np.isfinite(values)
-    count = defined.sum(axis=axis)
-    total = np.where(defined, values, 0.0).sum(axis=axis)
+    defined = ~np.isnan(values)
+    count = np.asarray(defined.sum(axis=axis))
+    total = np.asarray(np.where(defined, values, 0.0).sum(axis=axis))
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)

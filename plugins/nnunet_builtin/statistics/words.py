@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from nnunet_builtin.statistics.comparison import ENOUGH_SEEDS, SIGNIFICANT, Comparison
 from nnunet_builtin.statistics.intervals import FEW_CASES
 from nnunet_builtin.statistics.ranking import ENOUGH_DATASETS, Overall
@@ -10,38 +12,78 @@ from nnunet_core.errors import counted
 ONE_RUN = "one run each: says nothing about the method"
 
 
-def about_method(comparison: Comparison, metric: str = "Dice") -> str:
-    """Return what a comparison shows about two methods, in points (hundredths)."""
-    difference = f"difference {_points(comparison.difference)} {metric} points"
+@dataclass(frozen=True)
+class Unit:
+    """How differences of a metric are told.
+
+    Attributes:
+        name: Behind the number.
+        scale: What a difference of scores, of which larger is better, is multiplied by.
+    """
+
+    name: str
+    scale: float
+
+    def signed(self, value: float) -> str:
+        """Return a difference as people read it."""
+        return f"{self.of(value):+.2f}"
+
+    def of(self, value: float) -> float:
+        """Return a difference in this unit."""
+        return self.scale * value
+
+    def interval(self, interval: tuple[float, float]) -> tuple[float, float]:
+        """Return both ends in this unit, the lower one first."""
+        low, high = sorted(map(self.of, interval))
+        return low, high
+
+
+#: Hundredths of Dice, as papers write it.
+POINTS = Unit("points", 100.0)
+#: Of distances, whose scores are negative: less is better.
+MILLIMETRES = Unit("mm", -1.0)
+
+
+def about_method(comparison: Comparison, metric: str = "Dice", unit: Unit = POINTS) -> str:
+    """Return what a comparison shows about two methods."""
+    if comparison.is_infinite:
+        return f"{metric} is infinite in some cases (missed structures): only ranks compare it"
+    difference = f"difference {unit.signed(comparison.difference)} {metric} {unit.name}"
     seeds = min(comparison.seeds)
     if seeds == 1:
         return f"{difference}; {ONE_RUN}"
-    spread = f"spread between seeds {_points(comparison.seed_spread or 0.0, sign=False)}"
+    spread = f"spread between seeds {abs(unit.of(comparison.seed_spread or 0.0)):.2f}"
     if comparison.interval is None:
         return (
-            f"{difference}, {spread}; {counted(seeds, 'seed')} of at least {ENOUGH_SEEDS}: says "
-            "nothing about the method"
+            f"{difference}, {spread}; {seeds} seeds, below {ENOUGH_SEEDS}: says nothing about the "
+            "method"
         )
-    low, high = comparison.interval
-    interval = f"95 % interval {_points(low)} to {_points(high)}"
-    verdict = "not shown to be real"
+    low, high = unit.interval(comparison.interval)
+    verdict = verdict_of(comparison)
     if comparison.is_shown:
-        verdict = "better" if comparison.difference > 0 else "worse"
-        verdict = f"shown to be {verdict} on this dataset ({_p(comparison.p_method)})"
-    return f"{difference}, {spread}, {interval}: {verdict}"
+        verdict = f"shown to be {verdict} on this dataset ({p_value(comparison.p_method)})"
+    return f"{difference}, {spread}, 95 % interval {low:+.2f} to {high:+.2f}: {verdict}"
 
 
-def about_networks(comparison: Comparison) -> str:
-    """Return what the test over cases shows, and that it speaks about these networks."""
-    seeds = sum(comparison.seeds)
-    who = "these two networks" if seeds == 2 else f"these {seeds} trainings"
-    if comparison.p_networks is None:
-        return f"equal in every case, of {who}"
-    differ = "differ" if comparison.p_networks < SIGNIFICANT else "are not shown to differ"
+def verdict_of(comparison: Comparison) -> str:
+    """Return what is shown about the methods in a word or two, for a table."""
+    if not comparison.says_method:
+        return "says nothing"
+    if not comparison.is_shown:
+        return "not shown to be real"
+    return "better" if comparison.difference > 0 else "worse"
+
+
+def about_networks(seeds: int, folds: int) -> str:
+    """Return which networks a test over cases speaks about."""
+    trained = counted(seeds, "seed")
+    if folds > 1:
+        trained += f" of {folds} folds"
     return (
-        f"over {counted(comparison.cases, 'case')}, {who} {differ} (Wilcoxon, Holm: "
-        f"{_p(comparison.p_networks)}, effect {comparison.effect:+.2f}); cases of one training "
-        "share a network, so this says nothing about other trainings"
+        "p over cases: Wilcoxon's signed-rank test, Holm over the variants. Cases of one training "
+        f"share a network, so it speaks about these networks only ({trained} of each variant), not "
+        "about the method. P(false): that 'the larger mean is better' is false, were the cases all "
+        "there is to it; 0.5 is a coin"
     )
 
 
@@ -49,38 +91,46 @@ def about_datasets(overall: Overall) -> str:
     """Return what the ranking over datasets shows."""
     n, names = len(overall.datasets), list(overall.mean_ranks)
     if n < ENOUGH_DATASETS:
-        least = 2 / 2**n
         return (
-            f"{counted(n, 'dataset')}: no test over datasets can show a difference. The smallest p "
-            f"that Wilcoxon's test can reach with {n} is {least:.2g}; it takes {ENOUGH_DATASETS}."
+            f"{counted(n, 'dataset')}, no test: the smallest p that Wilcoxon's test can reach with "
+            f"{n} is {2 / 2**n:.2g}; it takes {ENOUGH_DATASETS} datasets to get below {SIGNIFICANT:g}"
         )
     differing = [pair for pair, p in overall.p.items() if p < SIGNIFICANT]
     if not differing:
-        return f"over {n} datasets no two variants are shown to differ (Wilcoxon, Holm)"
+        return f"{n} datasets, no two variants are shown to differ (Wilcoxon, Holm)"
     pairs = "; ".join(
-        f"{first} before {second} ({_p(overall.p[first, second])})" for first, second in differing
+        f"{first} before {second} ({p_value(overall.p[first, second])})"
+        for first, second in differing
     )
-    return f"over {n} datasets, of {len(names)} variants (Wilcoxon, Holm): {pairs}"
+    return f"{n} datasets, {len(names)} variants (Wilcoxon, Holm): {pairs}"
+
+
+def about_practice(probabilities: tuple[float, float, float], rope: float) -> str:
+    """Return how a variant will probably do on a further dataset."""
+    worse, equal, better = (f"{probability:.1%}" for probability in probabilities)
+    return (
+        f"worse with a probability of {worse}, practically equal (within {100 * rope:g} points) "
+        f"{equal}, better {better}"
+    )
 
 
 def about_suitability(ratio: float | None) -> str:
     """Return whether a dataset can separate the variants."""
     if ratio is None:
-        return "one seed each: whether this dataset separates the variants is not known"
+        return "one seed each: whether this dataset can separate the variants is not known"
     verdict = "can separate" if ratio >= 1 else "cannot separate"
-    return f"{verdict} them: the spread between variants is {ratio:.1f} times that between seeds"
+    return f"{verdict} the variants, whose spread is {ratio:.2f} times that between seeds"
 
 
 def about_cases(cases: int) -> str:
     """Return a warning where a mean is over few cases; empty otherwise."""
     if cases >= FEW_CASES:
         return ""
-    return f"{counted(cases, 'case')}: below {FEW_CASES}, intervals are too narrow"
+    return f"{counted(cases, 'case')}, below {FEW_CASES}: intervals are too narrow"
 
 
-def _points(value: float, sign: bool = True) -> str:
-    return f"{100 * value:{'+' if sign else ''}.2f}"
-
-
-def _p(value: float | None) -> str:
-    return "p < 0.001" if value is not None and value < 0.001 else f"p = {value:.3f}"
+def p_value(value: float | None) -> str:
+    """Return `p = 0.012`."""
+    if value is None:
+        return "no p"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

@@ -1,0 +1,123 @@
+"""A benchmark whose names are all resolved: what `run`, `status` and the others work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_builtin.benchmark import matrix, records, scheduling
+from nnunet_builtin.benchmark.graph import Graph, Job
+from nnunet_builtin.benchmark.jobs import build
+from nnunet_builtin.benchmark.matrix import Bench
+from nnunet_builtin.benchmark.members import Member, members
+from nnunet_builtin.benchmark.subjects import Subject, subjects
+from nnunet_builtin.judging.costs import Spent, costs
+from nnunet_builtin.judging.deviations import Wanted, deviations
+from nnunet_builtin.judging.judgement import Judgement, judge
+from nnunet_builtin.judging.rows import TEST, Row, collect
+from nnunet_builtin.judging.runs import Place, find
+from nnunet_core.contracts.abilities import built
+from nnunet_core.registry.discovery import Registry
+from nnunet_core.registry.needs import check_needs
+from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.store.workspace import Workspace
+
+_FOLDER = "benchmarks"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A benchmark whose names are all resolved.
+
+    Attributes:
+        bench: The content of bench.toml.
+        members: {name: variant}.
+        subjects: {as written: dataset}.
+        graph: All jobs.
+        board: Their state, once it is asked to look.
+        root: Folder of the benchmark.
+    """
+
+    bench: Bench
+    members: Mapping[str, Member]
+    subjects: Mapping[str, Subject]
+    graph: Graph
+    board: scheduling.Board
+    root: Path
+
+    def rows(self) -> list[Row]:
+        """Read the scores of finished trainings and test sets; cases of trainings that failed for
+        good count as the worst there is.
+        """
+        labels = {
+            each.dataset.name: (each.dataset.labels, each.dataset.label_ending)
+            for each in self.subjects.values()
+        }
+        compared = [(job.place, job) for job in self.compared() if job.place is not None]
+        done = [(p, job.output) for p, job in compared if job.name in self.board.done if job.output]
+        failed = [place for place, job in compared if job.name in self.board.failed]
+        return collect([*done, *self._tested()], labels, failed, self.bench.metrics)
+
+    def _tested(self) -> Iterator[tuple[Place, Path]]:
+        """Yield the summaries of test sets that are done."""
+        for job in self.graph.jobs.values():
+            if job.stage == "evaluate" and job.name in self.board.done and job.output:
+                dataset, _, variant, seed = job.name.split("/")
+                yield Place(dataset, TEST, variant, int(seed.removeprefix("seed_")), ""), job.output
+
+    def judged(self) -> tuple[Judgement, list[Row]]:
+        """Judge what is done; return also all scores."""
+        rows, jobs = self.rows(), [j for j in self.compared() if j.name in self.board.done]
+        trained = [(j.place, j.output.parent.parent) for j in jobs if j.place and j.output]
+        runs = find(trained)
+        tolerances = {each.dataset.name: each.dataset.tolerances for each in self.subjects.values()}
+        wanted = Wanted(tuple(self.bench.variants), self.bench.seeds, self.bench.metrics)
+        head = deviations(wanted, runs, rows, tolerances)
+        cost = costs(runs, self._spent())
+        return judge(rows, self.bench.baseline, self.bench.rope, head, cost), rows
+
+    def _spent(self) -> Iterator[Spent]:
+        """Yield what each job took that is done."""
+        for job in self.graph.jobs.values():
+            ended = records.ended(self.board.folder(job), job.identity)
+            if ended is not None and ended.is_done:
+                yield Spent(
+                    place=job.place,
+                    dataset=job.name.split("/")[0],
+                    gpu_seconds=ended.gpu_seconds,
+                    cpu_seconds=ended.cpu_seconds,
+                    peak_memory=ended.peak_memory,
+                    uncounted=ended.uncounted,
+                )
+
+    def compared(self) -> list[Job]:
+        """Return the trainings that are compared: those that only cascades need are not."""
+        asked = {each.dataset.name: each.configurations for each in self.subjects.values()}
+        return [
+            job
+            for job in self.graph.jobs.values()
+            if job.place is not None
+            and job.place.configuration in asked[job.place.dataset]
+            and job.place.fold in self.bench.folds
+        ]
+
+
+def opened(path: Path, registry: Registry, space: Workspace, report: Reporter) -> Opened:
+    """Resolve everything that a bench.toml names, before any job starts.
+
+    Raises:
+        NnunetError: Something of it does not exist, cannot be used, or is not installed.
+    """
+    bench = matrix.read(path)
+    resolved = registry.resolve("executor", bench.executor.name)
+    check_needs([resolved])
+    executor = built(resolved.with_settings(bench.executor.settings))
+    found = members(bench, registry)
+    datasets = subjects(bench, path.absolute().parent, registry, space, report)
+    root = space.results.parent / _FOLDER / bench.name
+    graph = build(bench, found, datasets, root)
+    blocked = [info.name for info in registry.plugins() if info.status == "blocked"]
+    environment = scheduling.environment_of(space.raw, space.preprocessed, blocked)
+    board = scheduling.Board(graph, root, executor, resolved.reference, bench.retries, environment)
+    return Opened(bench, found, datasets, graph, board, root)

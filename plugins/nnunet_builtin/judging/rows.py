@@ -1,0 +1,242 @@
+"""What the trainings of a benchmark scored, case by case, as the statistics take it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_builtin.judging.runs import Place
+from nnunet_builtin.statistics.scores import Scores
+from nnunet_core.data.folders import without_ending
+from nnunet_core.data.labels import Labels
+from nnunet_core.errors import natural_order
+from nnunet_core.runtime import files
+from nnunet_core.store.summaries import Summary
+
+#: The mean over the labels of a case.
+MEAN = "mean"
+#: In place of a configuration: what `find-best` chose, on the images of a test set.
+TEST = "test set"
+VALIDATED, CRASHED = "validated", "crashed"
+#: {metric, as `nnunet evaluate` calls it: (its best value, its worst one)}.
+METRICS = {
+    "Dice": (1.0, 0.0),
+    "Surface Dice": (1.0, 0.0),
+    "HD95": (0.0, math.inf),
+    "ASSD": (0.0, math.inf),
+}
+#: What `nnunet evaluate` writes beside a summary.json.
+_MEASURED = Path("evaluation", "evaluation.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one label in one case.
+
+    Attributes:
+        dataset, configuration, variant, seed, fold: Of the training; `TEST` and no fold of a test
+            set.
+        case, label: Of the score; the label is a name or number, or `mean`.
+        metric: One of METRICS.
+        value: None where it is undefined: neither reference nor prediction has the label. A
+            distance is infinite where only one has it.
+        status: `found`, `missed` or `false` (only the reference, or only the prediction, has the
+            label) or `absent`; `crashed` where the training failed, which counts as the worst there
+            is; empty of a mean and where nobody says it.
+        origin: `validated`; `crashed`; or the name of the file that a foreign result came from.
+    """
+
+    dataset: str
+    configuration: str
+    variant: str
+    seed: int
+    fold: str
+    case: str
+    label: str
+    metric: str
+    value: float | None
+    status: str = ""
+    origin: str = VALIDATED
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another program made it."""
+        return self.origin not in (VALIDATED, CRASHED)
+
+
+def collect(
+    trained: Iterable[tuple[Place, Path]],
+    labels: Mapping[str, tuple[Labels, str]],
+    failed: Iterable[Place] = (),
+    metrics: Sequence[str] = ("Dice",),
+) -> list[Row]:
+    """Read the validations of finished trainings, and the evaluations of test sets.
+
+    Args:
+        trained: Each with its summary.json.
+        labels: {dataset: (its labels, ending of label files)}.
+        failed: Trainings that failed for good.
+        metrics: Which ones; what was not measured has no rows.
+    """
+    rows = [
+        row
+        for place, path in trained
+        for row in _rows(path, place, metrics, *labels[place.dataset])
+    ]
+    return [*rows, *_crashed(rows, failed)]
+
+
+def _rows(
+    path: Path, place: Place, metrics: Sequence[str], labels: Labels, ending: str
+) -> list[Row]:
+    """Return the rows of a summary.json and of what was measured beside it."""
+    found = []
+    further = _further(path.parent / _MEASURED) if set(metrics) - {"Dice"} else {}
+    for case in Summary.read(path).results.all:
+        name = without_ending(Path(str(case["test"])).name, ending)
+        scores = {t: v for t, v in case.items() if isinstance(v, Mapping) and t != "0"}
+        for metric in metrics:
+            values = []
+            for target, counts in scores.items():
+                known = {**counts, **further.get(name, {}).get(target, {})}
+                if metric in known:
+                    values.append(value := _number(known[metric]))
+                    label = target if labels.regions else labels.names.get(int(target), target)
+                    found.append(_row(place, name, label, metric, value, _status(counts)))
+            if values:
+                found.append(_row(place, name, MEAN, metric, mean_of(values)))
+    return found
+
+
+def _row(
+    place: Place,
+    case: str,
+    label: str,
+    metric: str,
+    value: float | None,
+    status: str = "",
+    origin: str = VALIDATED,
+) -> Row:
+    return Row(*astuple(place), case, label, metric, value, status, origin)
+
+
+def _further(path: Path) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """Return {case: {target: {metric: value}}} of an evaluation.json; empty where there is none."""
+    return files.read_json(path)["cases"] if path.is_file() else {}
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)  # "Infinity" is infinite
+
+
+def _status(counts: Mapping[str, float | None]) -> str:
+    """Return whether a label was found, from v1's counts of voxels."""
+    true, predicted = counts.get("Total Positives Reference"), counts.get("Total Positives Test")
+    if true is None or predicted is None:
+        return ""
+    if true:
+        return "found" if predicted else "missed"
+    return "false" if predicted else "absent"
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is defined; None of nothing."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
+    """Return the worst rows there can be for the cases that failed trainings should have validated:
+    those of the same fold of any other training.
+    """
+    found = []
+    for place in failed:
+        like = {
+            (row.case, row.label, row.metric)
+            for row in rows
+            if (row.dataset, row.configuration, row.fold)
+            == (place.dataset, place.configuration, place.fold)
+        }
+        found += [
+            _row(place, case, label, metric, METRICS[metric][1], CRASHED, CRASHED)
+            for case, label, metric in sorted(like)
+        ]
+    return found
+
+
+#: {variant: {seed: {case: row}}}.
+Complete = dict[str, dict[int, dict[str, Row]]]
+
+
+def complete(rows: Iterable[Row]) -> Complete:
+    """Return the rows of the seeds that are complete: that have every case of `compared_cases`, and
+    of these cases only.
+
+    Args:
+        rows: Of one label and metric of one configuration on one dataset.
+    """
+    rows = list(rows)
+    names = sorted(compared_cases(rows), key=natural_order)
+    found: Complete = {}
+    for row in rows:
+        found.setdefault(row.variant, {}).setdefault(row.seed, {})[row.case] = row
+    return {
+        variant: kept
+        for variant, seeds in found.items()
+        if (
+            kept := {
+                seed: {name: cases[name] for name in names}
+                for seed, cases in sorted(seeds.items())
+                if names and cases.keys() >= set(names)
+            }
+        )
+    }
+
+
+def scores_of(rows: Complete, metric: str) -> dict[str, Scores]:
+    """Return {variant: its scores}. Distances are negative, so that larger is better."""
+    best, worst = METRICS[metric]
+    sign = 1 if best > worst else -1
+    found = {}
+    for variant, seeds in rows.items():
+        values = [
+            [np.nan if row.value is None else row.value for row in cases.values()]
+            for cases in seeds.values()
+        ]
+        names = tuple(next(iter(seeds.values())))
+        found[variant] = Scores(sign * np.array(values, float), names, best)
+    return found
+
+
+def compared_cases(rows: Iterable[Row]) -> set[str]:
+    """Return the cases that variants are compared on: all that trainings of the benchmark have; of
+    foreign results alone, those that all of them have.
+    """
+    mine: set[str] = set()
+    foreign: dict[tuple[str, int], set[str]] = {}
+    for row in rows:
+        if row.is_foreign:
+            foreign.setdefault((row.variant, row.seed), set()).add(row.case)
+        else:
+            mine.add(row.case)
+    if mine or not foreign:
+        return mine
+    return set.intersection(*foreign.values())
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write all rows as a table."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for field in fields(Row)]
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(["" if (v := getattr(row, name)) is None else v for name in names])
+    files.write_text(path, text.getvalue())
