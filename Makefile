@@ -45,11 +45,13 @@ docs: $(BIN)/.installed
 	$(BIN)/pip install -c constraints.txt -e ".[docs]"
 	$(BIN)/mkdocs build --strict
 
-$(BIN)/.installed: pyproject.toml constraints.txt
+$(BIN)/.installed: pyproject.toml constraints.txt plugins/nnunet_builtin/pages/package-lock.json
 	rm -rf nnunet_core.egg-info  # of an older version it would name other plugins
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "torch==$(shell sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@# without npm all but report pages works: what it prints says how to add them
+	-$(BIN)/python -m nnunet_builtin.pages.bundling
 	touch $@
 
 clean:

@@ -10,6 +10,7 @@ from nnunet_builtin.benchmark.graph import Graph, Job, ordered
 from nnunet_builtin.benchmark.matrix import Bench
 from nnunet_builtin.benchmark.members import Member
 from nnunet_builtin.benchmark.subjects import Subject, split_digest
+from nnunet_builtin.judging.rows import SURFACES
 from nnunet_builtin.judging.runs import Place
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.runtime import files
@@ -56,6 +57,8 @@ class _Jobs:
                 *before, training = self._training(name, seed, fold)
                 yield from (*before, training)
                 trained.append(training)
+                if set(self.bench.metrics) - {"Dice"}:
+                    yield self._measure(name, seed, fold, training)
         if self.subject.test is not None:
             yield from self._tested(seed, trained)
 
@@ -141,6 +144,19 @@ class _Jobs:
         return self._job(
             "train", parts, words, before, identity, self._results(seed), output, place
         )
+
+    def _measure(self, name: str, seed: int, fold: str, training: Job) -> Job:
+        """Return the job that measures the surfaces of a validation."""
+        assert training.output is not None
+        dataset, validation = self.subject.dataset, training.output.parent
+        output = validation.parent / SURFACES / SUMMARY
+        words = ["evaluate", str(validation), str(self.subject.references)]
+        words += ["--dataset", str(dataset.folder), "--output", str(output), "--allow-missing"]
+        words += ["--metrics", "surface", "--no-pictures"]
+        parts = [self.member.name, name, f"seed_{seed}", f"fold_{fold}"]
+        identity = {"tolerances": files.digest(dict(dataset.tolerances))}
+        results = self._results(seed)
+        return self._job("measure", parts, words, [training], identity, results, output)
 
     @property
     def _keeps_probabilities(self) -> bool:

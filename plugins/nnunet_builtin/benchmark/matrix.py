@@ -27,7 +27,7 @@ _Seed = Annotated[int, Field(ge=0, lt=2**32)]
 _Metric = Literal["Dice", "Surface Dice", "HD95", "ASSD"]
 #: v1's cascade trains on what this configuration predicts.
 _CASCADE = {"3d_cascade_fullres": "3d_lowres"}
-STAGES = ("plan", "preprocess", "train", "select", "predict", "evaluate")
+STAGES = ("plan", "preprocess", "train", "measure", "select", "predict", "evaluate")
 
 
 class _Table(BaseModel):
@@ -123,7 +123,7 @@ class Bench(_Table):
             known.
         arguments: {stage: further words of its commands}, such as `["--precision", "float32"]`.
         retries: How often a failed job is tried again.
-        metrics: What is judged beside Dice; see `nnunet evaluate`.
+        metrics: What is judged, as `nnunet evaluate` calls it; the summary speaks of the first.
         rope: Differences in Dice below this are practically none.
         resources: {stage: what its jobs need}.
         executor: Where they run.

@@ -24,4 +24,9 @@ def nnunet_commands() -> list[Component]:
         Component(
             "benchmark stop", f"{_HERE}:stop", "Ask running jobs to save their work and stop."
         ),
+        Component(
+            "benchmark report",
+            "nnunet_builtin.benchmark.report.commands:report",
+            "Write one HTML file that says what the scores of a benchmark show.",
+        ),
     ]

@@ -48,6 +48,22 @@ class Subject:
     test: tuple[Path, Path | None] | None = None
     test_digests: tuple[str, ...] = ()
 
+    @property
+    def references(self) -> Path:
+        """Return the folder of the label files.
+
+        Raises:
+            UsageError: They lie in several.
+        """
+        folders = {case.label.parent for case in self.dataset.training if case.label is not None}
+        if len(folders) != 1:
+            raise UsageError(
+                f"The labels of {self.dataset.folder} lie in {counted(len(folders), 'folder')}; "
+                'surfaces are measured of one. Leave out all metrics but "Dice", or convert it: '
+                "nnunet dataset convert"
+            )
+        return next(iter(folders))
+
     def split(self, fold: str) -> Split:
         """Return the cases of a fold; of one beyond the stored, as the training draws them."""
         if fold == ALL:

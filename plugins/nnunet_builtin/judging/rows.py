@@ -32,6 +32,8 @@ METRICS = {
     "HD95": (0.0, math.inf),
     "ASSD": (0.0, math.inf),
 }
+#: Folder of a fold where the surfaces of its validation are measured.
+SURFACES = "surfaces"
 #: What `nnunet evaluate` writes beside a summary.json.
 _MEASURED = Path("evaluation", "evaluation.json")
 
@@ -90,7 +92,7 @@ def collect(
         for place, path in trained
         for row in _rows(path, place, metrics, *labels[place.dataset])
     ]
-    return [*rows, *_crashed(rows, failed)]
+    return [*rows, *crashed(rows, failed)]
 
 
 def _rows(
@@ -98,7 +100,7 @@ def _rows(
 ) -> list[Row]:
     """Return the rows of a summary.json and of what was measured beside it."""
     found = []
-    further = _further(path.parent / _MEASURED) if set(metrics) - {"Dice"} else {}
+    further = _further(path) if set(metrics) - {"Dice"} else {}
     for case in Summary.read(path).results.all:
         name = without_ending(Path(str(case["test"])).name, ending)
         scores = {t: v for t, v in case.items() if isinstance(v, Mapping) and t != "0"}
@@ -128,8 +130,13 @@ def _row(
 
 
 def _further(path: Path) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """Return {case: {target: {metric: value}}} of an evaluation.json; empty where there is none."""
-    return files.read_json(path)["cases"] if path.is_file() else {}
+    """Return {case: {target: {metric: value}}} of what was measured besides a summary.json: of a
+    validation in a folder of its own; empty where nothing was.
+    """
+    for measured in (path.parent.parent / SURFACES / _MEASURED, path.parent / _MEASURED):
+        if measured.is_file():
+            return files.read_json(measured)["cases"]
+    return {}
 
 
 def _number(value: Any) -> float | None:
@@ -152,7 +159,7 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def _crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
+def crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
     """Return the worst rows there can be for the cases that failed trainings should have validated:
     those of the same fold of any other training.
     """

@@ -1,0 +1,1 @@
+"""The page that `nnunet benchmark report` writes."""

@@ -1,0 +1,128 @@
+"""`nnunet benchmark report`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nnunet_builtin.benchmark.opening import Opened, opened
+from nnunet_builtin.benchmark.records import log_tail
+from nnunet_builtin.benchmark.report.cases import WORST, Chosen, case_section, choose
+from nnunet_builtin.benchmark.report.content import Content
+from nnunet_builtin.benchmark.report.page import MOST_BYTES, report_page
+from nnunet_builtin.judging import tables
+from nnunet_builtin.judging.rows import write_csv
+from nnunet_builtin.pages.elements import Attachment
+from nnunet_cli import options as o
+from nnunet_cli.reporter import make_reporter, out
+from nnunet_core.errors import UsageError, counted
+from nnunet_core.registry.hooks import Hooks
+from nnunet_core.runtime import files
+from nnunet_core.runtime.reporting import Reporter
+
+_FILE = "report.html"
+_ENDINGS = {".html", ".htm"}
+#: {file of a benchmark that goes into its report: its type}
+_TABLES = {".csv": "text/csv", ".md": "text/markdown", ".tex": "text/x-tex"}
+#: Larger ones are named, not taken in.
+_MOST_TABLE_BYTES = 1_500_000
+
+
+def report(
+    context: typer.Context,
+    bench: Annotated[
+        Path,
+        typer.Argument(help="bench.toml: datasets, variants, folds, seeds.", show_default=False),
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML file to write. Default: report.html in the folder of the benchmark.",
+            show_default=False,
+        ),
+    ] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Show this case instead of the worst ones; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    worst: Annotated[
+        int, typer.Option(min=0, max=20, help="How many of the worst cases of each dataset.")
+    ] = WORST,
+    workspace: o.WorkspaceOption = None,
+) -> None:
+    """Write one HTML file that says what the scores of a benchmark show, with tables, plots and
+    volumes. It opens without network.
+    """
+    if output is not None and output.suffix.lower() not in _ENDINGS:
+        raise UsageError(f"{output} is no name of a page; name a file that ends in .html.")
+    reporter, registry = make_reporter(), o.registry_of(context)
+    found = opened(bench, registry, o.workspace_of(workspace), reporter)
+    found.board.look()
+    content = gathered(found)
+    chosen = choose(content, case or [], worst)
+    path = output or found.root / _FILE
+    write_csv(found.root / "scores.csv", content.rows)
+    tables.write(content.judgement, found.root)
+    html = _html(content, chosen, _tables(found.root), registry.hooks, reporter)
+    files.write_text(path, html)
+    out().print(f"report: {path}", soft_wrap=True, markup=False)
+
+
+def gathered(found: Opened) -> Content:
+    """Return what the report is made of; the board has been asked to look."""
+    judgement, rows = found.judged()
+    board = found.board
+    failed = {
+        name: [why, *log_tail(board.folder(found.graph.jobs[name]))]
+        for name, why in board.failed.items()
+    }
+    return Content(
+        bench=found.bench,
+        judgement=judgement,
+        rows=rows,
+        runs=found.runs(),
+        methods={name: member.method for name, member in found.members.items()},
+        datasets={each.dataset.name: each.dataset for each in found.subjects.values()},
+        states=Counter(board.states().values()),
+        failed={name: "\n".join(lines) for name, lines in failed.items()},
+    )
+
+
+def _tables(root: Path) -> list[Attachment]:
+    """Return the tables that lie in the folder of a benchmark."""
+    everything = [*root.glob("*"), *(root / "tables").glob("*")]
+    paths = sorted(path for path in everything if path.suffix in _TABLES)
+    return [
+        Attachment(path.name, path.read_text(), _TABLES[path.suffix])
+        for path in paths
+        if path.stat().st_size <= _MOST_TABLE_BYTES
+    ]
+
+
+def _html(
+    content: Content,
+    chosen: list[Chosen],
+    tables: list[Attachment],
+    hooks: Hooks,
+    reporter: Reporter,
+) -> str:
+    """Return the page, with fewer cases where all of them would make it too large."""
+    while True:
+        cases = case_section(content, chosen, hooks, reporter) if chosen else None
+        html = report_page(content, cases, tables).html()
+        size = len(html.encode())
+        if size <= MOST_BYTES:
+            return html
+        large = f"the report has {size / 1e6:.0f} MB, more than {MOST_BYTES / 1e6:.0f}"
+        if not chosen:
+            reporter.warning(f"{large}: it may be too large to be sent")
+            return html
+        chosen = chosen[: len(chosen) // 2]
+        reporter.warning(f"{large}: it shows {counted(len(chosen), 'case')} only")
