@@ -55,7 +55,7 @@ def main() -> None:
     ]
     alone, together = (statistics.median(column) for column in zip(*rounds, strict=True))
     ratios = sorted(round(b / a, 2) for a, b in rounds)
-    print(f"{chosen.executor}: one {alone:.1f} s, two {together:.1f} s, ratios {ratios}")  # noqa: T201
+    print(f"{chosen.executor}: one {alone:.1f} s, two {together:.1f} s, ratios {ratios}")
 
 
 if __name__ == "__main__":
