@@ -68,12 +68,12 @@ def executor_brings_back_what_is_printed(subject: Subject) -> None:
 @check("executor")
 def executor_passes_words_and_variables(subject: Subject) -> None:
     """Words of the command and the variables of the task arrive as they are, and so do those of the
-    driver that configure nnU-Net (`NNUNET_...`).
+    driver that configure nnU-Net (`NNUNET_...`, `nnUNet_...`).
     """
     executor = _ready(subject)
-    code = "names = ('ODD', 'NNUNET_KIT')\nprint([os.environ.get(n) for n in names], sys.argv[1:])"
+    code = "names = ('ODD', 'nnUNet_raw')\nprint([os.environ.get(n) for n in names], sys.argv[1:])"
     task = _task(subject, "job", code, (_ODD, ""), ODD=_ODD)
-    with mock.patch.dict(os.environ, NNUNET_KIT="of the driver", PYTHONIOENCODING="utf-8"):
+    with mock.patch.dict(os.environ, nnUNet_raw="of the driver", PYTHONIOENCODING="utf-8"):
         _drive(executor, [task])
     wanted = str([_ODD, "of the driver"]) + f" {[_ODD, '']}"
     require(wanted in _text(task.log), f"Wanted {wanted}; the log is {_text(task.log)!r}")

@@ -37,7 +37,9 @@ def script(folder: Path, name: str, code: str, resources: Resources = SMALL, **v
 def job(folder: Path, name: str, *words: str, **environment: str) -> Task:
     """Return a job of a benchmark: a command of nnunet."""
     own = folder / name
-    document = records.JobFile(name=name, identity=name, words=words, environment=environment)
+    document = records.JobFile(
+        name=name, identity=name, inputs="", parts={}, words=words, environment=environment
+    )
     document.write(own / records.JOB)
     return Task(name, work.command(own), own, {}, SMALL)
 

@@ -103,7 +103,8 @@ class LoopbackSlurm:
         titles = tuple(f"slurmstepd: [{number}." for number in numbers)
         dying = []
         for process in psutil.process_iter(["cmdline"]):
-            if numbers and " ".join(process.info["cmdline"] or ()).startswith(titles):
+            title = " ".join(process.info["cmdline"] or ())
+            if numbers and title.startswith(titles) and self._has(process):
                 dying += [process, *process.children(recursive=True)]
         for act in (psutil.Process.suspend, psutil.Process.kill):  # none tells of another's death
             for each in dying:
@@ -111,6 +112,9 @@ class LoopbackSlurm:
                     act(each)
         # Slurm would find out by itself after some 30 s, as of a machine without power
         self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=no power")
+
+    def _has(self, process: psutil.Process) -> bool:
+        return process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
 
     def repair(self) -> None:
         """Start the nodes that died."""

@@ -146,7 +146,7 @@ def test_a_missing_package_is_named_with_its_extra(name, monkeypatch):
 
 
 def test_a_ray_cluster_that_is_not_there_is_named_with_what_to_do():
-    pytest.importorskip("ray")
+    pytest.importorskip("ray").shutdown()
     from nnunet_builtin.executors.ray import RayExecutor
 
     with pytest.raises(UsageError, match=r"no Ray cluster at '127.0.0.1:9'(.|\n)*ray start --head"):
