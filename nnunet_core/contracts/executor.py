@@ -85,7 +85,8 @@ class Executor(Protocol):
                 environment = {**os.environ, **tasks[0].environment, "CUDA_VISIBLE_DEVICES": ""}
                 with tasks[0].log.open("ab") as log:
                     process = subprocess.Popen(
-                        tasks[0].command, env=environment, stdout=log, stderr=log
+                        tasks[0].command, env=environment, stdout=log, stderr=log,
+                        start_new_session=True,  # it outlives this process
                     )
                 return {tasks[0].name: str(process.pid)}
 

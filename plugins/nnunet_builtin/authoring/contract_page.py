@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_core.contracts.abilities import CONTRACTS
 from nnunet_core.contracts.augmentation import Sample, Step
+from nnunet_core.contracts.executor import Resources, Status, Task
 from nnunet_core.contracts.predictor import TrainedModel
 from nnunet_core.contracts.trainer import TrainingTask
 from nnunet_core.data.images import Geometry, Header, Image
@@ -23,6 +24,7 @@ _DATA: dict[str, tuple[type, ...]] = {
     "trainer": (TrainingTask,),
     "predictor": (TrainedModel,),
     "image_format": (Image, Header, Geometry),
+    "executor": (Task, Resources, Status),
 }
 _OBSERVERS = (
     hookspecs.nnunet_run_started,

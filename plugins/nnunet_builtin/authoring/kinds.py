@@ -53,6 +53,12 @@ _KINDS = (
         "dataset verify FOLDER",
     ),
     Kind("observer", "", "a table with a row per epoch, in the folder of each fold"),
+    Kind(
+        "executor",
+        "Executor",
+        "one job after the other on this machine",
+        "plugins show NAME --kind executor",
+    ),
     Kind("command", "show_progress", "how far trainings are", "NAME nnunet_workspace/results"),
     Kind("variant", "", "a short training", "run demo --variant NAME"),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING"}
 _ENDED = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"}
 #: Ended through no fault of the job.
 _LOST = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REVOKED"}
+_FROM_SLURM = re.compile(r"(slurmstepd|srun)\S*: error: ")
+_SHOWN = 4
 #: Job ids of one question, so that its command line stays short.
 _ASKED_AT_ONCE = 500
 
@@ -97,7 +100,7 @@ class SlurmQueue(ABC):
 
     @abstractmethod
     def _submit(self, tasks: Sequence[Task]) -> list[str]:
-        """Queue tasks that need the same as one array; return their ids, as squeue prints them.
+        """Queue tasks that need the same as one array; return their handles, see `handle_of`.
 
         Raises:
             SlurmError: Slurm does not take it.
@@ -134,7 +137,7 @@ class SlurmQueue(ABC):
         """Return the options of scancel that ask a running job to stop and not to come back."""
 
     def _cancel(self, handles: Sequence[str], options: Sequence[str]) -> None:
-        for some in _pieces(handles):
+        for some in _pieces([_number(handle) for handle in handles]):
             # those that ended are refused, which is no problem
             _call(["scancel", "--quiet", *options, *some])
 
@@ -230,19 +233,47 @@ def _environment() -> dict[str, str]:
 def _statuses(handles: Sequence[str]) -> dict[str, Status]:
     """Return what Slurm knows of jobs; while it does not answer, they run."""
     found: dict[str, Status] = {}
-    for some in _pieces(handles):
-        wanted, numbers = set(some), ",".join(sorted({each.split("_")[0] for each in some}))
-        words = ["squeue", "--noheader", "--array", "--all", "--states=all", f"--jobs={numbers}"]
-        answer = _call([*words, "--format=%i|%T|%r|%N"])
-        forgotten = "Invalid job id" in answer.stderr
-        if answer.returncode != 0 and not forgotten:
-            reason = f"Slurm does not answer: {' '.join(answer.stderr.split())}"
-            found |= dict.fromkeys(wanted, Status("running", reason))
-            continue
-        rows = [line.split("|") for line in answer.stdout.splitlines()]
-        found |= {row[0]: _status(*row) for row in rows if row[0] in wanted}
-        found |= _remembered(sorted(wanted.difference(found)))
-    return found
+    for some in _pieces([_number(handle) for handle in handles]):
+        found |= _asked(some)
+    return {handle: _explained(handle, found[_number(handle)]) for handle in handles}
+
+
+def _asked(jobs: Sequence[str]) -> dict[str, Status]:
+    numbers = ",".join(sorted({each.split("_")[0] for each in jobs}))
+    words = ["squeue", "--noheader", "--array", "--all", "--states=all", f"--jobs={numbers}"]
+    answer = _call([*words, "--format=%i|%T|%r|%N"])
+    if answer.returncode != 0 and "Invalid job id" not in answer.stderr:
+        reason = f"Slurm does not answer: {' '.join(answer.stderr.split())}"
+        return dict.fromkeys(jobs, Status("running", reason))
+    rows = [line.split("|") for line in answer.stdout.splitlines()]
+    found = {row[0]: _status(*row) for row in rows if row[0] in jobs}
+    return found | _remembered([job for job in jobs if job not in found])
+
+
+def _explained(handle: str, status: Status) -> Status:
+    """Add to the reason what Slurm has printed about a job that ended."""
+    said = Path(handle.partition("@")[2])
+    if status.state != "ended" or not status.reason or not said.is_file():
+        return status
+    lines = said.read_text(errors="replace").splitlines()
+    # lines with stars only say that it was cancelled
+    errors = [line for line in lines if _FROM_SLURM.match(line) and "***" not in line]
+    told = "; ".join(dict.fromkeys(errors[-_SHOWN:]))
+    return replace(status, reason=f"{status.reason}: {told}") if errors else status
+
+
+def handle_of(job: str, said: Path) -> str:
+    """Return a handle.
+
+    Args:
+        job: Its id, as squeue prints it.
+        said: The file of what Slurm itself prints about it.
+    """
+    return f"{job}@{said}"
+
+
+def _number(handle: str) -> str:
+    return handle.partition("@")[0]
 
 
 def _remembered(handles: Sequence[str]) -> dict[str, Status]:

@@ -16,7 +16,7 @@ from nnunet_core.contracts.executor import Task
 _OURS = ("NNUNET_", "nnUNet_")
 _PARENT_DIES = 1  # PR_SET_PDEATHSIG of Linux
 #: Signals of batch systems to what starts a task; the task itself is told by SIGTERM.
-_FOR_THE_STARTER = (signal.SIGUSR1, signal.SIGUSR2)
+_FOR_THE_STARTER = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 @dataclass(frozen=True)

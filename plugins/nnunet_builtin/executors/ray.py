@@ -8,6 +8,7 @@ import logging
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +18,10 @@ from nnunet_core.contracts.executor import Resources, Status, Task
 from nnunet_core.errors import NnunetError, UsageError
 
 _NAMESPACE = "nnunet"
+_HEAD = "node:__internal_head__"
 _CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 60
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,8 @@ class Queue:
             return Status("ended", f"OUT_OF_MEMORY: {_first_line(error)}")
         except ray.exceptions.TaskCancelledError:
             return Status("ended", "CANCELLED")
+        except ray.exceptions.NodeDiedError as error:
+            return Status("ended", f"NODE_FAIL: {_first_line(error)}", is_lost=True)
         except ray.exceptions.RayError as error:
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             node = self._nodes.get(handle)
@@ -219,7 +224,9 @@ def work(handle: str, what: Delivery, grace: int, queue: Any) -> int:
     # Ray no longer hides cards from tasks that have none (ray#62653)
     process = here.start(",".join(context.get_accelerator_ids().get("GPU", [])))
     try:
-        return process.wait()
+        while (code := process.poll()) is None:
+            time.sleep(_POLL_SECONDS)  # Ray cannot interrupt a wait
+        return code
     except KeyboardInterrupt:  # how Ray tells a task that it is cancelled
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -239,9 +246,8 @@ def _queue(ray: Any) -> Any:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
-            scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-                ray.get_runtime_context().get_node_id(), soft=True
-            ),
+            # the cluster lives as long as its head
+            resources={_HEAD: 0.001},
         )
         .remote()
     )

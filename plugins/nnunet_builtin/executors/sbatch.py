@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnunet_builtin.executors.batch import SlurmQueue, ask, folder_of
+from nnunet_builtin.executors.batch import SlurmQueue, ask, folder_of, handle_of
 from nnunet_builtin.executors.launching import grouped, variables
 from nnunet_core.contracts.executor import Resources, Task
 
@@ -39,6 +39,10 @@ trap 'stop; exit 130' INT
 env "${environment[@]}" "${command[@]}" </dev/null &
 child=$!
 wait "$child"
+code=$?
+# the job heard the signal first
+[ "$code" = 143 ] && out_of_time
+exit "$code"
 """
 
 
@@ -57,9 +61,11 @@ class SbatchExecutor(SlurmQueue):
         ]
 
     def _submit(self, tasks: Sequence[Task]) -> list[str]:
-        folder_of(tasks).mkdir(parents=True, exist_ok=True)
+        folder = folder_of(tasks)
+        folder.mkdir(parents=True, exist_ok=True)
         number = ask(["sbatch", "--parsable"], self._script(tasks)).strip().split(";")[0]
-        return [f"{number}_{index}" for index in range(len(tasks))]
+        jobs = [f"{number}_{index}" for index in range(len(tasks))]
+        return [handle_of(job, folder / f"{job}.txt") for job in jobs]
 
     def _stop_signal(self) -> list[str]:
         return ["--batch", "--signal=INT"]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import psutil
 
 from nnunet_builtin.executors import batch
 from nnunet_builtin.executors.launching import Delivery, delivery
 from nnunet_core.contracts.executor import Resources, Task
 from nnunet_core.errors import UsageError
+
+_TERMINATED = 128 + signal.SIGTERM
+_SIGNAL_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class SlurmExecutor(batch.SlurmQueue):
             signal_delay_s=self.grace_seconds,
             setup=["set -e", *self.setup],
             additional_parameters={
-                **{name: value or True for name, value in flags.items()},
+                **{name.replace("-", "_"): value or True for name, value in flags.items()},
                 "requeue": True,
             },
             # a step does not inherit this from its job
@@ -48,7 +55,7 @@ class SlurmExecutor(batch.SlurmQueue):
                 jobs = [executor.submit(Resumed(delivery(task))) for task in tasks]
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as e:
             raise batch.SlurmError(f"sbatch says: {' '.join(str(e).split())}") from e
-        return [job.job_id for job in jobs]
+        return [batch.handle_of(job.job_id, job.paths.stderr) for job in jobs]
 
     def _stop_signal(self) -> list[str]:
         return ["--signal=INT"]
@@ -76,6 +83,8 @@ class Resumed:
         signal.signal(signal.SIGINT, lambda *_: self._ask())
         self._process = self.delivery.start()
         code = self._process.wait()
+        if code in (_TERMINATED, -signal.SIGTERM):  # it heard the signal first
+            time.sleep(_SIGNAL_SECONDS)
         if self._is_preempted and batch.is_running(_own_number()):
             batch.ask(["scontrol", "requeue", _own_number()])
         if code != 0:
@@ -85,7 +94,9 @@ class Resumed:
         """Stop the job at its time limit; return what is run in the next slot."""
         self._ask()
         if self._process is not None:
-            self._process.wait()
+            # submitit calls this in a signal's handler, in the midst of the wait above
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(self._process.pid).wait()
         return _submitit().helpers.DelayedSubmission(Resumed(self.delivery))
 
     def _preempted(self, *_: object) -> None:
