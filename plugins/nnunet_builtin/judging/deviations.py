@@ -58,8 +58,8 @@ def deviations(
 def _measured(wanted: Wanted, tolerances: Mapping[str, float]) -> Iterable[str]:
     yield f"Metrics: {', '.join(wanted.metrics)}, computed by nnunet-core {version('nnunet-core')}."
     if "Surface Dice" in wanted.metrics:
-        shown = ", ".join(f"{label} {mm:g} mm" for label, mm in tolerances.items())
-        yield f"Surface Dice at a tolerance of: {shown or 'not known'}."
+        declared = "".join(f"; {label} {mm:g} mm" for label, mm in tolerances.items())
+        yield f"Surface Dice at a tolerance of 1 mm{declared}."  # that of `nnunet evaluate`
     if set(wanted.metrics) - {"Dice"}:
         yield f"Surfaces: surface-distance {version('surface-distance')}."
 

@@ -218,6 +218,13 @@ def test_what_is_not_alike_is_said(tmp_path, changes, said):
     assert said in " ".join(deviations(wanted, runs, rows)["Task1", "3d_fullres"])
 
 
+def test_the_tolerance_of_surfaces_is_said():
+    wanted = Wanted(("base",), (1, 2, 3), ("Dice", "Surface Dice"))
+    rows, tolerances = rows_of({"base": 0}), {"Task1": {"anterior": 2.0}}
+    lines = deviations(wanted, [], rows, tolerances)["Task1", "3d_fullres"]
+    assert "Surface Dice at a tolerance of 1 mm; anterior 2 mm." in lines
+
+
 def test_costs_are_in_a_table():
     cost = Cost(
         "Task1", "3d_fullres", "base", 6, 0.5, 1.25, 2_000_000_000, None, 1_500_000, 0.21, 1
