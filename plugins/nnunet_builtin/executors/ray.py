@@ -44,9 +44,18 @@ class RayExecutor:
     grace_seconds: int = 120
 
     def check(self, needed: Sequence[Resources]) -> None:
-        """Raise UsageError where Ray is missing, its cluster cannot be reached, or none of its
-        machines is large enough.
+        """Raise UsageError where Ray is missing, its cluster cannot be reached, lacks this package,
+        or has no machine that is large enough.
         """
+        try:
+            self._answer("look", [])
+        except UsageError:
+            raise
+        except NnunetError as error:
+            raise UsageError(
+                f"{error}\nInstall the same nnunet-core[ray] and plugins on all machines of the "
+                "cluster, for the Python that Ray runs with."
+            ) from error
         nodes = [node["Resources"] for node in self._ray().nodes() if node["Alive"]]
         for each in dict.fromkeys(needed):
             wanted = {"CPU": each.cpus, "GPU": each.gpus, "memory": each.memory}
@@ -97,7 +106,7 @@ class RayExecutor:
             queue = _queue(ray)
             return ray.get(getattr(queue, method).remote(*arguments), timeout=seconds)
         except ray.exceptions.RayError as error:
-            raise NnunetError(f"The Ray cluster does not answer: {error}") from error
+            raise NnunetError(f"The Ray cluster does not answer: {_last_line(error)}") from error
 
     def _ray(self) -> Any:
         """Return Ray, connected.
@@ -269,3 +278,8 @@ def _told(amounts: Mapping[str, float]) -> str:
 
 def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), "")
+
+
+def _last_line(error: Exception) -> str:
+    """Return what was raised on a worker, without the way there."""
+    return next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
