@@ -247,7 +247,7 @@ def run(board: Board, report: Reporter) -> None:
             time.sleep(_POLL_SECONDS)
     except BaseException:
         if board.running:
-            report.message(f"asking {counted(len(board.running), 'job')} to save its work")
+            report.message(f"asking {counted(len(board.running), 'job')} to save all work and stop")
         board.stop()
         raise
     finally:

@@ -1,4 +1,4 @@
-"""A benchmark that is killed twice, driver and worker, ends with the scores of another."""
+"""Killed twice, driver and worker, a benchmark ends with the scores of an undisturbed one."""
 
 import contextlib
 import os
