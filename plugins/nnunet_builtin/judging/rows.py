@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,15 @@ def _row(
     status: str = "",
     origin: str = VALIDATED,
 ) -> Row:
-    return Row(*astuple(place), case, label, metric, value, status, origin)
+    return Row(
+        **vars(place),
+        case=case,
+        label=label,
+        metric=metric,
+        value=value,
+        status=status,
+        origin=origin,
+    )
 
 
 def _further(path: Path) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:

@@ -134,7 +134,7 @@ def _ranks(judged: list[Judged]) -> Iterator[Table]:
         *(_VARIANT, Column("rank of the mean", "g"), Column("mean of ranks", ".2f")),
         *(Column(f"rank {place} (%)", ".0f") for place in places),
     )
-    rows = tuple(
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (name, ranking.ranks[name], ranking.case_ranks[name], *(100 * s for s in shares))
         for name, shares in ranking.shares.items()
     )
@@ -160,7 +160,7 @@ def _suitability(judgement: Judgement) -> Table:
             Column("can separate them", is_text=True),
         ),
     )
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for each in judgement.main:
         ratio = each.separates
         verdict = "not known" if ratio is None else "yes" if ratio >= 1 else "no"
@@ -177,9 +177,10 @@ def _over(over: OverDatasets) -> Table:
         *(_VARIANT, Column("mean of ranks", ".2f"), Column("rank of the mean", "g")),
         *(Column(f"{what} (%)", ".1f") for what in ("worse", "practically equal", "better")),
     )
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for name, rank in overall.mean_ranks.items():
-        practice = [100 * p for p in over.practical.get(name, ())] or [None] * 3
+        known = over.practical.get(name)
+        practice: list[float | None] = [None] * 3 if known is None else [100 * p for p in known]
         rows.append((name, rank, overall.rank_of_means[name], *practice))
     notes = [
         f"Kendall's tau between both orders: {overall.tau:.2f}.",
@@ -198,9 +199,9 @@ def _details(over: OverDatasets) -> Iterator[Table]:
     overall, keys = over.overall, {"configuration": over.configuration}
     if overall.p:
         columns = (_VARIANT, Column("other", is_text=True), Column("p (Holm)", ".3f"))
-        rows = tuple((*pair, p) for pair, p in overall.p.items())
+        pairs = tuple((*pair, p) for pair, p in overall.p.items())
         yield Table(
-            "pairs", keys, f"Pairs over datasets {over.configuration}".strip(), columns, rows
+            "pairs", keys, f"Pairs over datasets {over.configuration}".strip(), columns, pairs
         )
     if overall.without:
         columns = (

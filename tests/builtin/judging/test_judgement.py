@@ -17,7 +17,10 @@ from nnunet_builtin.judging.judgement import judge, summary
 from nnunet_builtin.judging.rendering import Column, Table, csv_files, escaped, latex, markdown
 from nnunet_builtin.judging.rows import MEAN, Row, collect, compared_cases, crashed
 from nnunet_builtin.judging.runs import Place, Run, find
+from nnunet_core.data.labels import Labels
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
+from nnunet_core.runtime import files
+from nnunet_core.store.summaries import Results, Summary
 
 #: Constants that sentences name: 95 %, 50 cases, 3 seeds, 6 datasets, p of 0.05.
 CONSTANTS = {"95", "50", "3", "6", "0.05"}
@@ -285,3 +288,34 @@ def test_broken_records_are_no_runs(tmp_path):
     (run,) = find([(place, tmp_path)])
     assert (len(run.epochs), run.gpu_memory, run.parameters) == (1, 1_500_000_000, 6)
     assert collect([], {}) == []
+
+
+def test_rows_are_read_from_summaries_and_measured_surfaces(tmp_path):
+    counts = {"Total Positives Reference": 5.0, "Total Positives Test": 0.0}
+    case = {"0": {"Dice": 1.0}, "1": {"Dice": 0.0, **counts}, "2": {"Dice": None}}
+    case |= {"test": "/moved/case_1.nii.gz", "reference": "r"}
+    path = tmp_path / "validation" / "summary.json"
+    Summary(results=Results(all=(case,), mean={})).write(path)
+    scores = {"1": {"status": "missed", "HD95": "Infinity"}, "2": {"HD95": None}}
+    measured = tmp_path / "surfaces" / "evaluation" / "evaluation.json"
+    files.write_json(measured, {"cases": {"case_1": scores}})
+    labels = {
+        "Task1": (Labels(names={0: "background", 1: "a", 2: "b"}, foreground=(1, 2)), ".nii.gz")
+    }
+    place = Place("Task1", "2d", "base", 1, "0")
+    rows = collect([(place, path)], labels, metrics=["Dice", "HD95"])
+    assert [(row.label, row.metric, row.value, row.status) for row in rows] == [
+        ("a", "Dice", 0.0, "missed"),
+        ("b", "Dice", None, ""),
+        (MEAN, "Dice", 0.0, ""),
+        ("a", "HD95", np.inf, "missed"),
+        ("b", "HD95", None, ""),
+        (MEAN, "HD95", np.inf, ""),
+    ]
+    lost = dataclasses.replace(place, variant="other")
+    crashed_rows = [r for r in collect([(place, path)], labels, [lost]) if r.status == "crashed"]
+    assert [(row.variant, row.label, row.value) for row in crashed_rows] == [
+        ("other", "a", 0.0),
+        ("other", "b", 0.0),
+        ("other", MEAN, 0.0),
+    ]
