@@ -16,7 +16,7 @@ from nnunet_builtin.judging.costs import Spent, costs
 from nnunet_builtin.judging.deviations import Wanted, deviations
 from nnunet_builtin.judging.judgement import Judgement, judge
 from nnunet_builtin.judging.rows import TEST, Row, collect
-from nnunet_builtin.judging.runs import Place, find
+from nnunet_builtin.judging.runs import Place, Run, find
 from nnunet_core.contracts.abilities import built
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.needs import check_needs
@@ -68,14 +68,17 @@ class Opened:
 
     def judged(self) -> tuple[Judgement, list[Row]]:
         """Judge what is done; return also all scores."""
-        rows, jobs = self.rows(), [j for j in self.compared() if j.name in self.board.done]
-        trained = [(j.place, j.output.parent.parent) for j in jobs if j.place and j.output]
-        runs = find(trained)
+        rows, runs = self.rows(), self.runs()
         tolerances = {each.dataset.name: each.dataset.tolerances for each in self.subjects.values()}
         wanted = Wanted(tuple(self.bench.variants), self.bench.seeds, self.bench.metrics)
         head = deviations(wanted, runs, rows, tolerances)
         cost = costs(runs, self._spent())
         return judge(rows, self.bench.baseline, self.bench.rope, head, cost), rows
+
+    def runs(self) -> list[Run]:
+        """Return the trainings that are done."""
+        jobs = [job for job in self.compared() if job.name in self.board.done]
+        return find((job.place, job.makes) for job in jobs if job.place and job.makes)
 
     def _spent(self) -> Iterator[Spent]:
         """Yield what each job took that is done."""

@@ -1,1 +1,1 @@
-"""What the trainings of a benchmark scored and cost, judged: rows, deviations, a judgement, tables."""
+"""What the trainings of a benchmark scored and cost: rows, deviations, a judgement, tables."""

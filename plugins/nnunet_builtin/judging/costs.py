@@ -72,7 +72,9 @@ def costs(runs: Sequence[Run], spent: Iterable[Spent]) -> list[Cost]:
         key = (place.configuration, place.variant) if place is not None else ("", "")
         groups.setdefault((job.dataset, *key), []).append(job)
     shared_first = sorted(groups, key=lambda key: (key[0], key[1] != "", key[1]))
-    return [_cost(key, groups[key], [r for r in runs if _key(r.place) == key]) for key in shared_first]
+    return [
+        _cost(key, groups[key], [r for r in runs if _key(r.place) == key]) for key in shared_first
+    ]
 
 
 def _key(place: Place) -> tuple[str, str, str]:
@@ -81,13 +83,13 @@ def _key(place: Place) -> tuple[str, str, str]:
 
 def _cost(key: tuple[str, str, str], jobs: Sequence[Spent], runs: Sequence[Run]) -> Cost:
     shared = not key[1]
-    summed = (lambda values: sum(values)) if shared else (lambda values: float(np.mean(values)))
+    count = 1 if shared else len(jobs)
     seconds = [s for run in runs if (s := run.record.seconds_per_case) is not None]
     return Cost(
         *key,
         trainings=0 if shared else len(jobs),
-        gpu_hours=summed([job.gpu_seconds / 3600 for job in jobs]),
-        cpu_hours=summed([job.cpu_seconds / 3600 for job in jobs]),
+        gpu_hours=sum(job.gpu_seconds for job in jobs) / 3600 / count,
+        cpu_hours=sum(job.cpu_seconds for job in jobs) / 3600 / count,
         peak_memory=max(job.peak_memory for job in jobs),
         gpu_memory=max((m for run in runs if (m := run.gpu_memory) is not None), default=None),
         parameters=max((p for run in runs if (p := run.parameters) is not None), default=None),

@@ -13,7 +13,6 @@ from nnunet_builtin.judging.runs import Run
 from nnunet_core.errors import counted, listed
 
 
-
 @dataclass(frozen=True)
 class Wanted:
     """What was asked for.
@@ -76,8 +75,8 @@ def _incomplete(wanted: Wanted, rows: Sequence[Row]) -> Iterable[str]:
         out = [s for s in wanted.seeds if not everything <= cases.get((variant, s), set())]
         if out and everything:
             yield (
-                f"{variant}: {counted(len(out), 'seed')} of {len(wanted.seeds)} not complete and left "
-                f"out: {', '.join(map(str, out))}."
+                f"{variant}: {counted(len(out), 'seed')} of {len(wanted.seeds)} not complete and "
+                f"left out: {', '.join(map(str, out))}."
             )
     crashed = {(r.variant, r.seed, r.fold): None for r in rows if r.status == CRASHED}
     for variant, seed, fold in crashed:
@@ -97,13 +96,13 @@ def _other_cases(rows: Sequence[Row]) -> Iterable[str]:
     for (variant, origin), names in cases.items():
         if missing := sorted(wanted - names):
             yield (
-                f"{variant} ({origin}) is not compared: it lacks {counted(len(missing), 'case')} of "
-                f"{len(wanted)}: {listed(missing)}."
+                f"{variant} ({origin}) is not compared: it lacks {counted(len(missing), 'case')} "
+                f"of {len(wanted)}: {listed(missing)}."
             )
         elif further := sorted(names - wanted):
             yield (
-                f"{variant} ({origin}): {counted(len(further), 'further case')} that the others lack "
-                f"not counted: {listed(further)}."
+                f"{variant} ({origin}): {counted(len(further), 'further case')} that the others "
+                f"lack not counted: {listed(further)}."
             )
 
 
@@ -193,4 +192,3 @@ def _machine(runs: Sequence[Run]) -> str:
 
 
 _LOOKS = (_epochs, _splits, _data, _versions, _code, _machine)
-

@@ -200,7 +200,9 @@ def _judged(key: _Key, kept: Mapping[_Key, Complete], baseline: str) -> Judged:
 
 
 def _folds(rows: Complete) -> int:
-    return len({r.fold for seeds in rows.values() for c in seeds.values() for r in c.values()} - {""})
+    return len(
+        {r.fold for seeds in rows.values() for c in seeds.values() for r in c.values()} - {""}
+    )
 
 
 def _interval(scores: Scores) -> tuple[Interval | None, str]:
@@ -231,9 +233,7 @@ def _failed(row: Row) -> str:
     return row.status or ("missed" if is_worst else "")
 
 
-def _over_datasets(
-    judged: Sequence[Judged], baseline: str, rope: float
-) -> Iterator[OverDatasets]:
+def _over_datasets(judged: Sequence[Judged], baseline: str, rope: float) -> Iterator[OverDatasets]:
     """Yield the rankings over datasets: one of all, where each dataset has one configuration; else
     one of each configuration, so that no dataset counts twice. Test sets are apart.
     """

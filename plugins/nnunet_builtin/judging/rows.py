@@ -90,7 +90,7 @@ def collect(
         for place, path in trained
         for row in _rows(path, place, metrics, *labels[place.dataset])
     ]
-    return [*rows, *_crashed(rows, failed)]
+    return [*rows, *crashed(rows, failed)]
 
 
 def _rows(
@@ -152,7 +152,7 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def _crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
+def crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
     """Return the worst rows there can be for the cases that failed trainings should have validated:
     those of the same fold of any other training.
     """

@@ -1,5 +1,5 @@
-"""The trainings of a benchmark that lie on disk: their records, how long they were trained, how large
-their networks are.
+"""The trainings of a benchmark that lie on disk: their records, how long they took, how large their
+networks are.
 """
 
 from __future__ import annotations

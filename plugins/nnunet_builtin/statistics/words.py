@@ -93,7 +93,8 @@ def about_datasets(overall: Overall) -> str:
     if n < ENOUGH_DATASETS:
         return (
             f"{counted(n, 'dataset')}, no test: the smallest p that Wilcoxon's test can reach with "
-            f"{n} is {2 / 2**n:.2g}; it takes {ENOUGH_DATASETS} datasets to get below {SIGNIFICANT:g}"
+            f"{n} is {2 / 2**n:.2g}; it takes {ENOUGH_DATASETS} datasets to get below "
+            f"{SIGNIFICANT:.2g}"
         )
     differing = [pair for pair, p in overall.p.items() if p < SIGNIFICANT]
     if not differing:
@@ -109,7 +110,7 @@ def about_practice(probabilities: tuple[float, float, float], rope: float) -> st
     """Return how a variant will probably do on a further dataset."""
     worse, equal, better = (f"{probability:.1%}" for probability in probabilities)
     return (
-        f"worse with a probability of {worse}, practically equal (within {100 * rope:g} points) "
+        f"probably worse {worse}, practically equal (within {100 * rope:g} points) "
         f"{equal}, better {better}"
     )
 
@@ -119,7 +120,9 @@ def about_suitability(ratio: float | None) -> str:
     if ratio is None:
         return "one seed each: whether this dataset can separate the variants is not known"
     verdict = "can separate" if ratio >= 1 else "cannot separate"
-    return f"{verdict} the variants, whose spread is {ratio:.2f} times that between seeds"
+    return (
+        f"this dataset {verdict} the variants: their spread is {ratio:.2f} times that between seeds"
+    )
 
 
 def about_cases(cases: int) -> str:

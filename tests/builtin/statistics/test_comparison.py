@@ -2,6 +2,8 @@
 difference, coverage of intervals, planted differences.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -18,6 +20,7 @@ from nnunet_builtin.statistics.comparison import (
 from nnunet_builtin.statistics.intervals import mean_interval
 from nnunet_builtin.statistics.scores import Scores, paired, same_cases
 
+REAL = Path(__file__).with_name("hippocampus_seeds.csv")
 # Dice of cases of hippocampi: spread between cases, between trainings, of a case between trainings
 CASE, SEED, NOISE, OF_METHOD = 0.03, 0.003, 0.01, 0.008
 
@@ -174,6 +177,40 @@ def test_sentences():
     )
     shown = Comparison(60, (3, 3), -0.02, (-0.03, -0.01), 0.0001, 0.002, 0.01, -0.9, 0.0)
     assert words.about_method(shown).endswith("shown to be worse on this dataset (p < 0.001)")
-    assert "these 6 trainings differ" in words.about_networks(shown)
+    assert "these networks only (3 seeds of 5 folds of each variant)" in words.about_networks(3, 5)
     assert words.about_cases(50) == ""
-    assert words.about_cases(49).startswith("49 cases: below 50")
+    assert words.about_cases(49).startswith("49 cases, below 50")
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Mean Dice of both labels, (seeds, cases): trainings of one method that differ in their seed
+    only, on Task004_Hippocampus (20 cases train, 50 validate; 2d, 200 iterations).
+    """
+    rows = np.genfromtxt(REAL, delimiter=",", skip_header=1)[:, 2:]
+    return rows.reshape(-1, 2, rows.shape[1]).mean(axis=1).T
+
+
+@pytest.mark.slow
+def test_real_trainings_of_one_method_are_rarely_told_apart(real):
+    """A/A from real scores: three seeds against three others, cases drawn anew. The naive test over
+    the cases of one training each tells most of them apart.
+    """
+    rng = np.random.default_rng(0)
+    false, naive, runs = 0, 0, 400
+    for _ in range(runs):
+        drawn = real[rng.permutation(len(real))[:6]][:, rng.integers(real.shape[1], size=50)]
+        false += compare(scores(drawn[:3]), scores(drawn[3:])).is_shown
+        naive += stats.wilcoxon(drawn[0] - drawn[3]).pvalue < 0.05
+    assert false / runs <= 0.05
+    assert naive / runs > 0.4
+
+
+@pytest.mark.slow
+def test_a_planted_difference_of_real_trainings_is_found(real):
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(100):
+        drawn = real[rng.permutation(len(real))[:6]]
+        found += compare(scores(drawn[:3] + 0.05), scores(drawn[3:])).is_shown
+    assert found >= 80

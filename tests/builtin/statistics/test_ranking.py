@@ -77,7 +77,7 @@ def test_few_datasets_have_no_test(n):
     assert found.p == {}
     assert found.cliques == ()
     said = words.about_datasets(found)
-    assert said.startswith(f"{n} datasets: no test over datasets can show a difference")
+    assert said.startswith(f"{n} datasets, no test: the smallest p")
     assert f"{2 / 2**n:.2g}" in said
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nnunet_builtin.benchmark.opening import opened
+from nnunet_builtin.benchmark.opening import Opened, opened
+from nnunet_builtin.benchmark.records import log_tail
 from nnunet_builtin.benchmark.report.cases import WORST, Chosen, case_section, choose
 from nnunet_builtin.benchmark.report.content import Content
-from nnunet_builtin.benchmark.report.gathering import gather
 from nnunet_builtin.benchmark.report.page import MOST_BYTES, report_page
+from nnunet_builtin.judging import tables
+from nnunet_builtin.judging.rows import write_csv
 from nnunet_builtin.pages.elements import Attachment
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
@@ -62,17 +65,40 @@ def report(
     reporter, registry = make_reporter(), o.registry_of(context)
     found = opened(bench, registry, o.workspace_of(workspace), reporter)
     found.board.look()
-    content = gather(found)
+    content = gathered(found)
     chosen = choose(content, case or [], worst)
     path = output or found.root / _FILE
+    write_csv(found.root / "scores.csv", content.rows)
+    tables.write(content.judgement, found.root)
     html = _html(content, chosen, _tables(found.root), registry.hooks, reporter)
     files.write_text(path, html)
     out().print(f"report: {path}", soft_wrap=True, markup=False)
 
 
+def gathered(found: Opened) -> Content:
+    """Return what the report is made of; the board has been asked to look."""
+    judgement, rows = found.judged()
+    board = found.board
+    failed = {
+        name: [why, *log_tail(board.folder(found.graph.jobs[name]))]
+        for name, why in board.failed.items()
+    }
+    return Content(
+        bench=found.bench,
+        judgement=judgement,
+        rows=rows,
+        runs=found.runs(),
+        methods={name: member.method for name, member in found.members.items()},
+        datasets={each.dataset.name: each.dataset for each in found.subjects.values()},
+        states=Counter(board.states().values()),
+        failed={name: "\n".join(lines) for name, lines in failed.items()},
+    )
+
+
 def _tables(root: Path) -> list[Attachment]:
     """Return the tables that lie in the folder of a benchmark."""
-    paths = sorted(path for path in root.glob("*") if path.suffix in _TABLES)
+    everything = [*root.glob("*"), *(root / "tables").glob("*")]
+    paths = sorted(path for path in everything if path.suffix in _TABLES)
     return [
         Attachment(path.name, path.read_text(), _TABLES[path.suffix])
         for path in paths

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from nnunet_builtin.benchmark.matrix import Bench
 from nnunet_builtin.judging.judgement import Judgement
+from nnunet_builtin.judging.rendering import Table
 from nnunet_builtin.judging.rows import Row
 from nnunet_builtin.judging.runs import Run
+from nnunet_builtin.judging.tables import tables
 from nnunet_builtin.pages.figures import colour
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.stages.method import Method
@@ -37,6 +40,11 @@ class Content:
     datasets: Mapping[str, Dataset]
     states: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """All tables of the judgement, as they are written beside the page, too."""
+        return tables(self.judgement)
 
     @property
     def variants(self) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from nnunet_builtin.benchmark.report.content import Content
+from nnunet_builtin.benchmark.report.datasets import dataset_sections, shown
 from nnunet_builtin.benchmark.report.provenance import provenance_section
-from nnunet_builtin.benchmark.report.ranks import rank_section
-from nnunet_builtin.benchmark.report.scores import score_sections
-from nnunet_builtin.benchmark.report.trainings import cost_section, training_section
+from nnunet_builtin.benchmark.report.ranks import clique_plots
+from nnunet_builtin.benchmark.report.trainings import training_section
 from nnunet_builtin.judging.judgement import summary
 from nnunet_builtin.pages.elements import (
     Attachment,
@@ -39,11 +39,11 @@ def report_page(content: Content, cases: Section | None, tables: Sequence[Attach
     """
     parts = [
         _summary(content),
-        *score_sections(content),
-        rank_section(content),
+        _over_datasets(content),
+        *dataset_sections(content),
         cases,
         training_section(content),
-        cost_section(content),
+        _cost(content),
         provenance_section(content),
         _tables(tables),
     ]
@@ -69,9 +69,9 @@ def _summary(content: Content) -> Section:
         elements.append(Sentences(lines, "lead" if len(lines) <= _FEW_LINES else "plain"))
         elements.append(
             Text(
-                "Differences, intervals and spreads stand in the tables 'Against the baseline' of "
-                "each dataset, in the rows of the mean; probabilities and ranks in 'Ranks'. What "
-                "is shown speaks about methods only from three seeds on.",
+                "Differences, intervals and spreads stand in the tables 'Against "
+                f"{content.bench.baseline}' of each dataset, in the rows of the mean; what is said "
+                "of other datasets, and what a dataset can tell, in 'Over datasets'.",
                 "small",
             )
         )
@@ -111,6 +111,20 @@ def _facts(content: Content) -> dict[str, object]:
         facts["GPU hours"] = f"{sum(n * cost.gpu_hours for n, cost in each):.2f}"
         facts["CPU hours"] = f"{sum(n * cost.cpu_hours for n, cost in each):.2f}"
     return facts
+
+
+def _over_datasets(content: Content) -> Section | None:
+    """Return what is said of all datasets together."""
+    kinds = ("suitability", "datasets", "pairs", "without")
+    tables = [table for table in content.tables if table.kind in kinds]
+    elements = [element for table in tables for element in shown(table)]
+    return Section("Over datasets", [*elements, *clique_plots(content)]) if elements else None
+
+
+def _cost(content: Content) -> Section | None:
+    """Return what the variants cost; None where nothing is known of it."""
+    tables = [table for table in content.tables if table.kind == "costs"]
+    return Section("Cost", [e for table in tables for e in shown(table)]) if tables else None
 
 
 def _tables(tables: Sequence[Attachment]) -> Section | None:

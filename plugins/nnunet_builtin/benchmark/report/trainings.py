@@ -1,25 +1,20 @@
-"""Training curves of all runs, and what variants cost."""
+"""Training curves of all runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from nnunet_builtin.benchmark.report.content import Content
-from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.runs import Run
-from nnunet_builtin.pages.elements import Column, Element, Head, Plot, Section, Table, Text, Value
+from nnunet_builtin.pages.elements import Element, Plot, Section
 from nnunet_builtin.pages.figures import MOST_OF_CURVE, thinned
 
 #: Points of all curves of a plot.
 _MOST_POINTS = 9000
-_CAPTION = (
-    "Hours are means of one training with its validation; those of plans and prepared cases, which "
-    "variants share, are the sum"
-)
 _FIELDS = {
     "validation_loss": "validation loss",
     "mean_dice_average": "Dice of validation patches, moving average",
@@ -83,44 +78,3 @@ def _number(value: object) -> float:
 
 def _plain(epoch: float, otherwise: int) -> float:
     return epoch if np.isfinite(epoch) else float(otherwise)
-
-
-def cost_section(content: Content) -> Section | None:
-    """Return what the variants cost; None where nothing is known of it."""
-    if not content.judgement.costs:
-        return None
-    columns: list[Head] = [
-        "dataset",
-        "variant",
-        Column("trainings", help="That are done."),
-        Column("GPU hours", 3, "Of one training with its validation; of shared work, all."),
-        Column("CPU hours", 3, "Of one training with its validation; of shared work, all."),
-        Column("memory (GB)", 2, "Most main memory of one process."),
-        Column("GPU memory (GB)", 2, "Most memory on a card."),
-        Column("parameters (M)", 2, "Of the network."),
-        Column("seconds a case", 2, "Of a validation case, mean."),
-    ]
-    table = Table(columns, [_cost(cost) for cost in content.judgement.costs], _CAPTION)
-    return Section("Cost", [table, *_uncounted(content.judgement.costs)])
-
-
-def _cost(cost: Cost) -> list[Value]:
-    shared = "shared by all" if not cost.variant else ""
-    return [
-        ", ".join(filter(None, (cost.dataset, cost.configuration))),
-        cost.variant or shared,
-        None if shared else cost.trainings,
-        cost.gpu_hours,
-        cost.cpu_hours,
-        cost.peak_memory / 1e9,
-        None if cost.gpu_memory is None else cost.gpu_memory / 1e9,
-        None if cost.parameters is None else cost.parameters / 1e6,
-        cost.seconds_per_case,
-    ]
-
-
-def _uncounted(costs: Sequence[Cost]) -> Iterator[Element]:
-    if tries := sum(cost.uncounted for cost in costs):
-        yield Text(
-            f"{tries} tries were killed and left no record: their cost is missing.", "warning"
-        )

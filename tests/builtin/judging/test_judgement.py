@@ -1,0 +1,280 @@
+"""A benchmark is judged: what is compared, what fails, what is not alike; every number of a
+sentence stands in a table.
+"""
+
+import csv
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+
+from nnunet_builtin.judging import tables
+from nnunet_builtin.judging.costs import Cost
+from nnunet_builtin.judging.deviations import Wanted, deviations
+from nnunet_builtin.judging.judgement import judge, summary
+from nnunet_builtin.judging.rendering import Column, Table, csv_files, escaped, latex, markdown
+from nnunet_builtin.judging.rows import MEAN, Row, collect, compared_cases, crashed
+from nnunet_builtin.judging.runs import Place, Run, find
+from nnunet_core.registry.records import ComponentRecord, FoldRecord
+
+#: Constants that sentences name: 95 %, 50 cases, 3 seeds, 6 datasets, p of 0.05.
+CONSTANTS = {"95", "50", "3", "6", "0.05"}
+
+
+def rows_of(variants, seeds=3, cases=12, datasets=("Task1",), configuration="3d_fullres"):
+    """Scores of variants: {name: how much better than the others}."""
+    rows = []
+    for number, dataset in enumerate(datasets):
+        rng = np.random.default_rng(number)
+        hard = rng.normal(0.85, 0.03, cases)
+        for variant, shift in variants.items():
+            for seed in range(1, seeds + 1):
+                values = hard + shift + rng.normal(0, 0.003) + rng.normal(0, 0.005, cases)
+                for case, value in enumerate(values):
+                    place = (dataset, configuration, variant, seed, str(case % 2))
+                    name = f"case_{case}"
+                    rows.append(Row(*place, name, "anterior", "Dice", float(value), "found"))
+                    rows.append(Row(*place, name, MEAN, "Dice", float(value)))
+    return rows
+
+
+def cell(table, row, column):
+    names = [c.name for c in table.columns]
+    found = next(r for r in table.rows if row in r)
+    return found[names.index(column)]
+
+
+def of_kind(judgement, kind):
+    return [table for table in tables.tables(judgement) if table.kind == kind]
+
+
+def test_every_number_of_the_summary_stands_in_a_table():
+    names = [f"Task{n}" for n in range(1, 8)]
+    rows = rows_of({"base": 0, "better": 0.02, "same": 0.0}, datasets=names)
+    judgement = judge(rows, "base", 0.01)
+    sentences = " ".join(summary(judgement))
+    assert "shown to be better on this dataset" in sentences
+    shown = set(CONSTANTS) | {f"{100 * judgement.rope:g}"}
+    for table in tables.tables(judgement):
+        for text in [*(c for row in table.shown() for c in row), table.title]:
+            shown.update(numbers(text))
+    for name in (*names, "3d_fullres"):
+        sentences = sentences.replace(name, "")
+    missing = [n for n in numbers(sentences) if n not in shown and n != "0.001"]
+    assert not missing, missing
+    assert len(numbers(sentences)) > 50
+
+
+def numbers(text):
+    return [number.lstrip("+-") for number in re.findall(r"[+-]?\d+(?:\.\d+)?", text)]
+
+
+def test_a_variant_against_itself_is_not_better():
+    rows = rows_of({"base": 0})
+    twin = [dataclasses.replace(row, variant="twin") for row in rows]
+    judgement = judge([*rows, *twin], "base", 0.01)
+    assert "shown to be better" not in " ".join(summary(judgement))
+    (table,) = of_kind(judgement, "comparisons")
+    assert cell(table, "twin", "method") == "not shown to be real"
+    assert cell(table, "twin", "difference (points)") == 0
+    (ranks,) = of_kind(judgement, "ranks_of_2")
+    assert {row[1] for row in ranks.rows} == {1.5}
+
+
+def test_one_seed_says_nothing_about_the_method():
+    said = summary(judge(rows_of({"base": 0, "better": 0.1}, seeds=1), "base", 0.01))
+    assert "one run each: says nothing about the method" in said[0]
+    assert "12 cases, below 50" in said[-1]
+
+
+def test_failures_are_counted_and_rank_last():
+    rows = rows_of({"base": 0, "misses": 0.05})
+    for seed in (1, 2, 3):
+        for number, row in enumerate(rows):
+            if (row.variant, row.seed, row.case) == ("misses", seed, "case_0"):
+                status = "missed" if row.label != MEAN else ""
+                rows[number] = dataclasses.replace(row, value=0.0, status=status)
+    judgement = judge(rows, "base", 0.01)
+    (table,) = of_kind(judgement, "scores")
+    assert cell(table, "misses", "missed") == 3
+    assert table.rows[0][1] == "base"
+    mean = next(each for each in judgement.judged if each.label == MEAN)
+    assert mean.failures["misses"].missed == 3
+
+
+def test_crashed_trainings_count_as_the_worst(tmp_path):
+    rows = rows_of({"base": 0, "other": 0.01})
+    gone = [r for r in rows if (r.variant, r.seed, r.fold) != ("other", 2, "1")]
+    lost = Place("Task1", "3d_fullres", "other", 2, "1")
+    judgement = judge([*gone, *crashed(gone, [lost])], "base", 0.01)
+    (table,) = of_kind(judgement, "scores")
+    assert cell(table, "other", "crashed") == 6
+    assert cell(table, "other", "seeds") == 3
+    assert table.rows[0][1] == "base"
+
+
+def test_a_seed_that_is_not_complete_is_left_out_and_named():
+    rows = rows_of({"base": 0, "other": 0.01})
+    rows = [r for r in rows if (r.variant, r.seed, r.fold) != ("other", 2, "1")]
+    wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice",))
+    lines = deviations(wanted, [], rows)["Task1", "3d_fullres"]
+    assert "other: 1 seed of 3 not complete and left out: 2." in lines
+    judgement = judge(rows, "base", 0.01, {("Task1", "3d_fullres"): lines})
+    (table,) = of_kind(judgement, "scores")
+    assert cell(table, "other", "seeds") == 2
+    assert lines[1] in markdown(table)
+
+
+def test_foreign_results_of_other_cases_are_not_compared():
+    rows = rows_of({"base": 0, "other": 0.01})
+    foreign = [
+        dataclasses.replace(row, variant="v1", origin="old.csv", seed=0)
+        for row in rows_of({"base": 0.5}, seeds=1)
+        if row.case != "case_3"
+    ]
+    assert compared_cases([*rows, *foreign]) == {row.case for row in rows}
+    wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice",))
+    lines = deviations(wanted, [], [*rows, *foreign])["Task1", "3d_fullres"]
+    assert "v1 (old.csv) is not compared: it lacks 1 case of 12: case_3." in lines
+    assert any("taken on trust" in line for line in lines)
+    judgement = judge([*rows, *foreign], "base", 0.01)
+    assert "v1" not in judgement.main[0].scores
+
+
+def test_distances_of_missed_structures_are_infinite_and_rank_last():
+    rows = []
+    for row in rows_of({"base": 0, "misses": 0}):
+        value = 100 * (1 - row.value) - 5 * (row.variant == "misses")
+        if (row.variant, row.case) == ("misses", "case_0"):
+            value = np.inf
+        rows.append(dataclasses.replace(row, metric="HD95", value=value))
+    judgement = judge(rows, "base", 0.01)
+    (table,) = of_kind(judgement, "scores")
+    assert table.rows[0][1] == "base"
+    assert cell(table, "misses", "mean") == np.inf
+    assert cell(table, "misses", "95 % low") is None
+    assert "only ranks compare it" in summary(judgement)[0]
+    (compared,) = of_kind(judgement, "comparisons")
+    assert np.isnan(cell(compared, "misses", "difference (mm)"))
+    assert cell(compared, "misses", "effect") > 0  # better in all other cases
+    finite = judge([r for r in rows if r.case != "case_0"], "base", 0.01)
+    (compared,) = of_kind(finite, "comparisons")
+    assert cell(compared, "misses", "difference (mm)") == pytest.approx(-5, abs=1)
+    assert cell(compared, "misses", "method") == "better"
+
+
+def test_a_dataset_counts_once():
+    """Three datasets in two configurations are three, not six."""
+    names = ("Task1", "Task2", "Task3")
+    variants = {"base": 0, "better": 0.02}
+    rows = rows_of(variants, datasets=names) + rows_of(variants, datasets=names, configuration="2d")
+    judgement = judge(rows, "base", 0.01)
+    assert [over.configuration for over in judgement.over_datasets] == ["3d_fullres", "2d"]
+    assert all(len(over.overall.datasets) == 3 for over in judgement.over_datasets)
+    assert "3 datasets, no test" in " ".join(summary(judgement))
+
+
+def record(**changes):
+    trainer = ComponentRecord(
+        reference="builtin/v2",
+        target="a:B",
+        distribution="nnunet-core",
+        version="1",
+        settings={"epochs": changes.pop("epochs", 10), "iterations_per_epoch": 20},
+        code_digest=changes.pop("code", "a"),
+    )
+    fields = {
+        "status": "finished", "dataset": "Task1", "dataset_digest": "d", "variant": "v",
+        "configuration": "3d_fullres", "fold": "0", "seed": 1, "inputs_digest": "i",
+        "model_digest": "m", "split_digest": "s", "libraries": {"torch": "2"}, "device": "cpu",
+    } | changes  # fmt: skip
+    return FoldRecord(components={"trainer": trainer}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 20}, "Epochs not the same: base: 10 of 20 iterations; other: 20 of 20"),
+        ({"split_digest": "t"}, "Folds of other cases in some trainings: 0."),
+        ({"dataset_digest": "e"}, "The dataset changed between trainings."),
+        ({"libraries": {"torch": "3"}}, "Versions not the same in all trainings: torch 2 and 3."),
+        ({"code": "b"}, "Code changed between trainings: trainer builtin/v2."),
+        ({"device": "cuda"}, "Device and precision not the same: base: cpu"),
+    ],
+)
+def test_what_is_not_alike_is_said(tmp_path, changes, said):
+    rows = rows_of({"base": 0, "other": 0.01})
+    places = {name: Place("Task1", "3d_fullres", name, 1, "0") for name in ("base", "other")}
+    wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice",))
+    alike = [Run(place, tmp_path, record()) for place in places.values()]
+    lines = deviations(wanted, alike, rows)["Task1", "3d_fullres"]
+    assert len(lines) == 1  # how it was measured
+    runs = [
+        Run(places["base"], tmp_path, record()),
+        Run(places["other"], tmp_path, record(**changes)),
+    ]
+    assert said in " ".join(deviations(wanted, runs, rows)["Task1", "3d_fullres"])
+
+
+def test_costs_are_in_a_table():
+    cost = Cost(
+        "Task1", "3d_fullres", "base", 6, 0.5, 1.25, 2_000_000_000, None, 1_500_000, 0.21, 1
+    )
+    judgement = judge(rows_of({"base": 0}), "base", 0.01, costs=[cost])
+    (table,) = of_kind(judgement, "costs")
+    assert table.shown()[0] == [
+        *("Task1", "3d_fullres", "base", "6", "0.50", "1.25", "2.00", "-", "1.50", "0.21")
+    ]
+    assert "1 tries were killed" in " ".join(table.notes)
+
+
+def test_tables_are_escaped_and_whole(tmp_path):
+    columns = (Column("a_b & c", is_text=True), Column("n %", ".2f"))
+    table = Table(
+        "kind", {"dataset": "D,1"}, "50 % of #1", columns, (("x|y_{z}\\", 0.12345), ("q", None))
+    )
+    assert "x|y" not in markdown(table)
+    assert "x\\|y" in markdown(table)
+    assert r"a\_b \& c & n \%" in latex(table)
+    assert r"x|y\_\{z\}\textbackslash{} & 0.12" in latex(table)
+    assert r"\caption{50 \% of \#1}" in latex(table)
+    assert escaped("~^$<") == r"\textasciitilde{}\textasciicircum{}\$\textless{}"
+    rows = list(csv.reader(io.StringIO(csv_files([table])["kind"])))
+    assert rows == [
+        ["dataset", "a_b & c", "n %"],
+        ["D,1", "x|y_{z}\\", "0.12345"],
+        ["D,1", "q", ""],
+    ]
+
+
+def test_written_tables_hold_the_same_numbers(tmp_path):
+    judgement = judge(rows_of({"base": 0, "better": 0.02}), "base", 0.01)
+    tables.write(judgement, tmp_path)
+    assert "# Summary" in (tmp_path / "comparison.md").read_text()
+    found = list(csv.DictReader((tmp_path / "tables" / "scores.csv").open()))
+    for each in judgement.judged:
+        for name in each.scores:
+            (row,) = [r for r in found if (r["label"], r["variant"]) == (each.label, name)]
+            assert float(row["mean"]) == each.mean(name)
+            assert f"{each.mean(name):.4f}" in (tmp_path / "tables" / "tables.tex").read_text()
+
+
+def test_nothing_complete_is_said():
+    assert "Nothing is complete yet" in tables.document(judge([], "base", 0.01), [])
+
+
+def test_broken_records_are_no_runs(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    place = Place("Task1", "2d", "base", 1, "0")
+    assert find([(place, tmp_path), (place, tmp_path / "none")]) == []
+    record().write(tmp_path / "run.json")
+    (run,) = find([(place, tmp_path)])
+    assert (run.epochs, run.gpu_memory, run.parameters) == ((), None, None)
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "gpu_memory_gb": 1.5}\n')
+    header = b'{"a": {"shape": [2, 3]}, "n.running_mean": {"shape": [9]}, "__metadata__": {}}'
+    (tmp_path / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (run,) = find([(place, tmp_path)])
+    assert (len(run.epochs), run.gpu_memory, run.parameters) == (1, 1_500_000_000, 6)
+    assert collect([], {}) == []
