@@ -14,7 +14,6 @@ from nnunet_builtin.pages.elements import (
     Details,
     Element,
     Facts,
-    Gallery,
     Picture,
     Section,
     Sentences,
@@ -52,7 +51,7 @@ def dataset_page(sheet: Sheet, pictures: Sequence[Picture], problems: Sequence[s
         Section("Images", image_elements(sheet)),
     ]
     if pictures:
-        sections.append(Section("Pictures", [Gallery(pictures)]))
+        sections.append(Section("Pictures", list(pictures)))
     sections.append(Section("Cases", [case_table(sheet)]))
     return Page(sheet.name, sections, "Dataset")
 
@@ -61,9 +60,7 @@ def dataset_section(sheet: Sheet) -> Section:
     """Return what the page of a run says of its dataset."""
     elements: list[Element] = [Text(_in_words(sheet))]
     if sheet.cases:
-        elements += [label_table(sheet), *image_elements(sheet)]
-    elements += _findings(sheet)
-    if sheet.cases:
+        elements += [label_table(sheet), *image_elements(sheet), *_findings(sheet)]
         title = f"{counted(len(sheet.cases), 'case')} of the dataset"
         elements.append(Details(title, [case_table(sheet)]))
     return Section("Dataset", elements)
@@ -72,9 +69,10 @@ def dataset_section(sheet: Sheet) -> Section:
 def _in_words(sheet: Sheet) -> str:
     labels = list(names_of(sheet.labels).values())
     kind = "regions" if sheet.labels.regions else "labels"
+    cases = counted(sheet.total, "training case") if sheet.total else "Its cases are not known here"
     tests = "" if sheet.tests is None else f" and {counted(sheet.tests, 'test case')}"
     text = (
-        f"{counted(sheet.total, 'training case')}{tests}; "
+        f"{cases}{tests}; "
         f"{counted(len(sheet.channels), 'channel')} ({', '.join(sheet.channels)}); "
         f"{len(labels)} {kind if len(labels) != 1 else kind[:-1]} ({', '.join(labels)})."
     )
@@ -138,12 +136,16 @@ def image_elements(sheet: Sheet) -> list[Element]:
         return [Text("No case could be read.")]
     rows: list[list[Value]] = []
     for name, field in (("voxels", "shape"), ("spacing, mm", "spacing")):
-        for axis, values in zip("zyx", zip(*_column(sheet.cases, field), strict=True), strict=True):
+        values_of = zip(*_column(sheet.cases, field), strict=True)
+        for axis, values in list(zip("zyx", values_of, strict=True))[_is_flat(sheet) :]:
             rows.append([f"{name}, {axis}", *(Cell(f"{v:.4g}", float(v)) for v in values)])
     elements: list[Element] = [
         Table(["axis", "lowest", "median", "highest"], rows, "Shapes and spacings")
     ]
-    letters = collections.Counter(case.orientation for case in sheet.cases if case.orientation)
+    flat = _is_flat(sheet)
+    letters = collections.Counter(
+        case.orientation for case in sheet.cases if case.orientation and not flat
+    )
     if letters:
         shown = {f"orientation {name}": counted(n, "case") for name, n in letters.most_common()}
         elements.append(Facts(shown))
@@ -186,6 +188,12 @@ def _rounded(value: float | None) -> Cell | None:
     return Cell(_shown(value), float(value))
 
 
+def _spacing(case: CaseLine) -> str:
+    """Return a spacing; a picture has none along z."""
+    flat = case.spacing[0] == SLICE_SPACING_2D
+    return " × ".join(f"{value:.4g}" for value in case.spacing[flat:])
+
+
 def _shown(value: float) -> str:
     """Return five digits, without a power of ten where a number can be read without it."""
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.5g}"
@@ -207,7 +215,7 @@ def _case_row(case: CaseLine, named: dict[str, str], columns: Sequence[str]) -> 
     row: list[Value] = [
         case.name,
         Cell(" × ".join(map(str, case.shape)), math.prod(case.shape)),
-        Cell(" × ".join(f"{value:.4g}" for value in case.spacing), math.prod(case.spacing)),
+        Cell(_spacing(case), math.prod(case.spacing)),
     ]
     voxels = case.voxels
     row += [None if voxels is None else int(voxels.get(target, 0)) for target in named]

@@ -6,11 +6,21 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunet_builtin.pages.elements import Details, Element, Facts, Section, Sentences, Table, Value
+from nnunet_builtin.pages.elements import (
+    Column,
+    Details,
+    Element,
+    Facts,
+    Section,
+    Sentences,
+    Table,
+    Value,
+)
 from nnunet_builtin.reports.content import Fold, ModelContent
 from nnunet_core.registry.records import FoldRecord
 
 _MILLION = 1_000_000
+_UNKNOWN = "unknown"  # of imported models
 
 
 def cost_section(models: Sequence[ModelContent]) -> Section:
@@ -21,14 +31,23 @@ def cost_section(models: Sequence[ModelContent]) -> Section:
     if not rows:
         return Section("Cost", [])
     columns = [
-        *("model", "fold", "training, hours", "from start to end, hours", "GPU memory, GB"),
-        *("waited for data", "parameters, millions", "device", "precision", "threads"),
+        *("model", "fold", "training, h", "start to end, h", "GPU, GB", "waits", "parameters, M"),
+        *("device", "precision", "threads"),
     ]
     caption = (
-        "Hours of training are those of the epochs; from start to end counts interruptions and "
-        "the validation. Memory is measured on NVIDIA GPUs"
+        "Training: hours of the epochs, and the share of them that waited for batches; from start "
+        "to end, interruptions and the validation count. Memory is measured on NVIDIA GPUs"
     )
-    return Section("Cost", [Table(columns, rows, caption)])
+    return Section("Cost", [without_empty(columns, rows, caption)])
+
+
+def without_empty(
+    columns: Sequence[str | Column], rows: Sequence[Sequence[Value]], caption: str
+) -> Table:
+    """Return a table without the columns that hold nothing."""
+    kept = [place for place in range(len(columns)) if any(row[place] is not None for row in rows)]
+    shown = [[row[place] for place in kept] for row in rows]
+    return Table([columns[place] for place in kept], shown, caption)
 
 
 def _row(model: ModelContent, fold: Fold) -> list[Value]:
@@ -46,8 +65,14 @@ def _row(model: ModelContent, fold: Fold) -> list[Value]:
         max(memory) if memory else None,
         f"{sum(waits) / len(waits):.0%}" if waits else None,
         fold.parameters / _MILLION if fold.parameters is not None else None,
-        *((record.device, record.precision, record.threads) if record else (None, None, None)),
+        *_computed(record),
     ]
+
+
+def _computed(record: FoldRecord | None) -> list[str | None]:
+    """Return device, precision and threads, as far as they are known."""
+    found = (record.device, record.precision, record.threads) if record else (_UNKNOWN,) * 3
+    return [None if text == _UNKNOWN else text for text in found]
 
 
 def _is_number(value: Any) -> bool:

@@ -27,7 +27,7 @@ from nnunet_builtin.reports.content import CaseScore, LabelScore, ModelContent, 
 from nnunet_builtin.reports.curves import training_section
 from nnunet_builtin.reports.dataset_page import dataset_section
 from nnunet_builtin.reports.overlays import worst_first
-from nnunet_builtin.reports.provenance import cost_section, provenance_section
+from nnunet_builtin.reports.provenance import cost_section, provenance_section, without_empty
 from nnunet_builtin.reports.selection import selection_section
 from nnunet_builtin.reports.trained import MEAN
 from nnunet_builtin.statistics.words import about_cases
@@ -189,11 +189,10 @@ def _method(models: Sequence[ModelContent]) -> list[Element]:
     their preprocessor.
     """
     first = models[0]
-    columns = ["kind", "component", "package", "settings that differ (usual)"]
-    remarks = any(part.remark for part in first.parts)
-    rows = [_part_row(part)[: 4 + remarks] for part in first.parts]
+    columns = ["kind", "component", "package", "settings that differ (usual)", "to know"]
+    rows = [_part_row(part) for part in first.parts]
     caption = "Components; settings that differ from those that each has on its own"
-    elements: list[Element] = [Table([*columns, *["to know"][:remarks]], rows, caption)]
+    elements: list[Element] = [without_empty(columns, rows, caption)]
     for model in models[1:]:
         for part, usual in zip(model.parts, first.parts, strict=False):
             if part.record.identity() != usual.record.identity():

@@ -19,6 +19,8 @@ from nnunet_core.store.inference import FILE, InferenceDocument
 from nnunet_core.store.origins import shell_line
 from nnunet_core.store.postprocessing import PostprocessingRecord
 
+_NONE = "builtin/none"
+
 
 def selection_section(run: RunContent) -> Section:
     """Return the comparison of configurations and ensembles, postprocessing and calibration."""
@@ -81,6 +83,8 @@ def _decided(record: PostprocessingRecord, who: str, names: Mapping[int, str]) -
     """Say in a sentence what was decided on validation cases."""
     folds = f", folds {', '.join(record.folds)}" if record.folds else ""
     start = f"{who}{folds}: {record.component.reference}"
+    if record.component.reference == _NONE:
+        return Text(f"{who}{folds}: label maps stay as they are predicted.")
     chosen = record.state.get("for_which_classes")
     if isinstance(chosen, list):
         shown = ", ".join(_entry(entry, names) for entry in chosen)

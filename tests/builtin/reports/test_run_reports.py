@@ -197,7 +197,7 @@ def test_the_dataset_of_a_run_has_the_voxels_of_its_references(ran):
 
 def test_cost_and_curves_are_those_of_the_epochs(ran):
     run = content(ran[0])
-    first = rows_of(sections(run)["Cost"], "Hours")[0]
+    first = rows_of(sections(run)["Cost"], "Training: hours")[0]
     assert first[:3] == ["2d", "0", f"{6 / 3600:.4f}"]
     assert "25%" in first
     (trained, *_) = rows_of(sections(run)["Training: 2d"], "Losses")
