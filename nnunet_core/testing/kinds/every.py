@@ -1,4 +1,4 @@
-"""Checks of every kind: what an import does, settings, constructor, other processes."""
+"""Checks of a plugin as a whole and of every kind: what an import does, settings, constructor, other processes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ HEAVY = {
     *("batchgenerators", "tensorboard", "wandb", "mlflow", "monai", "sklearn", "skimage"),
 }
 _HOOK_SECONDS = 1.0
+
+
+@check("plugin")
+def plugin_is_active(subject: Subject) -> None:
+    """The plugin loads: its hook module can be imported, its hooks exist and return records, and no
+    other distribution claims its name.
+    """
+    (info,) = [each for each in subject.registry.plugins() if each.name == subject.reference]
+    require(info.status != "blocked", "It is blocked: remove it from --no-plugin and the like.")
+    require(info.status == "active", info.error)
 
 
 @check("plugin", *KINDS, "variant", "observer")

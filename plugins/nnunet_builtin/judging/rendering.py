@@ -32,12 +32,12 @@ class Column:
 
     Attributes:
         name: Title, with the unit.
-        spec: Format of its numbers, such as `.4f`; empty shows them as they are.
+        number_format: Format of its numbers, such as `.4f`; empty shows them as they are.
         is_text: Whether it holds text, which stands on the left.
     """
 
     name: str
-    spec: str = ""
+    number_format: str = ""
     is_text: bool = False
 
     def shown(self, cell: Cell) -> str:
@@ -46,7 +46,7 @@ class Column:
             return "-"
         if isinstance(cell, float) and math.isinf(cell):
             return "infinite" if cell > 0 else "-infinite"
-        return cell if isinstance(cell, str) else format(cell, self.spec)
+        return cell if isinstance(cell, str) else format(cell, self.number_format)
 
 
 @dataclass(frozen=True)
