@@ -1,4 +1,4 @@
-"""Checks of a plugin as a whole and of every kind: what an import does, settings, constructor, other processes."""
+"""Checks of a plugin as a whole, and of every kind: imports, settings, constructor, processes."""
 
 from __future__ import annotations
 
