@@ -103,9 +103,8 @@ class _Jobs:
         return self._job(stage, [key, *parts], words, needs, identity, results)
 
     def _plan(self) -> Job:
-        chosen = (
-            "preprocessor" in self.member.entry.choices()
-        )  # `plan` takes none, nor its settings
+        # `plan` takes no preprocessor, nor its settings
+        chosen = "preprocessor" in self.member.entry.choices()
         kinds = ("planner", "network") if chosen else PLANNING_KINDS
         return self._shared("plan", [], self.member.options(kinds), [])
 

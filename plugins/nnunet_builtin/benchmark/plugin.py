@@ -5,6 +5,8 @@ from __future__ import annotations
 from nnunet_core import Component, hookimpl
 
 _HERE = "nnunet_builtin.benchmark.commands"
+#: The extra `benchmark` of the package; asked for before any job starts.
+_STATISTICS = ("baycomp>=1.0.3", "statsmodels>=0.14")
 
 
 @hookimpl
@@ -15,6 +17,7 @@ def nnunet_commands() -> list[Component]:
             "benchmark run",
             f"{_HERE}:run",
             "Train and compare variants over datasets, folds and seeds.",
+            requires=_STATISTICS,
         ),
         Component(
             "benchmark status",
@@ -33,5 +36,6 @@ def nnunet_commands() -> list[Component]:
             "benchmark report",
             "nnunet_builtin.benchmark.report.commands:report",
             "Write one HTML file that says what the scores of a benchmark show.",
+            requires=_STATISTICS,
         ),
     ]

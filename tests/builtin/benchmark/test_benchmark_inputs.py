@@ -2,10 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from commands import nnunet
 from tiny_dataset import make_tiny
+
+from nnunet_builtin.benchmark.plugin import nnunet_commands
 
 GOOD = """
 name = "b"
@@ -169,3 +172,10 @@ def test_what_a_job_makes_decides_its_identity(folder, change):
     other = identities(GOOD.format(""))
     label.write_bytes(before)
     assert all(other[stage] != plain[stage] for stage in plain)
+
+
+def test_what_the_statistics_need_is_asked_for_before_any_job():
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    extra = json.loads(re.search(r"^benchmark = (\[.+\])$", text, re.MULTILINE)[1])
+    needs = {each.name: sorted(each.requires) for each in nnunet_commands()}
+    assert needs["benchmark run"] == needs["benchmark report"] == sorted(extra)
