@@ -133,6 +133,7 @@ def _shown(section, kind):
     return next((each for each in section.elements if isinstance(each, kind)), None)
 
 
+@pytest.mark.pictures
 def test_the_worst_cases_are_shown_with_the_predictions_of_every_variant(made):
     content, registry = made
     chosen = choose(content, [], 1)

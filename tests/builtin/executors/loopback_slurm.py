@@ -98,23 +98,24 @@ class LoopbackSlurm:
 
     def kill_node(self, node: str) -> None:
         """Let a machine die with all that runs on it."""
-        numbers = self.ask("squeue", "-h", "-w", node, "-o", "%A").split()
         self.processes.pop(node).kill()
-        titles = tuple(f"slurmstepd: [{number}." for number in numbers)
+        self._kill_steps(node)
+        # Slurm would find out by itself after some 30 s, as of a machine without power
+        self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=no power")
+
+    def _kill_steps(self, node: str) -> None:
+        """Kill what runs on a machine: the steps that listen in its folder, and their children."""
         dying = []
         for process in psutil.process_iter(["cmdline"]):
-            title = " ".join(process.info["cmdline"] or ())
-            if numbers and title.startswith(titles) and self._has(process):
-                dying += [process, *process.children(recursive=True)]
+            if " ".join(process.info["cmdline"] or ()).startswith("slurmstepd: "):
+                with contextlib.suppress(psutil.Error):
+                    sockets = [each.laddr for each in process.net_connections("unix")]
+                    if any(str(path).startswith(f"{self.folder / node}/") for path in sockets):
+                        dying += [process, *process.children(recursive=True)]
         for act in (psutil.Process.suspend, psutil.Process.kill):  # none tells of another's death
             for each in dying:
                 with contextlib.suppress(psutil.Error):
                     act(each)
-        # Slurm would find out by itself after some 30 s, as of a machine without power
-        self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=no power")
-
-    def _has(self, process: psutil.Process) -> bool:
-        return process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
 
     def repair(self) -> None:
         """Start the nodes that died."""
@@ -136,6 +137,8 @@ class LoopbackSlurm:
             process.terminate()
         for process in self.processes.values():
             process.wait(20)
+        for node in NODES:
+            self._kill_steps(node)
 
     def _start(self, name: str, words: list[str]) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:

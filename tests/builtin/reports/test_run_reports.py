@@ -270,6 +270,7 @@ def test_the_command_writes_where_it_is_told(space, tmp_path):
     assert model.stdout.strip() == str(space.model("2d") / "report.html")
 
 
+@pytest.mark.pictures
 def test_worst_cases_are_drawn_on_request(space):
     done = nnunet("report", space.model("2d"), "--pictures", "2", "--workspace", space.folder)
     assert done.returncode == 0, done.stderr
