@@ -291,6 +291,7 @@ def summary(judgement: Judgement) -> list[str]:
         where = f" ({over.configuration})" if over.configuration else ""
         lines.append(f"Over datasets{where}: {words.about_datasets(over.overall)}.")
         for name, probabilities in over.practical.items():
-            said = words.about_practice(probabilities, judgement.rope)
+            n = len(over.overall.datasets)
+            said = words.about_practice(probabilities, judgement.rope, n)
             lines.append(f"Another dataset{where}, {name} against {judgement.baseline}: {said}.")
     return lines

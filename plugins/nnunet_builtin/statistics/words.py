@@ -106,13 +106,16 @@ def about_datasets(overall: Overall) -> str:
     return f"{n} datasets, {len(names)} variants (Wilcoxon, Holm): {pairs}"
 
 
-def about_practice(probabilities: tuple[float, float, float], rope: float) -> str:
-    """Return how a variant will probably do on a further dataset."""
+def about_practice(probabilities: tuple[float, float, float], rope: float, datasets: int) -> str:
+    """Return how a variant will probably do on a further dataset, told from these."""
     worse, equal, better = (f"{probability:.1%}" for probability in probabilities)
-    return (
+    told = (
         f"probably worse {worse}, practically equal (within {100 * rope:g} points) "
         f"{equal}, better {better}"
     )
+    if datasets < ENOUGH_DATASETS:
+        told += f"; from {counted(datasets, 'dataset')}, which is too few to rely on"
+    return told
 
 
 def about_suitability(ratio: float | None) -> str:

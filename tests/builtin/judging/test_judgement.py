@@ -176,7 +176,16 @@ def test_a_dataset_counts_once():
     judgement = judge(rows, "base", 0.01)
     assert [over.configuration for over in judgement.over_datasets] == ["3d_fullres", "2d"]
     assert all(len(over.overall.datasets) == 3 for over in judgement.over_datasets)
-    assert "3 datasets, no test" in " ".join(summary(judgement))
+    said = " ".join(summary(judgement))
+    assert "3 datasets, no test" in said
+    assert "from 3 datasets, which is too few to rely on" in said
+
+
+def test_what_enough_datasets_say_is_not_called_too_little():
+    names = tuple(f"Task{number}" for number in range(6))
+    said = summary(judge(rows_of({"base": 0, "same": 0}, datasets=names), "base", 0.01))
+    assert any("practically equal" in sentence for sentence in said)
+    assert "too few to rely on" not in " ".join(said)
 
 
 def record(**changes):
