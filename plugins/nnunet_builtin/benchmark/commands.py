@@ -12,7 +12,7 @@ import typer
 from rich.live import Live
 
 from nnunet_builtin.benchmark import progress, scheduling
-from nnunet_builtin.benchmark.foreign import Source, keep, read_results
+from nnunet_builtin.benchmark.foreign import Source, keep, lacking, read_results
 from nnunet_builtin.benchmark.opening import Opened, opened
 from nnunet_builtin.judging import tables
 from nnunet_builtin.judging.judgement import summary
@@ -20,7 +20,7 @@ from nnunet_builtin.judging.rows import write_csv
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.abilities import ShowsScripts, ability
-from nnunet_core.errors import StorageError, UsageError, counted
+from nnunet_core.errors import StorageError, UsageError, counted, listed
 from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.reporting import Reporter
 
@@ -195,7 +195,7 @@ def add(
     workspace: o.WorkspaceOption = None,
 ) -> None:
     """Add the results of another program to a benchmark; they are marked as foreign in its tables,
-    and replace those of the same variant, dataset and seed.
+    and replace those of the same variant, dataset, seed and fold.
     """
     report = make_reporter()
     found = opened(bench, o.registry_of(context), o.workspace_of(workspace), report)
@@ -210,6 +210,11 @@ def add(
     if taken := {row.variant for row in rows} & set(found.members):
         raise UsageError(
             f"'{min(taken)}' is a variant of the benchmark itself. Call it otherwise: --variant"
+        )
+    for name, labels in lacking(rows, datasets).items():
+        report.warning(
+            f"{name}: there is no score of {listed(sorted(labels))} in some cases; the mean over "
+            "labels of these is left out, since it would be of something else."
         )
     keep(rows, found.root)
     runs = {(row.variant, row.dataset, row.seed) for row in rows}

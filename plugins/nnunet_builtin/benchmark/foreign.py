@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
+
 from nnunet_builtin.judging.rows import MEAN, METRICS, Row, mean_of, write_csv
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.folders import without_ending
@@ -19,6 +21,7 @@ from nnunet_core.errors import StorageError, UsageError, listed, nearest, printa
 from nnunet_core.runtime import files
 
 FOLDER = "foreign"
+_WHOLE = "whole"
 _MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
 _BACKGROUND = ("0", "background")
 _OPTIONAL = ("dataset", "variant", "seed", "fold")
@@ -74,7 +77,8 @@ def read_results(
         known = ", ".join(METRICS)
         raise UsageError(f"{path} holds no score of a label. Metrics that are read: {known}.")
     _refuse_doubles(rows, path)
-    return [*rows, *_means(rows)]
+    _refuse_undefined(rows, path, datasets)
+    return [*rows, *_means(rows, datasets)]
 
 
 def _summary(path: Path, source: Source, datasets: Mapping[str, Dataset]) -> Iterator[Row]:
@@ -176,6 +180,11 @@ def _line(
         named = {cells["metric"]: cells["value"]}
     for metric, text in named.items():
         if metric in METRICS:  # others are not judged
+            if not text:
+                raise UsageError(
+                    f"{where}: {metric} is empty. Write {METRICS[metric][1]:g} where the structure "
+                    "was missed or the case failed, nan where neither map has it."
+                )
             yield Row(
                 dataset=dataset.name,
                 configuration=cells.get("configuration") or source.configuration,
@@ -185,7 +194,7 @@ def _line(
                 case=cells["case"],
                 label=cells["label"],
                 metric=metric,
-                value=_number(text or None, where),
+                value=_number(text, where),
                 origin=Path(where.partition(", line ")[0]).name,
             )
 
@@ -257,22 +266,86 @@ def _refuse_doubles(rows: list[Row], path: Path) -> None:
         seen.add(key)
 
 
-def _means(rows: list[Row]) -> list[Row]:
-    """Return the means over labels of each case."""
-    cases: dict[Row, list[float | None]] = {}
+def _refuse_undefined(rows: list[Row], path: Path, datasets: Mapping[str, Dataset]) -> None:
+    """Refuse scores that are undefined although the reference has the label: they would count as
+    neither missed nor found.
+    """
+    undefined: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        cases.setdefault(replace(row, label=MEAN, value=None), []).append(row.value)
-    return [replace(row, value=mean_of(values)) for row, values in cases.items()]
+        if row.value is None:
+            undefined.setdefault((row.dataset, row.case), []).append(row)
+    for (name, case), mine in undefined.items():
+        if case not in datasets[name].names:
+            continue  # of a test set, whose references are elsewhere
+        present = _labels_in(datasets[name], case)
+        for row in mine:
+            if row.label in present:
+                raise UsageError(
+                    f"{path}: {row.metric} of '{row.label}' in {case} is undefined, but the "
+                    f"reference has it. Write {METRICS[row.metric][1]:g} where it was missed or "
+                    "the case failed."
+                )
+
+
+def _labels_in(dataset: Dataset, case: str) -> set[str]:
+    """Return the names of the labels, or regions, that the reference of a case has."""
+    labels, path = dataset.labels, dataset.case(case).label
+    values = set() if path is None else set(np.unique(dataset.load_label(path)).tolist())
+    if labels.regions:
+        pairs = zip(labels.regions, labels.region_names, strict=True)
+        return {name for region, name in pairs if values.intersection(region)}
+    return {labels.names[value] for value in labels.foreground if value in values}
+
+
+def _label_names(dataset: Dataset) -> set[str]:
+    labels = dataset.labels
+    return set(labels.region_names) or {labels.names[value] for value in labels.foreground}
+
+
+def lacking(rows: list[Row], datasets: Mapping[str, Dataset]) -> dict[str, set[str]]:
+    """Return {dataset: labels that some case has no score of}, whose means are not compared."""
+    found: dict[str, set[str]] = {}
+    for key, values in _by_case(rows).items():
+        if missing := _label_names(datasets[key.dataset]) - values.keys():
+            found.setdefault(key.dataset, set()).update(missing)
+    return found
+
+
+def _by_case(rows: list[Row]) -> dict[Row, dict[str, float | None]]:
+    """Return {row of the mean: {label: score}}."""
+    cases: dict[Row, dict[str, float | None]] = {}
+    for row in rows:
+        if row.label != MEAN:
+            cases.setdefault(replace(row, label=MEAN, value=None), {})[row.label] = row.value
+    return cases
+
+
+def _means(rows: list[Row], datasets: Mapping[str, Dataset]) -> list[Row]:
+    """Return the means over labels of the cases that have a score of every label: others would be
+    means of something else than those beside them.
+    """
+    return [
+        replace(row, value=mean_of(values.values()))
+        for row, values in _by_case(rows).items()
+        if values.keys() >= _label_names(datasets[row.dataset])
+    ]
 
 
 def keep(rows: list[Row], root: Path) -> list[Path]:
-    """Keep rows with a benchmark, a file for each variant, dataset and seed; return the files."""
+    """Keep rows with a benchmark, a file for each variant, dataset, seed and fold, in the place of
+    what was there; rows of no fold stand for all folds. Return the files.
+    """
     groups: dict[Path, list[Row]] = {}
     for row in rows:
-        key = files.digest([row.variant, row.dataset, row.configuration, row.seed])
-        groups.setdefault(root / FOLDER / f"{key}.csv", []).append(row)
+        run = files.digest([row.variant, row.dataset, row.configuration, row.seed])
+        fold = files.digest([row.fold]) if row.fold else _WHOLE
+        groups.setdefault(root / FOLDER / f"{run}_{fold}.csv", []).append(row)
     for path, mine in groups.items():
+        run = path.name.partition("_")[0]
         write_csv(path, mine)
+        for other in set((root / FOLDER).glob(f"{run}_*.csv")) - groups.keys():
+            if not mine[0].fold or other.stem.endswith(f"_{_WHOLE}"):
+                other.unlink()
     return list(groups)
 
 

@@ -33,6 +33,7 @@ from nnunet_builtin.statistics.ranking import (
     suitability,
 )
 from nnunet_builtin.statistics.scores import Scores
+from nnunet_core.errors import listed
 
 #: (dataset, configuration): what a table is of.
 Subject = tuple[str, str]
@@ -118,11 +119,17 @@ class OverDatasets:
         overall: The ranking.
         practical: {variant: probabilities of worse, practically equal, better than the baseline on
             another dataset}.
+        seeds: How many the variant with the fewest has, on any of them.
+        unit: How differences are told.
+        left_out: Variants and datasets that are not compared: not complete together.
     """
 
     configuration: str
     overall: Overall
     practical: Mapping[str, tuple[float, float, float]]
+    seeds: int = 0
+    unit: words.Unit = words.POINTS
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -248,16 +255,35 @@ def _over_datasets(judged: Sequence[Judged], baseline: str, rope: float) -> Iter
     for name, group in groups.items():
         means = _means(group)
         if len(means) > 1 and len(next(iter(means.values()))) > 1:
-            yield OverDatasets(name, rank_overall(means), _practical(means, baseline, rope))
+            yield OverDatasets(
+                configuration=name,
+                overall=rank_overall(means),
+                practical=_practical(means, baseline, rope),
+                seeds=min(e.scores[n].seeds for e in group for n in means if n in e.scores),
+                unit=group[0].unit,
+                left_out=_left_out(group, means),
+            )
 
 
 def _means(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    """Return {variant: {dataset: mean}} of the datasets where the most variants are complete."""
+    """Return {variant: {dataset: mean}} of the variants that are complete on the most datasets, and
+    of the datasets where all of them are.
+    """
     if not judged:
         return {}
-    names = list(max(judged, key=lambda each: len(each.scores)).scores)
+    counts = Counter(name for each in judged for name in each.scores)
+    names = [name for name, count in counts.items() if count == max(counts.values())]
     full = [e for e in judged if e.scores.keys() >= set(names) and e.ranking is not None]
     return {n: {e.dataset: e.ranking.means[n] for e in full if e.ranking} for n in names}
+
+
+def _left_out(
+    judged: Sequence[Judged], means: Mapping[str, Mapping[str, float]]
+) -> tuple[str, ...]:
+    names = dict.fromkeys(name for each in judged for name in each.scores)
+    datasets = dict.fromkeys(each.dataset for each in judged)
+    compared = next(iter(means.values()))
+    return (*(n for n in names if n not in means), *(d for d in datasets if d not in compared))
 
 
 def _practical(
@@ -289,9 +315,12 @@ def summary(judgement: Judgement) -> list[str]:
             lines.append(f"{place}: {warning}.")
     for over in judgement.over_datasets:
         where = f" ({over.configuration})" if over.configuration else ""
-        lines.append(f"Over datasets{where}: {words.about_datasets(over.overall)}.")
+        few = words.about_seeds(over.seeds)
+        lines.append(f"Over datasets{where}: {words.about_datasets(over.overall)}{few}.")
+        if over.left_out:
+            lines.append(f"Over datasets{where}: not complete, left out: {listed(over.left_out)}.")
         for name, probabilities in over.practical.items():
             n = len(over.overall.datasets)
-            said = words.about_practice(probabilities, judgement.rope, n)
+            said = words.about_practice(probabilities, judgement.rope, n, over.unit) + few
             lines.append(f"Another dataset{where}, {name} against {judgement.baseline}: {said}.")
     return lines

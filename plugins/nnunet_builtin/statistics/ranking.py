@@ -252,18 +252,14 @@ def practically_better(
 
 def suitability(scores: Mapping[str, Scores]) -> float | None:
     """Return the spread between variants over the spread between their seeds: below 1 a dataset
-    cannot separate them; None where no variant has two seeds, or there is one variant.
+    cannot separate them; None where no two variants have two seeds, or seeds do not differ at all.
 
     Both are standard deviations of means over cases.
     """
-    if len(scores) < 2:
+    means = (array.mean(axis=1) for array in filled(scores).values())
+    groups = [group for group in means if len(group) > 1]
+    if len(groups) < 2:
         return None
-    groups = [array.mean(axis=1) for array in filled(scores).values()]
-    several = [group for group in groups if len(group) > 1]
-    if not several:
-        return None
-    within = np.sqrt(np.mean([group.var(ddof=1) for group in several]))
+    within = np.sqrt(np.mean([group.var(ddof=1) for group in groups]))
     between = np.std([group.mean() for group in groups], ddof=1)
-    if within == 0:
-        return float("inf") if between > 0 else 0.0
-    return float(between / within)
+    return float(between / within) if within > 0 else None

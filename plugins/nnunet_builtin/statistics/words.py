@@ -106,11 +106,21 @@ def about_datasets(overall: Overall) -> str:
     return f"{n} datasets, {len(names)} variants (Wilcoxon, Holm): {pairs}"
 
 
-def about_practice(probabilities: tuple[float, float, float], rope: float, datasets: int) -> str:
+def about_seeds(seeds: int) -> str:
+    """Return what too few seeds leave unsaid, to be appended to a sentence; empty otherwise."""
+    if seeds >= ENOUGH_SEEDS:
+        return ""
+    few = ONE_RUN if seeds == 1 else f"{seeds} seeds: says nothing about the methods"
+    return f"; {few}"
+
+
+def about_practice(
+    probabilities: tuple[float, float, float], rope: float, datasets: int, unit: Unit = POINTS
+) -> str:
     """Return how a variant will probably do on a further dataset, told from these."""
     worse, equal, better = (f"{probability:.1%}" for probability in probabilities)
     told = (
-        f"probably worse {worse}, practically equal (within {100 * rope:g} points) "
+        f"probably worse {worse}, practically equal (within {abs(unit.of(rope)):g} {unit.name}) "
         f"{equal}, better {better}"
     )
     if datasets < ENOUGH_DATASETS:
@@ -121,7 +131,10 @@ def about_practice(probabilities: tuple[float, float, float], rope: float, datas
 def about_suitability(ratio: float | None) -> str:
     """Return whether a dataset can separate the variants."""
     if ratio is None:
-        return "one seed each: whether this dataset can separate the variants is not known"
+        return (
+            "whether this dataset can separate the variants is not known: it takes two seeds of "
+            "each"
+        )
     verdict = "can separate" if ratio >= 1 else "cannot separate"
     return (
         f"this dataset {verdict} the variants: their spread is {ratio:.2f} times that between seeds"

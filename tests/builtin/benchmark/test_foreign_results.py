@@ -1,13 +1,14 @@
 """Results of other programs: read where they are right, refused with one message where not."""
 
 import json
-import math
+from dataclasses import replace
 
 import pytest
 from tiny_dataset import make_tiny
 
-from nnunet_builtin.benchmark.foreign import Source, keep, kept, read_results
+from nnunet_builtin.benchmark.foreign import Source, keep, kept, lacking, read_results
 from nnunet_builtin.judging.rows import MEAN
+from nnunet_core.data.labels import Labels
 from nnunet_core.errors import NnunetError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.stages.dataset import open_dataset
@@ -36,14 +37,14 @@ def read(tmp_path, datasets, content, name="theirs.csv", source=SOURCE):
 def test_summaries_of_both_nnunets_are_read_with_names_of_labels(tmp_path, datasets):
     one = {"test": r"C:\out\case_0.nii.gz", "reference": "x", "0": {"Dice": 1}, "1": {"Dice": 0.5}}
     v1 = read(tmp_path, datasets, {"results": {"all": [one], "mean": {}}}, "summary.json")
-    case = {"prediction_file": "/a/case_0.nii.gz", "metrics": {"1": {"Dice": math.nan, "IoU": 1}}}
+    case = {"prediction_file": "/a/case_0.nii.gz", "metrics": {"1": {"Dice": 0.25, "IoU": 1}}}
     v2 = read(tmp_path, datasets, {"metric_per_case": [case]}, "summary.json")
     label = label_of(datasets, 1)
     assert [(r.case, r.label, r.value) for r in v1] == [
         ("case_0", label, 0.5),
         ("case_0", MEAN, 0.5),
     ]
-    assert [r.value for r in v2] == [None, None]
+    assert [r.value for r in v2] == [0.25, 0.25]
     assert all(row.is_foreign and row.origin == "summary.json" for row in (*v1, *v2))
 
 
@@ -60,8 +61,38 @@ def test_tables_long_and_wide_say_the_same(tmp_path, datasets):
     assert len(kept(tmp_path)) == len(found[0])
 
 
+def test_folds_that_are_added_one_by_one_stay_and_a_whole_replaces_them(tmp_path, datasets):
+    text = "case,label,Dice\ncase_{},1,{}\n"
+    parts = [
+        read(tmp_path, datasets, text.format(n, 0.5), source=replace(SOURCE, fold=str(n)))
+        for n in (0, 1)
+    ]
+    for part in (*parts, parts[0]):
+        keep(part, tmp_path)
+    assert set(kept(tmp_path)) == {*parts[0], *parts[1]}
+    whole = read(tmp_path, datasets, text.format(2, 0.4))
+    keep(whole, tmp_path)
+    assert set(kept(tmp_path)) == set(whole)
+    keep(parts[1], tmp_path)
+    assert set(kept(tmp_path)) == set(parts[1])
+
+
+def test_a_mean_is_of_every_label_or_there_is_none(tmp_path, datasets):
+    ((name, dataset),) = datasets.items()
+    two = Labels.from_names({"background": 0, "cube": 1, "other": 2})
+    datasets = {name: replace(dataset, labels=two)}
+    rows = read(tmp_path, datasets, "case,label,Dice\ncase_0,cube,0.6\n")
+    assert [row.label for row in rows] == ["cube"]
+    assert lacking(rows, datasets) == {name: {"other"}}
+    rows = read(tmp_path, datasets, "case,label,Dice\ncase_0,cube,0.6\ncase_0,other,nan\n")
+    assert [row.value for row in rows if row.label == MEAN] == [0.6]
+    assert lacking(rows, datasets) == {}
+
+
 HEAD = "case,label,Dice\n"
 WRONG = {
+    "empty cell": HEAD + "case_0,1,",
+    "undefined although the reference has it": HEAD + "case_0,1,nan",
     "unknown case": HEAD + "case_99,1,0.5",
     "unknown label": HEAD + "case_0,9,0.5",
     "above one": HEAD + "case_0,1,1.5",

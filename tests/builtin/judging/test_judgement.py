@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,26 @@ def test_what_enough_datasets_say_is_not_called_too_little():
     said = summary(judge(rows_of({"base": 0, "same": 0}, datasets=names), "base", 0.01))
     assert any("practically equal" in sentence for sentence in said)
     assert "too few to rely on" not in " ".join(said)
+
+
+def test_a_variant_that_is_not_on_every_dataset_is_left_out_and_named():
+    names = ("Task1", "Task2")
+    rows = rows_of({"base": 0, "other": 0.02}, datasets=names)
+    rows += [
+        replace(r, variant="theirs") for r in rows if (r.variant, r.dataset) == ("base", "Task1")
+    ]
+    (over,) = (judgement := judge(rows, "base", 0.01)).over_datasets
+    assert set(over.overall.mean_ranks) == {"base", "other"}
+    assert over.overall.datasets == names
+    assert "not complete, left out: theirs" in " ".join(summary(judgement))
+
+
+def test_one_seed_of_many_datasets_says_nothing_about_the_method():
+    names = tuple(f"Task{number}" for number in range(6))
+    rows = rows_of({"base": 0, "better": 0.1}, seeds=1, datasets=names)
+    over = [line for line in summary(judge(rows, "base", 0.01)) if "datasets" in line.lower()]
+    assert len(over) == 1
+    assert over[0].endswith("one run each: says nothing about the method.")
 
 
 def record(**changes):

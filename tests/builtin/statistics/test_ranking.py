@@ -142,4 +142,7 @@ def test_a_dataset_that_cannot_separate():
     assert "cannot separate" in words.about_suitability(ratio)
     single = {name: scores(cases) for name in NAMES}
     assert suitability(single) is None
+    same = {"a": scores(np.tile(cases, (3, 1))), "b": scores(np.tile(cases + 0.05, (3, 1)))}
+    assert suitability(same) is None  # three times one result is no spread
+    assert suitability({"a": scores(np.tile(cases, (3, 1))), "b": scores(cases)}) is None
     assert "not known" in words.about_suitability(None)
