@@ -48,6 +48,13 @@ class Labels(BaseModel):
         return len(self.regions) or len(self.foreground) + 1
 
     @property
+    def named(self) -> dict[str, tuple[int, ...]]:
+        """{name: values} of what is segmented: the regions, or each label without background."""
+        if self.regions:
+            return dict(zip(self.region_names, self.regions, strict=True))
+        return {self.names[value]: (value,) for value in self.foreground}
+
+    @property
     def values(self) -> frozenset[int]:
         """Every value that a label file may hold."""
         known = {0, *self.foreground} | {value for region in self.regions for value in region}

@@ -289,24 +289,16 @@ def _refuse_undefined(rows: list[Row], path: Path, datasets: Mapping[str, Datase
 
 def _labels_in(dataset: Dataset, case: str) -> set[str]:
     """Return the names of the labels, or regions, that the reference of a case has."""
-    labels, path = dataset.labels, dataset.case(case).label
+    path = dataset.case(case).label
     values = set() if path is None else set(np.unique(dataset.load_label(path)).tolist())
-    if labels.regions:
-        pairs = zip(labels.regions, labels.region_names, strict=True)
-        return {name for region, name in pairs if values.intersection(region)}
-    return {labels.names[value] for value in labels.foreground if value in values}
-
-
-def _label_names(dataset: Dataset) -> set[str]:
-    labels = dataset.labels
-    return set(labels.region_names) or {labels.names[value] for value in labels.foreground}
+    return {name for name, own in dataset.labels.named.items() if values.intersection(own)}
 
 
 def lacking(rows: list[Row], datasets: Mapping[str, Dataset]) -> dict[str, set[str]]:
     """Return {dataset: labels that some case has no score of}, whose means are not compared."""
     found: dict[str, set[str]] = {}
     for key, values in _by_case(rows).items():
-        if missing := _label_names(datasets[key.dataset]) - values.keys():
+        if missing := datasets[key.dataset].labels.named.keys() - values.keys():
             found.setdefault(key.dataset, set()).update(missing)
     return found
 
@@ -327,7 +319,7 @@ def _means(rows: list[Row], datasets: Mapping[str, Dataset]) -> list[Row]:
     return [
         replace(row, value=mean_of(values.values()))
         for row, values in _by_case(rows).items()
-        if values.keys() >= _label_names(datasets[row.dataset])
+        if values.keys() >= datasets[row.dataset].labels.named.keys()
     ]
 
 

@@ -201,13 +201,10 @@ def list_datasets(
 
 def _facts(dataset: Dataset) -> dict[str, Any]:
     """Return what `nnunet dataset list` shows of a dataset."""
-    names = dataset.labels.region_names or [
-        dataset.labels.names[value] for value in dataset.labels.foreground
-    ]
     return {
         "name": dataset.name,
         "channels": list(dataset.channels),
-        "labels": list(names),
+        "labels": list(dataset.labels.named),
         "cases": len(dataset.training),
         "file_ending": dataset.ending,
     }

@@ -193,7 +193,7 @@ def surface_tolerances(
     Raises:
         DatasetError: A name that is no label or region, or a value that is no positive number.
     """
-    known = labels.region_names or tuple(labels.names[value] for value in labels.foreground)
+    known = tuple(labels.named)
     raw = document.get(TOLERANCE, {})
     found = dict(raw) if isinstance(raw, Mapping) else dict.fromkeys(known, raw)
     if unknown := sorted(set(found) - set(known)):

@@ -25,6 +25,12 @@ MOST_OF_CURVE, MOST_OF_DISTRIBUTION = 300, 200
 _FEW = 8
 
 
+def number_of(value: object) -> float:
+    """Return a number of a line of metrics; NaN where a plugin wrote something else: a gap."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else float("nan")  # type: ignore[arg-type]
+
+
 def colour(number: int) -> str:
     """Return the colour of series 0, 1, ..."""
     return PALETTE[number % len(PALETTE)]

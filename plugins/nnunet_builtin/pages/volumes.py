@@ -14,7 +14,8 @@ import numpy as np
 
 from nnunet_builtin.pages.elements import Volume
 
-#: Colours of labels 1, 2, ...: those of overlay pictures.
+#: Colours of labels 1, 2, ..., also of overlay pictures: told apart on grey by people with
+#: colour-blindness, too.
 COLOURS = (
     "#ff9f1c",
     "#3fb6ff",

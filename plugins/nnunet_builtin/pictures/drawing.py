@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from nnunet_builtin.pages.volumes import COLOURS
 from nnunet_core.data.images import SLICE_SPACING_2D
 from nnunet_core.runtime.files import atomic_path
 from nnunet_core.stages.evaluate import evaluate_case
@@ -28,19 +29,6 @@ if TYPE_CHECKING:
     from nnunet_core.data.cases import Case
     from nnunet_core.data.labels import Labels
 
-#: Colours of labels 1, 2, ...: told apart on grey also by people with colour-blindness.
-COLOURS = (
-    "#ff9f1c",
-    "#3fb6ff",
-    "#f25fb0",
-    "#2fd08a",
-    "#ffe66d",
-    "#b28dff",
-    "#ff5a4f",
-    "#7ff0e8",
-    "#c08457",
-    "#a8d93f",
-)
 IGNORED = "#9a9a9a"
 
 #: A slice axis this much coarser than the others is the axis that people look along.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nnunet_builtin.pages.elements import Details, Element, Plot, Section, Table, Value
-from nnunet_builtin.pages.figures import colour, curves
+from nnunet_builtin.pages.figures import colour, curves, number_of
 from nnunet_builtin.reports.content import Fold, ModelContent
 
 Line = Mapping[str, Any]
@@ -46,17 +46,11 @@ def _plot(folds: Sequence[Fold], fields: Mapping[str, str], title: str, caption:
         for place, (what, field) in enumerate(fields.items()):
             name = " ".join(filter(None, (f"fold {fold.name}", what)))
             x = [float(line["epoch"]) for line in fold.epochs]
-            series[name] = (x, [_number(line.get(field)) for line in fold.epochs])
+            series[name] = (x, [number_of(line.get(field)) for line in fold.epochs])
             colours[name] = colour(number)
             dashes[name] = ("solid", "dot")[min(place, 1)]
     figure = curves(series, "epoch", title, colours, dashes)
     return Plot(figure, caption)
-
-
-def _number(value: object) -> float:
-    """Return a number of a line, NaN where there is none: it leaves a gap."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else float("nan")  # type: ignore[arg-type]
 
 
 def _table(folds: Sequence[Fold]) -> Table:
@@ -69,10 +63,10 @@ def _table(folds: Sequence[Fold]) -> Table:
                 f"fold {fold.name}",
                 fold.state,
                 len(fold.epochs),
-                _number(last.get("train_loss")),
-                _number(last.get("validation_loss")),
+                number_of(last.get("train_loss")),
+                number_of(last.get("validation_loss")),
                 best,
-                sum(_number(line.get("seconds")) for line in fold.epochs) / len(fold.epochs),
+                sum(number_of(line.get("seconds")) for line in fold.epochs) / len(fold.epochs),
             ]
         )
     columns = ["fold", "state", "epochs", "training loss", "validation loss"]
@@ -83,5 +77,5 @@ def _table(folds: Sequence[Fold]) -> Table:
 
 
 def _best(fold: Fold, choose: Callable[..., float], field: str) -> float | None:
-    values = [value for line in fold.epochs if (value := _number(line.get(field))) == value]
+    values = [value for line in fold.epochs if (value := number_of(line.get(field))) == value]
     return choose(values) if values else None

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.judging.runs import Run
 from nnunet_builtin.pages.elements import Element, Plot, Section
-from nnunet_builtin.pages.figures import MOST_OF_CURVE, thinned
+from nnunet_builtin.pages.figures import MOST_OF_CURVE, number_of, thinned
 
 #: Points of all curves of a plot.
 _MOST_POINTS = 9000
@@ -45,12 +45,12 @@ def _curves(content: Content, runs: Sequence[Run], name: str, title: str) -> dic
     """Return a figure: one colour a variant, which the legend shows and hides as a whole."""
     most, named, data = max(20, min(MOST_OF_CURVE, _MOST_POINTS // len(runs))), set(), []
     for run in sorted(runs, key=lambda run: content.variants.index(run.place.variant)):
-        values = np.array([_number(line.get(name)) for line in run.epochs])
+        values = np.array([number_of(line.get(name)) for line in run.epochs])
         places = thinned(values, most)
         if not places:
             continue
         place = run.place
-        epochs = [_number(line.get("epoch")) for line in run.epochs]
+        epochs = [number_of(line.get("epoch")) for line in run.epochs]
         data.append(
             {
                 "type": "scatter",
@@ -69,11 +69,6 @@ def _curves(content: Content, runs: Sequence[Run], name: str, title: str) -> dic
         named.add(place.variant)
     layout = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": title}}}
     return {"data": data, "layout": layout}
-
-
-def _number(value: object) -> float:
-    """Return a number of a line of metrics; NaN where a plugin writes something else."""
-    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _plain(epoch: float, otherwise: int) -> float:
