@@ -20,6 +20,7 @@ GROUPS = {
     "models": "Trained models.",
     "plugins": "Plugins and components.",
     "variants": "Variants: bundles of components and settings.",
+    "benchmark": "Variants compared over datasets, folds and seeds.",
 }
 _LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 _EPILOG = "Every command takes --no-plugin NAME (block a plugin) and --debug (show tracebacks)."
