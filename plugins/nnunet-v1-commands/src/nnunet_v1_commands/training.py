@@ -91,7 +91,7 @@ def _train(options: argparse.Namespace, extra: Sequence[str] = ()) -> None:
     method = V1Method(options.network, options.network_trainer, options.p)
     task = task_name(options.task)
     _check(options)
-    words = [*method.options(), *_settings(options), *_precision(options, method)]
+    words = [*method.options(task), *_settings(options), *_precision(options, method)]
     words += [*extra, "-c", options.network, "--folds", _fold(options.fold)]
     if options.npz:
         words.append("--save-probabilities")
@@ -165,8 +165,8 @@ def _batch(options: argparse.Namespace, gpus: int) -> list[str]:
     if options.dbs or gpus == 1:
         return []
     method = V1Method(options.network, options.network_trainer, options.p)
-    words = method.options()
-    plans = plans_of(task_name(options.task), words)
+    task = task_name(options.task)
+    plans = plans_of(task, method.options(task))
     size = plans.configuration(options.network).batch_size * gpus
     return ["--set", f"trainer.batch_size={size}"]
 

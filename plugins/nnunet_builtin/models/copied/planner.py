@@ -151,7 +151,7 @@ def _channel_notes(source: Source, dataset: Dataset) -> list[str]:
     for index, (theirs, ours) in enumerate(pairs):
         if theirs != ours:
             notes.append(
-                f"channel {index} '{ours}' is normalised as '{theirs}' of {source.title}; another "
+                f"channel {index} '{ours}' is normalised as '{theirs}' in {source.title}; another "
                 f"scheme: --set preprocessor.normalization.{index}=SCHEME"
             )
     return notes
@@ -161,10 +161,12 @@ def _option_notes(source: Source, names: Iterable[str], network: NetworkBuilder)
     """Return a note on configurations that were trained with another network or preprocessor than
     these plans alone make.
     """
-    options = {name: shell_line(source.options(name, network)) for name in names}
+    by_words: dict[str, list[str]] = {}
+    for name in names:
+        by_words.setdefault(shell_line(source.options(name, network)), []).append(name)
     return [
-        f"{name} of {source.title} was trained with other parts than these plans alone make; to "
-        f"have them, add: {words}"
-        for name, words in options.items()
+        f"{', '.join(those)} of {source.title}: trained with other parts than these plans alone "
+        f"make; to have them, add: {words}"
+        for words, those in by_words.items()
         if words
     ]
