@@ -82,8 +82,9 @@ class V1Method:
                 "v1-trainers.md."
             )
         table = _IN_2D if self.configuration == "2d" else _IN_3D
+        trial = settings(planner="copied" not in planning)
         fitting = [word for text in table.get(self.trainer, []) for word in ("--set", text)]
-        return ["--variant", variant_name(self.trainer), *planning, *fitting, *settings()]
+        return ["--variant", variant_name(self.trainer), *planning, *fitting, *trial]
 
     def run_options(self) -> list[str]:
         """Return the options of a training that are no part of the method."""

@@ -137,7 +137,11 @@ def _together(plans: dict[str, str | None], task: str) -> list[tuple[list[str], 
     for dimension, identifier in plans.items():
         if identifier is not None:
             found.setdefault(identifier, []).append(dimension)
-    return [([*planner_options(name, task), *settings()], which) for name, which in found.items()]
+    made = []
+    for name, which in found.items():
+        words = planner_options(name, task)
+        made.append(([*words, *settings(planner="copied" not in words)], which))
+    return made
 
 
 def _planned(task: str, words: Sequence[str]) -> list[str]:
