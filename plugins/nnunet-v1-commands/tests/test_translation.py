@@ -12,7 +12,7 @@ import pytest
 import tomllib
 from v1_models import v1_plans
 
-from nnunet_builtin.models.copied.source import read_source
+from nnunet_builtin.models.copied.reading import read_source
 from nnunet_v1_commands import methods, predicting, preparing, running, sharing, training
 
 PACKAGE = Path(__file__).parents[1]

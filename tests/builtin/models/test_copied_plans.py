@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import commands
 import pytest
@@ -13,7 +14,7 @@ from tiny_dataset import make_tiny
 from v1_models import v1_plans
 
 from nnunet_builtin.models.copied.planner import CopiedPlans
-from nnunet_builtin.models.copied.source import read_source
+from nnunet_builtin.models.copied.reading import read_source
 from nnunet_builtin.models.foreign import ImportOptions
 from nnunet_builtin.models.v1 import find as find_v1
 from nnunet_builtin.models.v2 import find as find_v2
@@ -82,6 +83,14 @@ def test_volumes_are_no_patches_for_single_slices(large):
     volumes.write_text(json.dumps(content))
     with pytest.raises(UsageError, match=r"Nothing of .* every case is a single slice"):
         copied(volumes, [(1, 256, 256)] * 3, [(999.0, 1.0, 1.0)] * 3)
+
+
+def test_code_that_a_source_names_is_not_taken(large, tmp_path):
+    content = json.loads(large.read_text())
+    content["configurations"]["3d_fullres"]["extra"] = {"reader": "os:system"}
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(content))
+    assert "names code (os:system)" in copied(path, *LARGE[:2]).skipped["3d_fullres"]
 
 
 def test_a_patch_that_the_network_cannot_take_is_left_out_with_the_reason(large, tmp_path):
@@ -241,4 +250,5 @@ def test_a_training_from_the_model_takes_over_all_tensors_but_heads(trained):
 def test_the_folder_of_a_variant_is_a_source_too(trained):
     _, model = trained
     assert read_source(model.parent) == read_source(model)
-    assert read_source(model / "model.json") == read_source(model)
+    renamed = shutil.copy(model / "model.json", model.parent / "organs.json")
+    assert read_source(Path(renamed)) == read_source(model)

@@ -207,7 +207,7 @@ def keep_plans(task: str, plans: str, file: Path) -> None:
         UsageError: There are none.
         StorageError: They are damaged.
     """
-    from nnunet_builtin.models.copied.source import read_source
+    from nnunet_builtin.models.copied.reading import read_source
     from nnunet_core.data.plans import Plans
 
     found = read_source(_ours(file) or file)

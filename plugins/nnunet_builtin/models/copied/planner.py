@@ -10,7 +10,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator
 
-from nnunet_builtin.models.copied.source import Source, digest_of, read_source
+from nnunet_builtin.models.copied.reading import digest_of, read_source
+from nnunet_builtin.models.copied.source import Source
 from nnunet_builtin.planning.fingerprinting import Fingerprinting
 from nnunet_builtin.planning.target import median_shape
 from nnunet_core.contracts.network import NetworkBuilder, divisor_of
@@ -19,6 +20,7 @@ from nnunet_core.data.fingerprint import Fingerprint
 from nnunet_core.data.images import SLICE_SPACING_2D
 from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import UsageError, counted
+from nnunet_core.registry.provenance import CODE, texts_of
 from nnunet_core.registry.settings import Content
 from nnunet_core.store.origins import shell_line
 
@@ -109,6 +111,8 @@ def _problem(
         return "its patches are volumes, and every case is a single slice"
     if single and found.transpose_forward[0] != 0:
         return f"its slices lie across axis {found.transpose_forward[0]}, and cases are one slice"
+    if code := [text for text in texts_of([found.extra, found.network.extra]) if CODE.match(text)]:
+        return f"it names code ({code[0]}), which is not taken from elsewhere"
     if found.previous is not None and found.previous not in names:
         return f"it follows {found.previous}, which the source does not have"
     divisor = divisor_of(network, found.network)
