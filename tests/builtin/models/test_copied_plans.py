@@ -178,6 +178,14 @@ def test_the_options_for_another_network_are_said_until_they_are_given(tmp_path)
     assert not any("add:" in note for note in copied(tmp_path, *sizes, network=network).notes)
 
 
+def test_slices_are_prepared_by_a_preprocessor_that_never_resamples_across_them(tmp_path):
+    found = v2.configuration(patch=(16, 16))
+    (tmp_path / "plans.json").write_text(json.dumps(v2.plans({"2d": found})))
+    source = read_source(tmp_path)
+    assert source.configurations["2d"].preprocessor == "builtin/v2_planes"
+    assert source.options("2d", PlainUNet(layout="v2")) == []
+
+
 @pytest.mark.shared
 def test_plans_of_v1_and_v2_are_what_their_imported_models_have(models, tmp_path):
     for path in sorted(models.glob("v?/*.zip")):
