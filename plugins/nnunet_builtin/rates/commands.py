@@ -18,6 +18,7 @@ from nnunet_cli.groups import grouped
 from nnunet_cli.makers import made
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.abilities import TriesRates, ability
+from nnunet_core.contracts.trainer import TrainingTask
 from nnunet_core.errors import TrainingError, UsageError
 from nnunet_core.registry.settings import full_settings
 from nnunet_core.run import Pipeline, Request, opened
@@ -25,6 +26,7 @@ from nnunet_core.runtime import files
 from nnunet_core.runtime.processes import in_several_processes
 from nnunet_core.stages.folds import training_task
 
+Rates = tuple[float, ...]
 CSV, JSON, PICTURE = "find_lr.csv", "find_lr.json", "find_lr.png"
 _MEANING = (
     "These are rates of single batches at the start of a training, while the rate rises: they show "
@@ -85,6 +87,7 @@ def find_lr(
     request = Request(dataset, folds=o.folds_of(fold), **training)
     report = make_reporter(quiet=as_json)
     with opened(made(request, registry, space, report), registry, space, report) as steps:
+        trainer = _able(steps)
         name = _one(steps.configurations())
         folder = output or Path(f"find_lr_{steps.dataset.name}_{name}")
         if (folder / JSON).exists() and not overwrite:
@@ -92,7 +95,7 @@ def find_lr(
                 f"{folder} holds a range test already. Give another folder (--output), or "
                 "--overwrite to replace it."
             )
-        found = _tested(steps, name, rates)
+        found = _tested(steps, trainer, name, rates)
     _write(found, folder)
     if as_json:
         typer.echo(json.dumps({**found.facts, "folder": str(folder)}, indent=1))
@@ -102,7 +105,7 @@ def find_lr(
     out().print(str(folder / PICTURE), soft_wrap=True, markup=False)
 
 
-def _checked(lowest: float, highest: float, iterations: int) -> tuple[float, ...]:
+def _checked(lowest: float, highest: float, iterations: int) -> Rates:
     if not lowest < highest <= 1e6:
         raise UsageError(
             f"--lowest {lowest:g} --highest {highest:g}: rates rise from the first to the second, "
@@ -122,20 +125,24 @@ def _one(configurations: tuple[str, ...]) -> str:
     return configurations[0]
 
 
-def _tested(steps: Pipeline, name: str, rates: tuple[float, ...]) -> RangeTest:
-    """Train for a while in a temporary folder.
-
-    Raises:
-        UsageError: The trainer does not have the ability, or several folds are asked for.
-        TrainingError: The first loss is not finite already.
-    """
-    trainer = steps.method.build("trainer")
-    able, reference = ability(trainer, TriesRates), steps.method.components["trainer"].reference
+def _able(steps: Pipeline) -> TriesRates:
+    """Return the trainer; raises UsageError where it lacks the ability."""
+    able = ability(steps.method.build("trainer"), TriesRates)
     if able is None:
         raise UsageError(
-            f"The trainer '{reference}' cannot try learning rates (abilities.TriesRates). Those "
-            "that build on 'v2' can."
+            f"The trainer '{steps.method.components['trainer'].reference}' cannot try learning "
+            "rates (abilities.TriesRates). Those that build on 'v2' can."
         )
+    return able
+
+
+def _tested(steps: Pipeline, trainer: TriesRates, name: str, rates: Rates) -> RangeTest:
+    """Make the test of a configuration.
+
+    Raises:
+        UsageError: Several folds are asked for.
+        TrainingError: The first loss is not finite already.
+    """
     splits = steps.splits()
     if len(splits) > 1:
         raise UsageError(f"A range test is of one fold; --fold names {', '.join(splits)}.")
@@ -144,24 +151,14 @@ def _tested(steps: Pipeline, name: str, rates: tuple[float, ...]) -> RangeTest:
     steps.workers.close()  # a training needs their memory
     with tempfile.TemporaryDirectory() as folder:
         task = training_task(experiment, Path(folder), split, lambda _: None)
-        with steps.report.track("find-lr", len(rates)) as tracker:
-            sweep = swept(
-                able.try_rates(task, rates),
-                rates,
-                lambda rate, loss: tracker.advance(1, f"rate {rate:.1e}  loss {loss:.4f}"),
-            )
-    if not sweep.rates:
-        raise TrainingError(
-            "The loss of the first batch is not finite already, so there is no range of rates to "
-            "find. Check the cases with 'nnunet dataset verify', or use --precision float32."
-        )
+        sweep = _measured(trainer, task, rates)
     facts = {
         "dataset": steps.dataset.name,
         "method": steps.method.name,
         "configuration": name,
         "fold": fold,
         "seed": steps.request.seed,
-        "options": steps.method.options(experiment.configuration),
+        "options": experiment.options(),
         "iterations": len(rates),
         "lowest_rate": rates[0],
         "highest_rate": rates[-1],
@@ -169,6 +166,22 @@ def _tested(steps: Pipeline, name: str, rates: tuple[float, ...]) -> RangeTest:
     }
     usual = full_settings(steps.method.components["trainer"]).get("learning_rate")
     return RangeTest(sweep, facts, usual)
+
+
+def _measured(trainer: TriesRates, task: TrainingTask, rates: Rates) -> Sweep:
+    """Train for a while in the folder of a task."""
+    with task.report.track("find-lr", len(rates)) as tracker:
+        sweep = swept(
+            trainer.try_rates(task, rates),
+            rates,
+            lambda rate, loss: tracker.advance(1, f"rate {rate:.1e}  loss {loss:.4f}"),
+        )
+    if not sweep.rates:
+        raise TrainingError(
+            "The loss of the first batch is not finite already, so there is no range of rates to "
+            "find. Check the cases with 'nnunet dataset verify', or use --precision float32."
+        )
+    return sweep
 
 
 def _shown(sweep: Sweep, batches: int) -> dict[str, Any]:
