@@ -173,9 +173,7 @@ class Pipeline:
                 be trained.
         """
         for name in self.configurations():
-            experiment = self._experiment(name)
-            if experiment.configuration.previous is not None:
-                experiment = self._connected(experiment, train_previous)
+            experiment = self.experiment(name, train_previous)
             yield experiment, self._folds(experiment, splits, restart)
 
     def validate(
@@ -194,9 +192,7 @@ class Pipeline:
             training = command("train", self.dataset.name, words)
             check_trained(self._folder(name), splits, training)
         for name in names:
-            experiment = self._experiment(name)
-            if experiment.configuration.previous is not None:
-                experiment = self._connected(experiment, train_previous=False)
+            experiment = self.experiment(name)
             self.workers.close()
             for fold, split in splits.items():
                 summary, folder = validate_fold(experiment, fold, split, overwrite)
@@ -205,8 +201,20 @@ class Pipeline:
     def _folder(self, name: str) -> Path:
         return below(self.workspace.results, self.dataset.name, self.method.name, name)
 
+    def experiment(self, name: str, train_previous: bool = False) -> Experiment:
+        """Return what the folds of a configuration share; nothing of it is trained yet.
+
+        Args:
+            name: Of the configuration.
+            train_previous: Train what is missing of the stage before a cascade; otherwise it must
+                be trained.
+        """
+        found = self._experiment(name)
+        if found.configuration.previous is None:
+            return found
+        return self._connected(found, train_previous)
+
     def _experiment(self, name: str) -> Experiment:
-        """Return what the folds of a configuration share."""
         return Experiment(
             dataset=self.dataset,
             method=self.method,

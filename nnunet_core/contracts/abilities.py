@@ -21,13 +21,13 @@ from nnunet_core.contracts.planner import Planner
 from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.contracts.predictor import Predictor
 from nnunet_core.contracts.preprocessor import Preprocessor
-from nnunet_core.contracts.trainer import Runtime, Trainer
+from nnunet_core.contracts.trainer import Runtime, Trainer, TrainingTask
 from nnunet_core.data.images import ImageFormat
 from nnunet_core.errors import PluginError
 from nnunet_core.registry import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -175,6 +175,23 @@ class StartsFromWeights(Protocol):
 
 
 @runtime_checkable
+class TriesRates(Protocol):
+    """A trainer that can show how the loss answers to a learning rate that rises: a range test."""
+
+    def try_rates(self, task: TrainingTask, rates: Sequence[float]) -> Generator[float, None, None]:
+        """Begin a training, take one batch with each learning rate in turn, and yield its loss,
+        which may be infinite or NaN.
+
+        What it writes, in `task.folder`, is thrown away. It is closed early where the loss
+        diverges.
+
+        Raises:
+            UsageError, TrainingError: See `Trainer.train`.
+        """
+        ...
+
+
+@runtime_checkable
 class ChangesWithEpochs(Protocol):
     """A built loss that is another one late in a training than early."""
 
@@ -280,7 +297,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "network": (NetworkBuilder,),
     "loss": (LossBuilder, UsesArrays),
     "augmentation": (Augmentation, Mirrors, AugmentsTensors),
-    "trainer": (Trainer, ChecksRuntime, StartsFromWeights),
+    "trainer": (Trainer, ChecksRuntime, StartsFromWeights, TriesRates),
     "predictor": (Predictor, ChecksRuntime),
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader, DescribesLabels),

@@ -78,7 +78,7 @@ class TrainingTask:
 class Trainer(Protocol):
     """Trains folds.
 
-    Optional: `abilities.ChecksRuntime`, `abilities.StartsFromWeights`.
+    Optional: `abilities.ChecksRuntime`, `abilities.StartsFromWeights`, `abilities.TriesRates`.
     """
 
     def train(self, task: TrainingTask) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from nnunet_core.registry.discovery import TARGET, Resolved, owner, source_file
 from nnunet_core.registry.records import ComponentRecord
-from nnunet_core.registry.settings import full_settings
+from nnunet_core.registry.settings import content_digests, full_settings
 from nnunet_core.runtime import files
 
 #: How a text begins that names code, whatever follows; no address of the web.
@@ -33,6 +33,7 @@ def component_record(resolved: Resolved) -> ComponentRecord:
         distribution=resolved.distribution,
         version=resolved.version,
         settings=settings,
+        contents=content_digests(resolved, settings),
         source_digest=_source_digest(resolved, settings),
         code_digest=_digest_of([resolved.component.target]),
     )

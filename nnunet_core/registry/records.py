@@ -25,6 +25,8 @@ class ComponentRecord(BaseModel):
         distribution, version: The pip package to install; None for code outside any package.
         target: Where the code was.
         settings: Every setting, defaults included.
+        contents: {setting that names a file: digest of what is in it}; part of the identity, in
+            the place of the file's name.
         source_digest: Of the code outside any package; part of the identity.
         code_digest: Of the code in the file of the target, wherever it is; tells changes.
     """
@@ -37,6 +39,7 @@ class ComponentRecord(BaseModel):
     distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+!_-]+$")] | None
     settings: dict[str, Any]
+    contents: dict[str, str] = Field(default_factory=dict)
     source_digest: str | None = None
     code_digest: str | None = None
 
@@ -44,7 +47,7 @@ class ComponentRecord(BaseModel):
         """Return what decides whether two runs are the same method."""
         return {
             "reference": self.reference,
-            "settings": self.settings,
+            "settings": {**self.settings, **self.contents},
             "source": self.source_digest,
         }
 

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
@@ -13,6 +14,18 @@ from pydantic_core import to_jsonable_python
 
 from nnunet_core.errors import PluginError, SettingsError, listed, nearest
 from nnunet_core.registry.discovery import Resolved
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """Marks a setting that names a file, `plans: Annotated[str | None, Content(read_digest)] =
+    None`: what is in it is a part of a run's identity, where it lies is not.
+
+    Attributes:
+        digest: Returns what identifies the content of the file that a value of the setting names.
+    """
+
+    digest: Callable[[str], str]
 
 
 def build(resolved: Resolved) -> Any:
@@ -46,6 +59,21 @@ def full_settings(resolved: Resolved) -> dict[str, Any]:
     }
     changed = {n: value for n, value in chosen.items() if not _same(value, defaults[n])}
     return {**defaults, **changed}
+
+
+def content_digests(resolved: Resolved, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return {setting: digest} of the files that settings name, see `Content`.
+
+    Args:
+        resolved: The component.
+        settings: All of them; one that is None names no file.
+    """
+    found = {}
+    for name, hint in hints_of(resolved.load()).items():
+        for mark in getattr(hint, "__metadata__", ()):
+            if isinstance(mark, Content) and settings.get(name) is not None:
+                found[name] = mark.digest(settings[name])
+    return found
 
 
 def _same(one: Any, other: Any) -> bool:

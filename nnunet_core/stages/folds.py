@@ -64,7 +64,8 @@ def train_fold(
     if distributed_rank() > 0:
         # now: files of local components may change while they train
         inputs, predictor = experiment.inputs_digest(split), experiment.predictor()
-        experiment.method.build("trainer").train(_task(experiment, folder, split, lambda _: None))
+        task = training_task(experiment, folder, split, lambda _: None)
+        experiment.method.build("trainer").train(task)
         # The first process validates; if it fails, torchrun ends this one.
         while not is_finished(folder, inputs, predictor):
             time.sleep(_LOOK_SECONDS)
@@ -282,7 +283,7 @@ def _train(
         _warn(report, method.registry.hooks.epoch_finished(record, folder, metrics))
 
     trainer: Trainer = method.build("trainer")
-    computed = trainer.train(_task(experiment, folder, split, epoch_finished))
+    computed = trainer.train(training_task(experiment, folder, split, epoch_finished))
     if not (folder / WEIGHTS).is_file():
         raise StorageError(
             f"The trainer '{record.components['trainer'].reference}' ended without "
@@ -292,12 +293,13 @@ def _train(
     return {**known, "weights": weights_record(folder)}
 
 
-def _task(
+def training_task(
     experiment: Experiment,
     folder: Path,
     split: Split,
     epoch_finished: Callable[[Mapping[str, object]], None],
 ) -> TrainingTask:
+    """Return what the trainer needs to train a fold in a folder."""
     method = experiment.method
     return TrainingTask(
         folder=folder,

@@ -67,11 +67,12 @@ def make_plans(
         UnknownComponentError: The plans name a preprocessor that no plugin registers.
         PluginError: The planner made plans that cannot be.
     """
-    found = make_fingerprint(dataset, method, workspace, workers, report)
     resolved = method.components["planner"]
+    # before cases are read: a file that a setting names may be missing
     identities = [
         component_record(method.components[kind]).identity() for kind in ("planner", "network")
     ]
+    found = make_fingerprint(dataset, method, workspace, workers, report)
     key = digest([found.digest, identities])
     path = workspace.preprocessed / dataset.name / "plans" / f"{resolved.name}-{key[:8]}.json"
     network: NetworkBuilder = method.build("network")

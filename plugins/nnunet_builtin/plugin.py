@@ -96,6 +96,12 @@ def nnunet_preprocessors() -> list[Component]:
             "as nnU-Net v2: normalises, then resamples",
             {"steps": "v2"},
         ),
+        Component(
+            "v2_planes",
+            "nnunet_builtin.preprocessing.preprocessor:DefaultPreprocessor",
+            "the same within slices, for 2D networks",
+            {"steps": "v2", "resample": "in_plane"},
+        ),
     ]
 
 

@@ -82,3 +82,17 @@ def test_one_gpu_and_one_process_of_torchrun_train_alike(tmp_path, card, environ
     for mine, theirs in zip(lines_of(fold), lines, strict=True):
         assert mine["train_loss"] == pytest.approx(theirs["train_loss"], abs=0.01)
         assert mine["validation_loss"] == pytest.approx(theirs["validation_loss"], abs=0.01)
+
+
+def test_a_range_test_of_the_rate_runs_on_the_card(tmp_path, card, environment, request):
+    for needed in ("SimpleITK", "matplotlib"):
+        pytest.importorskip(needed)
+    dataset, output = request.getfixturevalue("tiny"), tmp_path / "range"
+    command = [sys.executable, "-m", "nnunet_cli", "find-lr", str(dataset), "--iterations", "40"]
+    command += ["--workspace", str(dataset.parents[1]), "--output", str(output)]
+    command += ["--workers", "0", "--device", card.type]
+    command += [part for setting in SETTINGS for part in ("--set", setting)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((output / "find_lr.json").read_text())
+    assert facts["lowest_smoothed_loss"] < 1

@@ -1,6 +1,7 @@
 """Each command of v1 with v1's flags: which commands of `nnunet` it runs."""
 
 import json
+import pickle
 import shlex
 import shutil
 import zipfile
@@ -9,7 +10,9 @@ from pathlib import Path
 import decathlon
 import pytest
 import tomllib
+from v1_models import v1_plans
 
+from nnunet_builtin.models.copied.reading import read_source
 from nnunet_v1_commands import methods, predicting, preparing, running, sharing, training
 
 PACKAGE = Path(__file__).parents[1]
@@ -92,6 +95,12 @@ LINES = [
     ),
     (
         training.train,
+        "2d nnUNetTrainerV2 4 1 --find_lr --npz",
+        f"find-lr {TASK} --variant {VARIANT} -c 2d --fold 1 --output "
+        f"{{v1}}/2d/{TASK}/{VARIANT}/find_lr_fold_1 --overwrite",
+    ),
+    (
+        training.train,
         f"2d nnUNetTrainerV2_Loss_Dice {TASK} all --npz --fp32 --deterministic -c",
         f"train {TASK} --variant nnUNetTrainerV2_Loss_Dice__nnUNetPlansv2.1 "
         "--set trainer.deterministic=true --precision float32 -c 2d --folds all "
@@ -156,14 +165,64 @@ LINES = [
 def test_a_command_runs_ours(command, flags, expected, places, ran):
     command(flags.split())
     results = places / TASK / VARIANT
-    assert ran == expected.format(results=results).split("; ")
+    assert ran == expected.format(results=results, v1=places / "nnUNet").split("; ")
+
+
+def write_plans(path):
+    """Write plans of v1 to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(v1_plans()))
+    return path
+
+
+COPYING_FLAGS = ["-t", "4", "-pl3d", methods.COPYING, "-overwrite_plans_identifier", "Organs"]
+
+
+def test_plans_of_another_task_are_kept_and_found_by_their_identifier(places, ran, tmp_path):
+    """The 2D plans stay those of the task, as in v1; the file may be gone afterwards."""
+    file = write_plans(tmp_path / "elsewhere" / "plans.pkl")
+    preparing.plan_and_preprocess([*COPYING_FLAGS, "-overwrite_plans", str(file)])
+    file.unlink()
+    training.train(
+        ["3d_fullres", "nnUNetTrainerV2", "4", "0", "-p", "nnUNetPlans_pretrained_Organs"]
+    )
+    kept = tmp_path / "preprocessed" / TASK / "nnUNetPlans_pretrained_Organs_plans_3D.json"
+    options = f"--planner copied --set planner.source={kept}"
+    assert ran == [
+        f"preprocess {TASK} {options} -c 3d_fullres",
+        f"preprocess {TASK} -c 2d",
+        f"train {TASK} --variant {VARIANT} {options} -c 3d_fullres --folds 0",
+    ]
+    assert read_source(kept).configurations["3d_fullres"].patch_size == (8, 8, 8)
+
+
+def test_a_model_that_was_trained_here_stands_for_the_plans_that_v1_has_beside_it(places):
+    """Its folder in v1's layout holds links to the weights, and no plans.pkl."""
+    model = places / TASK / VARIANT / "3d_fullres"
+    (model / "fold_0").mkdir()
+    weights = model / "fold_0" / "weights.safetensors"
+    weights.touch()
+    linked = places / "nnUNet" / "3d_fullres" / TASK / VARIANT
+    (linked / "fold_0").mkdir(parents=True)
+    (linked / "fold_0" / "model_final_checkpoint.model").symlink_to(weights)
+    assert methods._ours(linked / "plans.pkl") == model.resolve()
 
 
 REFUSED = [
-    (preparing.plan_and_preprocess, "-t 4 -overwrite_plans x.pkl", "JSON file"),
+    (preparing.plan_and_preprocess, "-t 4 -overwrite_plans x.pkl", "three flags"),
     (preparing.plan_and_preprocess, "-t 4 -pl3d ExperimentPlanner3D_v22", "no counterpart"),
     (preparing.plan_and_preprocess, "-t 9", "Task004_Hippocampus"),
-    (training.train, "2d nnUNetTrainerV2 4 0 --find_lr", "--find_lr"),
+    (training.train, "2d nnUNetTrainerV2 4 0 -p nnUNetPlans_pretrained_X", "-overwrite_plans"),
+    (
+        preparing.plan_and_preprocess,
+        f"-t 4 -pl3d {methods.COPYING} -overwrite_plans no.pkl -overwrite_plans_identifier X",
+        "there is no no.pkl",
+    ),
+    (
+        preparing.plan_and_preprocess,
+        f"-t 4 -pl3d {methods.COPYING} -overwrite_plans a.pkl -overwrite_plans_identifier ../X",
+        "names of files",
+    ),
     (training.train, "2d nnUNetTrainerV2 4 0 --val_folder x", "--val_folder"),
     (training.train, "2d nnUNetTrainerV2 4 x", "'all'"),
     (training.train, "2d nnUNetTrainerV3 4 0", "nnUNetTrainerV2"),

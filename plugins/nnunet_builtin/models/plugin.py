@@ -1,8 +1,20 @@
-"""The plugin `models`: models of other frameworks, made into ours."""
+"""The plugin `models`: models of other frameworks, made into ours, and plans of other datasets."""
 
 from __future__ import annotations
 
 from nnunet_core import Component, hookimpl
+
+
+@hookimpl
+def nnunet_planners() -> list[Component]:
+    """Return the planner that copies plans."""
+    return [
+        Component(
+            "copied",
+            "nnunet_builtin.models.copied.planner:CopiedPlans",
+            "the plans of another dataset (source), as weights that were trained with them need",
+        )
+    ]
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +22,7 @@ def _printable(name: str) -> str:
     return name
 
 
+_Kind = TypeVar("_Kind", bound="V1Plans")
 Axes = tuple[int, int, int]
 Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 _SCHEMES = {"CT": "CT", "CT2": "CT2", "nonCT": "zscore", "noNorm": "none"}
@@ -86,7 +87,7 @@ class V1Plans(_Part):
     segmentation_export_params: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, content: Any, source: Path) -> V1Plans:
+    def of(cls: type[_Kind], content: Any, source: Path) -> _Kind:
         """Return the plans in a dict of plain values and arrays.
 
         Raises:

@@ -139,7 +139,7 @@ def _style(layers: _Layers, plans: NetworkArguments) -> dict[str, Any]:
     first = plans.strides if isinstance(plans.strides, int) else next(iter(plans.strides), 1)
     if any(step != 1 for step in (first if isinstance(first, tuple) else (first,))):
         raise ValueError(f"its first stride is {first}, and only 1 is built")
-    style = {"norm": _norm(layers, plans), **_activation(plans)}
+    style = {"norm": _norm(layers, plans), **activation(plans)}
     if not layers.has("conv.bias"):
         style["conv_bias"] = False
     if plans.nonlin_first:
@@ -167,7 +167,8 @@ def _norm(layers: _Layers, plans: NetworkArguments) -> str:
     return "batch"  # also where a trainer put it into the place of the norm in the plans
 
 
-def _activation(plans: NetworkArguments) -> dict[str, Any]:
+def activation(plans: NetworkArguments) -> dict[str, Any]:
+    """Return the settings of an activation; raises ValueError for one that is not built."""
     name = (plans.nonlin or "LeakyReLU").rpartition(".")[2]
     options = plans.nonlin_kwargs or {}
     if name == "LeakyReLU":

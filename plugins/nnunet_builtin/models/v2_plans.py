@@ -104,11 +104,21 @@ class V2Plans(_Part):
         return (stored or self.foreground_intensity_properties_by_modality).get(str(channel))
 
     def configuration(self, name: str, path: Path) -> V2Configuration:
-        """Return a configuration with what it inherits (`inherits_from`).
+        """Return a configuration with what it inherits.
 
         Raises:
             UsageError: There is none of this name.
             StorageError: It is not as v2 writes it, inherits from nothing, or in a circle.
+        """
+        content = self.merged(name, path)
+        return checked(V2Configuration, content, f"{path}: configuration '{name}'")
+
+    def merged(self, name: str, path: Path) -> dict[str, Any]:
+        """Return the content of a configuration with what it inherits (`inherits_from`).
+
+        Raises:
+            UsageError: There is none of this name.
+            StorageError: It inherits from nothing, or in a circle.
         """
         if name not in self.configurations:
             raise UsageError(
@@ -126,7 +136,7 @@ class V2Plans(_Part):
         merged = {}
         for ancestor in reversed(chain):
             merged.update(self.configurations[ancestor])
-        return _valid(V2Configuration, merged, f"{path}: configuration '{name}'")
+        return merged
 
 
 class V2Dataset(_Part):

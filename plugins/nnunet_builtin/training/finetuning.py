@@ -101,7 +101,8 @@ def transfer(network: torch.nn.Module, found: Mapping[str, torch.Tensor], path: 
         examples = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
         raise TrainingError(
             f"No tensor of {path} fits this network ({examples}). Use the plans of the pretrained "
-            "model, so that pooling and kernels are equal."
+            "model, so that pooling and kernels are equal: --planner copied --set "
+            "planner.source=MODEL."
         )
     network.load_state_dict({name: found[name] for name in loaded}, strict=False)
     return Transfer(loaded, skipped, tuple(sorted(set(found) - set(own))))

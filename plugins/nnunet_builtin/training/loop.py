@@ -133,6 +133,21 @@ class Loop:
             files.write_bytes(self.task.folder / WEIGHTS, state.weights())
             (self.task.folder / CHECKPOINT).unlink(missing_ok=True)
 
+    def sweep(self, rates: Sequence[float]) -> Iterator[float]:
+        """Learn from one batch with each learning rate, once it is open; yield its loss, which may
+        be infinite or NaN. Nothing is validated or written.
+        """
+        settings, stream = self.settings, self._stream()
+        self.loss.set_epoch(0)
+        try:
+            for rate, (step, batch) in zip(rates, stream, strict=True):
+                self._set_rate(rate)
+                updating = (step.index + 1) % settings.accumulation == 0
+                yield self._training_step(step, batch, updating)
+        finally:
+            stream.close()
+            self.writer.close()
+
     def _initial_state(self) -> State:
         """Return the state of a new training, or of the last checkpoint."""
         settings, task, runtime = self.settings, self.task, self.runtime
@@ -273,7 +288,8 @@ class Loop:
             progress.waited += time.perf_counter() - started
             if step.training:
                 updating = (step.index + 1) % settings.accumulation == 0 or step.index == last
-                progress.training_losses.append(self._training_step(step, batch, updating))
+                value = self._training_step(step, batch, updating)
+                progress.training_losses.append(self._finite(value))
             else:
                 updating = True
                 progress.validation_losses.append(self._validation_step(batch))
@@ -291,13 +307,18 @@ class Loop:
         losses = [line["train_loss"] for line in state.metrics]
         rate = self.settings.rate(state.epoch, losses)
         falling = momentum(self.settings, state.epoch)
+        self._set_rate(rate)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate * group[INITIAL_RATE] / self.settings.learning_rate
             if falling is not None and "momentum" in group:
                 # it may be lower, see _start_over
                 group["momentum"] = min(group["momentum"], falling)
 
+    def _set_rate(self, rate: float) -> None:
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate * group[INITIAL_RATE] / self.settings.learning_rate
+
     def _training_step(self, step: Iteration, batch: dict[str, Any], updating: bool) -> float:
+        """Learn from a batch, and return its loss, or that of its losses which is not finite."""
         state, settings = self.state, self.settings
         self.names, self.share, self.updating = batch["names"], self._accumulated(step), updating
         state.network.train()
@@ -309,26 +330,25 @@ class Loop:
         self.learnt.clear()
         with ranks.gradients_at(self.forward, updating):
             value = settings.training_step(self, images, label)
-        return self._finite(value)
+        # reading it waits for the device, so this comes last: a look at it before the backward pass
+        # would leave a GPU idle for a twentieth of the step
+        found = float(value.detach())
+        losses = (*map(float, self.learnt), found)
+        return next((loss for loss in losses if not math.isfinite(loss)), found)
 
-    def _finite(self, value: torch.Tensor) -> float:
-        """Return the loss of a batch as a number.
-
-        Reading it waits for the device, so this comes last: a look at it before the backward pass
-        would leave a GPU idle for a twentieth of the step.
+    def _finite(self, loss: float) -> float:
+        """Return the loss of a batch.
 
         Raises:
-            TrainingError: It is not finite, or one of those that weights were changed for.
+            TrainingError: It is not finite.
         """
-        found = float(value.detach())
-        wrong = [loss for loss in (*map(float, self.learnt), found) if not math.isfinite(loss)]
-        if wrong:
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss of epoch {self.state.epoch + 1} became {wrong[0]} (cases "
+                f"The loss of epoch {self.state.epoch + 1} became {loss} (cases "
                 f"{', '.join(self.names)}). Check these cases with 'nnunet dataset verify', lower "
                 "trainer.learning_rate, or train with --precision float32."
             )
-        return found
+        return loss
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a batch's loss (seams.Training)."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from nnunet_builtin.computing import ranks
 from nnunet_builtin.computing.computation import computing
-from nnunet_builtin.computing.devices import resolve, with_exact_gradients
+from nnunet_builtin.computing.devices import (
+    ResolvedRuntime,
+    resolve,
+    with_exact_gradients,
+)
 from nnunet_builtin.training import finetuning
 from nnunet_builtin.training.arrays import check_arrays
 from nnunet_builtin.training.checkpoint import CHECKPOINT
@@ -65,15 +71,7 @@ class TrainerV2(Seams):
                 be read.
             StoppedError: Ctrl-C or SIGTERM; the training is saved.
         """
-        self.check(task.runtime)
-        check_arrays(task)
-        asked, configuration = resolve(task.runtime), task.configuration
-        runtime = with_exact_gradients(asked, configuration.network, configuration.patch_size)
-        if runtime != asked:
-            task.report.message(
-                "training in float32: on CPU, bfloat16 is wrong for networks with 2 voxels or "
-                "fewer along an axis"
-            )
+        runtime = self._runtime(task)
         with ranks.joined(runtime.device), computing(runtime, self.deterministic):
             if ranks.told_by_first((task.folder / WEIGHTS).is_file()):
                 (task.folder / CHECKPOINT).unlink(
@@ -86,6 +84,30 @@ class TrainerV2(Seams):
             "precision": str(runtime.dtype).removeprefix("torch."),
             "threads": str(runtime.threads),
         }
+
+    def try_rates(self, task: TrainingTask, rates: Sequence[float]) -> Generator[float, None, None]:
+        """Train with a rate for each batch, and yield the losses (abilities.TriesRates).
+
+        Accumulated batches (`accumulation`) are one update, with the rate of the last.
+        """
+        runtime = self._runtime(task)
+        brief = copy.copy(self)
+        brief.epochs, brief.iterations_per_epoch, brief.validation_iterations = 1, len(rates), 0
+        with computing(runtime, self.deterministic):
+            yield from Loop(brief, task, runtime).open().sweep(rates)
+
+    def _runtime(self, task: TrainingTask) -> ResolvedRuntime:
+        """Return what computes a task, after a look whether it can be trained."""
+        self.check(task.runtime)
+        check_arrays(task)
+        asked, configuration = resolve(task.runtime), task.configuration
+        runtime = with_exact_gradients(asked, configuration.network, configuration.patch_size)
+        if runtime != asked:
+            task.report.message(
+                "training in float32: on CPU, bfloat16 is wrong for networks with 2 voxels or "
+                "fewer along an axis"
+            )
+        return runtime
 
     def check(self, runtime: Runtime) -> None:
         """Raise UsageError where settings contradict each other, or the device or precision does

@@ -2,12 +2,16 @@
 
 import importlib
 import sys
+from dataclasses import dataclass
 from importlib.util import spec_from_file_location
+from pathlib import Path
+from typing import Annotated
 
 import pytest
 
 from nnunet_core.registry.discovery import Registry, source_file
 from nnunet_core.registry.provenance import code_digest, component_record
+from nnunet_core.registry.settings import Content
 
 STEP = """
 from dataclasses import dataclass
@@ -54,6 +58,24 @@ def test_code_that_a_setting_names_is_part_of_the_identity(local, settings):
     assert record(**settings).identity() == before.identity()
     local(3)
     assert record(**settings).identity() != before.identity()
+
+
+@dataclass
+class Reading:
+    table: Annotated[str | None, Content(lambda path: Path(path).read_text())] = None
+
+
+def test_of_a_file_that_a_setting_names_the_content_is_part_of_the_identity(tmp_path):
+    def identity(path, content):
+        path.write_text(content)
+        found = Registry().resolve("loss", f"{__name__}:Reading")
+        return component_record(found.with_settings({"table": str(path)})).identity()
+
+    first = identity(tmp_path / "a", "one")
+    assert identity(tmp_path / "b", "one") == first
+    assert identity(tmp_path / "a", "two") != first
+    plain = component_record(Registry().resolve("loss", f"{__name__}:Reading"))
+    assert plain.contents == {}
 
 
 def test_code_of_packages_is_known_by_their_version():

@@ -37,6 +37,8 @@ PLANNERS = {
     ),
 }
 _PLANS = dict(PLANNERS.values())
+#: The planner that takes the plans of another task, and what v1 calls these: with an identifier.
+COPYING, PRETRAINED = "ExperimentPlanner3D_v21_Pretrained", "nnUNetPlans_pretrained_"
 # what holds for the other dimensionality alone: the page of v1's trainers says to leave it out
 _IN_2D = {
     "nnUNetTrainerV2_DA2": ["augmentation.rotation_axis_probability=1.0"],
@@ -64,14 +66,14 @@ class V1Method:
     trainer: str
     plans: str = PLANS
 
-    def options(self) -> list[str]:
-        """Return the options that make the method.
+    def options(self, task: str) -> list[str]:
+        """Return the options that make the method for a task.
 
         Raises:
             UsageError: The trainer or the plans have no counterpart.
         """
         words = self._trainer_words()
-        planning = planner_options(self.plans)
+        planning = planner_options(self.plans, task)
         flags = {"--planner", "--network"} & set(planning) & set(words)
         if flags and planning != words:
             raise UsageError(
@@ -80,8 +82,9 @@ class V1Method:
                 "v1-trainers.md."
             )
         table = _IN_2D if self.configuration == "2d" else _IN_3D
+        trial = settings(planner="copied" not in planning)
         fitting = [word for text in table.get(self.trainer, []) for word in ("--set", text)]
-        return ["--variant", variant_name(self.trainer), *planning, *fitting, *settings()]
+        return ["--variant", variant_name(self.trainer), *planning, *fitting, *trial]
 
     def run_options(self) -> list[str]:
         """Return the options of a training that are no part of the method."""
@@ -89,9 +92,9 @@ class V1Method:
         pairs = zip(words[::2], words[1::2], strict=True)
         return [word for pair in pairs if pair[0] in RUN_OPTIONS for word in pair]
 
-    def name(self, registry: Registry) -> str:
-        """Return the name of its folder in our results."""
-        words = self.options()
+    def name(self, task: str, registry: Registry) -> str:
+        """Return the name of its folder in our results of a task."""
+        words = self.options(task)
         pairs = list(zip(words[::2], words[1::2], strict=True))
         choices = {flag.removeprefix("--"): value for flag, value in pairs}
         assignments = [value for flag, value in pairs if flag == "--set"]
@@ -106,8 +109,9 @@ class V1Method:
             UsageError: There is none, or several that may be meant.
         """
         top, exact = workspace().results / task, ""
-        if trainers().get(self.trainer) is not None and self.plans in _PLANS:
-            exact = self.name(registry)
+        known = self.plans in _PLANS or kept_plans(task, self.plans).is_file()
+        if trainers().get(self.trainer) is not None and known:
+            exact = self.name(task, registry)
         plain = variant_name(self.trainer, self.plans)
         for name in filter(None, (exact, plain)):
             if (top / name / self.configuration / FILE).is_file():
@@ -161,15 +165,73 @@ def method_of(
     return V1Method(configuration, trainer or TRAINER, plans)
 
 
-def planner_options(plans: str) -> list[str]:
+def planner_options(plans: str, task: str) -> list[str]:
     """Return the options of an identifier of plans.
 
     Raises:
-        UsageError: It has no counterpart.
+        UsageError: It has no counterpart, or the task has no such plans.
     """
-    if plans not in _PLANS:
+    if plans in _PLANS:
+        return _PLANS[plans]
+    kept = kept_plans(task, plans)
+    if kept.is_file():
+        return ["--planner", "copied", "--set", f"planner.source={kept}"]
+    if plans.startswith(PRETRAINED):
         raise UsageError(
-            f"The plans '{plans}' have no counterpart.{nearest(plans, _PLANS)} Known: "
-            f"{', '.join(_PLANS)}. Plans of your own: edit the file that 'nnunet plan' prints."
+            f"{task} has no plans '{plans}': there is no {kept}. 'nnUNet_plan_and_preprocess "
+            "-pl3d ExperimentPlanner3D_v21_Pretrained -overwrite_plans FILE "
+            "-overwrite_plans_identifier ID' makes them."
         )
-    return _PLANS[plans]
+    raise UsageError(
+        f"The plans '{plans}' have no counterpart.{nearest(plans, _PLANS)} Known: "
+        f"{', '.join(_PLANS)}, and {PRETRAINED}ID of -overwrite_plans. Plans of your own: edit the "
+        "file that 'nnunet plan' prints."
+    )
+
+
+def kept_plans(task: str, plans: str) -> Path:
+    """Return where the plans of another task are kept for a task."""
+    return workspace().preprocessed / task / f"{plans}_plans_3D.json"
+
+
+def keep_plans(task: str, plans: str, file: Path) -> None:
+    """Keep the plans of another task, in our form, for a task.
+
+    Args:
+        task: Name.
+        plans: Their identifier there.
+        file: Plans of v1, v2 or ours; also the place that v1 would have them at, in a task that is
+            planned here or beside a model that is trained here.
+
+    Raises:
+        UsageError: There are none.
+        StorageError: They are damaged.
+    """
+    from nnunet_builtin.models.copied.reading import read_source
+    from nnunet_core.data.plans import Plans
+
+    found = read_source(_ours(file) or file)
+    made = Plans(
+        dataset=plans,
+        planner="-overwrite_plans",
+        fingerprint_digest="",
+        configurations=dict(found.configurations),
+    )
+    made.write(kept_plans(task, plans))
+
+
+def _ours(file: Path) -> Path | None:
+    """Return what is here in the place of plans of v1 that do not exist: the model that v1's folder
+    of a trainer links, or the plans file of a task.
+    """
+    if file.exists():
+        return None
+    for link in sorted(file.parent.glob("*/model_final_checkpoint.model")):
+        return link.resolve().parents[1]
+    identifier, _, ending = file.name.rpartition("_plans_")
+    if ending in ("3D.pkl", "2D.pkl") and identifier in _PLANS:
+        from nnunet_v1_commands.plans import plans_file_of
+
+        task = file.absolute().parent.name
+        return plans_file_of(task, [*planner_options(identifier, task), *settings()])
+    return None

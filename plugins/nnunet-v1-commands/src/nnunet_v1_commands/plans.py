@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from nnunet_core.data.plans import Plans
 
 
 def plans_of(task: str, words: Sequence[str]) -> Plans:
-    """Return the plans that options make; what is there is read.
+    """Return the plans that options make, see `plans_file_of`."""
+    return Plans.read(plans_file_of(task, words))
+
+
+def plans_file_of(task: str, words: Sequence[str]) -> Path:
+    """Return the file of the plans that options make; they are made if they are not there.
 
     Args:
         task: Name.
@@ -27,4 +33,4 @@ def plans_of(task: str, words: Sequence[str]) -> Plans:
     request = Request(task, variant, chosen, settings)
     report = make_reporter(quiet=True)
     with opened(request, Registry.discover(), workspace(), report) as steps:
-        return steps.plans[0]
+        return steps.plans[1]

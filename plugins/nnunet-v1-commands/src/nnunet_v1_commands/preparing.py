@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from nnunet_core.errors import UsageError, nearest
-from nnunet_v1_commands.methods import PLANNERS, planner_options
+from nnunet_v1_commands.methods import (
+    COPYING,
+    PLANNERS,
+    PRETRAINED,
+    keep_plans,
+    planner_options,
+)
 from nnunet_v1_commands.running import (
     CONFIGURATIONS,
     PREPROCESSED,
@@ -54,19 +61,18 @@ def plan_and_preprocess(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-tl", type=int, help="processes for the low resolution")
     parser.add_argument("-tf", type=int, help="processes for everything else")
     parser.add_argument("--verify_dataset_integrity", action="store_true")
-    parser.add_argument("-overwrite_plans", help="has no counterpart")
-    parser.add_argument("-overwrite_plans_identifier", help="has no counterpart")
+    parser.add_argument(
+        "-overwrite_plans", type=Path, help=f"plans of another task, with -pl3d {COPYING}"
+    )
+    parser.add_argument("-overwrite_plans_identifier", help="name of these plans")
     run(parser, _plan_and_preprocess, arguments, [RAW, PREPROCESSED])
 
 
 def _plan_and_preprocess(options: argparse.Namespace) -> None:
-    if options.overwrite_plans or options.overwrite_plans_identifier:
-        raise UsageError(
-            "-overwrite_plans has no counterpart: plans are a JSON file here. Run this command "
-            "with -no_pp, and edit the file that it prints, or copy into it what stands under "
-            "'configurations' in the plans of the other task."
-        )
+    _check_copying(options)
     plans = {"3d": _plans(options.planner3d), "2d": _plans(options.planner2d)}
+    if options.overwrite_plans is not None:
+        plans["3d"] = f"{PRETRAINED}{options.overwrite_plans_identifier}"
     if options.tl is not None:
         note("-tl: one number of processes is for all configurations: -tf")
     tasks = [task_name(task) for task in options.task_ids]
@@ -75,7 +81,9 @@ def _plan_and_preprocess(options: argparse.Namespace) -> None:
         for task in tasks:
             nnunet("dataset", "verify", task, *pool)
     for task in tasks:
-        for words, dimensions in _together(plans):
+        if options.overwrite_plans is not None:
+            keep_plans(task, str(plans["3d"]), options.overwrite_plans)
+        for words, dimensions in _together(plans, task):
             if options.no_pp:
                 nnunet("plan", task, *words, *pool)
                 continue
@@ -86,13 +94,34 @@ def _plan_and_preprocess(options: argparse.Namespace) -> None:
                 nnunet("preprocess", task, *words, *asked, *pool)
 
 
+def _check_copying(options: argparse.Namespace) -> None:
+    """Raise UsageError where one of the three flags of plans of another task is without the
+    others.
+    """
+    identifier = options.overwrite_plans_identifier
+    given = [options.overwrite_plans is not None, identifier is not None]
+    given.append(options.planner3d == COPYING)
+    if any(given) and not all(given):
+        raise UsageError(
+            f"Plans of another task need three flags together: -pl3d {COPYING} -overwrite_plans "
+            "FILE -overwrite_plans_identifier ID."
+        )
+    if identifier is not None and not re.fullmatch(r"\w[\w.-]*", identifier):
+        raise UsageError(
+            f"-overwrite_plans_identifier {identifier}: it becomes a part of names of files; give "
+            "letters, digits, '_', '-' and '.'."
+        )
+
+
 def _dimension(configuration: str) -> str:
     return "2d" if configuration == _FLAT else "3d"
 
 
 def _plans(planner: str) -> str | None:
-    """Return the identifier of the plans of a planner of v1; None for the word None."""
-    if planner == "None":
+    """Return the identifier of the plans of a planner of v1; None for the word None, and for the
+    planner of plans of another task, whose identifier the user gives.
+    """
+    if planner in ("None", COPYING):
         return None
     if planner not in PLANNERS:
         raise UsageError(
@@ -102,13 +131,17 @@ def _plans(planner: str) -> str | None:
     return PLANNERS[planner][0]
 
 
-def _together(plans: dict[str, str | None]) -> list[tuple[list[str], list[str]]]:
+def _together(plans: dict[str, str | None], task: str) -> list[tuple[list[str], list[str]]]:
     """Return (options, dimensions) of each set of plans: both dimensions are in one file."""
     found: dict[str, list[str]] = {}
     for dimension, identifier in plans.items():
         if identifier is not None:
             found.setdefault(identifier, []).append(dimension)
-    return [([*planner_options(name), *settings()], which) for name, which in found.items()]
+    made = []
+    for name, which in found.items():
+        words = planner_options(name, task)
+        made.append(([*words, *settings(planner="copied" not in words)], which))
+    return made
 
 
 def _planned(task: str, words: Sequence[str]) -> list[str]:

@@ -82,10 +82,15 @@ def workspace() -> Workspace:
     return Workspace.find()
 
 
-def settings() -> list[str]:
-    """Return the options that NNUNET_V1_SETTINGS adds."""
+def settings(planner: bool = True) -> list[str]:
+    """Return the options that NNUNET_V1_SETTINGS adds.
+
+    Args:
+        planner: With those of the planner, which plans of another task have no use for.
+    """
     found = shlex.split(os.environ.get(SETTINGS, ""))
-    return [word for setting in found for word in ("--set", setting)]
+    wanted = [setting for setting in found if planner or not setting.startswith("planner.")]
+    return [word for setting in wanted for word in ("--set", setting)]
 
 
 def processes(given: int | None) -> list[str]:

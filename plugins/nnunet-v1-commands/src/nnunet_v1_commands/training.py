@@ -29,10 +29,6 @@ from nnunet_v1_commands.running import (
     workspace,
 )
 
-_REFUSED = {
-    "find_lr": "--find_lr has no counterpart. Compare short trainings: 'nnunet train --set "
-    "trainer.learning_rate=... --set trainer.epochs=...', each of which has its own folder.",
-}
 _NOTES = {
     "use_compressed_data": "--use_compressed_data: prepared cases are always compressed, and "
     "patches are read from them",
@@ -82,7 +78,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("--val_folder", default="validation_raw")
     parser.add_argument("--val_disable_overwrite", action="store_true")
     parser.add_argument("-pretrained_weights", type=Path)
-    for name in (*_REFUSED, *_NOTES):
+    parser.add_argument("--find_lr", action="store_true", help="a range test, and no training")
+    for name in _NOTES:
         parser.add_argument(f"--{name}", action="store_true")
     return parser
 
@@ -91,15 +88,20 @@ def _train(options: argparse.Namespace, extra: Sequence[str] = ()) -> None:
     method = V1Method(options.network, options.network_trainer, options.p)
     task = task_name(options.task)
     _check(options)
-    words = [*method.options(), *_settings(options), *_precision(options, method)]
-    words += [*extra, "-c", options.network, "--folds", _fold(options.fold)]
-    if options.npz:
+    words = [*method.options(task), *_settings(options), *_precision(options, method)]
+    fold, flag = _fold(options.fold), "--fold" if options.find_lr else "--folds"
+    words += [*extra, "-c", options.network, flag, fold]
+    if options.npz and not options.find_lr:
         words.append("--save-probabilities")
     if options.pretrained_weights is not None:
         words += ["--pretrained", str(_weights(options.pretrained_weights))]
     if workers := os.environ.get(WORKERS):
         words += ["--workers", workers]
     words += processes(None)
+    if options.find_lr:
+        place = method.folder(task) / f"find_lr_fold_{fold}"
+        nnunet("find-lr", task, *words, "--output", place, "--overwrite")
+        return
     if options.validation_only and options.valbest:
         _validate_best(method, task, options)
     elif options.validation_only:
@@ -147,7 +149,11 @@ def _validate_best(method: V1Method, task: str, options: argparse.Namespace) -> 
 
 def _train_dp(options: argparse.Namespace) -> None:
     extra = _batch(options, options.gpus)
-    _train(options, [*extra, "--gpus", str(options.gpus)])
+    if options.find_lr:
+        note(f"--find_lr: the batch of {options.gpus} GPUs is computed on one")
+    else:
+        extra += ["--gpus", str(options.gpus)]
+    _train(options, extra)
 
 
 def _train_ddp(options: argparse.Namespace) -> None:
@@ -165,8 +171,8 @@ def _batch(options: argparse.Namespace, gpus: int) -> list[str]:
     if options.dbs or gpus == 1:
         return []
     method = V1Method(options.network, options.network_trainer, options.p)
-    words = method.options()
-    plans = plans_of(task_name(options.task), words)
+    task = task_name(options.task)
+    plans = plans_of(task, method.options(task))
     size = plans.configuration(options.network).batch_size * gpus
     return ["--set", f"trainer.batch_size={size}"]
 
@@ -174,9 +180,6 @@ def _batch(options: argparse.Namespace, gpus: int) -> list[str]:
 def _check(options: argparse.Namespace) -> None:
     if options.valbest and not options.validation_only:
         note("--valbest counts with -val alone")
-    for name, text in _REFUSED.items():
-        if getattr(options, name):
-            raise UsageError(text)
     if options.val_folder != "validation_raw":
         raise UsageError(
             f"--val_folder {options.val_folder} has no counterpart: the validation of a fold is "
@@ -185,7 +188,7 @@ def _check(options: argparse.Namespace) -> None:
     for name, text in _NOTES.items():
         if getattr(options, name):
             note(text)
-    if not (options.continue_training or options.validation_only):
+    if not (options.continue_training or options.validation_only or options.find_lr):
         note("a fold that is trained stays, and one that was stopped goes on, as with -c")
 
 

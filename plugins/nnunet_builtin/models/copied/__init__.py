@@ -1,0 +1,1 @@
+"""The planner that takes the plans of another dataset, and what it reads them from."""

@@ -1,0 +1,1 @@
+"""A range test of the learning rate: the plugin `rates`."""
