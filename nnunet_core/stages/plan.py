@@ -37,8 +37,7 @@ def make_fingerprint(
         ImageError: 2D images and volumes in one dataset.
     """
     planner: Planner = method.build("planner")
-    key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
-    path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
+    path = _fingerprint_path(dataset, planner, workspace)
     if not path.is_file():
         with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
             remove_leftovers(path.parent)
@@ -68,12 +67,7 @@ def make_plans(
         PluginError: The planner made plans that cannot be.
     """
     found = make_fingerprint(dataset, method, workspace, workers, report)
-    resolved = method.components["planner"]
-    identities = [
-        component_record(method.components[kind]).identity() for kind in ("planner", "network")
-    ]
-    key = digest([found.digest, identities])
-    path = workspace.preprocessed / dataset.name / "plans" / f"{resolved.name}-{key[:8]}.json"
+    path = _plans_path(dataset, found, method, workspace)
     network: NetworkBuilder = method.build("network")
     if path.is_file():
         plans = Plans.read(path)
@@ -81,13 +75,36 @@ def make_plans(
         return plans, path
     with _possible(method):
         plans = method.build("planner").plan(dataset, found, network)
-    plans = plans.model_copy(update={"planner": resolved.reference})
+    plans = plans.model_copy(update={"planner": method.components["planner"].reference})
     _check(plans, method, network, path)
     for note in () if "normalization" in method.preprocessor_settings else plans.notes:
         report.message(note)
     remove_leftovers(path.parent)
     plans.write(path)
     return plans, path
+
+
+def stored_plans(dataset: Dataset, method: Method, workspace: Workspace) -> Plans | None:
+    """Return the plans that `make_plans` would read; None where they are not made yet."""
+    path = _fingerprint_path(dataset, method.build("planner"), workspace)
+    if not path.is_file():
+        return None
+    path = _plans_path(dataset, Fingerprint.read(path), method, workspace)
+    return Plans.read(path) if path.is_file() else None
+
+
+def _fingerprint_path(dataset: Dataset, planner: Planner, workspace: Workspace) -> Path:
+    key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
+    return workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
+
+
+def _plans_path(
+    dataset: Dataset, fingerprint: Fingerprint, method: Method, workspace: Workspace
+) -> Path:
+    planner, network = (method.components[kind] for kind in ("planner", "network"))
+    identities = [component_record(each).identity() for each in (planner, network)]
+    key = digest([fingerprint.digest, identities])
+    return workspace.preprocessed / dataset.name / "plans" / f"{planner.name}-{key[:8]}.json"
 
 
 @contextlib.contextmanager

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.live import Live
 
-from nnunet_builtin.benchmark import progress, scheduling
-from nnunet_builtin.benchmark.foreign import Source, keep, lacking, read_results
+from nnunet_builtin.benchmark import foreign, progress, scheduling
+from nnunet_builtin.benchmark.foreign_files import OTHERS, Source, find_dataset
 from nnunet_builtin.benchmark.opening import Opened, opened
 from nnunet_builtin.judging import tables
 from nnunet_builtin.judging.judgement import summary
@@ -20,7 +21,7 @@ from nnunet_builtin.judging.rows import write_csv
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.abilities import ShowsScripts, ability
-from nnunet_core.errors import StorageError, UsageError, counted, listed
+from nnunet_core.errors import StorageError, UsageError, counted, listed, printable
 from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.reporting import Reporter
 
@@ -60,14 +61,19 @@ def run(
     elif dry_run:
         _print_graph(found)
     else:
-        _run(found, report)
+        _run(found, bench, report)
 
 
-def _run(found: Opened, report: Reporter) -> None:
+def _run(found: Opened, bench: Path, report: Reporter) -> None:
     board = found.board
     out().print(progress.states_table(board, _title(found)))
     for name, changed in progress.stale(board).items():
         report.message(f"stale: {name}: changed: {changed}")
+    if len(board.done) < len(board.graph.jobs):
+        report.message(
+            f"In another terminal, 'nnunet benchmark status {bench} --watch' shows what runs, and "
+            f"'nnunet benchmark stop {bench}' stops it."
+        )
     with locks.held(found.root / locks.NAME, "this benchmark", report, wait=False):
         scheduling.run(board, report)
         judgement, rows = found.judged()
@@ -121,17 +127,18 @@ def status(
         typer.echo(json.dumps(progress.document(found.board), indent=1))
         return
     if not watch:
-        out().print(_view(found), soft_wrap=True)
+        out().print(_view(found, bench), soft_wrap=True)
         return
-    with Live(_view(found), console=out(), auto_refresh=False) as live:
+    with Live(_view(found, bench), console=out(), auto_refresh=False) as live:
         while found.board.running or locks.holder(found.root / locks.NAME):
             time.sleep(_WATCH_SECONDS)
             found.board.look()
-            live.update(_view(found), refresh=True)
+            live.update(_view(found, bench), refresh=True)
 
 
-def _view(found: Opened) -> progress.RenderableType:
-    return progress.view(found.board, _title(found), locks.holder(found.root / locks.NAME))
+def _view(found: Opened, bench: Path) -> progress.RenderableType:
+    driver = locks.holder(found.root / locks.NAME)
+    return progress.view(found.board, _title(found), driver, f"nnunet benchmark run {bench}")
 
 
 def _title(found: Opened) -> str:
@@ -145,6 +152,9 @@ def stop(context: typer.Context, bench: BenchArgument, workspace: o.WorkspaceOpt
     board, end = found.board, time.monotonic() + _WAIT_SECONDS
     board.look()
     number = len(board.running)
+    if not number and not locks.holder(found.root / locks.NAME):
+        out().print("Nobody runs it, and none of its jobs runs: there is nothing to stop.")
+        return
     if driver := locks.holder(found.root / locks.NAME):
         report.message(f"asking {driver} to stop; jobs may take a while to save their work")
         files.write_text(found.root / scheduling.STOP, "")
@@ -157,7 +167,9 @@ def stop(context: typer.Context, bench: BenchArgument, workspace: o.WorkspaceOpt
         time.sleep(_WATCH_SECONDS / 4)
     board.look()  # what another driver left behind when it was killed
     board.stop()
-    out().print(f"stopped {counted(number, 'job')}")
+    out().print(
+        f"stopped {counted(number, 'job')}; 'nnunet benchmark run {bench}' goes on", soft_wrap=True
+    )
 
 
 def add(
@@ -166,9 +178,10 @@ def add(
     results: Annotated[
         Path,
         typer.Argument(
-            help="summary.json of nnU-Net v1 or v2; or a CSV with the columns case, label, and "
-            "metric and value, or a column for each metric (Dice, Surface Dice, HD95, ASSD); "
-            "columns dataset, variant, configuration, seed and fold tell runs apart.",
+            help="summary.json of nnU-Net v1 or v2, evaluation.json of 'nnunet evaluate', or a CSV "
+            "with the columns case, label, and metric and value, or a column for each metric "
+            "(Dice, Surface Dice, HD95, ASSD); columns dataset, variant, configuration, seed and "
+            "fold tell runs apart.",
             show_default=False,
         ),
     ],
@@ -179,7 +192,9 @@ def add(
     ] = "",
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset that it is of, where the benchmark has several."),
+        typer.Option(
+            help="Dataset that it is of, where the benchmark has several: name, id or folder."
+        ),
     ] = None,
     configuration: Annotated[
         str,
@@ -203,23 +218,42 @@ def add(
     names = {name for each in subjects.values() for name in each.configurations}
     if not configuration and len(names) > 1:
         raise UsageError(f"Name what it is compared with: --configuration {' or '.join(names)}")
-    source = Source(dataset, configuration or next(iter(names)), variant, seed, fold)
     datasets = {name: each.dataset for name, each in subjects.items()}
+    if dataset is not None:
+        written = found.subjects.get(dataset)
+        name = written.dataset.name if written else dataset
+        dataset = find_dataset(name, "--dataset", datasets).name
+    source = Source(dataset, configuration or next(iter(names)), variant, seed, fold)
     cases = {name: each.scored_cases() for name, each in subjects.items()}
-    rows = read_results(results, source, datasets, cases)
+    read = foreign.read_results(results, source, datasets, cases)
+    rows = read.rows
+    known = {name: each.scored_configurations() for name, each in subjects.items()}
+    foreign.check_configurations(rows, known, results)
     if taken := {row.variant for row in rows} & set(found.members):
         raise UsageError(
             f"'{min(taken)}' is a variant of the benchmark itself. Call it otherwise: --variant"
         )
-    for name, labels in lacking(rows, datasets).items():
+    for name, labels in foreign.lacking(rows, datasets).items():
         report.warning(
             f"{name}: there is no score of {listed(sorted(labels))} in some cases; the mean over "
             "labels of these is left out, since it would be of something else."
         )
-    keep(rows, found.root)
+    _tell_left_out(read.left_out, report)
+    foreign.keep(rows, found.root)
     runs = {(row.variant, row.dataset, row.seed) for row in rows}
     out().print(
         f"added {counted(len(rows), 'score')} of {counted(len(runs), 'run')}; 'nnunet benchmark "
         f"run {bench}' puts them into the tables",
         soft_wrap=True,
     )
+
+
+def _tell_left_out(names: Sequence[str], report: Reporter) -> None:
+    """Say which metrics are not taken; of those that could be mistaken for ours, why."""
+    for name in (name for name in names if name in OTHERS):
+        report.warning(
+            f"'{name}' is left out, it is {OTHERS[name]}. To compare surfaces, measure the "
+            "predictions with 'nnunet evaluate' and add its evaluation.json."
+        )
+    if others := [printable(name) for name in names if name not in OTHERS]:
+        report.message(f"left out, since the benchmark does not judge it: {', '.join(others)}")

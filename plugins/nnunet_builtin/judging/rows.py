@@ -111,7 +111,7 @@ def _rows(
                 if metric in known:
                     values.append(value := _number(known[metric]))
                     label = target if labels.regions else labels.names.get(int(target), target)
-                    found.append(_row(place, name, label, metric, value, _status(counts)))
+                    found.append(_row(place, name, label, metric, value, status_of(counts)))
             if values:
                 found.append(_row(place, name, MEAN, metric, mean_of(values)))
     return found
@@ -151,8 +151,8 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)  # "Infinity" is infinite
 
 
-def _status(counts: Mapping[str, float | None]) -> str:
-    """Return whether a label was found, from v1's counts of voxels."""
+def status_of(counts: Mapping[str, Any]) -> str:
+    """Return the status of a score, from v1's counts of voxels; empty where there are none."""
     true, predicted = counts.get("Total Positives Reference"), counts.get("Total Positives Test")
     if true is None or predicted is None:
         return ""
