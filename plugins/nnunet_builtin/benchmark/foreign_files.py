@@ -75,11 +75,13 @@ def summary_rows(
             if not isinstance(values, Mapping):
                 raise UsageError(f"{path}: case {printable(case)} has no metrics of '{target}'.")
             others.update(values.keys() - {*METRICS, "status"})
-            status = status_of({_COUNTS.get(name, name): value for name, value in values.items()})
+            counts = {_COUNTS.get(str(key), str(key)): value for key, value in values.items()}
             for metric in (metric for metric in METRICS if metric in values):
                 place = (dataset.name, source.configuration, source.variant, source.seed)
                 value = _number(values[metric], f"{path}: {printable(case)}")
-                yield Row(*place, source.fold, case, target, metric, value, status, path.name)
+                yield Row(
+                    *place, source.fold, case, target, metric, value, status_of(counts), path.name
+                )
 
 
 def _case_v1(case: Any, path: Path) -> tuple[str, dict[str, Any]]:

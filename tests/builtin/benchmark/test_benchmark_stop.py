@@ -125,7 +125,7 @@ def test_asked_to_stop_jobs_save_their_work_and_a_later_run_goes_on(bench):
 @pytest.mark.slow
 def test_the_jobs_of_a_driver_that_was_killed_are_stopped(bench):
     folder = bench('planner = "slow_components:SlowPlanner"')
-    with beside(folder, "run") as driver:
+    with beside(folder, "run"):
         until(lambda: "fingerprint" in logs(folder, "plan"))
     (handles,) = folder.rglob("handles.json")
     (handle,) = records.Handles.read(handles).handles
