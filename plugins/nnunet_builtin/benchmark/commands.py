@@ -11,12 +11,13 @@ from typing import Annotated
 
 import typer
 from rich.live import Live
+from rich.table import Table
 
 from nnunet_builtin.benchmark import foreign, progress, scheduling
 from nnunet_builtin.benchmark.foreign_files import OTHERS, Source, find_dataset
 from nnunet_builtin.benchmark.opening import Opened, opened
 from nnunet_builtin.judging import tables
-from nnunet_builtin.judging.judgement import summary
+from nnunet_builtin.judging.judgement import Judgement, summary
 from nnunet_builtin.judging.rows import write_csv
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
@@ -79,8 +80,7 @@ def _run(found: Opened, bench: Path, report: Reporter) -> None:
         judgement, rows = found.judged()
         write_csv(found.root / "scores.csv", rows)
         tables.write(judgement, found.root)
-    for line in summary(judgement):
-        out().print(line, soft_wrap=True)
+    _print_judgement(judgement)
     out().print(f"tables: {found.root / 'comparison.md'}", soft_wrap=True)
     if board.failed:
         for name in board.failed:
@@ -91,6 +91,20 @@ def _run(found: Opened, bench: Path, report: Reporter) -> None:
             "run for that reason. The same command tries them again."
         )
         raise typer.Exit(1)
+
+
+def _print_judgement(judgement: Judgement) -> None:
+    for table in tables.means(judgement):
+        shown = Table(title=table.title, title_justify="left")
+        for column in table.columns:
+            shown.add_column(column.name, justify="left" if column.is_text else "right")
+        for row in table.shown():
+            shown.add_row(*map(printable, row))
+        out().print(shown)
+        for line in table.head:
+            out().print(f"- {line}", soft_wrap=True, markup=False)
+    for line in summary(judgement):
+        out().print(line, soft_wrap=True, markup=False)
 
 
 def _print_graph(found: Opened) -> None:
