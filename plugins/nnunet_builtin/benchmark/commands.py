@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from nnunet_builtin.benchmark.foreign_files import OTHERS, Source, find_dataset
 from nnunet_builtin.benchmark.opening import Opened, opened
 from nnunet_builtin.judging import tables
 from nnunet_builtin.judging.judgement import Judgement, summary
-from nnunet_builtin.judging.rows import write_csv
+from nnunet_builtin.judging.rows import Row, write_csv
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.abilities import ShowsScripts, ability
@@ -62,18 +63,18 @@ def run(
     elif dry_run:
         _print_graph(found)
     else:
-        _run(found, bench, report)
+        _run(found, _words(bench, workspace), report)
 
 
-def _run(found: Opened, bench: Path, report: Reporter) -> None:
+def _run(found: Opened, words: str, report: Reporter) -> None:
     board = found.board
     out().print(progress.states_table(board, _title(found)))
     for name, changed in progress.stale(board).items():
         report.message(f"stale: {name}: changed: {changed}")
     if len(board.done) < len(board.graph.jobs):
         report.message(
-            f"In another terminal, 'nnunet benchmark status {bench} --watch' shows what runs, and "
-            f"'nnunet benchmark stop {bench}' stops it."
+            f"In another terminal, 'nnunet benchmark status {words} --watch' shows what runs, and "
+            f"'nnunet benchmark stop {words}' stops it."
         )
     with locks.held(found.root / locks.NAME, "this benchmark", report, wait=False):
         scheduling.run(board, report)
@@ -101,7 +102,8 @@ def _print_judgement(judgement: Judgement) -> None:
         for row in table.shown():
             shown.add_row(*map(printable, row))
         out().print(shown)
-        for line in table.head:
+        place = table.keys["dataset"], table.keys["configuration"]
+        for line in judgement.deviations.get(place, ()):
             out().print(f"- {line}", soft_wrap=True, markup=False)
     for line in summary(judgement):
         out().print(line, soft_wrap=True, markup=False)
@@ -140,19 +142,25 @@ def status(
     if as_json:
         typer.echo(json.dumps(progress.document(found.board), indent=1))
         return
+    words = _words(bench, workspace)
     if not watch:
-        out().print(_view(found, bench), soft_wrap=True)
+        out().print(_view(found, words), soft_wrap=True)
         return
-    with Live(_view(found, bench), console=out(), auto_refresh=False) as live:
+    with Live(_view(found, words), console=out(), auto_refresh=False) as live:
         while found.board.running or locks.holder(found.root / locks.NAME):
             time.sleep(_WATCH_SECONDS)
             found.board.look()
-            live.update(_view(found, bench), refresh=True)
+            live.update(_view(found, words), refresh=True)
 
 
-def _view(found: Opened, bench: Path) -> progress.RenderableType:
+def _view(found: Opened, words: str) -> progress.RenderableType:
     driver = locks.holder(found.root / locks.NAME)
-    return progress.view(found.board, _title(found), driver, f"nnunet benchmark run {bench}")
+    return progress.view(found.board, _title(found), driver, f"nnunet benchmark run {words}")
+
+
+def _words(bench: Path, workspace: Path | None) -> str:
+    """Return what follows a command that is to find the same benchmark."""
+    return f"{bench}" if workspace is None else f"{bench} --workspace {workspace}"
 
 
 def _title(found: Opened) -> str:
@@ -182,7 +190,9 @@ def stop(context: typer.Context, bench: BenchArgument, workspace: o.WorkspaceOpt
     board.look()  # what another driver left behind when it was killed
     board.stop()
     out().print(
-        f"stopped {counted(number, 'job')}; 'nnunet benchmark run {bench}' goes on", soft_wrap=True
+        f"stopped {counted(number, 'job')}; it goes on with: nnunet benchmark run "
+        f"{_words(bench, workspace)}",
+        soft_wrap=True,
     )
 
 
@@ -228,38 +238,48 @@ def add(
     """
     report = make_reporter()
     found = opened(bench, o.registry_of(context), o.workspace_of(workspace), report)
+    source = Source(dataset, configuration, variant, seed, fold)
+    rows = _read(results, _found(source, found), found, report)
+    foreign.keep(rows, found.root)
+    runs = {(row.variant, row.dataset, row.seed) for row in rows}
+    out().print(
+        f"added {counted(len(rows), 'score')} of {counted(len(runs), 'run')}; 'nnunet benchmark "
+        f"run {_words(bench, workspace)}' puts them into the tables",
+        soft_wrap=True,
+    )
+
+
+def _found(source: Source, found: Opened) -> Source:
+    """Return what a file is of, with the names that the benchmark has."""
+    datasets = {each.dataset.name: each.dataset for each in found.subjects.values()}
+    if (name := source.dataset) is not None:
+        written = found.subjects.get(name)
+        name = find_dataset(written.dataset.name if written else name, "--dataset", datasets).name
+    known = dict.fromkeys(n for each in found.subjects.values() for n in each.configurations)
+    if not source.configuration and len(known) > 1:
+        raise UsageError(f"Name what it is compared with: --configuration {' or '.join(known)}")
+    return replace(source, dataset=name, configuration=source.configuration or next(iter(known)))
+
+
+def _read(results: Path, source: Source, found: Opened, report: Reporter) -> list[Row]:
+    """Return the rows of a file that can be compared; say what cannot."""
     subjects = {each.dataset.name: each for each in found.subjects.values()}
-    names = {name for each in subjects.values() for name in each.configurations}
-    if not configuration and len(names) > 1:
-        raise UsageError(f"Name what it is compared with: --configuration {' or '.join(names)}")
     datasets = {name: each.dataset for name, each in subjects.items()}
-    if dataset is not None:
-        written = found.subjects.get(dataset)
-        name = written.dataset.name if written else dataset
-        dataset = find_dataset(name, "--dataset", datasets).name
-    source = Source(dataset, configuration or next(iter(names)), variant, seed, fold)
     cases = {name: each.scored_cases() for name, each in subjects.items()}
     read = foreign.read_results(results, source, datasets, cases)
-    rows = read.rows
     known = {name: each.scored_configurations() for name, each in subjects.items()}
-    foreign.check_configurations(rows, known, results)
-    if taken := {row.variant for row in rows} & set(found.members):
+    foreign.check_configurations(read.rows, known, results)
+    if taken := {row.variant for row in read.rows} & set(found.members):
         raise UsageError(
             f"'{min(taken)}' is a variant of the benchmark itself. Call it otherwise: --variant"
         )
-    for name, labels in foreign.lacking(rows, datasets).items():
+    for name, labels in foreign.lacking(read.rows, datasets).items():
         report.warning(
             f"{name}: there is no score of {listed(sorted(labels))} in some cases; the mean over "
             "labels of these is left out, since it would be of something else."
         )
     _tell_left_out(read.left_out, report)
-    foreign.keep(rows, found.root)
-    runs = {(row.variant, row.dataset, row.seed) for row in rows}
-    out().print(
-        f"added {counted(len(rows), 'score')} of {counted(len(runs), 'run')}; 'nnunet benchmark "
-        f"run {bench}' puts them into the tables",
-        soft_wrap=True,
-    )
+    return read.rows
 
 
 def _tell_left_out(names: Sequence[str], report: Reporter) -> None:

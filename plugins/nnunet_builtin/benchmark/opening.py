@@ -22,6 +22,7 @@ from nnunet_core.contracts.abilities import NamesConfigurations, ability, built
 from nnunet_core.errors import UsageError, listed, nearest, printable
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.needs import check_needs
+from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.plan import stored_plans
 from nnunet_core.store.workspace import Workspace
@@ -121,7 +122,8 @@ def opened(path: Path, registry: Registry, space: Workspace, report: Reporter) -
     executor = built(resolved.with_settings(bench.executor.settings))
     found = members(bench, registry)
     datasets = subjects(bench, path.absolute().parent, registry, space, report)
-    for member in found.values():
+    planned = {files.digest(each.identity(("planner", "network"))): each for each in found.values()}
+    for member in planned.values():  # variants of equal plans share them
         for subject in datasets.values():
             _check_configurations(bench, member, subject, space)
     root = space.results.parent / _FOLDER / bench.name
