@@ -147,8 +147,10 @@ def status(
         out().print(_view(found, words), soft_wrap=True)
         return
     with Live(_view(found, words), console=out(), auto_refresh=False) as live:
-        while found.board.running or locks.holder(found.root / locks.NAME):
-            time.sleep(_WATCH_SECONDS)
+        goes_on = True
+        while goes_on:  # once more after the end, to show that
+            goes_on = bool(found.board.running or locks.holder(found.root / locks.NAME))
+            time.sleep(_WATCH_SECONDS if goes_on else 0)
             found.board.look()
             live.update(_view(found, words), refresh=True)
 

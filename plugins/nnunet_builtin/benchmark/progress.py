@@ -223,13 +223,13 @@ def view(board: Board, title: str, driver: str, command: str) -> RenderableType:
         driver: Who runs the benchmark, or nothing.
         command: What runs it.
     """
-    lines = [f"running: {name}, {text}" for name, text in _running(board)]
-    lines += [f"failed: {described(board, board.graph.jobs[name])}" for name in board.failed]
-    lines.append(estimate(board).words())
+    lines = [estimate(board).words()]  # first: a small terminal cuts the end
     if driver:
         lines.append(f"run by {driver}")
     elif len(board.done) < len(board.graph.jobs):
         lines.append(f"Nobody runs it now. It goes on with: {command}")
+    lines += [f"running: {name}, {text}" for name, text in _running(board)]
+    lines += [f"failed: {described(board, board.graph.jobs[name])}" for name in board.failed]
     return Group(states_table(board, title), Text(printable("\n".join(lines))))
 
 
