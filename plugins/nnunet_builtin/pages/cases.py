@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from nnunet_builtin.pages.elements import Volume
+from nnunet_builtin.pages.writing import Page
 from nnunet_core.data.cases import Case
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.images import Image
 from nnunet_core.data.labels import Labels
 from nnunet_core.data.orientation import turned_like
+from nnunet_core.errors import counted
 from nnunet_core.registry.hooks import Hooks
 from nnunet_core.runtime.reporting import Reporter
 
+_Shown = TypeVar("_Shown")
+
+#: What a page with cases may have: mail servers and browsers take it.
+MOST_BYTES = 15_000_000
 #: Cases that a page has a volume of; more would make it too large to be sent.
 MOST_VOLUMES = 8
+
+
+def small_enough(
+    make: Callable[[Sequence[_Shown]], Page], shown: Sequence[_Shown], report: Reporter
+) -> str:
+    """Return a page as text, with fewer cases where all of them would make it too large.
+
+    Args:
+        make: Makes the page of these cases.
+        shown: The most important first.
+        report: Hears how many are left.
+    """
+    while True:
+        html = make(shown).html()
+        size = len(html.encode())
+        if size <= MOST_BYTES:
+            return html
+        large = f"the report has {size / 1e6:.0f} MB, more than {MOST_BYTES / 1e6:.0f}"
+        if not shown:
+            report.warning(f"{large}: it may be too large to be sent")
+            return html
+        shown = shown[: len(shown) // 2]
+        report.warning(f"{large}: it shows {counted(len(shown), 'case')} only")
 
 
 def read_prediction(path: Path, case: Case, dataset: Dataset) -> np.ndarray | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-from nnunet_builtin.pages.cases import MOST_VOLUMES
+from nnunet_builtin.pages.cases import MOST_VOLUMES, small_enough
 from nnunet_builtin.pages.elements import Picture, Volume
 from nnunet_builtin.reports.content import ModelContent, RunContent
 from nnunet_builtin.reports.dataset_page import dataset_page
@@ -25,6 +26,7 @@ from nnunet_builtin.untrusted.archives import unpacked
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import NnunetError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import open_dataset
@@ -99,7 +101,8 @@ class Making:
         # the worst of each configuration come before the second ones
         ranked = zip_longest(*(volumes for _, volumes in shown.values()))
         volumes = [volume for row in ranked for volume in row if volume is not None]
-        run_page(content, pictures, volumes[:MOST_VOLUMES]).write(path)
+        page = partial(run_page, content, pictures)
+        files.write_text(path, small_enough(page, volumes[:MOST_VOLUMES], self.report))
         return path
 
     def _worst(
