@@ -82,7 +82,10 @@ def _run(found: Opened, words: str, report: Reporter) -> None:
         write_csv(found.root / "scores.csv", rows)
         tables.write(judgement, found.root)
     _print_judgement(judgement)
-    out().print(f"tables: {found.root / 'comparison.md'}", soft_wrap=True)
+    out().print(
+        f"tables: {found.root / 'comparison.md'}; a page: nnunet benchmark report {words}",
+        soft_wrap=True,
+    )
     if board.failed:
         for name in board.failed:
             report.warning(f"failed: {scheduling.described(board, board.graph.jobs[name])}")
