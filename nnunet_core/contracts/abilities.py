@@ -64,6 +64,19 @@ class ExplainsPlans(Protocol):
 
 
 @runtime_checkable
+class NamesConfigurations(Protocol):
+    """A planner that can say which configurations there may be before it plans: a benchmark refuses
+    others before any job starts.
+    """
+
+    def may_plan(self) -> Sequence[str] | None:
+        """Return the names of all configurations that plans of some dataset have with these
+        settings; None where it cannot tell.
+        """
+        ...
+
+
+@runtime_checkable
 class ComputesOnDevice(Protocol):
     """A preprocessor that computes on a GPU if it is asked to."""
 
@@ -292,7 +305,7 @@ class ShowsScripts(Protocol):
 
 #: {kind: its contract, and the abilities that a component of it may have}.
 CONTRACTS: dict[str, tuple[type, ...]] = {
-    "planner": (Planner, ExplainsPlans),
+    "planner": (Planner, ExplainsPlans, NamesConfigurations),
     "preprocessor": (Preprocessor, ComputesOnDevice, PreparesLabels, RestoresSlabs),
     "network": (NetworkBuilder,),
     "loss": (LossBuilder, UsesArrays),

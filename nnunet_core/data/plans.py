@@ -209,9 +209,11 @@ class Plans(Document):
         try:
             return self.configurations[name]
         except KeyError:
-            why = f" The planner left it out: {self.skipped[name]}" if name in self.skipped else ""
+            why = nearest(name, self.configurations)
+            if name in self.skipped:
+                why = f" The planner left it out: {self.skipped[name]}."
             raise UsageError(
                 f"There is no configuration '{name}' in the plans of {self.dataset} by "
-                f"{self.planner}.{nearest(name, self.configurations)}{why} Available: "
+                f"{self.planner}.{why} Available: "
                 f"{', '.join(self.configurations)}."
             ) from None

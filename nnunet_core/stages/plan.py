@@ -37,8 +37,7 @@ def make_fingerprint(
         ImageError: 2D images and volumes in one dataset.
     """
     planner: Planner = method.build("planner")
-    key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
-    path = workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
+    path = _fingerprint_path(dataset, planner, workspace)
     if not path.is_file():
         with locks.held(path.with_name(locks.NAME), f"the fingerprint of {dataset.name}", report):
             remove_leftovers(path.parent)
@@ -67,14 +66,9 @@ def make_plans(
         UnknownComponentError: The plans name a preprocessor that no plugin registers.
         PluginError: The planner made plans that cannot be.
     """
-    resolved = method.components["planner"]
-    # before cases are read: a file that a setting names may be missing
-    identities = [
-        component_record(method.components[kind]).identity() for kind in ("planner", "network")
-    ]
+    identities = _identities(method)  # first: a file that a setting names may be missing
     found = make_fingerprint(dataset, method, workspace, workers, report)
-    key = digest([found.digest, identities])
-    path = workspace.preprocessed / dataset.name / "plans" / f"{resolved.name}-{key[:8]}.json"
+    path = _plans_path(dataset, found, method, workspace, identities)
     network: NetworkBuilder = method.build("network")
     if path.is_file():
         plans = Plans.read(path)
@@ -82,13 +76,46 @@ def make_plans(
         return plans, path
     with _possible(method):
         plans = method.build("planner").plan(dataset, found, network)
-    plans = plans.model_copy(update={"planner": resolved.reference})
+    plans = plans.model_copy(update={"planner": method.components["planner"].reference})
     _check(plans, method, network, path)
     for note in () if "normalization" in method.preprocessor_settings else plans.notes:
         report.message(note)
     remove_leftovers(path.parent)
     plans.write(path)
     return plans, path
+
+
+def stored_plans(dataset: Dataset, method: Method, workspace: Workspace) -> Plans | None:
+    """Return the plans that `make_plans` would read; None where they are not made yet."""
+    path = _fingerprint_path(dataset, method.build("planner"), workspace)
+    if not path.is_file():
+        return None
+    found = Fingerprint.read(path)
+    path = _plans_path(dataset, found, method, workspace, _identities(method))
+    return Plans.read(path) if path.is_file() else None
+
+
+def _fingerprint_path(dataset: Dataset, planner: Planner, workspace: Workspace) -> Path:
+    key = digest([dataset.digest, code_identity(type(planner).fingerprint)])
+    return workspace.preprocessed / dataset.name / "fingerprints" / f"{key}.json"
+
+
+def _identities(method: Method) -> list[dict[str, object]]:
+    """Return what identifies the planner and the network, which plans are of."""
+    parts = [method.components[kind] for kind in ("planner", "network")]
+    return [component_record(part).identity() for part in parts]
+
+
+def _plans_path(
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    method: Method,
+    workspace: Workspace,
+    identities: list[dict[str, object]],
+) -> Path:
+    key = digest([fingerprint.digest, identities])
+    name = method.components["planner"].name
+    return workspace.preprocessed / dataset.name / "plans" / f"{name}-{key[:8]}.json"
 
 
 @contextlib.contextmanager

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.live import Live
+from rich.table import Table
 
-from nnunet_builtin.benchmark import progress, scheduling
-from nnunet_builtin.benchmark.foreign import Source, keep, lacking, read_results
+from nnunet_builtin.benchmark import foreign, progress, scheduling
+from nnunet_builtin.benchmark.foreign_files import OTHERS, Source, find_dataset
 from nnunet_builtin.benchmark.opening import Opened, opened
 from nnunet_builtin.judging import tables
-from nnunet_builtin.judging.judgement import summary
-from nnunet_builtin.judging.rows import write_csv
+from nnunet_builtin.judging.judgement import Judgement, summary
+from nnunet_builtin.judging.rows import Row, write_csv
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.abilities import ShowsScripts, ability
-from nnunet_core.errors import StorageError, UsageError, counted, listed
+from nnunet_core.errors import StorageError, UsageError, counted, listed, printable
 from nnunet_core.runtime import files, locks
 from nnunet_core.runtime.reporting import Reporter
 
@@ -60,22 +63,29 @@ def run(
     elif dry_run:
         _print_graph(found)
     else:
-        _run(found, report)
+        _run(found, _words(bench, workspace), report)
 
 
-def _run(found: Opened, report: Reporter) -> None:
+def _run(found: Opened, words: str, report: Reporter) -> None:
     board = found.board
     out().print(progress.states_table(board, _title(found)))
     for name, changed in progress.stale(board).items():
         report.message(f"stale: {name}: changed: {changed}")
+    if len(board.done) < len(board.graph.jobs):
+        report.message(
+            f"In another terminal, 'nnunet benchmark status {words} --watch' shows what runs, and "
+            f"'nnunet benchmark stop {words}' stops it."
+        )
     with locks.held(found.root / locks.NAME, "this benchmark", report, wait=False):
         scheduling.run(board, report)
         judgement, rows = found.judged()
         write_csv(found.root / "scores.csv", rows)
         tables.write(judgement, found.root)
-    for line in summary(judgement):
-        out().print(line, soft_wrap=True)
-    out().print(f"tables: {found.root / 'comparison.md'}", soft_wrap=True)
+    _print_judgement(judgement)
+    out().print(
+        f"tables: {found.root / 'comparison.md'}; a page: nnunet benchmark report {words}",
+        soft_wrap=True,
+    )
     if board.failed:
         for name in board.failed:
             report.warning(f"failed: {scheduling.described(board, board.graph.jobs[name])}")
@@ -85,6 +95,21 @@ def _run(found: Opened, report: Reporter) -> None:
             "run for that reason. The same command tries them again."
         )
         raise typer.Exit(1)
+
+
+def _print_judgement(judgement: Judgement) -> None:
+    for table in tables.means(judgement):
+        shown = Table(title=table.title, title_justify="left")
+        for column in table.columns:
+            shown.add_column(column.name, justify="left" if column.is_text else "right")
+        for row in table.shown():
+            shown.add_row(*map(printable, row))
+        out().print(shown)
+        place = table.keys["dataset"], table.keys["configuration"]
+        for line in judgement.deviations.get(place, ()):
+            out().print(f"- {line}", soft_wrap=True, markup=False)
+    for line in summary(judgement):
+        out().print(line, soft_wrap=True, markup=False)
 
 
 def _print_graph(found: Opened) -> None:
@@ -120,18 +145,27 @@ def status(
     if as_json:
         typer.echo(json.dumps(progress.document(found.board), indent=1))
         return
+    words = _words(bench, workspace)
     if not watch:
-        out().print(_view(found), soft_wrap=True)
+        out().print(_view(found, words), soft_wrap=True)
         return
-    with Live(_view(found), console=out(), auto_refresh=False) as live:
-        while found.board.running or locks.holder(found.root / locks.NAME):
-            time.sleep(_WATCH_SECONDS)
+    with Live(_view(found, words), console=out(), auto_refresh=False) as live:
+        goes_on = True
+        while goes_on:  # once more after the end, to show that
+            goes_on = bool(found.board.running or locks.holder(found.root / locks.NAME))
+            time.sleep(_WATCH_SECONDS if goes_on else 0)
             found.board.look()
-            live.update(_view(found), refresh=True)
+            live.update(_view(found, words), refresh=True)
 
 
-def _view(found: Opened) -> progress.RenderableType:
-    return progress.view(found.board, _title(found), locks.holder(found.root / locks.NAME))
+def _view(found: Opened, words: str) -> progress.RenderableType:
+    driver = locks.holder(found.root / locks.NAME)
+    return progress.view(found.board, _title(found), driver, f"nnunet benchmark run {words}")
+
+
+def _words(bench: Path, workspace: Path | None) -> str:
+    """Return what follows a command that is to find the same benchmark."""
+    return f"{bench}" if workspace is None else f"{bench} --workspace {workspace}"
 
 
 def _title(found: Opened) -> str:
@@ -145,6 +179,9 @@ def stop(context: typer.Context, bench: BenchArgument, workspace: o.WorkspaceOpt
     board, end = found.board, time.monotonic() + _WAIT_SECONDS
     board.look()
     number = len(board.running)
+    if not number and not locks.holder(found.root / locks.NAME):
+        out().print("Nobody runs it, and none of its jobs runs: there is nothing to stop.")
+        return
     if driver := locks.holder(found.root / locks.NAME):
         report.message(f"asking {driver} to stop; jobs may take a while to save their work")
         files.write_text(found.root / scheduling.STOP, "")
@@ -157,7 +194,11 @@ def stop(context: typer.Context, bench: BenchArgument, workspace: o.WorkspaceOpt
         time.sleep(_WATCH_SECONDS / 4)
     board.look()  # what another driver left behind when it was killed
     board.stop()
-    out().print(f"stopped {counted(number, 'job')}")
+    out().print(
+        f"stopped {counted(number, 'job')}; it goes on with: nnunet benchmark run "
+        f"{_words(bench, workspace)}",
+        soft_wrap=True,
+    )
 
 
 def add(
@@ -166,9 +207,10 @@ def add(
     results: Annotated[
         Path,
         typer.Argument(
-            help="summary.json of nnU-Net v1 or v2; or a CSV with the columns case, label, and "
-            "metric and value, or a column for each metric (Dice, Surface Dice, HD95, ASSD); "
-            "columns dataset, variant, configuration, seed and fold tell runs apart.",
+            help="summary.json of nnU-Net v1 or v2, evaluation.json of 'nnunet evaluate', or a CSV "
+            "with the columns case, label, and metric and value, or a column for each metric "
+            "(Dice, Surface Dice, HD95, ASSD); columns dataset, variant, configuration, seed and "
+            "fold tell runs apart.",
             show_default=False,
         ),
     ],
@@ -179,7 +221,9 @@ def add(
     ] = "",
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset that it is of, where the benchmark has several."),
+        typer.Option(
+            help="Dataset that it is of, where the benchmark has several: name, id or folder."
+        ),
     ] = None,
     configuration: Annotated[
         str,
@@ -199,27 +243,56 @@ def add(
     """
     report = make_reporter()
     found = opened(bench, o.registry_of(context), o.workspace_of(workspace), report)
+    source = Source(dataset, configuration, variant, seed, fold)
+    rows = _read(results, _found(source, found), found, report)
+    foreign.keep(rows, found.root)
+    runs = {(row.variant, row.dataset, row.seed) for row in rows}
+    out().print(
+        f"added {counted(len(rows), 'score')} of {counted(len(runs), 'run')}; 'nnunet benchmark "
+        f"run {_words(bench, workspace)}' puts them into the tables",
+        soft_wrap=True,
+    )
+
+
+def _found(source: Source, found: Opened) -> Source:
+    """Return what a file is of, with the names that the benchmark has."""
+    datasets = {each.dataset.name: each.dataset for each in found.subjects.values()}
+    if (name := source.dataset) is not None:
+        written = found.subjects.get(name)
+        name = find_dataset(written.dataset.name if written else name, "--dataset", datasets).name
+    known = dict.fromkeys(n for each in found.subjects.values() for n in each.configurations)
+    if not source.configuration and len(known) > 1:
+        raise UsageError(f"Name what it is compared with: --configuration {' or '.join(known)}")
+    return replace(source, dataset=name, configuration=source.configuration or next(iter(known)))
+
+
+def _read(results: Path, source: Source, found: Opened, report: Reporter) -> list[Row]:
+    """Return the rows of a file that can be compared; say what cannot."""
     subjects = {each.dataset.name: each for each in found.subjects.values()}
-    names = {name for each in subjects.values() for name in each.configurations}
-    if not configuration and len(names) > 1:
-        raise UsageError(f"Name what it is compared with: --configuration {' or '.join(names)}")
-    source = Source(dataset, configuration or next(iter(names)), variant, seed, fold)
     datasets = {name: each.dataset for name, each in subjects.items()}
     cases = {name: each.scored_cases() for name, each in subjects.items()}
-    rows = read_results(results, source, datasets, cases)
-    if taken := {row.variant for row in rows} & set(found.members):
+    read = foreign.read_results(results, source, datasets, cases)
+    known = {name: each.scored_configurations() for name, each in subjects.items()}
+    foreign.check_configurations(read.rows, known, results)
+    if taken := {row.variant for row in read.rows} & set(found.members):
         raise UsageError(
             f"'{min(taken)}' is a variant of the benchmark itself. Call it otherwise: --variant"
         )
-    for name, labels in lacking(rows, datasets).items():
+    for name, labels in foreign.lacking(read.rows, datasets).items():
         report.warning(
             f"{name}: there is no score of {listed(sorted(labels))} in some cases; the mean over "
             "labels of these is left out, since it would be of something else."
         )
-    keep(rows, found.root)
-    runs = {(row.variant, row.dataset, row.seed) for row in rows}
-    out().print(
-        f"added {counted(len(rows), 'score')} of {counted(len(runs), 'run')}; 'nnunet benchmark "
-        f"run {bench}' puts them into the tables",
-        soft_wrap=True,
-    )
+    _tell_left_out(read.left_out, report)
+    return read.rows
+
+
+def _tell_left_out(names: Sequence[str], report: Reporter) -> None:
+    """Say which metrics are not taken; of those that could be mistaken for ours, why."""
+    for name in (name for name in names if name in OTHERS):
+        report.warning(
+            f"'{name}' is left out, it is {OTHERS[name]}. To compare surfaces, measure the "
+            "predictions with 'nnunet evaluate' and add its evaluation.json."
+        )
+    if others := [printable(name) for name in names if name not in OTHERS]:
+        report.message(f"left out, since the benchmark does not judge it: {', '.join(others)}")

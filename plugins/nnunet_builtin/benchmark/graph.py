@@ -85,13 +85,7 @@ class Graph:
 
     def blocked_by(self, failed: set[str]) -> set[str]:
         """Return the names of jobs that cannot run since one that they need failed."""
-        blocked: set[str] = set()
-        gone = set(failed)
-        for job in self.jobs.values():  # in order: what blocks comes first
-            if not gone.isdisjoint(job.needs):
-                blocked.add(job.name)
-                gone.add(job.name)
-        return blocked
+        return {name for need in failed for name in self.dependents[need]}
 
     @functools.cached_property
     def dependents(self) -> Mapping[str, tuple[str, ...]]:

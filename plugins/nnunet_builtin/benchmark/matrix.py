@@ -163,6 +163,16 @@ class Bench(_Table):
         """Return what a job of a stage needs."""
         return self.resources.get(stage, Resources())
 
+    def with_previous(self, names: Iterable[str]) -> list[str]:
+        """Return configurations, each followed by those that its cascade needs."""
+        found: dict[str, None] = {}
+        for name in names:
+            needed: str | None = name
+            while needed is not None:
+                found[needed] = None
+                needed = self.previous.get(needed)
+        return list(found)
+
     def settings_of(self, entry: Entry) -> dict[str, dict[str, Any]]:
         """Return the settings of a variant on top of those of all."""
         kinds = {*self.settings, *entry.settings}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_builtin.benchmark import matrix, records, scheduling
-from nnunet_builtin.benchmark.foreign import kept
+from nnunet_builtin.benchmark.foreign import FOLDER, kept
 from nnunet_builtin.benchmark.graph import Graph, Job
 from nnunet_builtin.benchmark.jobs import build
 from nnunet_builtin.benchmark.matrix import Bench
@@ -18,10 +18,13 @@ from nnunet_builtin.judging.deviations import Wanted, deviations
 from nnunet_builtin.judging.judgement import Judgement, judge
 from nnunet_builtin.judging.rows import TEST, Row, collect
 from nnunet_builtin.judging.runs import Place, Run, find
-from nnunet_core.contracts.abilities import built
+from nnunet_core.contracts.abilities import NamesConfigurations, ability, built
+from nnunet_core.errors import UsageError, listed, nearest, printable
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.needs import check_needs
+from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
+from nnunet_core.stages.plan import stored_plans
 from nnunet_core.store.workspace import Workspace
 
 _FOLDER = "benchmarks"
@@ -119,9 +122,40 @@ def opened(path: Path, registry: Registry, space: Workspace, report: Reporter) -
     executor = built(resolved.with_settings(bench.executor.settings))
     found = members(bench, registry)
     datasets = subjects(bench, path.absolute().parent, registry, space, report)
+    planned = {files.digest(each.identity(("planner", "network"))): each for each in found.values()}
+    for member in planned.values():  # variants of equal plans share them
+        for subject in datasets.values():
+            _check_configurations(bench, member, subject, space)
     root = space.results.parent / _FOLDER / bench.name
+    if taken := sorted({row.variant for row in kept(root)}.intersection(found)):
+        raise UsageError(
+            f"{listed(taken)}: a variant of {path}, and the name of results that were added. Call "
+            f"the variant otherwise, or remove these results from {root / FOLDER}."
+        )
     graph = build(bench, found, datasets, root)
     blocked = [info.name for info in registry.plugins() if info.status == "blocked"]
     environment = scheduling.environment_of(space.raw, space.preprocessed, blocked)
     board = scheduling.Board(graph, root, executor, resolved.reference, bench.retries, environment)
     return Opened(bench, found, datasets, graph, board, root)
+
+
+def _check_configurations(bench: Bench, member: Member, subject: Subject, space: Workspace) -> None:
+    """Refuse what no plans of a variant will have, as far as its planner can tell before it plans,
+    or its plans that are there already. What only plans can tell, the job says that follows them.
+
+    Raises:
+        UsageError: There is no such configuration.
+    """
+    planner = member.method.build("planner")
+    naming = ability(planner, NamesConfigurations)
+    possible = naming.may_plan() if naming else None
+    plans = stored_plans(subject.dataset, member.method, space)
+    for name in bench.with_previous(subject.configurations):
+        if possible is not None and name not in possible:
+            raise UsageError(
+                f"There is no configuration '{printable(name)}' in plans of the variant "
+                f"{member.name}: its planner, {member.method.components['planner'].reference}, "
+                f"plans {', '.join(possible)}.{nearest(name, possible)}"
+            )
+        if plans is not None:
+            plans.configuration(name)

@@ -19,7 +19,7 @@ from nnunet_builtin.benchmark.graph import Job
 from nnunet_builtin.benchmark.scheduling import Board, State, described
 from nnunet_core.errors import counted, printable
 
-_HOUR, _GIGABYTE = 3600.0, 1e9
+_HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,18 @@ class Estimate:
             )
             if self.running:
                 parts.append(f"about {duration(self.seconds / self.running)} at this pace")
-            parts.append(f"{self.gpu_seconds / _HOUR:.1f} GPU hours")
-            parts.append(f"{self.bytes / _GIGABYTE:.1f} GB for trained folds")
+            if self.gpu_seconds:
+                parts.append(f"{self.gpu_seconds / _HOUR:.1f} GPU hours")
+            if self.bytes:
+                parts.append(f"{_size_for_people(self.bytes)} for trained folds")
         if self.unknown:
             names = ", ".join(f"{number} {stage}" for stage, number in self.unknown.items())
             parts.append(f"unknown until the first of its kind is done: {names}")
         return f"Left: {counted(self.left, 'job')}: {'; '.join(parts)}."
+
+
+def _size_for_people(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def estimate(board: Board) -> Estimate:
@@ -208,18 +214,22 @@ def states_table(board: Board, title: str) -> Table:
     return table
 
 
-def view(board: Board, title: str, driver: str) -> RenderableType:
+def view(board: Board, title: str, driver: str, command: str) -> RenderableType:
     """Return the whole state for people: numbers, what runs, what failed, what is left.
 
     Args:
         board: After a look.
         title: Of the table.
         driver: Who runs the benchmark, or nothing.
+        command: What runs it.
     """
-    lines = [f"running: {name}, {text}" for name, text in _running(board)]
+    lines = [estimate(board).words()]  # first: a small terminal cuts the end
+    if driver:
+        lines.append(f"run by {driver}")
+    elif len(board.done) < len(board.graph.jobs):
+        lines.append(f"Nobody runs it now. It goes on with: {command}")
+    lines += [f"running: {name}, {text}" for name, text in _running(board)]
     lines += [f"failed: {described(board, board.graph.jobs[name])}" for name in board.failed]
-    lines.append(estimate(board).words())
-    lines.append(f"run by {driver}" if driver else "Nobody runs it now: nnunet benchmark run")
     return Group(states_table(board, title), Text(printable("\n".join(lines))))
 
 

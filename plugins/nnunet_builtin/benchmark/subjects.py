@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_builtin.benchmark.matrix import Bench, TestSet
+from nnunet_builtin.judging.rows import TEST
 from nnunet_core.contracts.abilities import built
 from nnunet_core.contracts.dataset import DatasetMaker
 from nnunet_core.data.dataset import Dataset
@@ -55,6 +56,11 @@ class Subject:
         if self.test is not None and self.test[1] is not None:
             found.update(list_files(self.test[1], self.dataset.label_ending))
         return found
+
+    def scored_configurations(self) -> tuple[str, ...]:
+        """Return the configurations that scores may be of, and what stands for a test set's."""
+        tested = self.test is not None and self.test[1] is not None
+        return (*self.configurations, *((TEST,) if tested else ()))
 
     @property
     def references(self) -> Path:

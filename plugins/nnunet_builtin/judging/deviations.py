@@ -4,11 +4,12 @@ variant and the seed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from nnunet_builtin.judging.rows import CRASHED, MEAN, Row, compared_cases
+from nnunet_builtin.judging.rows import CRASHED, MEAN, Row, compared, lacking
 from nnunet_builtin.judging.runs import Run
 from nnunet_core.errors import counted, listed
 
@@ -49,6 +50,7 @@ def deviations(
             *_measured(wanted, (tolerances or {}).get(place[0], {})),
             *_incomplete(wanted, here),
             *_other_cases(here),
+            *_repeated(here),
             *(line for look in _LOOKS if (line := look(mine))),
             *_foreign(here),
         )
@@ -66,14 +68,14 @@ def _measured(wanted: Wanted, tolerances: Mapping[str, float]) -> Iterable[str]:
 
 def _incomplete(wanted: Wanted, rows: Sequence[Row]) -> Iterable[str]:
     """Yield what is not there yet, or failed: seeds that are left out, or count as the worst."""
-    everything = compared_cases(rows)
-    cases: dict[tuple[str, int], set[str]] = {}
+    everything = compared(rows)
+    mine: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if not row.is_foreign:
-            cases.setdefault((row.variant, row.seed), set()).add(row.case)
+            mine.setdefault((row.variant, row.seed), []).append(row)
     for variant in wanted.variants:
-        out = [s for s in wanted.seeds if not everything <= cases.get((variant, s), set())]
-        if out and everything:
+        out = [s for s in wanted.seeds if lacking(mine.get((variant, s), []), everything)]
+        if out:
             yield (
                 f"{variant}: {counted(len(out), 'seed')} of {len(wanted.seeds)} not complete and "
                 f"left out: {', '.join(map(str, out))}."
@@ -88,7 +90,7 @@ def _incomplete(wanted: Wanted, rows: Sequence[Row]) -> Iterable[str]:
 
 def _other_cases(rows: Sequence[Row]) -> Iterable[str]:
     """Yield which foreign results have other cases: these are not compared."""
-    wanted = compared_cases(rows)
+    wanted = {case for _, case in compared(rows)}
     cases: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         if row.is_foreign and row.label == MEAN:
@@ -104,6 +106,16 @@ def _other_cases(rows: Sequence[Row]) -> Iterable[str]:
                 f"{variant} ({origin}): {counted(len(further), 'further case')} that the others "
                 f"lack not counted: {listed(further)}."
             )
+
+
+def _repeated(rows: Sequence[Row]) -> Iterable[str]:
+    """Yield how many cases several folds have validated, as random folds may."""
+    numbers = Counter(case for _, case in compared(rows))
+    if repeated := sum(number > 1 for number in numbers.values()):
+        yield (
+            f"{counted(repeated, 'case')} of {len(numbers)} validated in several folds; each "
+            "counts once, with the mean of these networks."
+        )
 
 
 def _foreign(rows: Sequence[Row]) -> Iterable[str]:

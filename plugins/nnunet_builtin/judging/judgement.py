@@ -207,9 +207,13 @@ def _judged(key: _Key, kept: Mapping[_Key, Complete], baseline: str) -> Judged:
 
 
 def _folds(rows: Complete) -> int:
-    return len(
-        {r.fold for seeds in rows.values() for c in seeds.values() for r in c.values()} - {""}
-    )
+    return len({row.fold for variant in rows for row in _rows(rows, variant)} - {""})
+
+
+def _rows(rows: Complete, variant: str) -> Iterator[Row]:
+    for cases in rows.get(variant, {}).values():
+        for mine in cases.values():
+            yield from mine
 
 
 def _interval(scores: Scores) -> tuple[Interval | None, str]:
@@ -224,12 +228,7 @@ def _failures(key: _Key, kept: Mapping[_Key, Complete]) -> dict[str, Failures]:
     parts = [k for k in kept if k[:3] == key[:3] and k[3] != MEAN] if key[3] == MEAN else [key]
     found = {}
     for variant in kept[key]:
-        counts = Counter(
-            _failed(row)
-            for part in parts
-            for cases in kept[part].get(variant, {}).values()
-            for row in cases.values()
-        )
+        counts = Counter(_failed(row) for part in parts for row in _rows(kept[part], variant))
         found[variant] = Failures(counts["missed"], counts["false"], counts[CRASHED])
     return found
 

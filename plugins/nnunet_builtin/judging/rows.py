@@ -111,7 +111,7 @@ def _rows(
                 if metric in known:
                     values.append(value := _number(known[metric]))
                     label = target if labels.regions else labels.names.get(int(target), target)
-                    found.append(_row(place, name, label, metric, value, _status(counts)))
+                    found.append(_row(place, name, label, metric, value, status_of(counts)))
             if values:
                 found.append(_row(place, name, MEAN, metric, mean_of(values)))
     return found
@@ -151,8 +151,8 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)  # "Infinity" is infinite
 
 
-def _status(counts: Mapping[str, float | None]) -> str:
-    """Return whether a label was found, from v1's counts of voxels."""
+def status_of(counts: Mapping[str, Any]) -> str:
+    """Return the status of a score, from v1's counts of voxels; empty where there are none."""
     true, predicted = counts.get("Total Positives Reference"), counts.get("Total Positives Test")
     if true is None or predicted is None:
         return ""
@@ -186,64 +186,79 @@ def crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
     return found
 
 
-#: {variant: {seed: {case: row}}}.
-Complete = dict[str, dict[int, dict[str, Row]]]
+#: {variant: {seed: {case: rows}}}: one of each fold that the case was validated in.
+Complete = dict[str, dict[int, dict[str, list[Row]]]]
 
 
 def complete(rows: Iterable[Row]) -> Complete:
-    """Return the rows of the seeds that are complete: that have every case of `compared_cases`, and
-    of these cases only.
+    """Return the rows of the seeds that are complete: that have what `compared` names, and of these
+    cases only.
 
     Args:
         rows: Of one label and metric of one configuration on one dataset.
     """
     rows = list(rows)
-    names = sorted(compared_cases(rows), key=natural_order)
-    found: Complete = {}
+    wanted = compared(rows)
+    names = sorted({case for _, case in wanted}, key=natural_order)
+    found: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        found.setdefault(row.variant, {}).setdefault(row.seed, {})[row.case] = row
-    return {
-        variant: kept
-        for variant, seeds in found.items()
-        if (
-            kept := {
-                seed: {name: cases[name] for name in names}
-                for seed, cases in sorted(seeds.items())
-                if names and cases.keys() >= set(names)
-            }
-        )
-    }
+        found.setdefault((row.variant, row.seed), []).append(row)
+    kept: Complete = {}
+    for (variant, seed), mine in sorted(found.items(), key=lambda pair: pair[0][1]):
+        if names and not lacking(mine, wanted):
+            kept.setdefault(variant, {})[seed] = _by_case(mine, names)
+    return {variant: kept[variant] for variant, _ in found if variant in kept}
+
+
+def _by_case(rows: Iterable[Row], names: Sequence[str]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {name: [] for name in names}
+    for row in rows:
+        if row.case in found:
+            found[row.case].append(row)
+    return found
 
 
 def scores_of(rows: Complete, metric: str) -> dict[str, Scores]:
-    """Return {variant: its scores}. Distances are negative, so that larger is better."""
+    """Return {variant: its scores}. Distances are negative, so that larger is better. A case that
+    several folds have validated counts once, with the mean of these.
+    """
     best, worst = METRICS[metric]
     sign = 1 if best > worst else -1
     found = {}
     for variant, seeds in rows.items():
-        values = [
-            [np.nan if row.value is None else row.value for row in cases.values()]
+        means = [
+            [mean_of(row.value for row in mine) for mine in cases.values()]
             for cases in seeds.values()
         ]
-        names = tuple(next(iter(seeds.values())))
-        found[variant] = Scores(sign * np.array(values, float), names, best)
+        values = np.array(means, float)  # None becomes NaN
+        found[variant] = Scores(sign * values, tuple(next(iter(seeds.values()))), best)
     return found
 
 
-def compared_cases(rows: Iterable[Row]) -> set[str]:
-    """Return the cases that variants are compared on: all that trainings of the benchmark have; of
-    foreign results alone, those that all of them have.
+def compared(rows: Iterable[Row]) -> set[tuple[str, str]]:
+    """Return the (fold, case) that variants are compared on: all that trainings of the benchmark
+    have; of foreign results alone, the cases that all of them have, and no folds.
     """
-    mine: set[str] = set()
-    foreign: dict[tuple[str, int], set[str]] = {}
+    mine: set[tuple[str, str]] = set()
+    foreign: dict[tuple[str, int], set[tuple[str, str]]] = {}
     for row in rows:
         if row.is_foreign:
-            foreign.setdefault((row.variant, row.seed), set()).add(row.case)
+            foreign.setdefault((row.variant, row.seed), set()).add(("", row.case))
         else:
-            mine.add(row.case)
+            mine.add((row.fold, row.case))
     if mine or not foreign:
         return mine
     return set.intersection(*foreign.values())
+
+
+def lacking(rows: Iterable[Row], wanted: set[tuple[str, str]]) -> set[str]:
+    """Return the cases of `compared` that a run lacks, in one of its folds; of a foreign one, whose
+    folds nobody knows, those that it has in none.
+    """
+    rows = list(rows)
+    there = {(row.fold, row.case) for row in rows}
+    anywhere = {row.case for row in rows if row.is_foreign}
+    return {case for fold, case in wanted - there if case not in anywhere}
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -30,6 +30,11 @@ def tables(judgement: Judgement) -> list[Table]:
     return [*found, *([_costs(judgement)] if judgement.costs else [])]
 
 
+def means(judgement: Judgement) -> list[Table]:
+    """Return the scores that the summary speaks of: a table for each dataset and configuration."""
+    return [_scores([each], judgement) for each in judgement.main]
+
+
 def write(judgement: Judgement, folder: Path) -> None:
     """Write comparison.md, and the tables as CSV and LaTeX into `tables/`."""
     found = tables(judgement)

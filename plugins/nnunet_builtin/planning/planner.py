@@ -77,6 +77,18 @@ class PlannerV21(Fingerprinting, PlanningSteps):
             notes=tuple(normalizations.unknown_names(fingerprint, self.schemes)),
         )
 
+    def may_plan(self) -> tuple[str, ...] | None:
+        """Return the configurations that there may be (abilities.NamesConfigurations); None of a
+        subclass that plans otherwise, or adds some.
+
+        Raises:
+            UsageError: As of `plan`.
+        """
+        cls = type(self)
+        own = (cls.plan, cls.choose_configurations)
+        known = own == (PlannerV21.plan, PlannerV21.choose_configurations)
+        return self._wanted() if known else None
+
     def explain(
         self,
         labels: Labels,

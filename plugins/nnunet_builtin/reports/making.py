@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
-from nnunet_builtin.pages.elements import Picture
+from nnunet_builtin.pages.cases import MOST_VOLUMES, small_enough
+from nnunet_builtin.pages.elements import Picture, Volume
 from nnunet_builtin.reports.content import ModelContent, RunContent
 from nnunet_builtin.reports.dataset_page import dataset_page
 from nnunet_builtin.reports.finding import Found, find, run_of
 from nnunet_builtin.reports.gathering import gather, models_below
 from nnunet_builtin.reports.overlays import (
     contact_sheet,
-    drawn_pictures,
+    drawn_cases,
     stored_pictures,
     worst_first,
 )
@@ -23,6 +26,7 @@ from nnunet_builtin.untrusted.archives import unpacked
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import NnunetError
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.runtime.workers import Workers
 from nnunet_core.stages.dataset import open_dataset
@@ -92,16 +96,24 @@ class Making:
             dataset = self._opened(content)
             folder = None if dataset is None else dataset.folder
             content = replace(content, data=replace(content.data, folder=folder))
-        pictures = {model.name: self._pictures(model, dataset) for model in content.models}
-        run_page(content, pictures).write(path)
+        shown = {model.name: self._worst(model, dataset) for model in content.models}
+        pictures = {name: own for name, (own, _) in shown.items()}
+        # the worst of each configuration come before the second ones
+        ranked = zip_longest(*(volumes for _, volumes in shown.values()))
+        volumes = [volume for row in ranked for volume in row if volume is not None]
+        page = partial(run_page, content, pictures)
+        files.write_text(path, small_enough(page, volumes[:MOST_VOLUMES], self.report))
         return path
 
-    def _pictures(self, model: ModelContent, dataset: Dataset | None) -> Sequence[Picture]:
+    def _worst(
+        self, model: ModelContent, dataset: Dataset | None
+    ) -> tuple[Sequence[Picture], Sequence[Volume]]:
         """Return the worst cases of a model: drawn now, or as the validation drew them."""
-        if self.pictures and dataset is not None:
-            worst = [case for case in worst_first(model.cases) if case.mean is not None]
-            return drawn_pictures(worst[: self.pictures], dataset, self.registry, self.report)
-        return stored_pictures(model)
+        if not self.pictures or dataset is None:
+            return stored_pictures(model), ()
+        worst = [case for case in worst_first(model.cases) if case.mean is not None]
+        some = worst[: self.pictures]
+        return drawn_cases(model.name, some, dataset, self.registry, self.report)
 
     def _opened(self, content: RunContent) -> Dataset | None:
         """Open the dataset of a run, which may be elsewhere by now."""

@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nnunet_builtin.pages.elements import Picture
+from nnunet_builtin.pages.cases import MOST_VOLUMES, ShownCase, read_prediction
+from nnunet_builtin.pages.elements import Picture, Volume
 from nnunet_builtin.reports.content import CaseScore, ModelContent
 from nnunet_core.data.dataset import Dataset
-from nnunet_core.data.images import Image
 from nnunet_core.errors import NnunetError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter
@@ -46,36 +46,34 @@ def stored_pictures(model: ModelContent) -> list[Picture]:
     return [Picture(png, caption) for _, caption, png in sorted(found)]
 
 
-def drawn_pictures(
-    cases: Sequence[CaseScore], dataset: Dataset, registry: Registry, report: Reporter
-) -> list[Picture]:
-    """Let plugins draw cases over their images; one that cannot be read is a warning."""
-    pictures = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, case in enumerate(cases):
-            path = Path(folder) / f"{number}.png"
-            try:
-                _draw(case, dataset, registry, report, path)
-            except (NnunetError, KeyError) as error:
-                report.warning(f"{case.case} is not drawn: {error}")
-            if path.is_file():
-                pictures.append(Picture(path.read_bytes(), _caption(case)))
-    return pictures
+def drawn_cases(
+    model: str, cases: Sequence[CaseScore], dataset: Dataset, registry: Registry, report: Reporter
+) -> tuple[list[Picture], list[Volume]]:
+    """Return what plugins draw of cases over their images, and volumes of the first of them; one
+    that cannot be read is a warning.
+    """
+    pictures: list[Picture] = []
+    volumes: list[Volume] = []
+    for case in cases:
+        try:
+            shown = _shown(case, dataset)
+        except (NnunetError, KeyError) as error:
+            report.warning(f"{case.case} is not drawn: {error}")
+            continue
+        values = _worst_values(case, dataset)
+        if png := shown.picture(shown.caption, values, registry.hooks, report):
+            pictures.append(Picture(png, shown.caption))
+        if len(volumes) < MOST_VOLUMES:
+            volumes.append(shown.volume(f"{model}: {case.case}"))
+    return pictures, volumes
 
 
-def _draw(
-    case: CaseScore, dataset: Dataset, registry: Registry, report: Reporter, path: Path
-) -> None:
+def _shown(case: CaseScore, dataset: Dataset) -> ShownCase:
     loaded = dataset.load(dataset.case(case.case))
-    if loaded.label is None:
-        raise KeyError("it has no label")
-    prediction = dataset.label_format.read(case.prediction).array[0]
-    values = _worst_values(case, dataset)
-    image = Image(loaded.images[:1], loaded.geometry)
-    for warning in registry.hooks.worst_case_found(
-        image, loaded.label, prediction, dataset.labels, values, _caption(case), path
-    ):
-        report.warning(warning)
+    prediction = read_prediction(case.prediction, loaded, dataset)
+    if loaded.label is None or prediction is None:
+        raise KeyError("it has no label" if prediction is not None else "its grid is another one")
+    return ShownCase(loaded, {"prediction": prediction}, dataset.labels, _caption(case))
 
 
 def _worst_values(case: CaseScore, dataset: Dataset) -> tuple[int, ...]:

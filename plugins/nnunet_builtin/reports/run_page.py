@@ -20,6 +20,8 @@ from nnunet_builtin.pages.elements import (
     Table,
     Text,
     Value,
+    Viewer,
+    Volume,
 )
 from nnunet_builtin.pages.figures import distributions
 from nnunet_builtin.pages.writing import Page
@@ -39,18 +41,24 @@ _MOST_COLUMNS = 20
 _MOST_SHAPES = 16
 
 
-def run_page(run: RunContent, pictures: Mapping[str, Sequence[Picture]]) -> Page:
+def run_page(
+    run: RunContent, pictures: Mapping[str, Sequence[Picture]], volumes: Sequence[Volume] = ()
+) -> Page:
     """Return the page of a run.
 
     Args:
         run: What it says.
         pictures: {configuration: worst cases, the worst first}.
+        volumes: Cases to look through.
     """
     sections = [Section("Summary", _summary(run))]
     for model in run.models:
         if model.cases:
             own = pictures.get(model.name, ())
             sections.append(_results_section(model, own, _title(run, model, "Results")))
+    if volumes:
+        said = "Arrow keys move the cross-hair, Page Up and Page Down go through slices."
+        sections.append(Section("Worst cases in 3D", [Text(said), Viewer(volumes)]))
     sections.append(selection_section(run))
     sections += [
         training_section(model, _title(run, model, "Training"))

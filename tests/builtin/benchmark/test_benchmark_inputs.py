@@ -34,6 +34,17 @@ WRONG = {
     "unknown stage": ("resources = {trian = {cpus = 1}}", 2, r"trian.*train"),
     "unknown test dataset": ('test = {dat = {images = "imagesTs"}}', 2, r"test\.dat"),
     "no test images": ('test = {data = {images = "imagesTs"}}', 2, r"imagesTs does not exist"),
+    "unknown configuration": ('configurations = ["3d_fulres"]', 2, r"'3d_fulres'.*'3d_fullres'\?"),
+    "unknown stage before": (
+        'configurations = ["3d_cascade_fullres"]\nprevious = {3d_cascade_fullres = "3d_lowress"}',
+        2,
+        r"'3d_lowress'.*variant default.*builtin/v21.*'3d_lowres'\?",
+    ),
+    "not of this planner": (
+        'configurations = ["2d"]\nsettings.planner.configurations = ["3d_fullres"]',
+        2,
+        r"'2d'.*plans 3d_fullres\.",
+    ),
     "too many cores": ("resources.train = {cpus = 1000}", 2, r"1000 cores"),
     "too many cards": ("resources.train = {gpus = 60}", 2, r"60 GPUs"),
 }
@@ -69,6 +80,16 @@ def test_a_wrong_matrix_is_refused(folder):
     wrong = GOOD.format("").replace('baseline = "default"', 'baseline = "defualt"')
     refused(run(folder, wrong), 2, "baseline 'defualt' is none of the variants", folder)
     refused(run(folder, GOOD.format("").replace("[0]", '["all"]')), 2, "no case is left", folder)
+
+
+def test_a_configuration_that_the_plans_lack_is_refused_once_they_are_there(tmp_path):
+    make_tiny((folder := tmp_path) / "data")
+    text = GOOD.format('configurations = ["3d_lowres"]')
+    assert run(folder, text, "--dry-run").returncode == 0  # only plans can tell
+    done = nnunet("plan", folder / "data", "--workspace", folder / "ws")
+    assert done.returncode == 0, done.stderr
+    refused(run(folder, text), 2, r"'3d_lowres' in the plans.*left it out: .*Available: 2d", folder)
+    assert run(folder, GOOD.format(""), "--dry-run").returncode == 0
 
 
 def without_labels(data):

@@ -10,12 +10,13 @@ import sample_pages
 from synthetic_benchmark import Shape, synthetic
 
 from nnunet_builtin.benchmark.report.cases import case_section, choose
-from nnunet_builtin.benchmark.report.page import MOST_BYTES, report_page
+from nnunet_builtin.benchmark.report.page import report_page
 from nnunet_builtin.benchmark.report.provenance import provenance_section
 from nnunet_builtin.benchmark.report.ranks import blobs, clique_plots
 from nnunet_builtin.benchmark.report.trainings import training_section
 from nnunet_builtin.judging.judgement import summary
 from nnunet_builtin.pages import bundling
+from nnunet_builtin.pages.cases import MOST_BYTES
 from nnunet_builtin.pages.elements import Gallery, Plot, Section, Table, Viewer
 from nnunet_builtin.pages.writing import Page
 from nnunet_core.errors import UsageError

@@ -6,7 +6,7 @@ import pytest
 from synthetic_benchmark import Shape, synthetic
 
 from nnunet_builtin.benchmark.report import commands
-from nnunet_builtin.pages import bundling
+from nnunet_builtin.pages import bundling, cases
 from nnunet_core.errors import StorageError, UsageError
 
 
@@ -99,7 +99,7 @@ def test_without_bundles_nothing_is_written(report, monkeypatch, tmp_path):
 
 def test_a_page_that_would_be_too_large_shows_fewer_cases(report, monkeypatch, capsys):
     whole = len((report(worst=2) / "report.html").read_bytes())
-    monkeypatch.setattr(commands, "MOST_BYTES", whole - 1)
+    monkeypatch.setattr(cases, "MOST_BYTES", whole - 1)
     text = (report(worst=2) / "report.html").read_text()
     assert len(text.encode()) < whole
     assert text.count("<option") == 1

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from tiny_dataset import make_tiny
 
-from nnunet_builtin.benchmark.foreign import Source, keep, kept, lacking, read_results
+from nnunet_builtin.benchmark.foreign import keep, kept, lacking, read_results
+from nnunet_builtin.benchmark.foreign_files import Source
 from nnunet_builtin.judging.rows import MEAN
 from nnunet_core.data.labels import Labels
 from nnunet_core.errors import NnunetError
@@ -31,7 +32,7 @@ def label_of(datasets, value):
 def read(tmp_path, datasets, content, name="theirs.csv", source=SOURCE):
     path = tmp_path / name
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_results(path, source, datasets)
+    return read_results(path, source, datasets).rows
 
 
 def test_summaries_of_both_nnunets_are_read_with_names_of_labels(tmp_path, datasets):

@@ -16,7 +16,7 @@ from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.deviations import Wanted, deviations
 from nnunet_builtin.judging.judgement import judge, summary
 from nnunet_builtin.judging.rendering import Column, Table, csv_files, escaped, latex, markdown
-from nnunet_builtin.judging.rows import MEAN, Row, collect, compared_cases, crashed
+from nnunet_builtin.judging.rows import MEAN, Row, collect, compared, crashed
 from nnunet_builtin.judging.runs import Place, Run, find
 from nnunet_core.data.labels import Labels
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
@@ -131,6 +131,29 @@ def test_a_seed_that_is_not_complete_is_left_out_and_named():
     assert lines[1] in markdown(table)
 
 
+def test_a_case_that_several_folds_validate_counts_once_with_the_mean_of_these():
+    rows = rows_of({"base": 0, "other": 0.01})  # folds 0 and 1
+    again = [replace(r, fold="7", value=r.value - 0.4) for r in rows if r.case == "case_0"]
+    again = [replace(r, status="missed") if r.label != MEAN else r for r in again]
+    judgement = judge([*rows, *again], "base", 0.01)
+    before, found = judge(rows, "base", 0.01).main[0], judgement.main[0]
+    for name in ("base", "other"):
+        less = before.scores[name].values - found.scores[name].values
+        assert less[:, 0] == pytest.approx(0.2)
+        assert not less[:, 1:].any()
+        assert found.failures[name].missed == 3  # one of each seed
+    assert (found.cases, found.folds) == (12, 3)
+    wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice",))
+    lines = deviations(wanted, [], [*rows, *again])["Task1", "3d_fullres"]
+    assert any("1 case of 12 validated in several folds" in line for line in lines)
+    some = [*rows, *(r for r in again if (r.variant, r.seed) != ("other", 2))]
+    assert judge(some, "base", 0.01).main[0].scores["other"].seeds == 2
+    lines = deviations(wanted, [], some)["Task1", "3d_fullres"]
+    assert "other: 1 seed of 3 not complete and left out: 2." in lines
+    foreign = [replace(r, variant="v1", origin="old.csv", fold="") for r in rows if r.seed == 1]
+    assert "v1" in judge([*rows, *again, *foreign], "base", 0.01).main[0].scores
+
+
 def test_foreign_results_of_other_cases_are_not_compared():
     rows = rows_of({"base": 0, "other": 0.01})
     foreign = [
@@ -138,7 +161,7 @@ def test_foreign_results_of_other_cases_are_not_compared():
         for row in rows_of({"base": 0.5}, seeds=1)
         if row.case != "case_3"
     ]
-    assert compared_cases([*rows, *foreign]) == {row.case for row in rows}
+    assert compared([*rows, *foreign]) == {(row.fold, row.case) for row in rows}
     wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice",))
     lines = deviations(wanted, [], [*rows, *foreign])["Task1", "3d_fullres"]
     assert "v1 (old.csv) is not compared: it lacks 1 case of 12: case_3." in lines

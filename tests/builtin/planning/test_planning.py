@@ -347,6 +347,8 @@ def test_a_planner_may_have_configurations_of_its_own():
     assert list(plans.configurations) == ["3d_fullres", "3d_single"]
     assert plans.configuration("3d_single").batch_size == 1
     assert plans.planner.endswith(":TwoSizes")
+    assert TwoSizes().may_plan() is None  # a benchmark leaves its names to the plans
+    assert PlannerV21(configurations=("2d",)).may_plan() == ("2d",)
 
 
 def test_pictures_get_no_volumes_unless_they_are_asked_for():

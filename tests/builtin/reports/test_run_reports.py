@@ -278,7 +278,9 @@ def test_worst_cases_are_drawn_on_request(space):
     worst = worst_first(content(space).models[0].cases)[:2]
     captions = re.findall(r"<figcaption>(case_\d) \(fold \d\): mean Dice", text)
     assert captions == [case.case for case in worst]
-    assert text.count("data:image/png;base64,") == 2
+    names = re.findall(r'<option value="\d">(2d: case_\d)', text)  # and can be looked through
+    assert names == [f"2d: {case.case}" for case in worst]
+    assert text.count('class="viewer"') == 1
 
 
 def test_an_inference_json_is_its_run_or_its_members(space):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.judging.judgement import Judged
 from nnunet_builtin.judging.rows import TEST
 from nnunet_builtin.judging.runs import Run
+from nnunet_builtin.pages.cases import MOST_VOLUMES, ShownCase, read_prediction
 from nnunet_builtin.pages.elements import (
     Element,
     Gallery,
@@ -24,15 +24,12 @@ from nnunet_builtin.pages.elements import (
 )
 from nnunet_core.data.cases import Case
 from nnunet_core.data.dataset import Dataset
-from nnunet_core.data.images import Image
-from nnunet_core.data.labels import Labels
-from nnunet_core.data.orientation import turned_like
 from nnunet_core.errors import NnunetError, UsageError, listed, nearest
 from nnunet_core.registry.hooks import Hooks
 from nnunet_core.runtime.reporting import Reporter
 
-#: Cases of each dataset that are shown unless others are chosen, and of all datasets.
-WORST, MOST = 2, 8
+#: Cases of each dataset that are shown unless others are chosen.
+WORST = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,12 @@ class Chosen:
     case: str
     scores: Mapping[str, float]
     why: str
+
+    @property
+    def caption(self) -> str:
+        """Why it is shown, and its scores, for people."""
+        scores = ", ".join(f"{name} {score:.3f}" for name, score in self.scores.items())
+        return f"{self.why}: {scores}"
 
 
 def choose(content: Content, names: Sequence[str], most: int) -> list[Chosen]:
@@ -74,7 +77,7 @@ def choose(content: Content, names: Sequence[str], most: int) -> list[Chosen]:
             )
         return found
     worst = [one for each in judged for one in _worst(each, most)]
-    return worst[:MOST]
+    return worst[:MOST_VOLUMES]
 
 
 def _named(each: Judged, names: Sequence[str]) -> Iterator[Chosen]:
@@ -116,8 +119,12 @@ def case_section(
             report.warning(f"{one.case} is not shown: {error}")
             continue
         if predictions:
-            volumes.append(_volume(one, case, predictions, dataset.labels))
-            pictures += _overlay(one, case, predictions, dataset.labels, hooks, report)
+            shown = ShownCase(case, predictions, dataset.labels, one.caption)
+            volumes.append(shown.volume(f"{one.dataset}: {one.case}"))
+            title = f"{one.case}: {next(iter(predictions))}"
+            png = shown.picture(title, dataset.labels.foreground, hooks, report)
+            if png is not None:
+                pictures.append(Picture(png, f"{one.dataset}, {title}. {one.caption}"))
     elements: list[Element] = [
         Text(
             "Cases of each dataset with the lowest mean over variants and seeds, unless others "
@@ -139,11 +146,9 @@ def _predictions(
     for variant in one.scores:
         for run in sorted(content.runs, key=lambda run: run.place.seed):
             path = _predicted(run, one, variant, dataset.label_ending)
-            if path is not None:
-                image = turned_like(dataset.label_format.read(path), case.geometry)
-                if case.geometry.contrast(image.geometry, "case", "prediction"):
-                    continue
-                found[variant] = np.asarray(image.array[0])
+            prediction = None if path is None else read_prediction(path, case, dataset)
+            if prediction is not None:
+                found[variant] = prediction
                 break
     return found
 
@@ -152,48 +157,3 @@ def _predicted(run: Run, one: Chosen, variant: str, ending: str) -> Path | None:
     place = (run.place.dataset, run.place.configuration, run.place.variant)
     path = run.folder / "validation" / f"{one.case}{ending}"
     return path if place == (one.dataset, one.configuration, variant) and path.is_file() else None
-
-
-def _volume(
-    one: Chosen, case: Case, predictions: Mapping[str, np.ndarray], labels: Labels
-) -> Volume:
-    maps = {"reference": case.label, **predictions} if case.label is not None else predictions
-    names = {value: labels.names.get(value, str(value)) for value in labels.foreground}
-    return Volume(
-        name=f"{one.dataset}: {one.case}",
-        image=case.images[0],
-        maps=dict(maps),
-        labels=names,
-        spacing=case.geometry.spacing,
-        direction=case.geometry.direction,
-        caption=_caption(one),
-    )
-
-
-def _caption(one: Chosen) -> str:
-    scores = ", ".join(f"{name} {score:.3f}" for name, score in one.scores.items())
-    return f"{one.why}: {scores}"
-
-
-def _overlay(
-    one: Chosen,
-    case: Case,
-    predictions: Mapping[str, np.ndarray],
-    labels: Labels,
-    hooks: Hooks,
-    report: Reporter,
-) -> Iterator[Picture]:
-    """Yield the picture that a plugin draws of the variant that is worst here."""
-    variant, prediction = next(iter(predictions.items()))
-    if case.label is None:
-        return
-    image = Image(case.images[:1], replace(case.geometry))
-    title = f"{one.case}: {variant}"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "overlay.png"
-        for warning in hooks.worst_case_found(
-            image, case.label, prediction, labels, labels.foreground, title, path
-        ):
-            report.warning(warning)
-        if path.is_file():
-            yield Picture(path.read_bytes(), f"{one.dataset}, {title}. {_caption(one)}")

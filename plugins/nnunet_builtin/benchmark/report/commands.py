@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +13,16 @@ from nnunet_builtin.benchmark.opening import Opened, opened
 from nnunet_builtin.benchmark.records import log_tail
 from nnunet_builtin.benchmark.report.cases import WORST, Chosen, case_section, choose
 from nnunet_builtin.benchmark.report.content import Content
-from nnunet_builtin.benchmark.report.page import MOST_BYTES, report_page
+from nnunet_builtin.benchmark.report.page import report_page
 from nnunet_builtin.judging import tables
 from nnunet_builtin.judging.rows import write_csv
+from nnunet_builtin.pages.cases import small_enough
 from nnunet_builtin.pages.elements import Attachment
+from nnunet_builtin.pages.writing import Page
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.errors import UsageError, counted
-from nnunet_core.registry.hooks import Hooks
+from nnunet_core.errors import UsageError
 from nnunet_core.runtime import files
-from nnunet_core.runtime.reporting import Reporter
 
 _FILE = "report.html"
 _ENDINGS = {".html", ".htm"}
@@ -70,8 +71,13 @@ def report(
     path = output or found.root / _FILE
     write_csv(found.root / "scores.csv", content.rows)
     tables.write(content.judgement, found.root)
-    html = _html(content, chosen, _tables(found.root), registry.hooks, reporter)
-    files.write_text(path, html)
+    attached = _tables(found.root)
+
+    def page(some: Sequence[Chosen]) -> Page:
+        cases = case_section(content, some, registry.hooks, reporter) if some else None
+        return report_page(content, cases, attached)
+
+    files.write_text(path, small_enough(page, chosen, reporter))
     out().print(f"report: {path}", soft_wrap=True, markup=False)
 
 
@@ -104,25 +110,3 @@ def _tables(root: Path) -> list[Attachment]:
         for path in paths
         if path.stat().st_size <= _MOST_TABLE_BYTES
     ]
-
-
-def _html(
-    content: Content,
-    chosen: list[Chosen],
-    tables: list[Attachment],
-    hooks: Hooks,
-    reporter: Reporter,
-) -> str:
-    """Return the page, with fewer cases where all of them would make it too large."""
-    while True:
-        cases = case_section(content, chosen, hooks, reporter) if chosen else None
-        html = report_page(content, cases, tables).html()
-        size = len(html.encode())
-        if size <= MOST_BYTES:
-            return html
-        large = f"the report has {size / 1e6:.0f} MB, more than {MOST_BYTES / 1e6:.0f}"
-        if not chosen:
-            reporter.warning(f"{large}: it may be too large to be sent")
-            return html
-        chosen = chosen[: len(chosen) // 2]
-        reporter.warning(f"{large}: it shows {counted(len(chosen), 'case')} only")

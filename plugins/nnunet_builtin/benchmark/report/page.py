@@ -24,8 +24,6 @@ from nnunet_builtin.pages.elements import (
 from nnunet_builtin.pages.writing import Page
 from nnunet_core.errors import counted
 
-#: What a page may have: mail servers and browsers take it.
-MOST_BYTES = 15_000_000
 _FEW_LINES = 8
 
 
