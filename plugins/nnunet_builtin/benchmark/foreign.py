@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_builtin.judging.rows import MEAN, METRICS, Row, mean_of, write_csv
+from nnunet_builtin.judging.rows import MEAN, METRICS, Row, mean_of, read_csv, write_csv
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.folders import without_ending
 from nnunet_core.errors import StorageError, UsageError, listed, nearest, printable
@@ -23,6 +23,7 @@ from nnunet_core.runtime import files
 FOLDER = "foreign"
 _WHOLE = "whole"
 _MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
+_LONGEST_NAME = 100
 _BACKGROUND = ("0", "background")
 _OPTIONAL = ("dataset", "variant", "seed", "fold")
 
@@ -62,7 +63,7 @@ def read_results(
         UsageError: It is none of these, or names what the datasets do not have.
         StorageError: It cannot be read.
     """
-    files.check_regular(path)
+    _check_readable(path)
     if path.stat().st_size > _MOST_BYTES:
         raise UsageError(f"{path} has more than {_MOST_BYTES // 1_000_000} MB; no results have.")
     read = _summary if path.suffix.lower() == ".json" else _table
@@ -76,6 +77,7 @@ def read_results(
     if not rows:
         known = ", ".join(METRICS)
         raise UsageError(f"{path} holds no score of a label. Metrics that are read: {known}.")
+    _refuse_names(rows, path)
     _refuse_doubles(rows, path)
     _refuse_undefined(rows, path, datasets)
     return [*rows, *_means(rows, datasets)]
@@ -215,7 +217,7 @@ def _number(value: Any, where: str) -> float | None:
     """Return a score; None where it is undefined."""
     try:
         found = math.nan if value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = None
     if found is None or isinstance(value, bool):
         raise UsageError(f"{where}: '{printable(str(value))}' is no number.")
@@ -252,6 +254,26 @@ def _checked(row: Row, path: Path, datasets: Mapping[str, Dataset], cases: Colle
             f"to {high:g}."
         )
     return replace(row, label=label)
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        files.check_regular(path)
+    except OSError as error:
+        raise UsageError(
+            f"The results {path} cannot be read: {error}. Name a file that is there."
+        ) from error
+
+
+def _refuse_names(rows: list[Row], path: Path) -> None:
+    """Refuse what no table can show as the name of a run."""
+    for name in sorted({name for row in rows for name in (row.variant, row.fold)}):
+        if len(name) > _LONGEST_NAME or not name.isprintable() or name != name.strip():
+            raise UsageError(
+                f"{path}: '{printable(name[:_LONGEST_NAME])}' is no name of a variant or fold: it "
+                f"takes 1 to {_LONGEST_NAME} characters that can be printed. Call it otherwise: "
+                "--variant, --fold"
+            )
 
 
 def _refuse_doubles(rows: list[Row], path: Path) -> None:
@@ -343,9 +365,5 @@ def keep(rows: list[Row], root: Path) -> list[Path]:
 
 def kept(root: Path) -> list[Row]:
     """Return the rows that were kept with a benchmark."""
-    found = []
-    for path in sorted((root / FOLDER).glob("*.csv")):
-        for line in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
-            value = float(line["value"]) if line["value"] else None
-            found.append(Row(**{**line, "seed": int(line["seed"]), "value": value}))  # type: ignore[arg-type]
-    return found
+    paths = sorted((root / FOLDER).glob("*.csv"))
+    return [row for path in paths for row in read_csv(path)]

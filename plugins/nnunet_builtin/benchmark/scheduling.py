@@ -15,7 +15,7 @@ from nnunet_builtin.benchmark import records, work
 from nnunet_builtin.benchmark.graph import SHARED, Graph, Job
 from nnunet_builtin.benchmark.leases import is_leased
 from nnunet_core.contracts.executor import Executor, Resources, Status, Task
-from nnunet_core.errors import NnunetError, StoppedError, counted
+from nnunet_core.errors import NnunetError, StoppedError, StorageError, counted
 from nnunet_core.registry.discovery import ALLOW_VARIABLE, DENY_VARIABLE
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
@@ -156,6 +156,9 @@ class Board:
 
     def _write(self, job: Job) -> None:
         folder = self.folder(job)
+        log = folder / records.LOG
+        if log.exists() and not log.is_file():
+            raise StorageError(f"{log} is no file; remove it.")  # a pipe would block
         before = records.read(records.Ended, folder / records.ENDED)
         if before is not None and (before.is_done or before.identity != job.identity):
             (folder / records.ENDED).unlink()  # stale, or what it made is gone

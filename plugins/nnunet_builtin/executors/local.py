@@ -112,7 +112,7 @@ class LocalExecutor:
         return _visible_cards() if self.gpus is None else tuple(self.gpus)
 
     def _free_cards(self, running: Iterable[str]) -> list[str]:
-        taken = {card for handle in running for card in json.loads(handle)[2]}
+        taken = {card for handle in running for card in _parts(handle)[2]}
         return [card for card in self._cards() if card not in taken]
 
     def _memory_left(self, running: Mapping[str, Resources]) -> float:
@@ -135,9 +135,20 @@ def _resident(handle: str) -> int:
     return total
 
 
+def _parts(handle: str) -> tuple[int, float, list[str]]:
+    """Return process, time of its creation and cards; process 0 of a handle that says nothing."""
+    try:
+        match json.loads(handle):
+            case [int(number), float(created), [*cards]] if 0 < number < 2**31:
+                return number, created, [str(card) for card in cards]
+    except (ValueError, RecursionError):
+        pass
+    return 0, 0.0, []
+
+
 def _process(handle: str) -> psutil.Process | None:
     """Return the process of a handle; None where it ended, and the number may be another's."""
-    number, created, _ = json.loads(handle)
+    number, created, _ = _parts(handle)
     try:
         process = psutil.Process(number)
         if process.create_time() != created:

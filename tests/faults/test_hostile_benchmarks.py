@@ -1,0 +1,116 @@
+"""Benchmarks that strangers wrote, and folders of benchmarks that something has damaged: refused
+with one message of a few lines, or done again; nothing hangs.
+"""
+
+import json
+import os
+import time
+
+import pytest
+from commands import nnunet
+from listening import Listener
+from tiny_dataset import make_tiny
+
+from nnunet_builtin.benchmark import matrix, records, scheduling
+from nnunet_builtin.benchmark.graph import Job, ordered
+from nnunet_builtin.benchmark.leases import is_leased
+from nnunet_builtin.benchmark.scheduling import Board
+from nnunet_builtin.executors.local import LocalExecutor
+from nnunet_core.errors import UsageError
+
+GOOD = 'name = "b"\ndatasets = ["data"]\nbaseline = "default"\nvariants.default = {}\nfolds = [0]\n'
+TWO = "variants.Default = {}\n"
+HOSTILE = {
+    "nested without end": ("settings.trainer." + "a." * 5000 + "a = 1", "tables lie in tables"),
+    "nested lists": ("settings.trainer.epochs = " + "[" * 60 + "]" * 60, "tables lie in tables"),
+    "too many trainings": (f"seeds = {list(range(8000))}\n[variants.b]\n[variants.c]", "24,000"),
+    "a seed thousands of times": (f"seeds = [{'7,' * 40_000}]", "seeds holds 7 twice"),
+    "a long name": (f"variants.{'x' * 50_000} = {{}}", "at most 100 characters"),
+    "many wrong entries": ("".join(f"x{n} = 1\n" for n in range(5000)), "And 4990 more"),
+    "names that differ in case": (TWO, "default, Default: not every disk"),
+    "a long chain": ('previous = {a = "b", b = "c", c = "d", d = "e"}', "more than 4 stages"),
+    "a word with a zero": ('arguments.train = ["a\\u0000"]', "arguments.train.0"),
+    "a large file": ("#" * 100_000, "more than 100000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_gets_a_short_answer_at_once(tmp_path, name):
+    text, message = HOSTILE[name]
+    path = tmp_path / "bench.toml"
+    path.write_text(GOOD + text)
+    start = time.monotonic()
+    with pytest.raises(UsageError, match=message) as caught:
+        matrix.read(path)
+    assert len(str(caught.value)) < 2000
+    assert time.monotonic() - start < 20
+
+
+def test_a_mark_at_the_start_of_a_file_is_no_error(tmp_path):
+    (tmp_path / "bench.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())  # of Windows
+    assert matrix.read(tmp_path / "bench.toml").name == "b"
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [("dataset.json", "dataset.json is no folder"), ("nowhere", "nowhere does not exist")],
+)
+def test_a_test_set_that_is_no_folder_is_named(tmp_path, test, message):
+    make_tiny(tmp_path / "data")
+    (tmp_path / "bench.toml").write_text(f'{GOOD}test.data.images = "{test}"')
+    done = nnunet("benchmark", "run", tmp_path / "bench.toml", "--workspace", tmp_path / "ws")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_case_whose_name_jobs_would_refuse_is_refused_before_them(tmp_path):
+    data = make_tiny(tmp_path / "data")
+    for path in (data / "imagesTr" / "case_0_0000.nii.gz", data / "labelsTr" / "case_0.nii.gz"):
+        path.rename(path.with_name(path.name.replace("case_0", "a\\b")))
+    (tmp_path / "bench.toml").write_text(GOOD)
+    done = nnunet("benchmark", "run", tmp_path / "bench.toml", "--workspace", tmp_path / "ws")
+    assert done.returncode == 1
+    assert "cannot be the name of a file" in done.stderr
+    assert not list((tmp_path / "ws").rglob("job.json"))
+
+
+def board_of(root):
+    jobs = [Job(f"data/select/{n}", "select", words=("--version",)) for n in ("a", "b")]
+    return Board(ordered(jobs), root, LocalExecutor(), "executors/local", retries=0)
+
+
+@pytest.mark.parametrize("name", [records.LEASE, records.HANDLES, records.ENDED, records.BEGAN])
+def test_a_pipe_in_the_place_of_a_record_blocks_nobody(tmp_path, name):
+    folder = tmp_path / "jobs" / "data" / "select" / "a"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / name)
+    board = board_of(tmp_path)
+    board.look()
+    assert not is_leased(folder)
+    assert not board.running
+    assert set(board.states().values()) == {"ready"}
+
+
+def test_a_job_whose_log_is_a_pipe_fails_and_the_others_are_done(tmp_path):
+    folder = tmp_path / "jobs" / "data" / "select" / "a"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / records.LOG)
+    board = board_of(tmp_path)
+    scheduling.run(board, Listener())
+    assert set(board.done) == {"data/select/b"}
+    assert "log.txt is no file" in board.failed["data/select/a"]
+
+
+HANDLES = ["x", "[1]", "null", "{}", "[1, 2.0, 3]", '["a", 1.0, []]', f"[{10**30}, 1.0, []]"]
+HANDLES += ["[-1, 1.0, []]", f"[1, 1.0, {'[' * 2000}", '[1, "x", []]']
+
+
+def test_handles_that_say_nothing_are_of_tasks_that_ended(tmp_path):
+    folder = tmp_path / "jobs" / "data" / "select" / "a"
+    document = {"executor": "executors/local", "handles": HANDLES}
+    folder.mkdir(parents=True)
+    (folder / records.HANDLES).write_text(json.dumps(document))
+    board = board_of(tmp_path)
+    board.look()
+    assert not board.running
+    LocalExecutor().stop(HANDLES)
