@@ -16,7 +16,8 @@ from nnunet_builtin.benchmark.graph import Job, ordered
 from nnunet_builtin.benchmark.leases import is_leased
 from nnunet_builtin.benchmark.scheduling import Board
 from nnunet_builtin.executors.local import LocalExecutor
-from nnunet_core.errors import UsageError
+from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.runtime import files
 
 GOOD = 'name = "b"\ndatasets = ["data"]\nbaseline = "default"\nvariants.default = {}\nfolds = [0]\n'
 TWO = "variants.Default = {}\n"
@@ -114,3 +115,44 @@ def test_handles_that_say_nothing_are_of_tasks_that_ended(tmp_path):
     board.look()
     assert not board.running
     LocalExecutor().stop(HANDLES)
+
+
+@pytest.mark.parametrize("read", [files.read_json, files.Document.read])
+def test_a_pipe_in_the_place_of_json_blocks_nobody(tmp_path, read):
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(StorageError, match="no regular file"):
+        read(tmp_path / "run.json")
+
+
+def added(folder):
+    make_tiny(folder / "data")
+    make_tiny(folder / "taken_out")
+    (folder / "bench.toml").write_text(GOOD.replace('"data"', '"data", "taken_out"'))
+    (folder / "them.csv").write_text("dataset,case,label,Dice\ndata,case_0,1,1\ntaken_out,case_0,1,1\n")
+    words = ("--workspace", folder / "ws")
+    assert nnunet("benchmark", "add", folder / "bench.toml", folder / "them.csv", *words).stdout
+    return lambda: nnunet("benchmark", "report", folder / "bench.toml", *words)
+
+
+def test_foreign_results_of_a_dataset_that_was_taken_out_are_left_out(tmp_path):
+    report = added(tmp_path)
+    (tmp_path / "bench.toml").write_text(GOOD)
+    done = report()
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "ws" / "benchmarks" / "b" / "report.html").read_text()
+    assert "them" in page
+    assert "taken_out" not in page
+
+
+def test_no_file_from_elsewhere_gets_into_a_report(tmp_path):
+    report = added(tmp_path)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a private key")
+    root = tmp_path / "ws" / "benchmarks" / "b"
+    (root / "stolen.csv").symlink_to(secret)
+    os.mkfifo(root / "pipe.md")
+    (root / "mine.md").write_bytes(b"caf\xe9")
+    assert report().returncode == 0
+    page = (root / "report.html").read_text()
+    assert "mine.md" in page
+    assert "stolen.csv" not in page
