@@ -2,6 +2,7 @@
 with one message of a few lines, or done again; nothing hangs.
 """
 
+import dataclasses
 import json
 import os
 import time
@@ -16,7 +17,8 @@ from nnunet_builtin.benchmark.graph import Job, ordered
 from nnunet_builtin.benchmark.leases import is_leased
 from nnunet_builtin.benchmark.scheduling import Board
 from nnunet_builtin.executors.local import LocalExecutor
-from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.contracts.executor import Status
+from nnunet_core.errors import PluginError, StorageError, UsageError
 from nnunet_core.runtime import files
 
 GOOD = 'name = "b"\ndatasets = ["data"]\nbaseline = "default"\nvariants.default = {}\nfolds = [0]\n'
@@ -128,7 +130,9 @@ def added(folder):
     make_tiny(folder / "data")
     make_tiny(folder / "taken_out")
     (folder / "bench.toml").write_text(GOOD.replace('"data"', '"data", "taken_out"'))
-    (folder / "them.csv").write_text("dataset,case,label,Dice\ndata,case_0,1,1\ntaken_out,case_0,1,1\n")
+    (folder / "them.csv").write_text(
+        "dataset,case,label,Dice\ndata,case_0,1,1\ntaken_out,case_0,1,1\n"
+    )
     words = ("--workspace", folder / "ws")
     assert nnunet("benchmark", "add", folder / "bench.toml", folder / "them.csv", *words).stdout
     return lambda: nnunet("benchmark", "report", folder / "bench.toml", *words)
@@ -156,3 +160,47 @@ def test_no_file_from_elsewhere_gets_into_a_report(tmp_path):
     page = (root / "report.html").read_text()
     assert "mine.md" in page
     assert "stolen.csv" not in page
+
+
+class Broken(LocalExecutor):
+    """Answers what no executor should, or loses all that it is given."""
+
+    def __init__(self, method="", answer=None):
+        super().__init__()
+        self.__dict__.update(method=method, answer=answer)
+
+    def start(self, tasks, running):
+        if self.method == "start":
+            return self.answer
+        return {task.name: f"handle of {task.name}" for task in tasks}
+
+    def look(self, handles):
+        if self.method == "look" and handles:
+            return self.answer
+        return {handle: Status("ended", is_lost=True) for handle in handles}
+
+
+ANSWERS = [None, ["data/select/a"], {"nope": "h"}, {"data/select/a": 5}]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_executor_that_starts_nonsense_is_named(tmp_path, answer):
+    board = dataclasses.replace(board_of(tmp_path), executor=Broken("start", answer))
+    scheduling.run(board, Listener())
+    assert board.failed.keys() == board.graph.jobs.keys()
+    assert "executors/local is broken: its method 'start'" in board.failed["data/select/a"]
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"handle of data/select/a": "ended"}])
+def test_an_executor_that_sees_nonsense_is_named(tmp_path, answer):
+    board = dataclasses.replace(board_of(tmp_path), executor=Broken("look", answer))
+    with pytest.raises(PluginError, match=r"its method 'look' returned"):
+        scheduling.run(board, Listener())
+
+
+def test_a_job_that_every_machine_takes_back_fails_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduling, "_POLL_SECONDS", 0)
+    monkeypatch.setattr(scheduling, "_MOST_STOPS", 3)
+    board = dataclasses.replace(board_of(tmp_path), executor=Broken())
+    scheduling.run(board, Listener())
+    assert set(board.failed.values()) == {"its machine took it back 4 times"}
