@@ -52,6 +52,7 @@ class Document(BaseModel):
                 twice or of the wrong type.
         """
         try:
+            check_regular(path)
             content = path.read_bytes()
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error}") from error
@@ -266,6 +267,7 @@ def read_json(path: Path) -> Any:
             column.
     """
     try:
+        check_regular(path)
         return parse_json(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise StorageError(f"{path} does not exist.") from error

@@ -4,8 +4,6 @@ and number is checked.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_builtin.benchmark.foreign_files import Source, summary_rows, table_rows
-from nnunet_builtin.judging.rows import MEAN, METRICS, Row, mean_of, write_csv
+from nnunet_builtin.judging.rows import MEAN, METRICS, Row, mean_of, read_csv, write_csv
 from nnunet_core.data.dataset import Dataset
 from nnunet_core.errors import UsageError, listed, nearest, printable
 from nnunet_core.runtime import files
@@ -21,6 +19,7 @@ from nnunet_core.runtime import files
 FOLDER = "foreign"
 _WHOLE = "whole"
 _MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
+_LONGEST_NAME = 100
 _BACKGROUND = ("0", "background")
 
 
@@ -56,7 +55,7 @@ def read_results(
         UsageError: It is none of these, or names what the datasets do not have.
         StorageError: It cannot be read.
     """
-    files.check_regular(path)
+    _check_readable(path)
     if path.stat().st_size > _MOST_BYTES:
         raise UsageError(f"{path} has more than {_MOST_BYTES // 1_000_000} MB; no results have.")
     read = summary_rows if path.suffix.lower() == ".json" else table_rows
@@ -73,6 +72,7 @@ def read_results(
         raise UsageError(
             f"{path} holds no score of a label.{found} Metrics that are read: {', '.join(METRICS)}."
         )
+    _refuse_names(rows, path)
     _refuse_doubles(rows, path)
     _refuse_undefined(rows, path, datasets)
     return Results([*rows, *_means(rows, datasets)], tuple(sorted(others)))
@@ -108,6 +108,26 @@ def _checked(row: Row, path: Path, datasets: Mapping[str, Dataset], cases: Colle
             f"to {high:g}."
         )
     return replace(row, label=label)
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        files.check_regular(path)
+    except OSError as error:
+        raise UsageError(
+            f"The results {path} cannot be read: {error}. Name a file that is there."
+        ) from error
+
+
+def _refuse_names(rows: list[Row], path: Path) -> None:
+    """Refuse what no table can show as the name of a run."""
+    for name in sorted({name for row in rows for name in (row.variant, row.fold)}):
+        if len(name) > _LONGEST_NAME or not name.isprintable() or name != name.strip():
+            raise UsageError(
+                f"{path}: '{printable(name[:_LONGEST_NAME])}' is no name of a variant or fold: it "
+                f"takes 1 to {_LONGEST_NAME} characters that can be printed. Call it otherwise: "
+                "--variant, --fold"
+            )
 
 
 def _refuse_doubles(rows: list[Row], path: Path) -> None:
@@ -220,9 +240,5 @@ def keep(rows: list[Row], root: Path) -> list[Path]:
 
 def kept(root: Path) -> list[Row]:
     """Return the rows that were kept with a benchmark."""
-    found = []
-    for path in sorted((root / FOLDER).glob("*.csv")):
-        for line in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
-            value = float(line["value"]) if line["value"] else None
-            found.append(Row(**{**line, "seed": int(line["seed"]), "value": value}))  # type: ignore[arg-type]
-    return found
+    paths = sorted((root / FOLDER).glob("*.csv"))
+    return [row for path in paths for row in read_csv(path)]

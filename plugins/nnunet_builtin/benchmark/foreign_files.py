@@ -214,7 +214,7 @@ def _number(value: Any, where: str) -> float | None:
     """Return a score; None where it is undefined."""
     try:
         found = math.nan if value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = None
     if found is None or isinstance(value, bool):
         raise UsageError(f"{where}: '{printable(str(value))}' is no number.")

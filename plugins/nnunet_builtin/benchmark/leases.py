@@ -43,11 +43,11 @@ def leased(folder: Path) -> Iterator[int]:
 
 def is_leased(folder: Path) -> bool:
     """Return whether somebody does the job now."""
-    try:
-        with (folder / LEASE).open() as file:
-            return not _locked(file.fileno())
-    except FileNotFoundError:
+    path = folder / LEASE
+    if not path.is_file():  # also where something else is there: a pipe would block
         return False
+    with path.open() as file:
+        return not _locked(file.fileno())
 
 
 def _locked(descriptor: int) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +21,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_MOST_BYTES = 1_000_000
+#: tomllib takes the square of the length for what is nested on purpose.
+_MOST_BYTES, _MOST_LEVELS = 100_000, 20
+#: Every stage before multiplies the trainings by the folds.
+_MOST_TRAININGS, _MOST_STAGES = 20_000, 4
+_SHOWN_PROBLEMS, _SHOWN_LENGTH = 10, 100
 #: What may be part of a folder's name.
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
 _Fold = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3}|all)$")]
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
+#: A word of a command line.
+_Word = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=10_000)]
 _Metric = Literal["Dice", "Surface Dice", "HD95", "ASSD"]
 #: v1's cascade trains on what this configuration predicts.
 _CASCADE = {"3d_cascade_fullres": "3d_lowres"}
@@ -140,7 +148,7 @@ class Bench(_Table):
     test: dict[str, TestSet] = Field(default_factory=dict)
     ensembles: bool = False
     previous: Annotated[dict[_Name, _Name], Field(validate_default=True)] = {}
-    arguments: dict[str, list[str]] = Field(default_factory=dict)
+    arguments: dict[str, list[_Word]] = Field(default_factory=dict)
     retries: Annotated[int, Field(ge=0, le=20)] = 1
     metrics: Annotated[list[_Metric], Field(min_length=1)] = ["Dice"]
     rope: Annotated[float, Field(ge=0, lt=1)] = 0.01
@@ -194,79 +202,122 @@ def read(path: Path) -> Bench:
         files.check_regular(path)
         if path.stat().st_size > _MOST_BYTES:
             raise UsageError(f"{path} is no benchmark: it has more than {_MOST_BYTES} bytes.")
-        content = tomllib.loads(path.read_bytes().decode())
+        content = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(
             f"The benchmark {path} cannot be read: {error}. Name a TOML file that is there."
         ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no TOML file: {error}") from error
+    if _is_deep(content, _MOST_LEVELS):
+        raise UsageError(f"{path} is no benchmark: tables lie in tables, {_MOST_LEVELS} and more.")
     try:
         found = Bench.model_validate(content)
     except ValidationError as error:
-        problems = dict.fromkeys(_problem(each) for each in error.errors())
-        raise UsageError(f"{path} is no benchmark: {' '.join(problems)}") from error
+        problems = list(dict.fromkeys(_problem(each) for each in error.errors()))
+        raise UsageError(f"{path} is no benchmark: {_some(problems)}") from error
     if wrong := _contradictions(found):
-        raise UsageError(f"{path} is no benchmark: {' '.join(wrong)}")
+        raise UsageError(f"{path} is no benchmark: {_some(wrong)}")
     return found
+
+
+def _is_deep(value: object, levels: int) -> bool:
+    """Return whether tables and lists are nested to so many levels: JSON of them would not end."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_is_deep(part, levels - 1) for part in parts)
+
+
+def _some(problems: Sequence[str]) -> str:
+    """Return the first problems."""
+    more = len(problems) - _SHOWN_PROBLEMS
+    return " ".join([*problems[:_SHOWN_PROBLEMS], *([f"And {more} more."] if more > 0 else [])])
+
+
+def _short(text: str) -> str:
+    """Return a text for a message: printable, and not longer than a line."""
+    return printable(text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}...")
 
 
 def _contradictions(bench: Bench) -> list[str]:
     """Return a sentence for everything that is said twice, or that names what is not there."""
+    return [*_twice(bench), *_impossible(bench), *_unknown(bench)]
+
+
+def _twice(bench: Bench) -> list[str]:
     found = []
     lists = {"datasets": bench.datasets, "configurations": bench.configurations}
     lists |= {"folds": bench.folds, "seeds": [str(seed) for seed in bench.seeds]}
     lists |= {"metrics": list(bench.metrics)}
     for name, values in lists.items():
-        if twice := sorted({value for value in values if values.count(value) > 1}):
-            found.append(f"{name} holds {', '.join(map(printable, twice))} twice.")
+        if twice := sorted(value for value, number in Counter(values).items() if number > 1):
+            found.append(f"{name} holds {_short(', '.join(twice))} twice.")
+    lower = Counter(name.lower() for name in bench.variants)
+    if alike := [name for name in bench.variants if lower[name.lower()] > 1]:
+        found.append(
+            f"variants {_short(', '.join(alike))}: not every disk tells folders of these names "
+            "apart."
+        )
+    return found
+
+
+def _impossible(bench: Bench) -> list[str]:
+    found = []
     if bench.baseline not in bench.variants:
-        names = ", ".join(bench.variants)
-        found.append(f"baseline '{printable(bench.baseline)}' is none of the variants: {names}.")
+        names = _short(", ".join(bench.variants))
+        found.append(f"baseline '{_short(bench.baseline)}' is none of the variants: {names}.")
+    parts = (bench.datasets, bench.variants, bench.configurations or [""], bench.folds, bench.seeds)
+    trainings = math.prod(map(len, parts))
+    if trainings > _MOST_TRAININGS:
+        found.append(
+            f"It asks for {trainings:,} trainings; at most are {_MOST_TRAININGS:,}. Leave out some "
+            "seeds, folds or variants, or make several benchmarks of it."
+        )
     if "all" in bench.folds:
         found.append("folds holds 'all', which no case is left to judge by; name numbers.")
-    if circle := _circle(bench.previous):
-        found.append(f"previous goes in a circle: {' -> '.join(circle)}.")
+    ways = [_way(bench.previous, start) for start in bench.previous]
+    if circle := next((way for way in ways if way[-1] in way[:-1]), None):
+        found.append(
+            f"previous goes in a circle: {' -> '.join(circle[circle.index(circle[-1]) :])}."
+        )
+    elif long := next((way for way in ways if len(way) > _MOST_STAGES), None):
+        found.append(f"previous has more than {_MOST_STAGES} stages: {_short(' -> '.join(long))}.")
+    return found
+
+
+def _unknown(bench: Bench) -> list[str]:
     named: list[tuple[str, str, Iterable[str], Sequence[str]]] = [
         ("arguments", "stage", bench.arguments, STAGES),
         ("test", "dataset", bench.test, bench.datasets),
         ("resources", "stage", bench.resources, STAGES),
+        ("settings", "kind", bench.settings, RUN_KINDS),
     ]
-    found += [
-        f"{table}.{printable(key)}: there is no such {what}.{nearest(key, known)}"
+    named += [
+        (f"variants.{name}.settings", "kind", entry.settings, RUN_KINDS)
+        for name, entry in bench.variants.items()
+    ]
+    return [
+        f"{table}.{_short(key)}: there is no such {what}.{nearest(key, known)}"
         for table, what, entries, known in named
         for key in entries
         if key not in known
     ]
-    tables: dict[str, Mapping[str, object]] = {"settings": bench.settings}
-    tables |= {
-        f"variants.{name}.settings": entry.settings for name, entry in bench.variants.items()
-    }
-    found += [
-        f"{table}.{printable(kind)}: there is no such kind.{nearest(kind, RUN_KINDS)}"
-        for table, settings in tables.items()
-        for kind in settings
-        if kind not in RUN_KINDS
-    ]
-    return found
 
 
-def _circle(previous: Mapping[str, str]) -> list[str]:
-    """Return configurations that train on each other's predictions; empty where none do."""
-    for start in previous:
-        way = [start]
-        while (following := previous.get(way[-1])) is not None:
-            way.append(following)
-            if following in way[:-1]:
-                return way[way.index(following) :]
-    return []
+def _way(previous: Mapping[str, str], start: str) -> list[str]:
+    """Return a configuration and those that it needs trained; where they need each other, the last
+    one stands in it twice.
+    """
+    way = [start]
+    while way[-1] not in way[:-1] and (following := previous.get(way[-1])) is not None:
+        way.append(following)
+    return way
 
 
 def _problem(error: Mapping[str, Any]) -> str:
     """Return a sentence for a problem that pydantic found."""
-    place = ".".join(printable(str(part)) for part in error["loc"] if part != "[key]")
+    place = _short(".".join(str(part) for part in error["loc"] if part != "[key]"))
     if error["type"] == "extra_forbidden":
         return f"There is no entry '{place}'."
     if error["type"] == "missing":
         return f"'{place}' is missing."
-    return f"{place}: {error['msg']}, got {printable(json.dumps(error['input'], default=str))}."
+    return f"{place}: {error['msg']}, got {_short(json.dumps(error['input'], default=str))}."

@@ -72,12 +72,17 @@ class Opened:
 
     def judged(self) -> tuple[Judgement, list[Row]]:
         """Judge what is done; return also all scores."""
-        rows, runs = [*self.rows(), *kept(self.root)], self.runs()
+        rows, runs = [*self.rows(), *self._foreign()], self.runs()
         tolerances = {each.dataset.name: each.dataset.tolerances for each in self.subjects.values()}
         wanted = Wanted(tuple(self.bench.variants), self.bench.seeds, self.bench.metrics)
         head = deviations(wanted, runs, rows, tolerances)
         cost = costs(runs, self._spent())
         return judge(rows, self.bench.baseline, self.bench.rope, head, cost), rows
+
+    def _foreign(self) -> list[Row]:
+        """Return what was added of datasets and cases that the benchmark still has."""
+        cases = {each.dataset.name: each.scored_cases() for each in self.subjects.values()}
+        return [row for row in kept(self.root) if row.case in cases.get(row.dataset, ())]
 
     def runs(self) -> list[Run]:
         """Return the trainings that are done."""

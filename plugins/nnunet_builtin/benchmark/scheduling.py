@@ -15,7 +15,14 @@ from nnunet_builtin.benchmark import records, work
 from nnunet_builtin.benchmark.graph import SHARED, Graph, Job
 from nnunet_builtin.benchmark.leases import is_leased
 from nnunet_core.contracts.executor import Executor, Resources, Status, Task
-from nnunet_core.errors import NnunetError, StoppedError, counted
+from nnunet_core.errors import (
+    NnunetError,
+    PluginError,
+    StoppedError,
+    StorageError,
+    counted,
+    printable,
+)
 from nnunet_core.registry.discovery import ALLOW_VARIABLE, DENY_VARIABLE
 from nnunet_core.runtime import files
 from nnunet_core.runtime.reporting import Reporter
@@ -53,7 +60,7 @@ class Board:
     done: dict[str, records.Ended] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _lost: dict[str, int] = field(default_factory=dict)
+    _lost: Counter[tuple[str, bool]] = field(default_factory=Counter)
     _written: set[str] = field(default_factory=set)
 
     def folder(self, job: Job) -> Path:
@@ -77,13 +84,23 @@ class Board:
         while the executor says so, or its lease is held: by a command that has lost its worker,
         or a delivery that nobody wrote down.
         """
-        statuses = self.executor.look([h for handles in found.values() for h in handles])
+        asked = [h for handles in found.values() for h in handles]
+        statuses = self.executor.look(asked)
+        if not _is_like(statuses, Status) or set(asked) - statuses.keys():
+            raise self._broken("look", statuses)
         return {
             name: statuses[handles[-1]] if handles else Status("ended")
             for name, handles in found.items()
             if all(statuses[handle].state == "ended" for handle in handles)
             and not is_leased(self.folder(self.graph.jobs[name]))
         }
+
+    def _broken(self, method: str, answer: object) -> NnunetError:
+        return PluginError(
+            f"The executor {self.reference} is broken: its method '{method}' returned "
+            f"{printable(repr(answer)[:200])}. Use another one, or report it to its authors; "
+            "'nnunet plugins check' finds such faults."
+        )
 
     def _look_at(self, job: Job) -> None:
         self.done.pop(job.name, None)
@@ -143,6 +160,8 @@ class Board:
             if job.name not in self._written:  # they are offered until there is room for them
                 self._write(job)
         handles = self.executor.start([self.task(job) for job in offered], running)
+        if not _is_like(handles, str) or handles.keys() - {job.name for job in offered}:
+            raise self._broken("start", handles)
         for name, handle in handles.items():
             path = self.folder(self.graph.jobs[name]) / records.HANDLES
             records.Handles(executor=self.reference, handles=(handle,)).write(path)
@@ -156,6 +175,9 @@ class Board:
 
     def _write(self, job: Job) -> None:
         folder = self.folder(job)
+        log = folder / records.LOG
+        if log.exists() and not log.is_file():
+            raise StorageError(f"{log} is no file; remove it.")  # a pipe would block
         before = records.read(records.Ended, folder / records.ENDED)
         if before is not None and (before.is_done or before.identity != job.identity):
             (folder / records.ENDED).unlink()  # stale, or what it made is gone
@@ -185,14 +207,17 @@ class Board:
                     self._look_at(self.graph.jobs[name])
             record = records.ended(self.folder(job), job.identity)
             empty = job.name not in self.done and (record is None or record.is_done)
-            if empty and not status.is_lost:
-                self._lose(job)
+            if empty:
+                self._lose(job, status.is_lost)
         return ended
 
-    def _lose(self, job: Job) -> None:
+    def _lose(self, job: Job, is_lost: bool) -> None:
         """Count a delivery that left no result: its worker was killed, or never began."""
-        self._lost[job.name] = self._lost.get(job.name, 0) + 1
-        if self._lost[job.name] > self.retries:
+        self._lost[job.name, is_lost] += 1
+        number = self._lost[job.name, is_lost]
+        if is_lost and number > _MOST_STOPS:
+            self.failed[job.name] = f"its machine took it back {number} times"
+        elif not is_lost and number > self.retries:
             self.failed[job.name] = "its process ended without a result: killed, or never begun"
 
     def stop(self) -> None:
@@ -205,6 +230,13 @@ class Board:
             (self.folder(self.graph.jobs[name]) / records.ENDED).unlink(missing_ok=True)
         self.failed.clear()
         self._lost.clear()
+
+
+def _is_like(answer: object, kind: type) -> bool:
+    """Return whether something is {text: of a kind}."""
+    return isinstance(answer, Mapping) and all(
+        isinstance(name, str) and isinstance(value, kind) for name, value in answer.items()
+    )
 
 
 def _first_of_each(jobs: Sequence[Job]) -> list[Job]:

@@ -24,6 +24,7 @@ from nnunet_core.errors import (
 )
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
+from nnunet_core.runtime.names import below
 from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.dataset import find_cases, open_dataset
 from nnunet_core.store.workspace import Workspace
@@ -136,6 +137,8 @@ def _subject(
             f"{dataset.folder} has {counted(len(unlabelled), 'training case')} without a label: "
             f"{listed(unlabelled)}. Add the labels, or take the cases out."
         )
+    for each in (dataset.name, *dataset.names):
+        below(space.preprocessed, each)  # jobs would refuse it
     folds = _folds(dataset, space.splits(dataset.name))
     configurations = tuple(bench.configurations) or (_usual(dataset),)
     test = bench.test.get(name)
@@ -193,6 +196,8 @@ def _folder(name: str, dataset: Dataset, base: Path) -> Path:
     candidates = [dataset.folder / name, base / name]
     found = next((folder for folder in candidates if folder.is_dir()), None)
     if found is None:
+        if file := next((path for path in candidates if path.exists()), None):
+            raise UsageError(f"{file} is no folder. Name a folder of images, or of labels.")
         raise MissingFolderError(base / name, f"{dataset.folder / name} does not exist, either.")
     return found.absolute()
 

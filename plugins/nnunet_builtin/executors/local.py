@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from nnunet_core.runtime.memory import available
 from nnunet_core.runtime.workers import usable_cores
 
 _STOP_SECONDS = 300
+_CARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9/-]*")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class LocalExecutor:
 
     def check(self, needed: Sequence[Resources]) -> None:
         """Raise UsageError where a job needs more than this machine has."""
+        if any(each.gpus for each in needed):
+            _check_cards(self._cards())
         cards, cores = len(self._cards()), self._cores()
         for each in needed:
             if each.gpus > cards:
@@ -112,7 +116,7 @@ class LocalExecutor:
         return _visible_cards() if self.gpus is None else tuple(self.gpus)
 
     def _free_cards(self, running: Iterable[str]) -> list[str]:
-        taken = {card for handle in running for card in json.loads(handle)[2]}
+        taken = {card for handle in running for card in _parts(handle)[2]}
         return [card for card in self._cards() if card not in taken]
 
     def _memory_left(self, running: Mapping[str, Resources]) -> float:
@@ -120,6 +124,15 @@ class LocalExecutor:
             return self.memory_gb * 1e9 - sum(each.memory for each in running.values())
         missing = [max(0, each.memory - _resident(h)) for h, each in running.items()]
         return available() - sum(missing)
+
+
+def _check_cards(cards: Sequence[str]) -> None:
+    if len(set(cards)) < len(cards) or not all(map(_CARD.fullmatch, cards)):
+        raise UsageError(
+            f"The cards for jobs are {', '.join(map(repr, cards))}: each is one number or name, "
+            "such as '0' or 'GPU-8f1c...', and stands there once. They are the setting 'gpus' of "
+            "the executor, else CUDA_VISIBLE_DEVICES."
+        )
 
 
 def _resident(handle: str) -> int:
@@ -135,9 +148,20 @@ def _resident(handle: str) -> int:
     return total
 
 
+def _parts(handle: str) -> tuple[int, float, list[str]]:
+    """Return process, time of its creation and cards; process 0 of a handle that says nothing."""
+    try:
+        match json.loads(handle):
+            case [int(number), float(created), [*cards]] if 0 < number < 2**31:
+                return number, created, [str(card) for card in cards]
+    except (ValueError, RecursionError):
+        pass
+    return 0, 0.0, []
+
+
 def _process(handle: str) -> psutil.Process | None:
     """Return the process of a handle; None where it ended, and the number may be another's."""
-    number, created, _ = json.loads(handle)
+    number, created, _ = _parts(handle)
     try:
         process = psutil.Process(number)
         if process.create_time() != created:

@@ -8,6 +8,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nnunet_builtin.untrusted.spreadsheets import as_text
+from nnunet_core.errors import printable
+
 Cell = str | int | float | None
 
 _LATEX = {
@@ -23,7 +26,12 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    # at the start of a row they would be options of the line end before it
+    "[": "{[}",
+    "*": "{*}",
 }
+#: A table ends where a line does that is no row; tags would be HTML.
+_MARKDOWN = str.maketrans({"\n": " ", "\t": " ", "\\": "\\\\", "|": "\\|", "<": "&lt;"})
 
 
 @dataclass(frozen=True)
@@ -84,29 +92,41 @@ def markdown(table: Table) -> str:
     marks = [":--" if column.is_text else "--:" for column in table.columns]
     lines = [_line([column.name for column in table.columns]), _line(marks)]
     lines += [_line(row) for row in table.shown()]
-    parts = [f"## {table.title}", *_listed(table.head), "\n".join(lines), *_listed(table.notes)]
+    title = f"## {in_markdown(table.title)}"
+    parts = [title, *listed(table.head), "\n".join(lines), *listed(table.notes)]
     return "\n\n".join(parts) + "\n"
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(in_markdown, cells)) + " |"
 
 
-def _listed(sentences: Sequence[str]) -> list[str]:
-    return ["\n".join(f"- {sentence}" for sentence in sentences)] if sentences else []
+def in_markdown(text: str) -> str:
+    """Return a text as a part of a line, in which Markdown sees no cell and no HTML."""
+    return printable(text.translate(_MARKDOWN))
+
+
+def listed(sentences: Iterable[str]) -> list[str]:
+    """Return a list of sentences for Markdown; nothing where there are none."""
+    lines = [f"- {in_markdown(sentence)}" for sentence in sentences]
+    return ["\n".join(lines)] if lines else []
 
 
 def latex(table: Table) -> str:
     """Return a table for LaTeX with the package booktabs; sentences around it become comments."""
     columns = "".join("l" if column.is_text else "r" for column in table.columns)
-    lines = [f"% {sentence}" for sentence in table.head]
+    lines = [_comment(sentence) for sentence in table.head]
     lines += [r"\begin{table}", r"\centering", rf"\caption{{{escaped(table.title)}}}"]
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [_latex_row(column.name for column in table.columns), r"\midrule"]
     lines += [_latex_row(row) for row in table.shown()]
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    lines += [f"% {sentence}" for sentence in table.notes]
+    lines += [_comment(sentence) for sentence in table.notes]
     return "\n".join(lines) + "\n"
+
+
+def _comment(sentence: str) -> str:
+    return f"% {printable(' '.join(sentence.split()))}"
 
 
 def _latex_row(cells: Iterable[str]) -> str:
@@ -115,7 +135,8 @@ def _latex_row(cells: Iterable[str]) -> str:
 
 def escaped(text: str) -> str:
     """Return a text in which LaTeX sees no command."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    shown = printable(" ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in shown)
 
 
 def csv_files(tables: Sequence[Table]) -> dict[str, str]:
@@ -129,8 +150,8 @@ def csv_files(tables: Sequence[Table]) -> dict[str, str]:
             names = [column.name for column in table.columns]
             _writer(texts[table.kind]).writerow([*table.keys, *names])
         for row in table.rows:
-            cells = ["" if cell is None else cell for cell in row]
-            _writer(texts[table.kind]).writerow([*table.keys.values(), *cells])
+            cells = ["" if cell is None else cell for cell in (*table.keys.values(), *row)]
+            _writer(texts[table.kind]).writerow(map(as_text, cells))
     return {kind: text.getvalue() for kind, text in texts.items()}
 
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from nnunet_builtin.judging.runs import Place
 from nnunet_builtin.statistics.scores import Scores
+from nnunet_builtin.untrusted.spreadsheets import as_text, from_text
 from nnunet_core.data.folders import without_ending
 from nnunet_core.data.labels import Labels
-from nnunet_core.errors import natural_order
+from nnunet_core.errors import StorageError, natural_order
 from nnunet_core.runtime import files
 from nnunet_core.store.summaries import Summary
 
@@ -268,5 +269,37 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     names = [field.name for field in fields(Row)]
     writer.writerow(names)
     for row in rows:
-        writer.writerow(["" if (v := getattr(row, name)) is None else v for name in names])
+        cells = ["" if (v := getattr(row, name)) is None else v for name in names]
+        writer.writerow(map(as_text, cells))
     files.write_text(path, text.getvalue())
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Read what `write_csv` wrote.
+
+    Raises:
+        StorageError: It cannot be read, or is no such table.
+    """
+    try:
+        files.check_regular(path)
+        lines = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+        return [_read({name: from_text(cell) for name, cell in line.items()}) for line in lines]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise StorageError(
+            f"{path} is no table of scores: {type(error).__name__}: {error}. Remove it, and add "
+            "the results again."
+        ) from error
+
+
+def _read(cells: Mapping[str, str]) -> Row:
+    row = Row(
+        **{  # type: ignore[arg-type]
+            **cells,
+            "seed": int(cells["seed"]),
+            "value": float(cells["value"]) if cells["value"] else None,
+        }
+    )
+    best, worst = METRICS[row.metric]
+    if row.value is not None and not min(best, worst) <= row.value <= max(best, worst):
+        raise ValueError(f"{row.metric} is {row.value}")
+    return row

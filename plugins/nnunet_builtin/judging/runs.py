@@ -16,6 +16,7 @@ from nnunet_core.registry.records import FILE, FoldRecord
 from nnunet_core.store.models import WEIGHTS
 
 _METRICS = "metrics.jsonl"
+_MOST_MEMORY = 1e5  # GB of a card
 _MOST_BYTES = 100_000_000  # of the header of a weights file, as safetensors itself allows
 #: What normalisation layers count, and no optimiser changes.
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -59,15 +60,16 @@ class Run:
         if not path.is_file():
             return ()
         try:
-            return tuple(map(json.loads, path.read_text().splitlines()))
-        except ValueError:  # a trainer of a plugin may write what it likes
+            lines = tuple(map(json.loads, path.read_text(encoding="utf-8").splitlines()))
+        except (ValueError, RecursionError):  # a trainer of a plugin may write what it likes
             return ()
+        return lines if all(isinstance(line, dict) for line in lines) else ()
 
     @cached_property
     def gpu_memory(self) -> int | None:
         """Return the most memory that its training took on a card, bytes; None without one."""
         given = [line.get("gpu_memory_gb") for line in self.epochs]
-        found = [float(gb) for gb in given if isinstance(gb, int | float)]
+        found = [gb for gb in given if isinstance(gb, int | float) and 0 <= gb < _MOST_MEMORY]
         return int(max(found) * 1e9) if found else None
 
     @cached_property

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.judgement import Judged, Judgement, OverDatasets, summary
-from nnunet_builtin.judging.rendering import Cell, Column, Table, csv_files, latex, markdown
+from nnunet_builtin.judging.rendering import Cell, Column, Table, csv_files, latex, listed, markdown
 from nnunet_builtin.statistics import words
 from nnunet_core.runtime import files
 
@@ -48,7 +48,7 @@ def write(judgement: Judgement, folder: Path) -> None:
 def document(judgement: Judgement, found: list[Table]) -> str:
     """Return the summary and all tables as Markdown."""
     lines = summary(judgement) or ["Nothing is complete yet."]
-    said = "\n".join(f"- {line}" for line in lines)
+    said = "\n".join(listed(lines))
     return "\n".join([f"# Summary\n\n{said}\n", *map(markdown, found)])
 
 

@@ -22,6 +22,7 @@ from nnunet_core.store.models import WEIGHTS, Model
 from nnunet_core.store.summaries import SUMMARY, Summary
 
 METRICS = "metrics.jsonl"
+_MOST_EPOCHS = 10**9
 MEAN = "mean"
 _STATES = {"running": "in training", "trained": "trained, not validated"}
 
@@ -69,10 +70,11 @@ def _epochs(path: Path) -> tuple[list[dict[str, Any]], str]:
     try:
         for text in path.read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
-            if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
+            epoch = line.get("epoch") if isinstance(line, dict) else None
+            if not isinstance(epoch, int) or not 0 <= epoch < _MOST_EPOCHS:
                 raise TypeError("a line without 'epoch'")
             lines.append(line)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return lines, f"{path} is damaged after {len(lines)} epochs: {error}"
     return lines, ""
 

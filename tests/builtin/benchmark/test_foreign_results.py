@@ -136,3 +136,25 @@ def test_a_wrong_table_is_refused(tmp_path, datasets, name):
 def test_a_wrong_summary_is_refused(tmp_path, datasets, name):
     with pytest.raises(NnunetError):
         read(tmp_path, datasets, WRONG_SUMMARIES[name], "summary.json")
+
+
+@pytest.mark.parametrize("name", ["  ", "a\nb", "\x1b[31mx", "x" * 101])
+def test_a_name_that_no_table_can_show_is_refused(tmp_path, datasets, name):
+    with pytest.raises(NnunetError, match="is no name of a variant"):
+        read(
+            tmp_path,
+            datasets,
+            "case,label,Dice\ncase_0,1,1\n",
+            source=replace(SOURCE, variant=name),
+        )
+
+
+def test_a_number_beyond_all_numbers_is_none(tmp_path, datasets):
+    case = {"prediction_file": "case_0.nii.gz", "metrics": {"1": {"Dice": 10**400}}}
+    with pytest.raises(NnunetError, match="is no number"):
+        read(tmp_path, datasets, {"metric_per_case": [case]}, "summary.json")
+
+
+def test_results_that_are_no_file_are_refused(datasets, tmp_path):
+    with pytest.raises(NnunetError, match="is no regular file"):
+        read_results(tmp_path, SOURCE, datasets)

@@ -126,3 +126,11 @@ def test_what_no_place_is_large_enough_for_is_refused():
         executor.check([Resources(gpus=2)])
     with pytest.raises(UsageError, match="3 cores; this machine has 2"):
         executor.check([Resources(cpus=3)])
+
+
+@pytest.mark.parametrize("cards", [("0", "0"), ("0,1",), ("",), ("../x",), ("0 1",)])
+def test_cards_that_are_none_are_refused_where_a_job_needs_one(cards):
+    executor = LocalExecutor(gpus=cards)
+    executor.check([Resources(gpus=0)])
+    with pytest.raises(UsageError, match="each is one number or name"):
+        executor.check([Resources(gpus=1)])

@@ -105,8 +105,10 @@ def _tables(root: Path) -> list[Attachment]:
     """Return the tables that lie in the folder of a benchmark."""
     everything = [*root.glob("*"), *(root / "tables").glob("*")]
     paths = sorted(path for path in everything if path.suffix in _TABLES)
-    return [
-        Attachment("_".join(path.relative_to(root).parts), path.read_text(), _TABLES[path.suffix])
-        for path in paths
-        if path.stat().st_size <= _MOST_TABLE_BYTES
-    ]
+    found = []
+    for path in paths:
+        # a link in the folder of a stranger could lead to any file of who sends the report
+        if path.is_file() and not path.is_symlink() and path.stat().st_size <= _MOST_TABLE_BYTES:
+            name, text = "_".join(path.relative_to(root).parts), path.read_text("utf-8", "replace")
+            found.append(Attachment(name, text, _TABLES[path.suffix]))
+    return found
