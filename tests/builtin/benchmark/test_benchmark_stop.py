@@ -35,7 +35,7 @@ predictor = {mirroring = false}
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    """Return a function that makes a benchmark, with a change of its variant; return its folder."""
+    """Yield a function that makes a benchmark with a changed variant, and returns its folder."""
     monkeypatch.setenv("PYTHONPATH", str(Path(slow_components.__file__).parent))
     monkeypatch.setenv(slow_components.HURRY, str(tmp_path / "hurry"))
 
@@ -44,7 +44,8 @@ def bench(tmp_path, monkeypatch):
         (tmp_path / "bench.toml").write_text(BENCH % variant)
         return tmp_path
 
-    return make
+    yield make
+    (tmp_path / "hurry").touch()  # ends what a failed test has left
 
 
 def words(folder, verb, *options):
