@@ -19,11 +19,12 @@ from nnunet_cli.makers import made
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.abilities import TriesRates, ability
 from nnunet_core.contracts.trainer import TrainingTask
-from nnunet_core.errors import TrainingError, UsageError
+from nnunet_core.errors import StoppedError, TrainingError, UsageError
 from nnunet_core.registry.settings import full_settings
 from nnunet_core.run import Pipeline, Request, opened
 from nnunet_core.runtime import files
 from nnunet_core.runtime.processes import in_several_processes
+from nnunet_core.runtime.signals import Stopped
 from nnunet_core.stages.folds import training_task
 
 Rates = tuple[float, ...]
@@ -169,13 +170,21 @@ def _tested(steps: Pipeline, trainer: TriesRates, name: str, rates: Rates) -> Ra
 
 
 def _measured(trainer: TriesRates, task: TrainingTask, rates: Rates) -> Sweep:
-    """Train for a while in the folder of a task."""
-    with task.report.track("find-lr", len(rates)) as tracker:
-        sweep = swept(
-            trainer.try_rates(task, rates),
-            rates,
-            lambda rate, loss: tracker.advance(1, f"rate {rate:.1e}  loss {loss:.4f}"),
-        )
+    """Train for a while in the folder of a task.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM; a range test does not go on where it stopped.
+        TrainingError: The first loss is not finite already.
+    """
+    try:
+        with task.report.track("find-lr", len(rates)) as tracker:
+            sweep = swept(
+                trainer.try_rates(task, rates),
+                rates,
+                lambda rate, loss: tracker.advance(1, f"rate {rate:.1e}  loss {loss:.4f}"),
+            )
+    except Stopped as stop:
+        raise StoppedError("Nothing was written.", stop.number) from stop
     if not sweep.rates:
         raise TrainingError(
             "The loss of the first batch is not finite already, so there is no range of rates to "

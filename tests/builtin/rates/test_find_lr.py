@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import signal
 
 import commands
 import numpy as np
@@ -173,6 +175,26 @@ def test_what_cannot_be_tried_is_refused(trained, words, message, tmp_path):
     done = commands.nnunet("find-lr", *options, *words, "--output", tmp_path / "range")
     assert done.returncode == 2
     assert message in done.stderr
+    assert not (tmp_path / "range").exists()
+
+
+class StoppedByUser(TrainerV2):
+    """Somebody presses Ctrl-C in the third batch."""
+
+    def updated(self, training):
+        self.count = getattr(self, "count", 0) + 1
+        if self.count == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_leaves_nothing_and_says_so(trained, tmp_path):
+    space, options = trained
+    before = everything(space / "results")
+    stopped = ("--trainer", "test_find_lr:StoppedByUser", "--output", tmp_path / "range")
+    done = commands.nnunet("find-lr", *options, *stopped, "--iterations", "20")
+    assert done.returncode == 130
+    assert "stopped: Nothing was written." in done.stderr
+    assert everything(space / "results") == before
     assert not (tmp_path / "range").exists()
 
 
