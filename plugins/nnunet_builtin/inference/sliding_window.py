@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from nnunet_builtin.computing.ahead import ahead
+from nnunet_builtin.computing.allocation import give_freed_memory_back
 from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime, resolve
 from nnunet_builtin.inference.networks import Forward, load_networks
@@ -208,8 +209,12 @@ def predict_slabs(
             for place, tile in zip(places, found, strict=True):
                 sums.add(network, place, tile.reshape(-1, *grid.patch), grid.weights)
         assert sums is not None
+        del found, tile  # they are large
         following = groups[number + 1][0][0] if number + 1 < len(groups) else None
-        yield from sums.finish(grid.finished(windows[0][0], following), grid.inside[1:])
+        finished = grid.finished(windows[0][0], following)
+        for slab in sums.finish(finished, grid.inside[1:]):
+            give_freed_memory_back()  # what windows need, slabs cannot use, and the other way
+            yield slab
 
 
 @dataclass(frozen=True)
