@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from nnunet_core import __version__
 from nnunet_core.errors import PluginError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.needs import check_needs
+from nnunet_core.runtime.importing import imported
 
 #: What the groups of our own commands are about.
 GROUPS = {
@@ -97,9 +97,9 @@ def _taken(name: str, found: Mapping[str, object]) -> bool:
 
 def _load(target: str, registry: Registry) -> Callable[..., Any]:
     check_needs(each for each in registry.components("command") if each.component.target == target)
-    module_name, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        found: Callable[..., Any] = imported(target)
+        return found
     except Exception as error:
         raise PluginError(
             f"The command {target} cannot be loaded: {type(error).__name__}: {error}"

@@ -6,8 +6,10 @@ one.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import gc
 import io
 import os
 import signal
@@ -33,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     from nnunet_core.registry.discovery import Registry
     from nnunet_core.runtime.signals import Stopped, stopped_by_signals
 
+    atexit.register(gc.freeze)  # nothing is looked through at the end: 0.2 s with PyTorch
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     _open_streams()

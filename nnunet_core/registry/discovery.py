@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import re
 import sys
@@ -18,6 +17,7 @@ from nnunet_core.errors import NnunetError, PluginError, UnknownComponentError, 
 from nnunet_core.registry.components import KINDS, Component, Variant
 from nnunet_core.registry.hooks import Hooks, component_hook
 from nnunet_core.registry.needs import check_needs
+from nnunet_core.runtime.importing import imported
 
 ENTRY_POINT_GROUP = "nnunet_plugins"
 #: The distribution whose components' names nobody can take: our own.
@@ -101,18 +101,14 @@ class Resolved:
                 needs what is not installed.
         """
         check_needs([self])
-        module_name, _, attribute = self.component.target.partition(":")
         try:
-            target: Any = importlib.import_module(module_name)
-            for part in attribute.split("."):
-                target = getattr(target, part)
+            return imported(self.component.target)
         except Exception as error:
             origin = f" of {self.distribution} {self.version}" if self.distribution else ""
             raise PluginError(
                 f"The {self.kind} '{self.reference}'{origin} cannot be loaded: importing "
                 f"'{self.component.target}' failed with {type(error).__name__}: {error}"
             ) from error
-        return target
 
 
 class Registry:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_core.errors import StorageError
 from nnunet_core.runtime import files
-from nnunet_core.store.arrays import StoredArray, blosc2, damaged, open_array
+from nnunet_core.store.arrays import StoredArray, damaged, library, open_array
 
 ENDING = ".b2nd"
 _CHUNK_BYTES = 1 << 21
@@ -98,7 +98,7 @@ def probabilities_writer(
     Raises:
         StorageError: The disk is full, or the folder cannot be written.
     """
-    _, _, rows, columns = shape
+    blosc2, (_, _, rows, columns) = library(), shape
     slices = max(1, min(shape[1], _CHUNK_BYTES // (2 * rows * columns)))
     with files.atomic_path(path) as temporary:
         array = blosc2.zeros(

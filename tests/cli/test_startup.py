@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from tiny_model import make_tiny_model
 
+from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.main import main
+from nnunet_core.data.images import Geometry
 from nnunet_core.registry.discovery import Registry
 
 HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "blosc2", "batchgenerators"}
@@ -15,7 +19,7 @@ BLOCKER = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in BLOCKED:
+        if {name, name.split(".")[0]} & BLOCKED:
             raise ImportError(f"{name} must not be imported at start-up")
 sys.meta_path.insert(0, Blocker())
 from nnunet_cli.main import main
@@ -44,6 +48,18 @@ def test_planning_and_preprocessing_need_no_torch(tiny):
         "preprocess", str(tiny), "--workspace", str(tiny.parents[1]), blocked={"torch"}
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_predicting_needs_no_compiler_of_pytorch_and_no_stored_arrays(tmp_path):
+    model = make_tiny_model(tmp_path / "3d_fullres", folds=1)
+    image = np.random.default_rng(0).normal(100, 20, (9, 12, 10)).astype(np.float32)
+    SimpleItkFormat().write(tmp_path / "a_0000.nii.gz", image, Geometry(image.shape))
+    result = run_blocked(
+        *("predict", str(model), str(tmp_path / "a_0000.nii.gz"), str(tmp_path / "a.nii.gz")),
+        blocked={"torch._dynamo", "torch._inductor", "sympy", "blosc2", "matplotlib"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "a.nii.gz").is_file()
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,17 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        library = _glibc()
-        _set(library, _USUAL)
-        if library is not None:
-            library.malloc_trim(0)
+        _set(_glibc(), _USUAL)
+        give_freed_memory_back()
+
+
+def give_freed_memory_back() -> None:
+    """Let the system have what was freed until now: kept pieces of other sizes than those that are
+    needed next add up.
+    """
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
 
 
 def _set(library: Any, values: dict[int, int]) -> None:

@@ -20,7 +20,8 @@ def computing(runtime: ResolvedRuntime, deterministic: bool = False) -> Iterator
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     torch.set_num_threads(runtime.threads)
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:  # else not even called: it imports PyTorch's compiler, which takes seconds
+        torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with freed_memory_kept() if runtime.device.type == "cpu" else contextlib.nullcontext():
             yield
@@ -33,4 +34,5 @@ def computing(runtime: ResolvedRuntime, deterministic: bool = False) -> Iterator
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark
-        torch.use_deterministic_algorithms(False)
+        if deterministic:
+            torch.use_deterministic_algorithms(False)

@@ -16,6 +16,7 @@ from nnunet_core.store.models import WEIGHTS
 
 #: Tiles float32 (B, C, *patch) on the device -> probabilities or logits float32 (B, K, *patch).
 Forward = Callable[[torch.Tensor], torch.Tensor]
+_VALUES_AT_ONCE = 1 << 24
 
 
 def load_networks(
@@ -75,6 +76,26 @@ def probabilities_of(
         if not logits.sum().isfinite():
             # adds 0, but NaN where a logit is infinite, which softmax and sigmoid could hide
             logits = logits + 0 * logits
-        return logits.sigmoid() if regions else logits.softmax(1)
+        return _by_parts(torch.sigmoid if regions else _softmax, logits)
 
     return forward
+
+
+def _softmax(logits: torch.Tensor) -> torch.Tensor:
+    return logits.softmax(1)
+
+
+def _by_parts(
+    function: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor
+) -> torch.Tensor:
+    """Apply a function of single voxels to (B, K, *spatial): of many classes it would make copies
+    in another order, each of which takes as much memory as the values.
+    """
+    count = min(-(-values.numel() // _VALUES_AT_ONCE), values.shape[2])
+    if values.device.type != "cpu" or count <= 1:
+        return function(values)
+    result = torch.empty(values.shape)
+    parts = zip(values.tensor_split(count, 2), result.tensor_split(count, 2), strict=True)
+    for part, place in parts:
+        place.copy_(function(part))
+    return result

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import nn
 
 from nnunet_builtin.computing.ahead import ahead
+from nnunet_builtin.computing.allocation import give_freed_memory_back
 from nnunet_builtin.computing.computation import computing
 from nnunet_builtin.computing.devices import ResolvedRuntime, resolve
 from nnunet_builtin.inference.networks import Forward, load_networks
@@ -103,6 +103,8 @@ def gaussian_map(patch_size: Sequence[int]) -> np.ndarray:
     """Return float32 weights of the patch's size: a Gaussian of sigma size / 8, 1 in the centre,
     nowhere 0.
     """
+    from scipy import ndimage  # 0.3 s, which images of one window do without
+
     weights = np.zeros(patch_size)
     weights[tuple(size // 2 for size in patch_size)] = 1
     weights = ndimage.gaussian_filter(
@@ -207,8 +209,12 @@ def predict_slabs(
             for place, tile in zip(places, found, strict=True):
                 sums.add(network, place, tile.reshape(-1, *grid.patch), grid.weights)
         assert sums is not None
+        del found, tile  # they are large
         following = groups[number + 1][0][0] if number + 1 < len(groups) else None
-        yield from sums.finish(grid.finished(windows[0][0], following), grid.inside[1:])
+        finished = grid.finished(windows[0][0], following)
+        for slab in sums.finish(finished, grid.inside[1:]):
+            give_freed_memory_back()  # what windows need, slabs cannot use, and the other way
+            yield slab
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nnunet_builtin.computing import scratch
 from nnunet_builtin.computing.devices import resolve
-from nnunet_builtin.inference import sliding_window, sums
+from nnunet_builtin.inference import networks, sliding_window, sums
 from nnunet_builtin.inference.networks import probabilities_of
 from nnunet_builtin.inference.sliding_window import (
     SlidingWindow,
@@ -241,3 +241,23 @@ def test_little_memory_gives_the_same_probabilities(tmp_path, monkeypatch):
     little = SlidingWindow().load(replace(model, runtime=runtime))(images)
     np.testing.assert_array_equal(little, plain)
     assert made == [False] * 2 + [True] * 2
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_probabilities_of_many_classes_are_made_part_by_part_and_the_same(monkeypatch, regions):
+    logits = 5 * torch.randn(1, 7, 9, 5, 6).to(memory_format=torch.channels_last_3d)
+    forward = probabilities_of(lambda tiles: [logits], FLOAT32, regions)
+    expected, sizes = forward(logits), []
+    whole = "sigmoid" if regions else "_softmax"
+    plain = getattr(torch if regions else networks, whole)
+
+    def part(values):
+        sizes.append(values.shape[2])
+        return plain(values)
+
+    monkeypatch.setattr(torch if regions else networks, whole, part)
+    monkeypatch.setattr(networks, "_VALUES_AT_ONCE", 500)
+    found = forward(logits)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)  # small parts round otherwise
+    assert found.is_contiguous(), "as sums are"
+    assert sizes == [3, 2, 2, 2]

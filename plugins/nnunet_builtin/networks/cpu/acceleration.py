@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nnunet_builtin.computing.devices import ResolvedRuntime, has_tile_products
-from nnunet_builtin.networks.cpu import coarse, norm, winograd
+from nnunet_builtin.networks.cpu import coarse, norm, single, winograd
 from nnunet_builtin.networks.unet import Join
 
 #: A class of layers, when it may be replaced, and a subclass that overrides `forward` alone.
@@ -55,5 +55,7 @@ _REPLACEMENTS: tuple[_Replacement, ...] = (
     (nn.InstanceNorm3d, _is_stateless, norm.InstanceNorm3d),
     (nn.Conv2d, _has_enough_products, winograd.Conv2d),
     (nn.Conv3d, _has_enough_products, winograd.Conv3d),
+    (nn.Conv3d, single.is_possible, single.Conv3d),
+    (nn.ConvTranspose3d, single.is_possible, single.ConvTranspose3d),
     (Join, lambda *_: True, coarse.Join),
 )

@@ -103,7 +103,7 @@ def upsampled_convolution(
     """
     middle, dimensions = up.out_channels, coarse.ndim - 2
     windows = CONVOLVE[dimensions](
-        coarse, _window_weights(up.weight, conv.weight[:, :middle]), padding=1
+        coarse, _window_weights(up.weight, conv.weight[:, :middle]), padding=conv.padding
     )
     fine = convolve(conv, skip, conv.weight[:, middle:])
     result: torch.Tensor = _AddPositions.apply(fine, windows)

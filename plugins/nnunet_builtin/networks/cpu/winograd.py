@@ -10,7 +10,7 @@ Predictions are computed without it, and trainings in float32, which keep to the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from nnunet_builtin.computing.devices import CHANNELS_LAST
+from nnunet_builtin.networks.cpu import single
 from nnunet_builtin.networks.cpu.layout import is_channels_last
 
-#: PyTorch's convolution, by spatial dimensions.
-CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
+#: Plain convolution, by spatial dimensions.
+CONVOLVE: dict[int, Callable[..., torch.Tensor]] = {2: functional.conv2d, 3: single.convolve}
 _KERNEL = 3
 _FEWEST_SLICES = 6
 _VOLUMES = 5  # axes of a batch of volumes
@@ -62,10 +63,8 @@ def convolve(
     if isinstance(conv, Conv2d | Conv3d) and is_worthwhile(weight, features):
         fast: torch.Tensor = _Winograd.apply(features, weight, conv.bias)
         return fast
-    result: torch.Tensor = CONVOLVE[len(conv.kernel_size)](
-        features, weight, conv.bias, padding=conv.padding
-    )
-    return result
+    plain = CONVOLVE[len(conv.kernel_size)]
+    return plain(features, weight, conv.bias, padding=conv.padding)
 
 
 def is_possible(conv: nn.Conv2d | nn.Conv3d) -> bool:
