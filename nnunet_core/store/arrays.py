@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# numexpr, which blosc2 imports and nothing here uses, fails at values like OMP_NUM_THREADS=4,2
-os.environ.setdefault("NUMEXPR_NUM_THREADS", "1")
-import blosc2
 import numpy as np
 
 from nnunet_core.errors import StorageError
@@ -22,6 +20,18 @@ _ANEW = (
     "Delete what is left of the case there and run the same command again, which prepares it anew. "
     "'nnunet preprocess --verify' finds and mends every damaged case."
 )
+
+
+@functools.cache
+def library() -> Any:
+    """Return the module blosc2, whose import takes a tenth of a second: a rerun that has nothing to
+    do needs it not.
+    """
+    # numexpr, which blosc2 imports and nothing here uses, fails at values like OMP_NUM_THREADS=4,2
+    os.environ.setdefault("NUMEXPR_NUM_THREADS", "1")
+    import blosc2
+
+    return blosc2
 
 
 class StoredArray:
@@ -60,6 +70,7 @@ def open_array(path: Path, advice: str = _ANEW) -> StoredArray:
     Raises:
         StorageError: It is damaged, or holds something else than an array.
     """
+    blosc2 = library()
     try:
         array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
     except Exception as error:
@@ -95,6 +106,7 @@ def compress(array: np.ndarray, patch_size: Sequence[int]) -> bytes:
     """Return the content of a b2nd file; `patch_size` has two entries when single slices are
     read.
     """
+    blosc2 = library()
     # LZ4HC is read twice as fast as ZSTD, which makes small files of label maps
     codec = blosc2.Codec.LZ4HC if array.dtype.kind == "f" else blosc2.Codec.ZSTD
     chunks, blocks = chunking(array.shape, patch_size)

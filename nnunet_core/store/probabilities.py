@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_core.errors import StorageError
 from nnunet_core.runtime import files
-from nnunet_core.store.arrays import StoredArray, blosc2, damaged, open_array
+from nnunet_core.store.arrays import StoredArray, damaged, library, open_array
 
 ENDING = ".b2nd"
 _CHUNK_BYTES = 1 << 21
@@ -100,6 +100,7 @@ def probabilities_writer(
     """
     _, _, rows, columns = shape
     slices = max(1, min(shape[1], _CHUNK_BYTES // (2 * rows * columns)))
+    blosc2 = library()
     with files.atomic_path(path) as temporary:
         array = blosc2.zeros(
             shape,

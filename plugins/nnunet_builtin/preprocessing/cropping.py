@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from nnunet_core.data.cases import Case
 from nnunet_core.errors import ImageError
@@ -16,6 +15,8 @@ def nonzero_mask(images: np.ndarray) -> np.ndarray:
     mask = (images != 0).any(axis=0)
     if all(mask.take(end, axis).all() for axis in range(3) for end in (0, -1)):
         return np.ones_like(mask)  # nothing is outside: every zero is a hole
+    from scipy import ndimage  # here, since a rerun that has nothing to do needs it not
+
     return ndimage.binary_fill_holes(mask)
 
 

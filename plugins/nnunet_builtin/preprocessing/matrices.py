@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from scipy import ndimage
 
 
 def nearest_samples(old: int, new: int) -> np.ndarray:
@@ -17,6 +16,8 @@ def nearest_samples(old: int, new: int) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def spline_matrix(old: int, new: int, order: int) -> np.ndarray:
     """Return the float64 (new, old) matrix of spline resampling along one axis."""
+    from scipy import ndimage  # here, since a rerun that has nothing to do needs it not
+
     impulses = np.eye(old)
     columns = [
         ndimage.zoom(i, new / old, order=order, mode="nearest", grid_mode=True) for i in impulses
