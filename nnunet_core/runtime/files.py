@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HASHING_THREADS = 4
 _CHUNK = 512  # files, at most
+_JSON_PARTS = 10_000  # numbers, names and signs
 _HERE, _RENAME_EXCHANGE = -100, 2  # of renameat2: relative to the current folder; change names
 _Model = TypeVar("_Model", bound="Document")
 #: Writes a JSON value in one way, whatever the order of its keys.
@@ -258,8 +259,15 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, indented."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Write JSON atomically, indented; the text is never whole in memory."""
+
+    def write(file: IO[bytes]) -> None:
+        parts = json.JSONEncoder(indent=1).iterencode(content)
+        while text := "".join(itertools.islice(parts, _JSON_PARTS)):
+            file.write(text.encode())
+        file.write(b"\n")
+
+    write_with(path, write)
 
 
 def read_json(path: Path) -> Any:
