@@ -229,8 +229,13 @@ class Dataset:
         file.
         """
         inside = f"{self.folder}{os.sep}"  # files may lie elsewhere where dataset.json names them
-        contents = {path.removeprefix(inside): found for path, found in self.contents().items()}
+        contents = {path.removeprefix(inside): found for path, found in self.first_contents.items()}
         return files.digest({"document": self.document, "files": contents})
+
+    @functools.cached_property
+    def first_contents(self) -> dict[str, str]:
+        """`contents` as they were when they were asked for first: what `digest` is made of."""
+        return self.contents()
 
     @uncollected
     def contents(self) -> dict[str, str]:

@@ -35,6 +35,8 @@ _Future = Future[tuple[list[_Result], float]]
 
 #: Work on less than this many bytes, in all, is done before other processes have started.
 SMALL_WORK = 400_000_000
+#: To estimate the bytes of more items takes as long as to start the processes.
+FEW_ITEMS = 4_000
 _SHARE_OF_MEMORY = 0.8
 _WATCH_SECONDS = 0.1
 #: A process is given as many items at once as take this long, at most this many: to send one costs
@@ -115,9 +117,11 @@ class _Queue(Generic[_Item]):
         return {job.start + number: (future, number) for number in range(done)}
 
 
-def _is_small(costs: Iterable[int]) -> bool:
-    """Return whether all is done before other processes have started; stops where it is not."""
-    return all(total <= SMALL_WORK for total in itertools.accumulate(costs))
+def _is_small(count: int, cost: Callable[[int], int]) -> bool:
+    """Return whether so many items are done before other processes have started."""
+    if count > FEW_ITEMS:
+        return False
+    return all(total <= SMALL_WORK for total in itertools.accumulate(map(cost, range(count))))
 
 
 def usable_cores() -> int:
@@ -179,9 +183,8 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         def measured(place: int) -> int:
             return cost(items[place]) if cost is not None else 0
 
-        places = range(len(items))
-        is_small = cost is not None and self.count > 1 and _is_small(map(measured, places))
-        if self.count == 1 or len(items) < 2 or is_small:
+        is_alone = self.count == 1 or len(items) < 2
+        if is_alone or (cost is not None and _is_small(len(items), measured)):
             yield from map(work, items)
         else:
             yield from self._in_processes(work, _Queue(items, measured), name)

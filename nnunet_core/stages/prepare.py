@@ -34,7 +34,10 @@ _FORMAT = 3  # of prepared cases; a change makes every stored case stale
 
 @uncollected
 def case_keys(
-    dataset: Dataset, configuration: Configuration, preprocessor_identity: Mapping[str, object]
+    dataset: Dataset,
+    configuration: Configuration,
+    preprocessor_identity: Mapping[str, object],
+    contents: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return {name: digest of everything that a prepared case depends on} of every training case.
 
@@ -43,6 +46,7 @@ def case_keys(
             decide the class locations, and its regions.
         configuration: Its preprocessing inputs count, patch size and network do not.
         preprocessor_identity: Reference and settings of the preprocessor, JSON values.
+        contents: `Dataset.contents`; None looks at the files now.
 
     Raises:
         ImageError: A file cannot be read.
@@ -55,7 +59,7 @@ def case_keys(
     }
     if dataset.labels.regions:  # a preprocessor may add an array for each of them
         common["regions"] = dataset.labels.regions
-    contents = dataset.contents()
+    contents = dataset.contents() if contents is None else contents
     inputs = (
         {
             "images": [contents[str(path)] for path in case.images],
@@ -174,7 +178,8 @@ def prepare(
     identity = component_record(resolved).identity()
     key = files.digest([configuration.preprocessing_inputs(), identity])
     folder = workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}"
-    keys = case_keys(dataset, configuration, identity)
+    # what the plans are of: a file that changed since makes its case stale for the next run
+    keys = case_keys(dataset, configuration, identity, dataset.first_contents)
     store = PreparedStore(folder, keys)
     if store.missing(verify):
         with locks.held(folder / locks.NAME, f"preprocessing {dataset.name}", report):

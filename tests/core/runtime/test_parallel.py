@@ -88,6 +88,16 @@ def test_a_process_that_dies_again_is_an_error_and_other_results_before_it_are_k
         assert list(workers.each(_double, [1, 2])) == [2, 4]
 
 
+def test_many_items_are_not_estimated_before_the_first_result() -> None:
+    estimated = []
+    with Workers(2) as workers:
+        results = workers.each(abs, range(5000), cost=lambda item: estimated.append(item) or 1)
+        assert next(results) == 0
+        assert len(estimated) < 1000
+        assert list(results) == list(range(1, 5000))
+    assert len(estimated) == 5000
+
+
 def _logged(number: int) -> tuple[int, int]:
     if number == 77:
         raise ImageError("seventy-seven")
