@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     from nnunet_cli.logs import streams_restored
     from nnunet_core.errors import NnunetError, StoppedError
     from nnunet_core.registry.discovery import Registry
+    from nnunet_core.runtime.collecting import collector_rests
     from nnunet_core.runtime.signals import Stopped, stopped_by_signals
 
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -44,9 +45,11 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             rest, denied = _take_no_plugin([word for word in given if word != "--debug"])
             _block(denied)
-            registry = Registry.discover()
+            with collector_rests():  # what is imported stays
+                registry = Registry.discover()
+                app = build_app(registry, rest)
             try:
-                build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
+                app(rest, prog_name="nnunet", obj=registry)
             finally:
                 sys.stdout.flush()
         except StoppedError as stop:

@@ -25,7 +25,7 @@ from nnunet_core.data.meaning import LabelCodes
 from nnunet_core.data.transparency import without_alpha
 from nnunet_core.errors import DatasetError, ImageError, counted
 from nnunet_core.runtime import files
-from nnunet_core.runtime.collecting import uncollected
+from nnunet_core.runtime.collecting import collector_rests
 
 # of an image while it is loaded or resampled: as it was, as it will be, and between
 _BYTES_PER_VALUE = 12
@@ -237,7 +237,7 @@ class Dataset:
         """`contents` as they were when they were asked for first: what `digest` is made of."""
         return self.contents()
 
-    @uncollected
+    @collector_rests()
     def contents(self) -> dict[str, str]:
         """Return {path: 16 hexadecimal digits that identify the content} of every training file;
         each is looked at, and read if its size or times changed.

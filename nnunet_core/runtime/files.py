@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nnunet_core.errors import StorageError
-from nnunet_core.runtime.collecting import uncollected
+from nnunet_core.runtime.collecting import collector_rests
 
 try:
     import fcntl
@@ -48,7 +48,7 @@ class Document(BaseModel):
     schema_version: int = 1
 
     @classmethod
-    @uncollected
+    @collector_rests()
     def read(cls: type[_Model], path: Path) -> _Model:
         """Read and validate a file.
 

@@ -21,6 +21,7 @@ import psutil
 from pebble import ProcessExpired, ProcessPool
 
 from nnunet_core.errors import NnunetError
+from nnunet_core.runtime.collecting import collector_works
 from nnunet_core.runtime.memory import GB, available
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.signals import leave_interrupts_to_parent
@@ -185,7 +186,10 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
 
         is_alone = self.count == 1 or len(items) < 2
         if is_alone or (cost is not None and _is_small(len(items), measured)):
-            yield from map(work, items)
+            for item in items:
+                with collector_works():
+                    result = work(item)
+                yield result
         else:
             yield from self._in_processes(work, _Queue(items, measured), name)
 

@@ -12,7 +12,7 @@ from nnunet_core.contracts.abilities import ComputesOnDevice, ability, built
 from nnunet_core.errors import DatasetError
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files, locks
-from nnunet_core.runtime.collecting import uncollected
+from nnunet_core.runtime.collecting import collector_rests
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.store.prepared import PreparedStore
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _FORMAT = 3  # of prepared cases; a change makes every stored case stale
 
 
-@uncollected
+@collector_rests()
 def case_keys(
     dataset: Dataset,
     configuration: Configuration,

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nnunet_core.errors import StorageError
 from nnunet_core.runtime import files
-from nnunet_core.runtime.collecting import uncollected
+from nnunet_core.runtime.collecting import collector_rests
 from nnunet_core.runtime.names import PlainName, below
 
 RECORD = ".json"
@@ -80,7 +80,7 @@ class EntryStore:
             return False
         return not verify or not self._problems(name, self._read(name), verify)
 
-    @uncollected
+    @collector_rests()
     def missing(self, verify: bool = False) -> dict[str, str]:
         """Return the part of `keys` whose entries are not current."""
         before = self._remembered()
