@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     from nnunet_cli.logs import streams_restored
     from nnunet_core.errors import NnunetError, StoppedError
     from nnunet_core.registry.discovery import Registry
+    from nnunet_core.runtime.collecting import collector_rests
     from nnunet_core.runtime.signals import Stopped, stopped_by_signals
 
     atexit.register(gc.freeze)  # nothing is looked through at the end: 0.2 s with PyTorch
@@ -47,9 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             rest, denied = _take_no_plugin([word for word in given if word != "--debug"])
             _block(denied)
-            registry = Registry.discover()
+            with collector_rests():  # what is imported stays
+                registry = Registry.discover()
+                app = build_app(registry, rest)
             try:
-                build_app(registry, rest)(rest, prog_name="nnunet", obj=registry)
+                app(rest, prog_name="nnunet", obj=registry)
             finally:
                 sys.stdout.flush()
         except StoppedError as stop:

@@ -19,6 +19,7 @@ from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.plans import Configuration, Plans
 from nnunet_core.errors import counted
 from nnunet_core.run import Request, opened
+from nnunet_core.runtime.collecting import collector_rests
 from nnunet_core.stages.select import dice_by_name
 
 
@@ -41,7 +42,8 @@ def plan(
     registry, space = o.registry_of(context), o.workspace_of(workspace)
     request = Request(dataset, choices=choices, settings=settings, **variants, **pool)
     report = make_reporter(quiet=as_json)
-    with opened(made(request, registry, space, report), registry, space, report) as steps:
+    request = made(request, registry, space, report)
+    with collector_rests(), opened(request, registry, space, report) as steps:
         plans, path = steps.plans
     if as_json:
         typer.echo(plans.model_dump_json(indent=1))
@@ -84,7 +86,8 @@ def preprocess(
         **pool,
     )
     report = make_reporter()
-    with opened(made(request, registry, space, report), registry, space, report) as steps:
+    request = made(request, registry, space, report)
+    with collector_rests(), opened(request, registry, space, report) as steps:
         for name in steps.configurations():
             store = steps.prepared(name, device, verify)
             out().print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from nnunet_core.data.images import (
     Image,
     ImageFormat,
     check_finite,
-    ending_of,
     stack_channels,
 )
 from nnunet_core.data.labels import Labels
@@ -26,6 +25,7 @@ from nnunet_core.data.meaning import LabelCodes
 from nnunet_core.data.transparency import without_alpha
 from nnunet_core.errors import DatasetError, ImageError, counted
 from nnunet_core.runtime import files
+from nnunet_core.runtime.collecting import collector_rests
 
 # of an image while it is loaded or resampled: as it was, as it will be, and between
 _BYTES_PER_VALUE = 12
@@ -228,33 +228,39 @@ class Dataset:
         """16 hexadecimal digits that identify dataset.json and the content of every training
         file.
         """
-        paths = [path for case in self.training for path in case.paths]
-        # files may lie elsewhere where dataset.json names them
-        names = [str(path).removeprefix(f"{self.folder}{os.sep}") for path in paths]
-        contents = dict(zip(names, self.file_digests(paths), strict=True))
+        inside = f"{self.folder}{os.sep}"  # files may lie elsewhere where dataset.json names them
+        contents = {path.removeprefix(inside): found for path, found in self.first_contents.items()}
         return files.digest({"document": self.document, "files": contents})
 
-    def file_digests(self, paths: Sequence[Path]) -> list[str]:
-        """Return 16 hexadecimal digits per file that identify its content; unchanged files are not
-        read again.
+    @functools.cached_property
+    def first_contents(self) -> dict[str, str]:
+        """`contents` as they were when they were asked for first: what `digest` is made of."""
+        return self.contents()
+
+    @collector_rests()
+    def contents(self) -> dict[str, str]:
+        """Return {path: 16 hexadecimal digits that identify the content} of every training file;
+        each is looked at, and read if its size or times changed.
 
         Raises:
             ImageError: A file cannot be read.
         """
+        paths = [path for case in self.training for path in case.paths]
         try:
-            parts = self._parts(paths)
-            return self.digests.of(paths, parts)
+            return dict(zip(map(str, paths), self.digests.of(paths, self._parts()), strict=True))
         except OSError as error:
             raise ImageError(f"A file of {self.name} cannot be read: {error}") from error
 
-    def _parts(self, paths: Sequence[Path]) -> list[tuple[Path, ...]]:
-        """Return, of images and labels, the files beside each that hold its voxels."""
-        readers = {self.label_ending: self.label_format, self.ending: self.image_format}
-        detached = {e: r for e, r in readers.items() if isinstance(r, DetachedFormat)}
-        if not detached:
-            return [()] * len(paths)
-        endings = [ending_of(path.name, tuple(readers)) for path in paths]
-        return [
-            detached[ending].parts(path) if ending in detached else ()
-            for path, ending in zip(paths, endings, strict=True)
-        ]
+    def _parts(self) -> list[tuple[Path, ...]]:
+        """Return, of each training file, the files beside it that hold its voxels."""
+        image_parts, label_parts = map(_parts_by, (self.image_format, self.label_format))
+        found: list[tuple[Path, ...]] = []
+        for case in self.training:
+            found += map(image_parts, case.images)
+            if case.label is not None:
+                found.append(label_parts(case.label))
+        return found
+
+
+def _parts_by(image_format: ImageFormat) -> Callable[[Path], tuple[Path, ...]]:
+    return image_format.parts if isinstance(image_format, DetachedFormat) else lambda _: ()

@@ -16,25 +16,30 @@ def without_ending(name: str, ending: str) -> str:
     return name[: -len(ending)] if ending and name.lower().endswith(ending.lower()) else name
 
 
-def list_files(folder: Path, ending: str) -> dict[str, Path]:
+def list_files(folder: Path, ending: str, only_files: bool = False) -> dict[str, Path]:
     """Return {name without ending: path} of the files of one ending, in capitals or not, sorted;
     hidden ones are left out.
 
-    A DICOM series is a folder with an ending. There is nothing in a folder that does not exist.
+    A DICOM series is a folder with an ending; `only_files` leaves folders out. There is nothing in
+    a folder that does not exist.
 
     Raises:
         DatasetError: Two names differ in the capitals of their ending only.
     """
     if not folder.is_dir():
         return {}
+    lower, length = ending.lower(), len(ending)
+    with os.scandir(folder) as entries:  # texts: paths take long to make and to sort
+        names = sorted(
+            entry.name
+            for entry in entries
+            if entry.name.lower().endswith(lower)
+            and not entry.name.startswith(".")
+            and (not only_files or entry.is_file())
+        )
     found: dict[str, Path] = {}
-    lower = ending.lower()
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)  # texts: paths take long to sort
     for name in names:
-        if name.startswith(".") or not name.lower().endswith(lower):
-            continue
-        other = found.setdefault(without_ending(name, ending), path := folder / name)
+        other = found.setdefault(name[: len(name) - length], path := folder / name)
         if other is not path:
             raise DatasetError(
                 f"{folder} holds {other.name} and {name}, two files of one name. Remove one."

@@ -218,12 +218,13 @@ def spacing_outliers(spacings: Mapping[str, Sequence[float]]) -> list[str]:
     """Return a sentence for each case whose spacing (mm; z, y, x) is far from the median of all."""
     if not spacings:
         return []
-    usual = np.median(np.array(list(spacings.values())), axis=0)
-    found = (
-        doubtful_spacing(name, spacing, usual, "the median is")
-        for name, spacing in spacings.items()
-    )
-    return [sentence for sentence in found if sentence]
+    every = np.array(list(spacings.values()))
+    usual = np.median(every, axis=0)
+    return [
+        _spacing_message(name, spacings[name], usual, "the median is")
+        for name, is_far in zip(spacings, _far_from(every, usual), strict=True)
+        if is_far
+    ]
 
 
 def doubtful_spacing(
@@ -232,9 +233,19 @@ def doubtful_spacing(
     """Return a sentence where the spacing of a case (mm; z, y, x) is far from the usual one, which
     stands after the words `of_others`; empty where it is not.
     """
-    ratios = np.divide(spacing, usual)
-    if not ((ratios > _OUTLIER) | (ratios < 1 / _OUTLIER)).any():
-        return ""
+    is_far = _far_from(np.array(spacing), usual)
+    return _spacing_message(name, spacing, usual, of_others) if is_far else ""
+
+
+def _far_from(spacings: np.ndarray, usual: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return bool (...): whether spacings (..., 3) lie far from the usual one along an axis."""
+    ratios = spacings / np.asarray(usual)
+    return ((ratios > _OUTLIER) | (ratios < 1 / _OUTLIER)).any(axis=-1)
+
+
+def _spacing_message(
+    name: str, spacing: Sequence[float], usual: Sequence[float] | np.ndarray, of_others: str
+) -> str:
     return (
         f"Case {name} has a spacing of {_shown(spacing)} mm (z, y, x), {of_others} "
         f"{_shown(usual)} mm. Is its header right?"

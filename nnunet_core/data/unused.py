@@ -29,10 +29,12 @@ def left_out(cases: Iterable[CaseFiles]) -> dict[Path, list[str]]:
 
 
 def _unused(folder: Path, names: set[str]) -> list[str]:
-    endings = tuple({name[name.rfind(".") :].lower() for name in names})
-    headers = {name.rpartition(".")[0] for name in names if name.lower().endswith(_HEADERS)}
     with os.scandir(folder) as entries:
         others = [e.name for e in entries if e.name not in names and e.is_file()]
+    if not others:
+        return []
+    endings = tuple({name[name.rfind(".") :].lower() for name in names})
+    headers = {name.rpartition(".")[0] for name in names if name.lower().endswith(_HEADERS)}
     found = []
     for name in others:
         voxels = name.removesuffix(".gz").rpartition(".")[0] in headers

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nnunet_core.errors import StorageError
+from nnunet_core.runtime.collecting import collector_rests
 
 try:
     import fcntl
@@ -27,13 +28,16 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HASHING_THREADS = 4
-_CHUNK = 64  # files
+_CHUNK = 512  # files, at most
+_JSON_PARTS = 10_000  # numbers, names and signs
 _HERE, _RENAME_EXCHANGE = -100, 2  # of renameat2: relative to the current folder; change names
 _Model = TypeVar("_Model", bound="Document")
+#: Writes a JSON value in one way, whatever the order of its keys.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class Document(BaseModel):
@@ -44,6 +48,7 @@ class Document(BaseModel):
     schema_version: int = 1
 
     @classmethod
+    @collector_rests()
     def read(cls: type[_Model], path: Path) -> _Model:
         """Read and validate a file.
 
@@ -255,8 +260,15 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, indented."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Write JSON atomically, indented; the text is never whole in memory."""
+
+    def write(file: IO[bytes]) -> None:
+        parts = json.JSONEncoder(indent=1).iterencode(content)
+        while text := "".join(itertools.islice(parts, _JSON_PARTS)):
+            file.write(text.encode())
+        file.write(b"\n")
+
+    write_with(path, write)
 
 
 def read_json(path: Path) -> Any:
@@ -329,8 +341,33 @@ def check_regular(path: Path) -> None:
 
 def digest(content: Any) -> str:
     """Return 16 hexadecimal digits that identify a JSON value (keys in any order)."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(_canonical(content).encode(), digest_size=8).hexdigest()
+
+
+def digests_with(common: Mapping[str, Any], further: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield `digest({**common, **each})` of many objects; what they have in common is written once.
+
+    Args:
+        common: What all have.
+        further: What each has besides, under the same keys, which follow each other in the alphabet
+            without one of `common` between them.
+
+    Raises:
+        ValueError: A key of `common` is one of them or between them.
+    """
+    start, end = hashlib.blake2b(digest_size=8), b""
+    for number, each in enumerate(further):
+        if number == 0:
+            before = {key: value for key, value in common.items() if key < min(each)}
+            after = {key: value for key, value in common.items() if key > max(each)}
+            if len(before) + len(after) < len(common):
+                raise ValueError(f"a key of {list(common)} is among {list(each)}")
+            start.update((_canonical(before)[:-1] + "," * bool(before)).encode())
+            end = ("," * bool(after) + _canonical(after)[1:]).encode()
+        state = start.copy()
+        state.update(_canonical(each)[1:-1].encode())
+        state.update(end)
+        yield state.hexdigest()
 
 
 def file_digest(path: Path) -> str:
@@ -371,7 +408,8 @@ class Digests:
         known, keys = self._known, list(map(str, paths))
         work = list(zip(keys, further or [()] * len(keys), map(known.get, keys), strict=True))
         # in chunks: a thread's task costs more than looking at one file that stayed the same
-        chunks = [work[i : i + _CHUNK] for i in range(0, len(work), _CHUNK)]
+        size = min(max(1, len(work) // (4 * _HASHING_THREADS)), _CHUNK)
+        chunks = [work[i : i + size] for i in range(0, len(work), size)]
         with ThreadPoolExecutor(_HASHING_THREADS) as threads:
             found = threads.map(lambda chunk: [self._row(*each) for each in chunk], chunks)
             rows = dict(zip(keys, itertools.chain.from_iterable(found), strict=True))

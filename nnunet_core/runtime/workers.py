@@ -10,6 +10,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,7 @@ import psutil
 from pebble import ProcessExpired, ProcessPool
 
 from nnunet_core.errors import NnunetError
+from nnunet_core.runtime.collecting import collector_works
 from nnunet_core.runtime.memory import GB, available
 from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.runtime.signals import leave_interrupts_to_parent
@@ -29,38 +31,98 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+#: What becomes of a job: the results of its items, and the seconds that they took.
+_Future = Future[tuple[list[_Result], float]]
 
 #: Work on less than this many bytes, in all, is done before other processes have started.
 SMALL_WORK = 400_000_000
+#: To estimate the bytes of more items takes as long as to start the processes.
+FEW_ITEMS = 4_000
 _SHARE_OF_MEMORY = 0.8
 _WATCH_SECONDS = 0.1
+#: A process is given as many items at once as take this long, at most this many: to send one costs
+#: about 2 ms, as much as the work on a small picture.
+_BATCH_SECONDS, _BATCH_ITEMS = 0.1, 64
 _SCRIPT_HINT = "In a script of your own, call this under: if __name__ == '__main__':"
 
 
 @dataclass
 class _Job(Generic[_Item]):
-    """One item on its way.
+    """An item on its way, or several that follow each other.
 
     Attributes:
-        index, item: Its place, and itself.
-        estimate: Returns the bytes that it needs.
-        deaths: How the processes that worked on it died.
+        start: The place of the first one.
+        items: What a process works on, one by one.
+        cost: Bytes that the largest of them needs.
+        deaths: How the processes that worked on it died, where it is one item.
     """
 
-    index: int
-    item: _Item
-    estimate: Callable[[_Item], int]
+    start: int
+    items: Sequence[_Item]
+    cost: int
     deaths: list[str] = field(default_factory=list)
 
-    @functools.cached_property
-    def cost(self) -> int:
-        """Bytes; an estimate may read a file, so that it is made when it is needed."""
-        return self.estimate(self.item)
+
+@dataclass
+class _Queue(Generic[_Item]):
+    """The items that wait for a process, in their order.
+
+    Attributes:
+        items: All items.
+        cost: Returns the bytes that the item at a place needs.
+        size: How many a process is given at once.
+        taken: How many were made jobs.
+        jobs: Those of these that wait.
+    """
+
+    items: Sequence[_Item]
+    cost: Callable[[int], int]
+    size: int = 1
+    taken: int = 0
+    jobs: deque[_Job[_Item]] = field(default_factory=deque)
+
+    def first(self) -> _Job[_Item] | None:
+        """Return the next job, which stays; None after the last one."""
+        if not self.jobs and self.taken < len(self.items):
+            stop = min(self.taken + self.size, len(self.items))
+            cost = max(map(self.cost, range(self.taken, stop)))
+            self.jobs.append(_Job(self.taken, self.items[self.taken : stop], cost))
+            self.taken = stop
+        return self.jobs[0] if self.jobs else None
+
+    def again(self, job: _Job[_Item], done: int = 0) -> None:
+        """Let a job wait again; several items one by one, without the first `done`."""
+        if len(job.items) == 1:
+            self.jobs.appendleft(job)
+            return
+        for number in reversed(range(done, len(job.items))):
+            place = job.start + number
+            self.jobs.appendleft(_Job(place, [job.items[number]], self.cost(place)))
+
+    def finished(
+        self, job: _Job[_Item], future: _Future[_Result]
+    ) -> dict[int, tuple[_Future[_Result], int]]:
+        """Return {place: (future, number in its results)} of the items that need no further work;
+        those after one that failed wait again.
+        """
+        failed = future.exception() is not None
+        results, seconds = ([], 0.0) if failed else future.result()
+        done = len(results)
+        if results:
+            size = int(_BATCH_SECONDS * done / max(seconds, _BATCH_SECONDS / _BATCH_ITEMS))
+            self.size = min(max(size, 1), _BATCH_ITEMS)
+        if failed and len(job.items) == 1:
+            done = 1  # its error is what comes of it
+        elif done < len(job.items):
+            self.again(job, done)
+        return {job.start + number: (future, number) for number in range(done)}
 
 
-def _is_small(jobs: Iterable[_Job[Any]]) -> bool:
-    """Return whether all is done before other processes have started; stops where it is not."""
-    return all(total <= SMALL_WORK for total in itertools.accumulate(job.cost for job in jobs))
+def _is_small(count: int, cost: Callable[[int], int]) -> bool:
+    """Return whether so many items are done before other processes have started."""
+    if count > FEW_ITEMS:
+        return False
+    return all(total <= SMALL_WORK for total in itertools.accumulate(map(cost, range(count))))
 
 
 def usable_cores() -> int:
@@ -107,7 +169,7 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
 
         Args:
             work: With several processes it is pickled, as are items and results: a module's
-                function, or a partial of one.
+                function, or a partial of one. An item that fails may be worked on twice.
             items: What to work on.
             cost: Estimates the memory in bytes that an item needs; without it items only count by
                 number.
@@ -117,38 +179,46 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
             NnunetError: The process of an item died, and died again when the item was tried once
                 more, alone. Errors of `work` are raised as they are, when their item's turn comes.
         """
-        estimate = cost or (lambda _: 0)
-        jobs = [_Job(number, item, estimate) for number, item in enumerate(items)]
-        if self.count == 1 or len(jobs) < 2 or (cost is not None and _is_small(jobs)):
-            yield from map(work, items)
+
+        @functools.cache  # an estimate may read a file, so that it is made once, when it is needed
+        def measured(place: int) -> int:
+            return cost(items[place]) if cost is not None else 0
+
+        is_alone = self.count == 1 or len(items) < 2
+        if is_alone or (cost is not None and _is_small(len(items), measured)):
+            for item in items:
+                with collector_works():
+                    result = work(item)
+                yield result
         else:
-            yield from self._in_processes(work, jobs, name)
+            yield from self._in_processes(work, _Queue(items, measured), name)
 
     def _in_processes(
         self,
         work: Callable[[_Item], _Result],
-        jobs: Sequence[_Job[_Item]],
+        queue: _Queue[_Item],
         name: Callable[[_Item], str],
     ) -> Iterator[_Result]:
         limit = self.memory if self.memory is not None else int(_SHARE_OF_MEMORY * available())
-        waiting, due = deque(jobs), 0
+        due = 0
         peaks: dict[int, int] = {}
-        running: dict[Future[_Result], _Job[_Item]] = {}
-        finished: dict[int, Future[_Result]] = {}
+        running: dict[_Future[_Result], _Job[_Item]] = {}
+        finished: dict[int, tuple[_Future[_Result], int]] = {}
         try:
-            while due < len(jobs):
-                self._start(work, waiting, running, limit)
+            while due < len(queue.items):
+                self._start(work, queue, running, limit)
                 wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
                 _look(peaks)
                 self._give_up_broken(running)
                 for future in [future for future in running if future.done()]:
                     job = running.pop(future)
                     if self._died(future, job, peaks, name):
-                        waiting.appendleft(job)
+                        queue.again(job)
                     else:
-                        finished[job.index] = future
+                        finished.update(queue.finished(job, future))
                 while due in finished:
-                    yield finished.pop(due).result()
+                    future, number = finished.pop(due)
+                    yield future.result()[0][number]
                     due += 1
         finally:
             for future in running:
@@ -157,28 +227,30 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
     def _start(
         self,
         work: Callable[[_Item], _Result],
-        waiting: deque[_Job[_Item]],
-        running: dict[Future[_Result], _Job[_Item]],
+        queue: _Queue[_Item],
+        running: dict[_Future[_Result], _Job[_Item]],
         limit: int,
     ) -> None:
         """Start the next items while there are processes and memory for them; one that failed
         before runs alone.
         """
-        while waiting and len(running) < self.count:
-            alone = waiting[0].deaths or any(job.deaths for job in running.values())
-            needed = waiting[0].cost + sum(job.cost for job in running.values())
+        while len(running) < self.count and (job := queue.first()) is not None:
+            alone = job.deaths or any(other.deaths for other in running.values())
+            needed = job.cost + sum(other.cost for other in running.values())
             if running and (alone or needed > limit):
                 return
-            job = waiting.popleft()
-            running[self._schedule(work, job.item)] = job
+            queue.jobs.popleft()
+            running[self._schedule(work, job.items)] = job
 
-    def _schedule(self, work: Callable[[_Item], _Result], item: _Item) -> Future[_Result]:
+    def _schedule(
+        self, work: Callable[[_Item], _Result], items: Sequence[_Item]
+    ) -> _Future[_Result]:
         try:
             try:
-                return self._processes().schedule(_in_one_thread, args=[work, item])
+                return self._processes().schedule(_in_one_thread, args=[work, items])
             except RuntimeError:  # a process was killed before it had its first item
                 self.close()
-                return self._processes().schedule(_in_one_thread, args=[work, item])
+                return self._processes().schedule(_in_one_thread, args=[work, items])
         except (OSError, BrokenProcessPool) as error:
             raise NnunetError(
                 f"No further processes can be started: {error.__cause__ or error}. They need "
@@ -208,7 +280,9 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         peaks: dict[int, int],
         name: Callable[[_Item], str],
     ) -> bool:
-        """Return whether the process of a job died for the first time; raise when it died again."""
+        """Return whether the process of a job died and it is to be tried again; raise when that of
+        one item died for the second time.
+        """
         error = BrokenProcessPool() if future.cancelled() else future.exception()
         if isinstance(error, BrokenProcessPool):  # pebble gives all items up, none is to blame
             job.deaths.append("killed as it started")
@@ -218,14 +292,20 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
             )
         else:
             return False
+        first = name(job.items[0])
+        if len(job.items) > 1:
+            self.report.warning(
+                f"the process of {first} and of {len(job.items) - 1} more died ({job.deaths[0]}); "
+                "they are tried once more, one by one"
+            )
+            return True
         if len(job.deaths) == 1:
             self.report.warning(
-                f"the process of {name(job.item)} died ({job.deaths[0]}); that is tried once more, "
-                "alone"
+                f"the process of {first} died ({job.deaths[0]}); that is tried once more, alone"
             )
             return True
         raise NnunetError(
-            f"The process of {name(job.item)} died twice: {'; then alone: '.join(job.deaths)}. "
+            f"The process of {first} died twice: {'; then alone: '.join(job.deaths)}. "
             "Most often the memory was full or a library crashed on this case. Free memory, or "
             f"leave the case out. {_SCRIPT_HINT}"
         ) from error
@@ -247,8 +327,24 @@ def _cause(exit_code: int) -> str:
     return f"exit code {exit_code}"
 
 
-def _in_one_thread(work: Callable[[_Item], _Result], item: _Item) -> _Result:
+def _in_one_thread(
+    work: Callable[[_Item], _Result], items: Sequence[_Item]
+) -> tuple[list[_Result], float]:
+    """Return the results of items, up to the first error, and the seconds that they took.
+
+    Raises:
+        Exception: That of the first item.
+    """
     from threadpoolctl import threadpool_limits
 
+    results: list[_Result] = []
+    started = time.perf_counter()
     with threadpool_limits(1):
-        return work(item)
+        for item in items:
+            try:
+                results.append(work(item))
+            except Exception:
+                if not results:
+                    raise
+                break  # it is raised when the item is worked on again, as the first one
+    return results, time.perf_counter() - started

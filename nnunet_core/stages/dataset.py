@@ -22,11 +22,13 @@ from nnunet_core.errors import (
 )
 from nnunet_core.registry.discovery import Registry, Resolved
 from nnunet_core.runtime import files
+from nnunet_core.runtime.collecting import collector_rests
 from nnunet_core.stages.formats import find_format
 
 _FOLDER_NAME = re.compile(r"(?:Task|Dataset)(\d+)_(.+)")
 
 
+@collector_rests()
 def open_dataset(
     reference: str, raw: Path, registry: Registry, preprocessed: Path | None = None
 ) -> Dataset:

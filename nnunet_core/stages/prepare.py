@@ -12,6 +12,7 @@ from nnunet_core.contracts.abilities import ComputesOnDevice, ability, built
 from nnunet_core.errors import DatasetError
 from nnunet_core.registry.provenance import component_record
 from nnunet_core.runtime import files, locks
+from nnunet_core.runtime.collecting import collector_rests
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.store.prepared import PreparedStore
 
@@ -25,13 +26,18 @@ if TYPE_CHECKING:
     from nnunet_core.runtime.reporting import Reporter
     from nnunet_core.runtime.workers import Workers
     from nnunet_core.stages.method import Method
+    from nnunet_core.store.entries import Known
     from nnunet_core.store.workspace import Workspace
 
 _FORMAT = 3  # of prepared cases; a change makes every stored case stale
 
 
+@collector_rests()
 def case_keys(
-    dataset: Dataset, configuration: Configuration, preprocessor_identity: Mapping[str, object]
+    dataset: Dataset,
+    configuration: Configuration,
+    preprocessor_identity: Mapping[str, object],
+    contents: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return {name: digest of everything that a prepared case depends on} of every training case.
 
@@ -40,6 +46,7 @@ def case_keys(
             decide the class locations, and its regions.
         configuration: Its preprocessing inputs count, patch size and network do not.
         preprocessor_identity: Reference and settings of the preprocessor, JSON values.
+        contents: `Dataset.contents`; None looks at the files now.
 
     Raises:
         ImageError: A file cannot be read.
@@ -52,19 +59,16 @@ def case_keys(
     }
     if dataset.labels.regions:  # a preprocessor may add an array for each of them
         common["regions"] = dataset.labels.regions
-    paths = [path for case in dataset.training for path in case.paths]
-    digests = dict(zip(paths, dataset.file_digests(paths), strict=True))
-    return {
-        case.name: files.digest(
-            {
-                **common,
-                "images": [digests[path] for path in case.images],
-                "label": digests[case.label] if case.label else None,
-                "metadata": dict(case.metadata),
-            }
-        )
+    contents = dataset.contents() if contents is None else contents
+    inputs = (
+        {
+            "images": [contents[str(path)] for path in case.images],
+            "label": contents[str(case.label)] if case.label else None,
+            "metadata": dict(case.metadata),
+        }
         for case in dataset.training
-    }
+    )
+    return dict(zip(dataset.names, files.digests_with(common, inputs), strict=True))
 
 
 def prepare_cases(
@@ -93,13 +97,18 @@ def prepare_cases(
         cost=lambda job: dataset.memory(job[0], configuration.spacing),
         name=lambda job: f"case {job[0].name}",
     )
-    for name, outcome in zip(keys, outcomes, strict=True):
-        if isinstance(outcome, str):
-            failed.append(outcome)
-            continue
-        for note in outcome:
-            report.warning(note)
-        yield name
+    written: dict[str, Known] = {}
+    try:
+        for name, outcome in zip(keys, outcomes, strict=True):
+            if isinstance(outcome, str):
+                failed.append(outcome)
+                continue
+            notes, written[name] = outcome
+            for note in notes:
+                report.warning(note)
+            yield name
+    finally:
+        store.remember(written)
     if len(failed) == 1:
         raise DatasetError(failed[0])
     if failed:
@@ -134,8 +143,10 @@ def _prepare(
     preprocessor: Preprocessor,
     store: PreparedStore,
     job: tuple[CaseFiles, str],
-) -> tuple[str, ...] | str:
-    """Prepare one case; return what is doubtful about its images, or why it cannot be prepared."""
+) -> tuple[tuple[str, ...], Known] | str:
+    """Prepare one case; return what is doubtful about its images, and what the store is to
+    remember; or why it cannot be prepared.
+    """
     files, key = job
     foreground = dataset.labels.foreground
     try:
@@ -143,8 +154,8 @@ def _prepare(
         prepared = prepare_case(preprocessor, case, configuration, foreground)
     except DatasetError as error:
         return str(error)
-    store.write(prepared, key, configuration.patch_size)
-    return case.geometry.notes
+    written = store.write(prepared, key, configuration.patch_size)
+    return case.geometry.notes, written
 
 
 def prepare(
@@ -167,7 +178,8 @@ def prepare(
     identity = component_record(resolved).identity()
     key = files.digest([configuration.preprocessing_inputs(), identity])
     folder = workspace.preprocessed / dataset.name / "prepared" / f"{resolved.name}-{key[:8]}"
-    keys = case_keys(dataset, configuration, identity)
+    # what the plans are of: a file that changed since makes its case stale for the next run
+    keys = case_keys(dataset, configuration, identity, dataset.first_contents)
     store = PreparedStore(folder, keys)
     if store.missing(verify):
         with locks.held(folder / locks.NAME, f"preprocessing {dataset.name}", report):

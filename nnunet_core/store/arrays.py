@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 import os
 from collections.abc import Sequence
@@ -25,10 +24,14 @@ _ANEW = (
 
 @functools.cache
 def library() -> Any:
-    """Return blosc2, whose import takes a quarter of a second: predictions do without it."""
+    """Return the module blosc2, whose import takes a quarter of a second: predictions, and reruns that
+    have nothing to do, do without it.
+    """
     # numexpr, which blosc2 imports and nothing here uses, fails at values like OMP_NUM_THREADS=4,2
     os.environ.setdefault("NUMEXPR_NUM_THREADS", "1")
-    return importlib.import_module("blosc2")
+    import blosc2
+
+    return blosc2
 
 
 class StoredArray:

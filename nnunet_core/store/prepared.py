@@ -1,16 +1,13 @@
 """Prepared cases on disk: blosc2 arrays chunked for patch reads, class locations, and a record that
-is written last.
+is written last (see `entries`).
 
 Files of one case: `CASE.images.b2nd`, `CASE.label.b2nd`, `CASE.locations.npz`,
-`CASE.array.NAME.b2nd` for each extra array, and `CASE.json`. A case exists when its record does and
-its files have the recorded sizes; what an interrupted writer leaves is not trusted, and replaced by
-the next one.
+`CASE.array.NAME.b2nd` for each extra array, and `CASE.json`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -24,34 +21,17 @@ from pydantic import Field
 from nnunet_core.data.cases import ExtraArray, Like, PreparedCase, PreparedGeometry
 from nnunet_core.data.metadata import JsonMapping, json_problem
 from nnunet_core.errors import PluginError, StorageError
-from nnunet_core.runtime import files
-from nnunet_core.runtime.names import PlainName, below
+from nnunet_core.runtime.names import PlainName
 from nnunet_core.store.arrays import StoredArray, compress, damaged, open_array
+from nnunet_core.store.entries import RECORD, EntryRecord, EntryStore, Known
 
-IMAGES, LABEL, LOCATIONS, RECORD = ".images.b2nd", ".label.b2nd", ".locations.npz", ".json"
+IMAGES, LABEL, LOCATIONS = ".images.b2nd", ".label.b2nd", ".locations.npz"
 _ARRAY = ".array.{}.b2nd"
 _ARRAY_NAME = re.compile(r"[a-z0-9_]+")
-#: A file of an entry, or what a killed writer leaves of one.
-_FILE = re.compile(
-    r"\.?(?P<name>.+?)"
-    r"(\.images\.b2nd|\.label\.b2nd|\.locations\.npz|\.array\.[a-z0-9_]+\.b2nd|\.json)(\..*\.tmp)?"
-)
 _TYPES = {  # of extra arrays; the values of a label map are integers
     "image": ("float32", "float16", "int8", "int16", "uint8"),
     "label": ("int8", "int16", "uint8"),
 }
-
-
-class EntryRecord(files.Document):
-    """The record of what a store holds under one name.
-
-    Attributes:
-        key: Digest of everything that it was computed from.
-        files: {end of the file's name: (bytes, digest of its content)}.
-    """
-
-    key: str
-    files: dict[PlainName, tuple[int, str]]
 
 
 class CaseRecord(EntryRecord):
@@ -111,84 +91,7 @@ class StoredCase:
 
 
 @dataclass(frozen=True)
-class _Store:
-    """A folder of entries: files whose names begin with the entry's, and a record that is written
-    last.
-
-    Attributes:
-        folder: Created by the first write.
-        keys: {name: digest of everything that the entry was computed from}.
-    """
-
-    folder: Path
-    keys: Mapping[str, str] = field(default_factory=dict)
-    _record: ClassVar[type[EntryRecord]] = EntryRecord
-
-    def is_current(self, name: str, key: str, verify: bool = False) -> bool:
-        """Return whether an entry is complete and was computed from the inputs of `key`; `verify`
-        reads its files.
-        """
-        try:
-            record = self._record.read(self._path(name, RECORD))
-        except StorageError:
-            return False
-        return record.key == key and not self._problems(name, record, verify)
-
-    def missing(self, verify: bool = False) -> dict[str, str]:
-        """Return the part of `keys` whose entries are not current."""
-        return {
-            name: key for name, key in self.keys.items() if not self.is_current(name, key, verify)
-        }
-
-    def remove(self, *names: str) -> None:
-        """Delete entries and what interrupted writers left of them, if anything; the folder is
-        listed once.
-        """
-        if not self.folder.is_dir():
-            return
-        wanted = set(names)
-        for name in names:  # without it the other files mean nothing
-            self._path(name, RECORD).unlink(missing_ok=True)
-        for path in self.folder.iterdir():
-            if (found := _FILE.fullmatch(path.name)) and found["name"] in wanted:
-                path.unlink(missing_ok=True)
-
-    def _path(self, name: str, part: str) -> Path:
-        return below(self.folder, name + part)
-
-    def _write(self, name: str, contents: Mapping[str, bytes], **fields: Any) -> None:
-        """Write the files of an entry and then its record, in the place of what was there."""
-        path = self._path(name, RECORD)
-        before = self._record.read(path).files if path.is_file() else {}
-        path.unlink(missing_ok=True)
-        for part in before.keys() - contents:
-            self._path(name, part).unlink(missing_ok=True)
-        for part, content in contents.items():
-            files.write_bytes(self._path(name, part), content)
-        described = {
-            part: (len(content), hashlib.blake2b(content, digest_size=8).hexdigest())
-            for part, content in contents.items()
-        }
-        self._record(files=described, **fields).write(path)
-
-    def _problems(
-        self, name: str, record: EntryRecord, verify: bool = False
-    ) -> list[tuple[Path, str]]:
-        """Return (file, what is wrong with it) of the files of an entry."""
-        problems = []
-        for part, (size, digest) in record.files.items():
-            path = self._path(name, part)
-            if not path.is_file():
-                problems.append((path, "it does not exist"))
-            elif path.stat().st_size != size:
-                problems.append((path, f"it has {path.stat().st_size} bytes instead of {size}"))
-            elif verify and files.file_digest(path) != digest:
-                problems.append((path, "its content is not what was written"))
-        return problems
-
-
-@dataclass(frozen=True)
-class PreparedStore(_Store):
+class PreparedStore(EntryStore):
     """A folder of prepared cases; may be pickled and used by many readers at once.
 
     Attributes:
@@ -201,15 +104,14 @@ class PreparedStore(_Store):
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the cases that were written completely, sorted."""
-        if not self.folder.is_dir():
-            return ()
-        found = (path.name for path in self.folder.iterdir() if path.name.endswith(RECORD))
+        found = (name for name in self._files() if name.endswith(RECORD))
         return tuple(
             sorted(name.removesuffix(RECORD) for name in found if not name.startswith("."))
         )
 
-    def write(self, case: PreparedCase, key: str, patch_size: Sequence[int]) -> None:
+    def write(self, case: PreparedCase, key: str, patch_size: Sequence[int]) -> Known:
         """Store a case, in the place of what was there; a crash leaves the case complete or absent.
+        Return what `remember` takes.
 
         Args:
             case: Prepared arrays.
@@ -229,7 +131,7 @@ class PreparedStore(_Store):
         contents[LOCATIONS] = _pack_locations(case)
         like = {name: extra.like for name, extra in case.arrays.items()}
         fields = {"key": key, "geometry": case.geometry, "extra": dict(case.extra), "like": like}
-        self._write(case.name, contents, **fields)
+        return self._write(case.name, contents, **fields)
 
     def record(self, name: str) -> CaseRecord:
         """Return what is known of a case without opening its arrays. Raises StorageError."""
@@ -272,7 +174,7 @@ class PreparedStore(_Store):
 
 
 @dataclass(frozen=True)
-class LabelStore(_Store):
+class LabelStore(EntryStore):
     """A folder of label maps on the grids of prepared cases: what a cascade's first stage found.
 
     Attributes:

@@ -100,6 +100,7 @@ def probabilities_writer(
     """
     blosc2, (_, _, rows, columns) = library(), shape
     slices = max(1, min(shape[1], _CHUNK_BYTES // (2 * rows * columns)))
+    blosc2 = library()
     with files.atomic_path(path) as temporary:
         array = blosc2.zeros(
             shape,

@@ -1,6 +1,7 @@
 """Time per case of every command, for datasets of more and more small pictures: it must stay flat.
 
 Usage: python tests/benchmarks/growth.py --work DIR [--cases 200 2000 20000] [--processes 2]
+       [--only evaluate predict]
 
 Datasets of grey pictures of 32x32 pixels are drawn; each command runs once in a fresh process, and
 `plan` and `preprocess` once more with nothing left to do. `predict` has a small network that was
@@ -125,13 +126,19 @@ def train(work: Path) -> None:
         link.symlink_to(found)
 
 
-def measure(work: Path, sizes: Sequence[int], processes: int) -> list[tuple[str, int, Cost]]:
-    """Return (command, cases, cost) of every command and size; the size 0 stands for its start."""
+def measure(
+    work: Path, sizes: Sequence[int], processes: int, only: Sequence[str]
+) -> list[tuple[str, int, Cost]]:
+    """Return (command, cases, cost) of every command, or of some, and size; the size 0 stands for
+    its start.
+    """
     rows = []
     train(work)
     for number, cases in enumerate([0, *sizes], start=1):
         raw = draw(work / "raw" / f"Dataset{number:03d}_Pictures{cases}", max(cases, 5))
         for name, words in commands(work, raw, processes).items():
+            if only and name not in only:
+                continue
             cost = watched(words)
             rows.append((name, cases, cost))
             print(f"{name:18} {cases:6d} {cost.seconds:8.2f} s {cost.cpu:8.2f} CPU s", flush=True)
@@ -156,9 +163,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for datasets and results")
     parser.add_argument("--cases", type=int, nargs="+", default=[200, 2000, 20000])
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", nargs="+", default=[], help="names of commands")
     arguments = parser.parse_args()
     work = arguments.work.absolute()
-    print("\n" + table(measure(work, arguments.cases, arguments.processes)))
+    rows = measure(work, arguments.cases, arguments.processes, arguments.only)
+    print("\n" + table(rows))
 
 
 if __name__ == "__main__":

@@ -387,17 +387,15 @@ def _labelled(
 
 
 def _with_labels(cases: Sequence[CaseFiles], folder: Path, ending: str) -> list[CaseFiles]:
-    found = list_files(folder, ending)
-    labels = {case.name: found.get(case.name) for case in cases}
-    missing = [name for name, path in labels.items() if path is None or not path.is_file()]
-    if missing:
+    found = list_files(folder, ending, only_files=True)
+    if missing := [case.name for case in cases if case.name not in found]:
         others = [path.name for path in list_files(folder, "").values()]
         there = f" It holds {listed(others)}." if others and len(missing) == len(cases) else ""
         raise DatasetError(
             f"{folder} lacks the labels of {counted(len(missing), 'case')}: {listed(missing)} "
             f"(CASE{ending}).{there}"
         )
-    return [replace(case, label=labels[case.name]) for case in cases]
+    return [CaseFiles(c.name, c.images, found[c.name], c.metadata, c.problem) for c in cases]
 
 
 def _check_channels(

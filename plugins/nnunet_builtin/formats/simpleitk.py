@@ -55,6 +55,7 @@ _READERS = {
 }
 #: Headers whose voxels may lie in a file beside them, and what holds both.
 _WHOLE = {nrrd.DETACHED: ".nrrd", metaimage.DETACHED: ".mha"}
+_DETACHED = tuple(_WHOLE)
 _PICTURES = (".png", ".bmp")
 _LOSSY = (".jpg", ".jpeg")
 _GZIP_LEVEL = 2  # of 0..3
@@ -111,7 +112,9 @@ class SimpleItkFormat:
         """Return the file with the voxels of a `.mhd` or `.nhdr` (DetachedFormat). Raises
         ImageError.
         """
-        layout = examine(path) if ending_of(path.name, _WHOLE) else None
+        if not str(path).lower().endswith(_DETACHED):
+            return ()
+        layout = examine(path)
         return () if layout is None or layout.path == path else (layout.path,)
 
     def write(self, path: Path, array: np.ndarray, geometry: Geometry) -> None:

@@ -130,6 +130,15 @@ def test_intervals_cover_the_truth():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 5, 300])
+def test_intervals_of_means_are_those_of_scipy(count):
+    values = 1 - np.random.default_rng(count).gamma(0.5, 0.2, count)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=2000, random_state=np.random.default_rng(0)
+    ).confidence_interval
+    assert mean_interval(values)[0] == pytest.approx(tuple(expected), rel=1e-9)
+
+
 def test_bootstrap_intervals_of_means_cover_the_truth():
     rng = np.random.default_rng(4)
     held = 0

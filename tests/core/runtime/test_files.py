@@ -88,6 +88,18 @@ def test_a_folder_is_replaced_only_when_asked(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
 
 
+@pytest.mark.parametrize("common", [{}, {"a": 1}, {"z": [2]}, {"a": {"y": 1, "b": None}, "z": "é"}])
+def test_digests_of_many_objects_are_those_of_each(common):
+    several = [{"images": ["a"], "label": None}, {"label": "x", "images": []}]
+    expected = [files.digest({**common, **each}) for each in several]
+    assert list(files.digests_with(common, several)) == expected
+
+
+def test_digests_of_many_objects_refuse_keys_in_between():
+    with pytest.raises(ValueError, match="among"):
+        list(files.digests_with({"k": 1}, [{"images": 1, "label": 2}]))
+
+
 def test_digests_are_remembered_while_a_file_stays_the_same(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in "ab"]
     for path in paths:

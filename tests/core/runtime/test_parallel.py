@@ -88,6 +88,58 @@ def test_a_process_that_dies_again_is_an_error_and_other_results_before_it_are_k
         assert list(workers.each(_double, [1, 2])) == [2, 4]
 
 
+def test_many_items_are_not_estimated_before_the_first_result() -> None:
+    estimated = []
+    with Workers(2) as workers:
+        results = workers.each(abs, range(5000), cost=lambda item: estimated.append(item) or 1)
+        assert next(results) == 0
+        assert len(estimated) < 1000
+        assert list(results) == list(range(1, 5000))
+    assert len(estimated) == 5000
+
+
+def _logged(number: int) -> tuple[int, int]:
+    if number == 77:
+        raise ImageError("seventy-seven")
+    return number, os.getpid()
+
+
+def test_small_items_are_sent_together_and_keep_their_order_and_errors(monkeypatch) -> None:
+    sent = []
+    schedule = Workers._schedule
+    monkeypatch.setattr(
+        Workers, "_schedule", lambda self, *job: sent.append(len(job[1])) or schedule(self, *job)
+    )
+    with Workers(2) as workers:
+        results = workers.each(_logged, range(300))
+        assert [next(results)[0] for _ in range(77)] == list(range(77))
+        with pytest.raises(ImageError, match="seventy-seven"):
+            next(results)
+        assert [number for number, _ in workers.each(_logged, range(100, 400))] == [
+            *range(100, 400)
+        ]
+    assert max(sent) > 10
+    assert len(sent) < 150
+
+
+def _dies_of_one(item: tuple[int, Path]) -> int:
+    number, mark = item
+    if number == 150 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_items_that_were_sent_together_with_a_death_are_tried_one_by_one(tmp_path: Path) -> None:
+    listener = Listener()
+    with Workers(2, report=listener) as workers:
+        items = [(number, tmp_path / "mark") for number in range(300)]
+        assert list(workers.each(_dies_of_one, items)) == list(range(300))
+    (warning,) = listener.warnings
+    assert "more died (signal 9, SIGKILL" in warning
+    assert "one by one" in warning
+
+
 @pytest.mark.parametrize(("cost", "together"), [(SMALL_WORK, 1), (SMALL_WORK // 2, 2)])
 def test_items_are_admitted_by_their_memory(tmp_path: Path, cost: int, together: int) -> None:
     with Workers(2, memory=SMALL_WORK + 1) as workers:
