@@ -24,8 +24,8 @@ _ANEW = (
 
 @functools.cache
 def library() -> Any:
-    """Return the module blosc2, whose import takes a quarter of a second: predictions, and reruns that
-    have nothing to do, do without it.
+    """Return the module blosc2, whose import takes a quarter of a second: predictions, and reruns
+    that have nothing to do, do without it.
     """
     # numexpr, which blosc2 imports and nothing here uses, fails at values like OMP_NUM_THREADS=4,2
     os.environ.setdefault("NUMEXPR_NUM_THREADS", "1")
