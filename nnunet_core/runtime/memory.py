@@ -8,9 +8,8 @@ from pathlib import Path
 import psutil
 
 from nnunet_core.errors import ImageError
+from nnunet_core.runtime import groups
 
-_GROUP = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
 GB = 1e9
 
 
@@ -55,19 +54,7 @@ def _group_free() -> list[int]:
     """Return what the control groups of Linux that this process is in leave; file caches count as
     free.
     """
-    try:
-        rows = _MEMBERSHIP.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
-        return []
-    found = []
-    for row in rows:
-        _, kinds, path = row.split(":", 2)
-        if kinds in ("", "memory"):  # version 2, or the memory of version 1
-            root = _GROUP / kinds
-            inside = root / path.strip("/")
-            # a container may see its own group as the root, and another path in its membership
-            folders = [inside, *inside.parents] if inside.is_dir() else [root]
-            found += [_free_in(folder) for folder in folders if folder.is_relative_to(root)]
+    found = [_free_in(folder) for folder in groups.folders("memory")]
     return [free for free in found if free is not None]
 
 

@@ -21,6 +21,7 @@ import psutil
 from pebble import ProcessExpired, ProcessPool
 
 from nnunet_core.errors import NnunetError
+from nnunet_core.runtime import groups
 from nnunet_core.runtime.collecting import collector_works
 from nnunet_core.runtime.memory import GB, available
 from nnunet_core.runtime.reporting import Reporter, Silence
@@ -126,8 +127,12 @@ def _is_small(count: int, cost: Callable[[int], int]) -> bool:
 
 
 def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPU cores that this process may use: of the machine, or of the container
+    or the job if that is less.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    own = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min(own, groups.cores() or own)
 
 
 class Workers(contextlib.AbstractContextManager["Workers"]):

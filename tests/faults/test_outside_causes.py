@@ -25,8 +25,8 @@ from nnunet_cli.main import main
 from nnunet_cli.reporter import BarReporter, PlainReporter, make_reporter, out
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.errors import NnunetError, StorageError, TrainingError, UsageError
-from nnunet_core.runtime import files, memory
-from nnunet_core.runtime.workers import Workers
+from nnunet_core.runtime import files, groups, memory
+from nnunet_core.runtime.workers import Workers, usable_cores
 
 LONG = "x" * 300
 
@@ -229,7 +229,7 @@ def write_group(folder, **content):
 
 
 @pytest.mark.parametrize(
-    ("membership", "groups", "free"),
+    ("membership", "limits", "free"),
     [
         ("0::/", {"": ("v2", 100, 60, 10)}, 50),
         ("0::/job/step", {"job": ("v2", 100, 60, 0), "job/step": ("v2", 90, 20, 0)}, 40),
@@ -240,8 +240,8 @@ def write_group(folder, **content):
         ("", {}, None),
     ],
 )
-def test_memory_of_control_groups_counts(tmp_path, monkeypatch, membership, groups, free):
-    for folder, (version, most, used, cache) in groups.items():
+def test_memory_of_control_groups_counts(tmp_path, monkeypatch, membership, limits, free):
+    for folder, (version, most, used, cache) in limits.items():
         if version == "v2":
             names = {"memory__max": f"{most}", "memory__current": f"{used}"}
             names["memory__stat"] = f"anon 1\ninactive_file {cache}\n"
@@ -250,10 +250,42 @@ def test_memory_of_control_groups_counts(tmp_path, monkeypatch, membership, grou
             names["memory__stat"] = f"rss 1\ntotal_inactive_file {cache}\n"
         write_group(tmp_path / "cgroup" / folder, **names)
     (tmp_path / "membership").write_text(membership)
-    monkeypatch.setattr(memory, "_GROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(memory, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(groups, "_ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(groups, "_MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setattr(memory, "_process_free", list)
     assert (memory.available() == free) if free is not None else memory.available() > 1000
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "cores"),
+    [
+        ("0::/", {"": {"cpu__max": "250000 100000"}}, 3),
+        ("0::/job/step", {"job": {"cpu__max": "max 100000"}}, 8),
+        ("0::/job/step", {"job": {"cpu__max": "1000 100000"}, "job/step": {}}, 1),
+        (
+            "2:cpu,cpuacct:/job",
+            {"cpu,cpuacct/job": {"cpu__cfs_quota_us": "400000", "cpu__cfs_period_us": "100000"}},
+            4,
+        ),
+        (
+            "2:cpu,cpuacct:/",
+            {"cpu,cpuacct": {"cpu__cfs_quota_us": "-1", "cpu__cfs_period_us": "100000"}},
+            8,
+        ),
+        ("0::/", {"": {"cpu__max": "9900000 100000"}}, 8),
+        ("0::/", {"": {"cpu__max": "100000 0"}}, 8),
+        ("", {}, 8),
+    ],
+)
+def test_cores_of_control_groups_count(tmp_path, monkeypatch, membership, limits, cores):
+    for folder, content in limits.items():
+        write_group(tmp_path / "cgroup" / folder, **content)
+    (tmp_path / "cgroup" / "job" / "step").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "membership").write_text(membership)
+    monkeypatch.setattr(groups, "_ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(groups, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert usable_cores() == cores
 
 
 def test_the_limit_of_the_address_space_counts():

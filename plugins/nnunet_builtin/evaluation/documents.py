@@ -24,6 +24,7 @@ from nnunet_builtin.evaluation.statistics import (
     worst_first,
 )
 from nnunet_builtin.statistics.intervals import LEVEL, RESAMPLES, SEED
+from nnunet_builtin.untrusted.spreadsheets import as_text
 from nnunet_core.errors import StorageError, natural_order
 from nnunet_core.runtime import files
 from nnunet_core.stages.evaluate import Compared
@@ -158,7 +159,8 @@ def table(evaluation: Evaluation) -> str:
     writer.writerow([*first, *map(_titled, names), "implementation"])
     labels, tolerances = evaluation.measuring.labels, evaluation.measuring.tolerances
     for row in evaluation.rows:
-        known = [row.case, row.target, name_of(row.target, labels), row.status]
+        words = [row.case, row.target, name_of(row.target, labels), row.status]
+        known = map(as_text, words)
         scores = ["" if row.scores[name] is None else row.scores[name] for name in names]
         writer.writerow([*known, tolerances[row.target], *scores, implementation])
     return text.getvalue()
