@@ -5,6 +5,7 @@ Usage: python own_predict.py OPTIONS... MODEL IMAGES OUTPUT
 
 import atexit
 import json
+import os
 import sys
 import time
 
@@ -30,6 +31,7 @@ def watch() -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command sets it, before PyTorch loads
     watch()
     atexit.register(lambda: print("\n" + json.dumps(spent)))
     main(["predict", *sys.argv[1:]])
