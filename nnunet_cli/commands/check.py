@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -16,7 +16,7 @@ from rich.text import Text
 from nnunet_cli import options as o
 from nnunet_cli.completion import complete_reference
 from nnunet_cli.reporter import make_reporter, out
-from nnunet_core.errors import UsageError, counted
+from nnunet_core.errors import UsageError, counted, listed
 from nnunet_core.registry.components import RUN_KINDS
 from nnunet_core.testing.check import Outcome, Row, Subject
 from nnunet_core.testing.doors import checks_of, rows_of
@@ -73,6 +73,7 @@ def check(
             "network=mine/swin; repeatable.",
         ),
     ] = None,
+    settings: o.SetOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Check whether a plugin keeps the contracts; exit code 1 when a check fails.
@@ -82,7 +83,8 @@ def check(
     finder = Finder(o.registry_of(context), example, _partners(partners or []))
     if kind is not None:
         checks_of(kind)  # a kind that does not exist is said first
-    subjects = finder.find(name, kind)
+    kind, own = _own_settings(settings or [], kind)
+    subjects = finder.find(name, kind, own)
     rows, expected = [], _reasons(expect or [])
     total = sum(len(checks_of(subject.kind)) for subject in subjects)
     with make_reporter(quiet=as_json).track("check", 0 if checks else total) as tracker:
@@ -107,6 +109,22 @@ def _partners(texts: Sequence[str]) -> dict[str, str]:
             )
         partners[kind] = reference
     return partners
+
+
+def _own_settings(
+    texts: Sequence[str], kind: str | None
+) -> tuple[str | None, dict[str, Any] | None]:
+    """Return the kind of the component that is checked, as far as it is known, and its settings."""
+    found = o.parse_assignments(texts)
+    if not found:
+        return kind, None
+    if len(found) > 1 or kind not in (None, *found):
+        raise UsageError(
+            f"--set got settings of {listed(sorted(found))}; here it takes those of the one "
+            f"component that is checked{'' if kind is None else f', a {kind}'}. Another one that "
+            "it is used with: --with KIND=REF."
+        )
+    return next(iter(found.items()))
 
 
 def _reasons(texts: Sequence[str]) -> dict[str, str]:

@@ -68,12 +68,22 @@ def content_digests(resolved: Resolved, settings: Mapping[str, Any]) -> dict[str
         resolved: The component.
         settings: All of them; one that is None names no file.
     """
-    found = {}
-    for name, hint in hints_of(resolved.load()).items():
-        for mark in getattr(hint, "__metadata__", ()):
-            if isinstance(mark, Content) and settings.get(name) is not None:
-                found[name] = mark.digest(settings[name])
-    return found
+    marks = file_settings(resolved)
+    return {
+        name: mark.digest(settings[name])
+        for name, mark in marks.items()
+        if settings.get(name) is not None
+    }
+
+
+def file_settings(resolved: Resolved) -> dict[str, Content]:
+    """Return the marks of the settings of a component that name files."""
+    return {
+        name: mark
+        for name, hint in hints_of(resolved.load()).items()
+        for mark in getattr(hint, "__metadata__", ())
+        if isinstance(mark, Content)
+    }
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from unittest import SkipTest
 
 from nnunet_core.contracts.abilities import built
+from nnunet_core.errors import UsageError
 from nnunet_core.registry.components import Variant
+from nnunet_core.registry.settings import file_settings, full_settings
 from nnunet_core.testing.probe import Probe
 
 if TYPE_CHECKING:
@@ -149,7 +151,12 @@ class Check:
         """Run the check: nothing, CheckError, another exception of the component, or SkipTest."""
         __tracebackhide__ = True
         with tempfile.TemporaryDirectory(prefix="nnunet-check-") as folder:
-            self.function(replace(subject, folder=Path(folder).resolve()))
+            try:
+                self.function(replace(subject, folder=Path(folder).resolve()))
+            except UsageError as error:
+                if missing := _files_not_named(subject):
+                    skip(f"It needs a file that its setting {' or '.join(missing)} names: {error}")
+                raise
 
     def row(self, subject: Subject, expected: str | None = None) -> Row:
         """Run the check and say how it ended.
@@ -189,6 +196,14 @@ def check(*kinds: str) -> Callable[[Callable[[Subject], None]], Check]:
         return Check(function.__name__, kinds, function)
 
     return of
+
+
+def _files_not_named(subject: Subject) -> list[str]:
+    """Return the settings of a component that name a file and have no value."""
+    if subject.resolved is None:
+        return []
+    values = full_settings(subject.resolved)
+    return [name for name in file_settings(subject.resolved) if values.get(name) is None]
 
 
 def _told(error: Exception) -> str:

@@ -91,6 +91,15 @@ def test_a_failure_can_be_expected_with_a_reason(checked):
     assert "It passes, but is expected to fail: it takes anything" in done.stdout
 
 
+def test_settings_are_of_the_component_that_is_checked():
+    chosen = ("--check", "planner_patch_fits_the_network", "--set")
+    done = nnunet("plugins", "check", "v21", *chosen, "planner.base_features=8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = nnunet("plugins", "check", "v21", *chosen, "planner.no_such=8")
+    assert done.returncode == 1
+    assert "no setting 'no_such'" in done.stdout
+
+
 def test_a_plugin_that_does_not_load_fails(tmp_plugin):
     tmp_plugin("tmpbroken.plugin", {"tmpbroken/plugin.py": "import no_such_library"})
     done = nnunet("plugins", "check", "tmpbroken")
@@ -107,6 +116,7 @@ def test_a_plugin_that_does_not_load_fails(tmp_plugin):
         (("dice_ce", "--check", "is_pickable"), "Did you mean 'is_picklable'"),
         (("dice_ce", "--expect", "is_picklable"), "CHECK=REASON"),
         (("dice_ce", "--with", "net=mine"), "KIND=REF"),
+        (("dice_ce", "--kind", "loss", "--set", "trainer.epochs=1"), "settings of trainer"),
         (("no_such_module:Loss", "--kind", "loss"), "no_such_module"),
     ],
 )

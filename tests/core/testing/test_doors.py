@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 import torch
 
 from nnunet_core.errors import UnknownComponentError, UsageError
+from nnunet_core.registry.settings import Content
 from nnunet_core.testing import check_component, checks_of, parametrize_with_checks
 
 pytest_plugins = ["pytester"]
@@ -47,6 +50,27 @@ def test_a_wrong_component_has_a_failed_row_that_says_why():
     row = row_of(PerVoxel, "loss")
     assert row.outcome == "failed"
     assert "must be a scalar" in row.message
+
+
+@dataclass
+class FromFile:
+    """A planner that reads its plans from a file."""
+
+    plans: Annotated[str | None, Content(str)] = None
+
+    def fingerprint(self, dataset, workers, progress=lambda: None):
+        raise UsageError(f"There are no plans in {self.plans}: --set planner.plans=FILE")
+
+    def plan(self, dataset, fingerprint, network):
+        raise NotImplementedError
+
+
+def test_a_component_that_needs_a_file_of_its_user_is_skipped_until_it_has_one():
+    check = "planner_changes_no_file"
+    row = row_of(FromFile, "planner", check=check)
+    assert (row.outcome, "setting plans names" in row.message) == ("skipped", True)
+    named = row_of(FromFile, "planner", check=check, settings={"plans": "a.json"})
+    assert named.outcome == "failed"
 
 
 def test_a_check_that_does_not_apply_is_skipped_with_a_reason():
