@@ -59,6 +59,6 @@ def test_plain_v2_is_the_default_method():
     ],
 )
 def test_what_a_trainer_has_in_one_dimensionality_alone(configuration, trainer, setting):
-    assert setting in methods.V1Method(configuration, trainer).options()
+    assert setting in methods.V1Method(configuration, trainer).options("Task004_Hippocampus")
     other = "3d_fullres" if configuration == "2d" else "2d"
-    assert setting not in methods.V1Method(other, trainer).options()
+    assert setting not in methods.V1Method(other, trainer).options("Task004_Hippocampus")
