@@ -13,17 +13,17 @@ from nnunet_core.contracts.abilities import WritesSegmentations, ability
 from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import ending_of
-from nnunet_core.errors import NnunetError, StorageError, UsageError
+from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.prediction.averaging import Averaging, LabelFiles
 from nnunet_core.prediction.ensemble import (
     average,
     common_cases,
     ensemble_record,
     format_of,
-    opened,
     read_member,
 )
 from nnunet_core.prediction.inputs import dataset_of, find_inputs
+from nnunet_core.prediction.members import Selected, trained_weights
 from nnunet_core.prediction.predict import (
     MAP_ENDING,
     PredictionOptions,
@@ -41,8 +41,7 @@ from nnunet_core.stages.formats import find_format, known_endings, meaning_of
 from nnunet_core.stages.select import Trained
 from nnunet_core.store.calibration import stored_temperature
 from nnunet_core.store.inference import open_member, read_inference
-from nnunet_core.store.models import weights_digests
-from nnunet_core.store.postprocessing import Decision, PostprocessingRecord, postprocessing_state
+from nnunet_core.store.postprocessing import PostprocessingRecord
 from nnunet_core.store.predictions import Part, PredictionRecord, claim
 
 _MEMBERS = "members"
@@ -77,22 +76,12 @@ def predict_inference(
         NnunetError: Cases failed, after the others are predicted.
     """
     options, report = options or PredictionOptions(), report or Silence()
-    document = read_inference(path)
-    if options.folds:
-        raise UsageError(
-            f"{path} says which folds predict. Leave out --folds, or name a model instead."
-        )
-    models = [
-        Trained(open_member(record, path, trusted), record.folds) for record in document.members
-    ]
-    decided = document.postprocessing if options.postprocess else None
-    if len(models) > 1:
-        plan = _Ensemble.of(models, decided, registry, options, trusted)
+    selected = Selected.read(path, options, trusted)
+    if len(selected.models) > 1:
+        plan = _Ensemble.of(selected, registry, options, trusted)
         return plan.predict(source, output, registry, report)
-    (single,) = models
-    options = replace(options, folds=single.folds, postprocess=decided is not None)
-    if decided is not None:
-        _check_postprocessing(single, decided, path)
+    (single,) = selected.models
+    options = replace(options, folds=single.folds, postprocess=selected.decided is not None)
     return predict_folder(single.model, source, output, registry, options, report)
 
 
@@ -132,15 +121,6 @@ def predict_inference_file(
     return output
 
 
-def _check_postprocessing(single: Trained, decided: PostprocessingRecord, path: Path) -> None:
-    """Raise StorageError where the model would be cleaned otherwise than the file says."""
-    if postprocessing_state(single.model, _weights(single)) != decided.state:
-        raise StorageError(
-            f"The postprocessing of {single.model.folder} is another one than {path} says. Run "
-            "'nnunet find-best' again, or predict without it (--no-postprocessing)."
-        )
-
-
 @dataclass(frozen=True)
 class _Ensemble:
     """Models that predict together.
@@ -161,30 +141,14 @@ class _Ensemble:
 
     @classmethod
     def of(
-        cls,
-        models: Sequence[Trained],
-        decided: PostprocessingRecord | None,
-        registry: Registry,
-        options: PredictionOptions,
-        trusted: bool,
+        cls, selected: Selected, registry: Registry, options: PredictionOptions, trusted: bool
     ) -> _Ensemble:
-        """Check that models can predict together, before anything is written."""
-        first = models[0]
-        for other in models[1:]:
-            if other.model.document.labels != first.model.document.labels:
-                raise UsageError(
-                    f"{first.title} and {other.title} have different labels, so that their "
-                    "probabilities cannot be averaged. Run 'nnunet find-best' again."
-                )
-        clean = None
-        if decided is not None:
-            component = decided.component
-            decision = Decision(component.reference, component.settings, decided.state)
-            clean = opened(decision, registry, trusted)
+        """Build what is needed of models that predict together, before anything is written."""
+        models, clean = selected.models, selected.cleaning(registry, trusted)
         temperatures: tuple[float, ...] = ()
         if options.calibrated:
-            temperatures = tuple(stored_temperature(m.model, _weights(m)) for m in models)
-        return cls(models, decided, clean, temperatures, options)
+            temperatures = tuple(stored_temperature(m.model, trained_weights(m)) for m in models)
+        return cls(models, selected.decided, clean, temperatures, options)
 
     def predict(
         self, source: Path | Sequence[Path], output: Path, registry: Registry, report: Reporter
@@ -295,7 +259,9 @@ class _Ensemble:
             document = trained.model.document
             predictor = document.components["predictor"].identity()
             chosen = predictor if options.predictor is None else options.predictor
-            parts.append([document.digest(), _weights(trained), chosen, dict(options.settings)])
+            parts.append(
+                [document.digest(), trained_weights(trained), chosen, dict(options.settings)]
+            )
         state = None if self.decided is None else self.decided.state
         identity = files.digest(
             [_MEMBERS, parts, state, options.restore_values, list(self.temperatures)]
@@ -304,10 +270,6 @@ class _Ensemble:
         record = ensemble_record(places, identity, kind, self.decided, self.temperatures)
         tolerances = self.models[0].model.document.tolerances
         return record.model_copy(update={"tolerances": tolerances})
-
-
-def _weights(trained: Trained) -> dict[str, str]:
-    return weights_digests(trained.model.fold_folder(fold) for fold in trained.folds)
 
 
 def _complete(folders: Sequence[Path], names: Sequence[str]) -> dict[str, list[Path]]:
