@@ -27,9 +27,11 @@ from nnunet_core.prediction.members import Selected, trained_weights
 from nnunet_core.prediction.predict import (
     MAP_ENDING,
     PredictionOptions,
+    file_identity,
     inputs_of,
     keep_images,
     one_file_only,
+    predict_file,
     predict_folder,
     refuse_own_input,
 )
@@ -40,9 +42,8 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.formats import find_format, known_endings, meaning_of
 from nnunet_core.stages.select import Trained
 from nnunet_core.store.calibration import stored_temperature
-from nnunet_core.store.inference import open_member, read_inference
 from nnunet_core.store.postprocessing import PostprocessingRecord
-from nnunet_core.store.predictions import Part, PredictionRecord, claim
+from nnunet_core.store.predictions import FileRecord, Part, PredictionRecord, claim, is_made
 
 _MEMBERS = "members"
 
@@ -97,18 +98,23 @@ def predict_inference_file(
     """Predict one case into one file, whose ending decides its format; see `predict_inference`.
 
     Raises:
-        UsageError: There are several cases, or the file exists and is not to be overwritten.
+        UsageError: See `predict_file`.
     """
-    if output.exists() and not options.overwrite:
-        raise UsageError(f"{output} exists already. Choose another name, or pass --overwrite.")
+    selected = Selected.read(path, options, trusted)
+    first = selected.models[0]
+    if len(selected.models) == 1:
+        options = replace(options, folds=first.folds, postprocess=selected.decided is not None)
+        return predict_file(first.model, source, output, registry, options, report)
+    plan = _Ensemble.of(selected, registry, options, trusted)
     options = replace(options, ending=ending_of(output.name, known_endings(registry)))
-    document = read_inference(path)
-    model = open_member(document.members[0], path, trusted)
     places = [source] if isinstance(source, Path) else list(source)
-    _, cases = find_inputs(places, dataset_of(model, places[0], registry), registry)
+    _, cases = find_inputs(places, dataset_of(first.model, places[0], registry), registry)
     if len(cases) > 1 or options.part != Part():
         raise UsageError(one_file_only(output, len(cases)))
     keep_images(cases, {cases[0].name: output})
+    identity = file_identity(plan.identity(), cases[0])
+    if not options.overwrite and is_made(output, identity, options.beside, report):
+        return output
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         where = (Path(folder), registry, options, report, trusted)
@@ -118,6 +124,7 @@ def predict_inference_file(
             place.parent.mkdir(exist_ok=True)
             made.replace(place)
         written.replace(output)
+    FileRecord.note(output, identity)
     return output
 
 
@@ -252,22 +259,24 @@ class _Ensemble:
             meanings={outputs[case.name]: meaning_of(document, case) for case in cases},
         )
 
-    def _record(self, kind: LabelFiles) -> PredictionRecord:
+    def identity(self) -> str:
+        """Return a digest of everything that a prediction depends on but its images."""
         options = self.options
         parts = []
         for trained in self.models:
             document = trained.model.document
             predictor = document.components["predictor"].identity()
             chosen = predictor if options.predictor is None else options.predictor
-            parts.append(
-                [document.digest(), trained_weights(trained), chosen, dict(options.settings)]
-            )
+            weights, settings = trained_weights(trained), dict(options.settings)
+            parts.append([document.digest(), weights, chosen, settings])
         state = None if self.decided is None else self.decided.state
-        identity = files.digest(
+        return files.digest(
             [_MEMBERS, parts, state, options.restore_values, list(self.temperatures)]
         )
+
+    def _record(self, kind: LabelFiles) -> PredictionRecord:
         places = [str(trained.model.folder) for trained in self.models]
-        record = ensemble_record(places, identity, kind, self.decided, self.temperatures)
+        record = ensemble_record(places, self.identity(), kind, self.decided, self.temperatures)
         tolerances = self.models[0].model.document.tolerances
         return record.model_copy(update={"tolerances": tolerances})
 
