@@ -358,3 +358,10 @@ def test_models_show_says_what_an_installed_model_came_with(archive, tmp_path):
         assert words in shown
     (results / name / "manifest.json").write_text("{")
     assert "broken: manifest.json" in nnunet(*command).stdout
+
+
+def test_import_of_our_own_model_names_what_takes_it(model, archive, tmp_path):
+    command = ("models", "import", archive, "--workspace", tmp_path / "ws")
+    assert f"Run: nnunet models install {archive}" in one_error(nnunet(*command), 2)
+    command = ("models", "import", model.folder, "--workspace", tmp_path / "ws")
+    assert "needs no import: nnunet predict" in one_error(nnunet(*command), 2)
