@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,7 +97,7 @@ def show(
         _say(f"broken: {part}: {problem}")
 
 
-def _geometry(document: ModelDocument) -> dict[str, list[float]]:
+def _geometry(document: ModelDocument) -> dict[str, Sequence[float]]:
     """Return spacing (mm) and patch (voxels) of a model, in the order (z, y, x); of 2D images
     (y, x).
     """

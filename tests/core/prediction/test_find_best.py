@@ -12,6 +12,7 @@ from commands import nnunet
 from finished_run import one_error
 from instant_models import Space, make_space
 
+import nnunet_core
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.commands.predict import _selection
 from nnunet_core.errors import StorageError
@@ -167,8 +168,14 @@ def test_one_case_goes_into_one_file(ran, tmp_path):
     done = nnunet("predict", *arguments)
     assert done.returncode == 0, done.stderr
     assert label(output).any()
-    assert [path.name for path in tmp_path.iterdir()] == ["one.nii.gz"]
-    assert "exists already" in one_error(nnunet("predict", *arguments), 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".one.nii.gz.json", "one.nii.gz"]
+    again = nnunet("predict", *arguments)
+    assert again.returncode == 0
+    assert "is there already" in again.stderr
+    assert "exists already" in one_error(nnunet("predict", *arguments, "--step-size", "1"), 2)
+    with nnunet_core.load_model(printed["inference"], "cpu", trust=True) as model:
+        found = model.predict(image)
+    np.testing.assert_array_equal(SimpleItkFormat().from_object(found, "").array[0], label(output))
 
 
 @pytest.mark.slow
