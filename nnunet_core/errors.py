@@ -42,14 +42,14 @@ class DatasetError(NnunetError):
 
 
 class MissingFolderError(DatasetError):
-    """A folder that a command was given and that is not there. The command line exits with code
+    """A folder, or a file, that was given and that is not there. The command line exits with code
     2.
     """
 
     exit_code = 2
 
-    def __init__(self, folder: object, hint: str = "") -> None:
-        super().__init__(f"The folder {folder} does not exist.{hint and ' '}{hint}")
+    def __init__(self, folder: object, hint: str = "", kind: str = "folder") -> None:
+        super().__init__(f"The {kind} {folder} does not exist.{hint and ' '}{hint}")
 
 
 class ImageError(DatasetError):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from nnunet_cli import options as o
+from nnunet_core.data.images import SLICE_SPACING_2D
 from nnunet_core.errors import NnunetError, StorageError, UsageError, nearest, printable
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import ComponentRecord, FoldRecord
@@ -17,7 +20,7 @@ from nnunet_core.stages.dataset import is_named
 from nnunet_core.stages.evaluate import mean_foreground_dice, summarise
 from nnunet_core.stages.experiment import VALIDATION
 from nnunet_core.store.inference import FILE as INFERENCE
-from nnunet_core.store.models import FILE, Model
+from nnunet_core.store.models import FILE, MANIFEST, Model, ModelDocument
 from nnunet_core.store.origins import command
 from nnunet_core.store.summaries import SUMMARY, Summary
 
@@ -60,7 +63,7 @@ def show(
     as_json: o.JsonOption = False,
 ) -> None:
     """Show one model: what the digest in its name stands for, its folds, components and the command
-    that trains it.
+    that trains it; of an installed one also licence, citation and scores.
     """
     found = find_model(model, workspace)
     row, document = _row(found.folder, found.folder.parents[2]), found.document
@@ -71,6 +74,8 @@ def show(
         kind: " ".join(filter(None, (record.reference, record.distribution, record.version)))
         for kind, record in document.components.items()
     }
+    row.update(_geometry(document))
+    row.update(_card(found, row["broken"]))
     row["unregistered"] = [
         kind for kind, record in document.components.items() if _is_claim(kind, record, registry)
     ]
@@ -83,11 +88,82 @@ def show(
     _say(f"made by   {document.origin or row['command']}")
     _say(f"channels  {', '.join(document.channels)}; files {document.file_ending}")
     _say(f"labels    {labels}")
+    for title, text in _sheet(row, document.labels.names).items():
+        _say(f"{title:9} {text}")
     for kind, text in row["components"].items():
         claim = f"  ({_CLAIM})" if kind in row["unregistered"] else ""
         _say(f"  {kind:13} {text}{claim}")
     for part, problem in row["broken"].items():
         _say(f"broken: {part}: {problem}")
+
+
+def _geometry(document: ModelDocument) -> dict[str, Sequence[float]]:
+    """Return spacing (mm) and patch (voxels) of a model, in the order (z, y, x); of 2D images
+    (y, x).
+    """
+    configuration = document.configuration
+    # position of each axis of the image among the permuted ones
+    order = [configuration.transpose_forward.index(axis) for axis in range(3)]
+    patch = (1,) * (3 - configuration.dimensions) + configuration.patch_size
+    spacing = [configuration.spacing[axis] for axis in order]
+    first = int(spacing[0] == SLICE_SPACING_2D)
+    return {"spacing": spacing[first:], "patch_size": [patch[axis] for axis in order][first:]}
+
+
+class _Scores(BaseModel):
+    cases: int
+    mean: dict[str, dict[str, float | None]]
+
+
+class _ModelCard(BaseModel):
+    configuration: str
+    scores: _Scores | None = None
+
+
+class _Card(BaseModel):
+    """What is shown of the manifest.json of an installed model."""
+
+    licence: str = ""
+    citation: str = ""
+    models: tuple[_ModelCard, ...] = ()
+
+
+def _card(model: Model, broken: dict[str, str]) -> dict[str, Any]:
+    """Return licence, citation and scores that an installed model came with; add to `broken` what
+    cannot be read.
+    """
+    card, path = _Card(), model.folder / MANIFEST
+    if path.is_file():
+        try:
+            card = _Card.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            broken[MANIFEST] = " ".join(str(error).split())
+    mine = [each for each in card.models if each.configuration == model.folder.name]
+    scores = mine[0].scores if mine else None
+    return {
+        "licence": card.licence or None,
+        "citation": card.citation or None,
+        "scores": None if scores is None else scores.model_dump(),
+    }
+
+
+def _sheet(row: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, str]:
+    """Return {title: text} of what there is of size, scores, licence and citation."""
+    axes = "z, y, x" if len(row["spacing"]) == 3 else "y, x"
+    scores, dice = row["scores"], ""
+    if scores is not None:
+        of = {str(value): name for value, name in names.items()}
+        found = {key: means.get("Dice") for key, means in scores["mean"].items() if key != "0"}
+        shown = [f"{of.get(key, key)} {v:.4f}" for key, v in found.items() if v is not None]
+        dice = f"{', '.join(shown)} (mean of {scores['cases']} validation cases)" if shown else ""
+    lines = {
+        "spacing": f"{' x '.join(f'{mm:g}' for mm in row['spacing'])} mm ({axes})",
+        "patch": f"{' x '.join(map(str, row['patch_size']))} voxels ({axes})",
+        "Dice": dice,
+        "licence": " ".join((row["licence"] or "").split()),
+        "cite": " ".join((row["citation"] or "").split()),
+    }
+    return {title: text for title, text in lines.items() if text}
 
 
 def _is_claim(kind: str, record: ComponentRecord, registry: Registry) -> bool:

@@ -23,8 +23,7 @@ from nnunet_core.prediction.predict import (
 )
 from nnunet_core.stages.dataset import is_named
 from nnunet_core.store.inference import FILE as INFERENCE
-from nnunet_core.store.inference import read_inference
-from nnunet_core.store.models import FILE as MODEL_FILE
+from nnunet_core.store.inference import read_inference, selected
 from nnunet_core.store.predictions import Part
 
 
@@ -173,9 +172,9 @@ def predict(
     registry = o.registry_of(context)
     to_file = not ending and is_file_output(output, registry)
     where = (images, output, registry, options, make_reporter())
-    if inference := _selected(model):
-        selected = predict_inference_file if to_file else predict_inference
-        written = selected(inference, *where, trust)
+    if inference := selected(Path(model)):
+        carried_out = predict_inference_file if to_file else predict_inference
+        written = carried_out(inference, *where, trust)
     else:
         found = replace(find_model(model, workspace), trusted=trust)
         written = (predict_file if to_file else predict_folder)(found, *where)
@@ -241,15 +240,6 @@ def _selection(path: Path, results: Path) -> str:
     others = sorted(trained - compared)
     later = f"; not compared: {', '.join(others)}: run 'nnunet find-best' again" if others else ""
     return f"{' + '.join(members)}{score} (selected in {path}{later})"
-
-
-def _selected(model: str) -> Path | None:
-    """Return the inference.json that a MODEL is, or that a dataset's folder of models holds."""
-    path = Path(model)
-    if model.endswith(".json"):
-        return path
-    holds = (path / INFERENCE).is_file() and not (path / MODEL_FILE).is_file()
-    return path / INFERENCE if holds else None
 
 
 def _predictor_settings(assignments: list[str], **short: Any) -> dict[str, Any]:

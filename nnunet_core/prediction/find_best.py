@@ -41,6 +41,7 @@ from nnunet_core.store.summaries import SUMMARY, Summary
 ENSEMBLES = "ensembles"
 #: v1's order of configurations: of equal scores, the first one wins.
 _ORDER = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+_RECEIVED = "it was imported or installed, without the predictions of validation cases"
 
 
 @dataclass(frozen=True)
@@ -186,13 +187,27 @@ def find_trained(
         else:
             left_out[title] = "; ".join(filter(None, [model, problem]))
     if left_out and (choice.strict or not complete):
-        reasons = "\n".join(f"{title}: {reason}" for title, reason in left_out.items())
-        raise UsageError(
-            f"Not every configuration is complete (folds {', '.join(wanted) or 'none'}):\n"
-            f"{reasons}\nTrain or validate what is missing, name what to compare "
-            "(--configurations, --variants, --folds), or leave out --strict."
-        )
+        raise UsageError(_nothing_compared(left_out, wanted, folder, strict=choice.strict))
     return complete, left_out
+
+
+def _nothing_compared(
+    left_out: Mapping[str, str], wanted: Sequence[str], folder: Path, *, strict: bool
+) -> str:
+    """Say why nothing is compared, and what can be done."""
+    reasons = "\n".join(f"{title}: {reason}" for title, reason in left_out.items())
+    if all(reason == _RECEIVED for reason in left_out.values()):
+        return (
+            f"No model in {folder} can be compared:\n{reasons}\nName the one that predicts: nnunet "
+            f"predict {folder.name}/{next(iter(left_out))} IMAGES OUTPUT, or average several with "
+            "'nnunet ensemble'."
+        )
+    folds = f"(folds {', '.join(wanted)})" if wanted else "(no fold is trained and validated)"
+    how = "Train or validate what is missing"
+    names = "name what to compare (--configurations, --variants, --folds)"
+    ways = f"{how}, {names}, or leave out --strict." if strict else f"{how}, or {names}."
+    which = "Not every" if strict else "No"
+    return f"{which} configuration is complete {folds}:\n{reasons}\n{ways}"
 
 
 def _chosen(titles: Sequence[str], choice: Choice, folder: Path) -> list[str]:
@@ -242,11 +257,20 @@ def _trained_folds(folder: Path) -> tuple[list[str], str]:
     return finished, "; ".join(broken)
 
 
+def _is_received(folder: Path) -> bool:
+    try:
+        return Model.open(folder).is_received
+    except NnunetError:
+        return False
+
+
 def _complete(folder: Path, wanted: Sequence[str], dataset: Dataset, trusted: bool) -> Model | str:
     """Return a model of which every fold is trained and validated, or what is missing."""
     finished, _ = _trained_folds(folder)
     missing = [name for name in wanted if name not in finished]
     if missing or not wanted:
+        if not finished and _is_received(folder):
+            return _RECEIVED
         return (
             f"fold {', '.join(missing) or '0'} is not trained and validated (done: "
             f"{', '.join(finished) or 'none'})"

@@ -13,23 +13,25 @@ from nnunet_core.contracts.abilities import WritesSegmentations, ability
 from nnunet_core.contracts.postprocessor import Postprocessor
 from nnunet_core.data.dataset import CaseFiles, Dataset
 from nnunet_core.data.images import ending_of
-from nnunet_core.errors import NnunetError, StorageError, UsageError
+from nnunet_core.errors import NnunetError, UsageError
 from nnunet_core.prediction.averaging import Averaging, LabelFiles
 from nnunet_core.prediction.ensemble import (
     average,
     common_cases,
     ensemble_record,
     format_of,
-    opened,
     read_member,
 )
 from nnunet_core.prediction.inputs import dataset_of, find_inputs
+from nnunet_core.prediction.members import Selected, trained_weights
 from nnunet_core.prediction.predict import (
     MAP_ENDING,
     PredictionOptions,
+    file_identity,
     inputs_of,
     keep_images,
     one_file_only,
+    predict_file,
     predict_folder,
     refuse_own_input,
 )
@@ -40,10 +42,8 @@ from nnunet_core.runtime.reporting import Reporter, Silence
 from nnunet_core.stages.formats import find_format, known_endings, meaning_of
 from nnunet_core.stages.select import Trained
 from nnunet_core.store.calibration import stored_temperature
-from nnunet_core.store.inference import open_member, read_inference
-from nnunet_core.store.models import weights_digests
-from nnunet_core.store.postprocessing import Decision, PostprocessingRecord, postprocessing_state
-from nnunet_core.store.predictions import Part, PredictionRecord, claim
+from nnunet_core.store.postprocessing import PostprocessingRecord
+from nnunet_core.store.predictions import FileRecord, Part, PredictionRecord, claim, is_made
 
 _MEMBERS = "members"
 
@@ -77,22 +77,12 @@ def predict_inference(
         NnunetError: Cases failed, after the others are predicted.
     """
     options, report = options or PredictionOptions(), report or Silence()
-    document = read_inference(path)
-    if options.folds:
-        raise UsageError(
-            f"{path} says which folds predict. Leave out --folds, or name a model instead."
-        )
-    models = [
-        Trained(open_member(record, path, trusted), record.folds) for record in document.members
-    ]
-    decided = document.postprocessing if options.postprocess else None
-    if len(models) > 1:
-        plan = _Ensemble.of(models, decided, registry, options, trusted)
+    selected = Selected.read(path, options, trusted)
+    if len(selected.models) > 1:
+        plan = _Ensemble.of(selected, registry, options, trusted)
         return plan.predict(source, output, registry, report)
-    (single,) = models
-    options = replace(options, folds=single.folds, postprocess=decided is not None)
-    if decided is not None:
-        _check_postprocessing(single, decided, path)
+    (single,) = selected.models
+    options = replace(options, folds=single.folds, postprocess=selected.decided is not None)
     return predict_folder(single.model, source, output, registry, options, report)
 
 
@@ -108,18 +98,23 @@ def predict_inference_file(
     """Predict one case into one file, whose ending decides its format; see `predict_inference`.
 
     Raises:
-        UsageError: There are several cases, or the file exists and is not to be overwritten.
+        UsageError: See `predict_file`.
     """
-    if output.exists() and not options.overwrite:
-        raise UsageError(f"{output} exists already. Choose another name, or pass --overwrite.")
+    selected = Selected.read(path, options, trusted)
+    first = selected.models[0]
+    if len(selected.models) == 1:
+        options = replace(options, folds=first.folds, postprocess=selected.decided is not None)
+        return predict_file(first.model, source, output, registry, options, report)
+    plan = _Ensemble.of(selected, registry, options, trusted)
     options = replace(options, ending=ending_of(output.name, known_endings(registry)))
-    document = read_inference(path)
-    model = open_member(document.members[0], path, trusted)
     places = [source] if isinstance(source, Path) else list(source)
-    _, cases = find_inputs(places, dataset_of(model, places[0], registry), registry)
+    _, cases = find_inputs(places, dataset_of(first.model, places[0], registry), registry)
     if len(cases) > 1 or options.part != Part():
         raise UsageError(one_file_only(output, len(cases)))
     keep_images(cases, {cases[0].name: output})
+    identity = file_identity(plan.identity(), cases[0])
+    if not options.overwrite and is_made(output, identity, options.beside, report):
+        return output
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         where = (Path(folder), registry, options, report, trusted)
@@ -129,16 +124,8 @@ def predict_inference_file(
             place.parent.mkdir(exist_ok=True)
             made.replace(place)
         written.replace(output)
+    FileRecord.note(output, identity)
     return output
-
-
-def _check_postprocessing(single: Trained, decided: PostprocessingRecord, path: Path) -> None:
-    """Raise StorageError where the model would be cleaned otherwise than the file says."""
-    if postprocessing_state(single.model, _weights(single)) != decided.state:
-        raise StorageError(
-            f"The postprocessing of {single.model.folder} is another one than {path} says. Run "
-            "'nnunet find-best' again, or predict without it (--no-postprocessing)."
-        )
 
 
 @dataclass(frozen=True)
@@ -161,30 +148,14 @@ class _Ensemble:
 
     @classmethod
     def of(
-        cls,
-        models: Sequence[Trained],
-        decided: PostprocessingRecord | None,
-        registry: Registry,
-        options: PredictionOptions,
-        trusted: bool,
+        cls, selected: Selected, registry: Registry, options: PredictionOptions, trusted: bool
     ) -> _Ensemble:
-        """Check that models can predict together, before anything is written."""
-        first = models[0]
-        for other in models[1:]:
-            if other.model.document.labels != first.model.document.labels:
-                raise UsageError(
-                    f"{first.title} and {other.title} have different labels, so that their "
-                    "probabilities cannot be averaged. Run 'nnunet find-best' again."
-                )
-        clean = None
-        if decided is not None:
-            component = decided.component
-            decision = Decision(component.reference, component.settings, decided.state)
-            clean = opened(decision, registry, trusted)
+        """Build what is needed of models that predict together, before anything is written."""
+        models, clean = selected.models, selected.cleaning(registry, trusted)
         temperatures: tuple[float, ...] = ()
         if options.calibrated:
-            temperatures = tuple(stored_temperature(m.model, _weights(m)) for m in models)
-        return cls(models, decided, clean, temperatures, options)
+            temperatures = tuple(stored_temperature(m.model, trained_weights(m)) for m in models)
+        return cls(models, selected.decided, clean, temperatures, options)
 
     def predict(
         self, source: Path | Sequence[Path], output: Path, registry: Registry, report: Reporter
@@ -288,26 +259,26 @@ class _Ensemble:
             meanings={outputs[case.name]: meaning_of(document, case) for case in cases},
         )
 
-    def _record(self, kind: LabelFiles) -> PredictionRecord:
+    def identity(self) -> str:
+        """Return a digest of everything that a prediction depends on but its images."""
         options = self.options
         parts = []
         for trained in self.models:
             document = trained.model.document
             predictor = document.components["predictor"].identity()
             chosen = predictor if options.predictor is None else options.predictor
-            parts.append([document.digest(), _weights(trained), chosen, dict(options.settings)])
+            weights, settings = trained_weights(trained), dict(options.settings)
+            parts.append([document.digest(), weights, chosen, settings])
         state = None if self.decided is None else self.decided.state
-        identity = files.digest(
+        return files.digest(
             [_MEMBERS, parts, state, options.restore_values, list(self.temperatures)]
         )
+
+    def _record(self, kind: LabelFiles) -> PredictionRecord:
         places = [str(trained.model.folder) for trained in self.models]
-        record = ensemble_record(places, identity, kind, self.decided, self.temperatures)
+        record = ensemble_record(places, self.identity(), kind, self.decided, self.temperatures)
         tolerances = self.models[0].model.document.tolerances
         return record.model_copy(update={"tolerances": tolerances})
-
-
-def _weights(trained: Trained) -> dict[str, str]:
-    return weights_digests(trained.model.fold_folder(fold) for fold in trained.folds)
 
 
 def _complete(folders: Sequence[Path], names: Sequence[str]) -> dict[str, list[Path]]:

@@ -73,7 +73,7 @@ def find_inputs(
     """
     for place in places:
         if not place.exists():
-            raise MissingFolderError(place)
+            raise MissingFolderError(place, kind="file or folder")
     if len(places) == 1 and places[0].is_dir():
         return _of_folder(places[0], dataset, registry)
     if folders := [place for place in places if place.is_dir()]:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from nnunet_core.contracts.abilities import TakesObjects, built
 from nnunet_core.contracts.trainer import Runtime
 from nnunet_core.data.cases import Case
-from nnunet_core.data.dataset import Dataset
 from nnunet_core.data.images import SLICE_SPACING_2D, Geometry, Image, check_finite, stack_channels
 from nnunet_core.data.splits import fold_names
-from nnunet_core.errors import ImageError, PluginError, UsageError, counted
+from nnunet_core.errors import ImageError, PluginError, UsageError, counted, listed
 from nnunet_core.prediction.inputs import dataset_of, find_inputs
+from nnunet_core.prediction.members import EnsemblePredictor, Selected
 from nnunet_core.prediction.model import ModelOptions, ModelPredictor, Parts
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Reporter, Silence
-from nnunet_core.store.models import Model
+from nnunet_core.stages.case import Keep
+from nnunet_core.store.inference import FILE as INFERENCE
+from nnunet_core.store.inference import selected
+from nnunet_core.store.models import FILE, Model
 
 _NAME = "image"
 
@@ -45,12 +49,13 @@ def load_model(
             label = model.predict(array, spacing=(2.5, 0.8, 0.8))
 
     Args:
-        path: The folder of the model; of a cascade, that of its last stage.
+        path: The folder of the model; of a cascade, that of its last stage. Or the inference.json
+            of `nnunet find-best`, or the folder that holds it: what it selected, an ensemble too.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
         threads: Compute threads on CPU; 0 uses OMP_NUM_THREADS, or every core.
         folds: Whose networks to average, `(0, 1)` or `"0,1"`; empty means every trained numbered
-            fold.
+            fold. An inference.json says it itself.
         predictor: Reference; None is the one that the model was validated with.
         settings: Of the predictor: `{"step_size": 0.7, "mirroring": False}`.
         postprocess: Apply what was found useful on the validation cases.
@@ -64,7 +69,6 @@ def load_model(
         StorageError: A file of the model is damaged.
     """
     registry, report = Registry.discover(), report or Silence()
-    model = Model.open(Path(path), trust)
     options = ModelOptions(
         folds=fold_names(folds),
         predictor=predictor,
@@ -72,9 +76,63 @@ def load_model(
         postprocess=postprocess,
         runtime=Runtime(device, precision, 0, threads),
     )
+    place = Path(path)
+    if inference := selected(place):
+        return _load_selected(inference, options, registry, trust, report)
+    return _load_single(_open(place, trust), options, registry, report)
+
+
+def _load_selected(
+    path: Path, options: ModelOptions, registry: Registry, trust: bool, report: Reporter
+) -> LoadedModel:
+    """Load what an inference.json selects."""
+    chosen = Selected.read(path, options, trust)
+    first = chosen.models[0]
+    if len(chosen.models) == 1:
+        own = replace(options, folds=first.folds, postprocess=chosen.decided is not None)
+        return _load_single(first.model, own, registry, report)
+    ensemble = EnsemblePredictor.open(chosen, registry, options, trust, report)
+    return LoadedModel(ensemble, first.model, registry)
+
+
+def _load_single(
+    model: Model, options: ModelOptions, registry: Registry, report: Reporter
+) -> LoadedModel:
     parts = Parts.find(model, registry, options, report)
-    opened = ModelPredictor.open(parts, report)
-    return LoadedModel(opened, dataset_of(model, Path(path), registry), registry)
+    return LoadedModel(ModelPredictor.open(parts, report), model, registry)
+
+
+def _open(folder: Path, trust: bool) -> Model:
+    """Open the folder of a model.
+
+    Raises:
+        UsageError: It is none; the message says what is.
+    """
+    if (folder / FILE).is_file():
+        return Model.open(folder, trust)
+    reason = "there is no such folder"
+    if folder.is_dir():
+        reason = f"it has no {FILE} and no {INFERENCE}"
+    files = [*folder.glob(f"*/{FILE}"), *folder.glob(f"*/*/{FILE}")]
+    found = sorted(str(file.parent) for file in files)
+    models = (
+        f" Models in it: {listed(found)}; 'nnunet find-best' selects among them." if found else ""
+    )
+    raise UsageError(
+        f"{folder} is not a model: {reason}. Give the path of a model folder, "
+        "results/DATASET/VARIANT/CONFIGURATION, or of an inference.json of 'nnunet find-best'."
+        f"{models}"
+    )
+
+
+class _Predictor(Protocol):
+    """A `ModelPredictor` or an `EnsemblePredictor`."""
+
+    def prepare(self, raw: Case) -> Any: ...
+
+    def segment(self, prepared: Any, keep: Keep | None = None) -> np.ndarray: ...
+
+    def clean(self, segmentation: np.ndarray, geometry: Geometry) -> np.ndarray: ...
 
 
 class LoadedModel:
@@ -84,9 +142,9 @@ class LoadedModel:
     of the caller; the networks take one image at a time.
     """
 
-    def __init__(self, predictor: ModelPredictor, dataset: Dataset, registry: Registry) -> None:
-        self._predictor: ModelPredictor | None = predictor
-        self._dataset = dataset
+    def __init__(self, predictor: _Predictor, model: Model, registry: Registry) -> None:
+        self._predictor: _Predictor | None = predictor
+        dataset = self._dataset = dataset_of(model, model.folder, registry)
         self._registry = registry
         self._networks = threading.Lock()
         #: Names of the channels, in the order in which images have them.
@@ -94,7 +152,7 @@ class LoadedModel:
         #: {value: name} of the label maps.
         self.labels: Mapping[int, str] = dict(dataset.labels.names)
         #: Whether images are 2D: (Y, X) instead of (Z, Y, X).
-        self.planar = SLICE_SPACING_2D in predictor.model.document.configuration.spacing
+        self.planar = SLICE_SPACING_2D in model.document.configuration.spacing
 
     def __enter__(self) -> LoadedModel:
         return self

@@ -135,10 +135,12 @@ def predict_file(
     options: PredictionOptions | None = None,
     report: Reporter | None = None,
 ) -> Path:
-    """Predict one case into one file, whose ending decides its format; return the file.
+    """Predict one case into one file, whose ending decides its format; return the file. A rerun
+    leaves it as it is.
 
     Raises:
-        UsageError: There are several cases, or the file exists and is not to be overwritten.
+        UsageError: There are several cases, or something else is in the place of the file and is
+            not to be overwritten.
         NnunetError: See `predict_folder`.
     """
     options, report = options or PredictionOptions(), report or Silence()
@@ -151,12 +153,21 @@ def predict_file(
         raise UsageError(one_file_only(output, len(cases)))
     outputs = {cases[0].name: output}
     keep_images(cases, outputs)
-    if output.exists() and not options.overwrite:
-        raise UsageError(f"{output} exists already. Choose another name, or pass --overwrite.")
+    identity = file_identity(_record(parts, options).identity, cases[0])
+    if not options.overwrite and predictions.is_made(output, identity, options.beside, report):
+        return output
     predictor, maps = _open(parts, options, report), find_format(MAP_ENDING, registry)
     work = _Work(predictor, dataset, outputs, [output], options, maps, _temperature(parts, options))
     _predict_cases(work, cases, 1, report)
+    predictions.FileRecord.note(output, identity)
     return output
+
+
+def file_identity(identity: str, case: CaseFiles) -> str:
+    """Return what a prediction of one case into one file depends on: also the content of its
+    images, since the name of the file does not say which they are.
+    """
+    return files.digest([identity, files.Digests().of(case.images)])
 
 
 def one_file_only(output: Path, cases: int) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.runtime import files
 from nnunet_core.runtime.names import PlainName
+from nnunet_core.store.models import FILE as MODEL_FILE
 from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.postprocessing import PostprocessingRecord
 
@@ -67,6 +68,16 @@ class InferenceDocument(files.Document):
     members: tuple[MemberRecord, ...] = Field(min_length=1)
     postprocessing: PostprocessingRecord | None
     scores: tuple[Score, ...] = ()
+
+
+def selected(path: Path) -> Path | None:
+    """Return the inference.json that a path is, or that the folder of a dataset's models holds;
+    None where it is neither.
+    """
+    if path.suffix == ".json":
+        return path
+    holds = (path / FILE).is_file() and not (path / MODEL_FILE).is_file()
+    return path / FILE if holds else None
 
 
 def read_inference(path: Path) -> InferenceDocument:

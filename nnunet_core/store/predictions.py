@@ -102,6 +102,52 @@ def map_file(label: Path, name: str) -> Path:
     return label.parent / name / probabilities_file(label).with_suffix(".nii.gz").name
 
 
+class FileRecord(files.Document):
+    """What made one label file that is no folder's: `.NAME.json` beside it.
+
+    Attributes:
+        identity: Of everything that the prediction depends on, its images included.
+        content: Digest of the label file.
+    """
+
+    identity: str
+    content: str
+
+    @staticmethod
+    def place(output: Path) -> Path:
+        """Return where the record of a label file lies."""
+        return output.with_name(f".{output.name}.json")
+
+    @classmethod
+    def note(cls, output: Path, identity: str) -> None:
+        """Write down that a label file is made."""
+        cls(identity=identity, content=files.file_digest(output)).write(cls.place(output))
+
+
+def is_made(output: Path, identity: str, beside: Beside, report: Reporter) -> bool:
+    """Return whether one label file, and what is asked for beside it, is what would be predicted.
+
+    Raises:
+        UsageError: Something else is in its place.
+    """
+    if not output.exists():
+        return False
+    there = all(path.is_file() for path in (output, *beside.files(output)))
+    if there and (not beside.probabilities or is_whole(probabilities_file(output))):
+        with contextlib.suppress(StorageError):
+            found = FileRecord.read(FileRecord.place(output))
+            if found == FileRecord(identity=identity, content=files.file_digest(output)):
+                report.message(
+                    f"{output} is there already, of the same image, model and options; --overwrite "
+                    "predicts it again."
+                )
+                return True
+    raise UsageError(
+        f"{output} exists already, and nothing says that it is this prediction. Choose another "
+        "name, or pass --overwrite."
+    )
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a prediction makes of its output folder.

@@ -125,6 +125,12 @@ def _cases(fold: Path, model: Model) -> Iterator[tuple[Path, Path]]:
     # the folder may have been moved since
     found = [(summary.parent / path.name, reference) for path, reference in found]
     if not found or not all(path.is_file() for path, _ in found):
+        if model.is_received:
+            raise UsageError(
+                f"{model.folder} was imported or installed, without the validation cases that a "
+                "temperature is fitted on. Only a model that was trained in this workspace can be "
+                "calibrated; predict without --calibrated."
+            )
         raise UsageError(
             f"{summary.parent} has no probabilities of its validation cases. Run: nnunet validate "
             f"{model.document.dataset} --save-probabilities, with the options of the training."

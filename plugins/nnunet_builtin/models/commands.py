@@ -15,6 +15,7 @@ from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.errors import NnunetError, UsageError, counted
 from nnunet_core.registry.components import PREDICTING_KINDS
+from nnunet_core.store.models import FILE, MANIFEST
 
 
 def import_models(
@@ -91,7 +92,9 @@ def import_models(
         checkpoint=checkpoint,
     )
     with _folder_of(source, results) as folder:
-        found = _chosen(find_models(folder), configuration or [], source)
+        if not (there := find_models(folder)):
+            raise UsageError(_nothing_found(folder, source))
+        found = _chosen(there, configuration or [], source)
         _check_name(found, name)
         models = [one.convert(_named(options, one, configuration), report) for one in found]
         ensembles = find_ensembles(folder)
@@ -138,18 +141,31 @@ def _folder_of(source: Path, results: Path) -> Iterator[Path]:
         raise UsageError(f"There is no file or folder {source} to import models from.")
 
 
+def _nothing_found(folder: Path, source: Path) -> str:
+    """Say what was looked for; where the source is a model of ours, which command takes it."""
+    if next(folder.rglob(MANIFEST), None) and source.is_file():
+        return (
+            f"{source} was written by 'nnunet models export' and is no model of nnU-Net v1 or v2. "
+            f"Run: nnunet models install {source}"
+        )
+    if next(folder.rglob(FILE), None):
+        return (
+            f"{source} holds a model of this framework, which needs no import: nnunet predict "
+            "FOLDER IMAGES OUTPUT, with the folder that holds its model.json."
+        )
+    return (
+        f"{source} holds no model of nnU-Net v1 (fold_0/model_final_checkpoint.model) or v2 "
+        "(fold_0/checkpoint_final.pth). Give the folder that holds the folds, or one above it."
+    )
+
+
 def _chosen(found: Sequence[Foreign], asked: Sequence[str], source: Path) -> list[Foreign]:
     """Return the models to import: all, or those of the configurations that were asked for; the low
     resolution of a cascade first.
 
     Raises:
-        UsageError: There are none.
+        UsageError: There are none of them.
     """
-    if not found:
-        raise UsageError(
-            f"{source} holds no model of nnU-Net v1 (fold_0/model_final_checkpoint.model) or v2 "
-            "(fold_0/checkpoint_final.pth). Give the folder that holds the folds, or one above it."
-        )
     chosen = [one for one in found if not asked or one.configuration in (None, *asked)]
     if not chosen:
         names = sorted({one.configuration for one in found if one.configuration})

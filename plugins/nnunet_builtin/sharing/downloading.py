@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from nnunet_core.runtime.reporting import Reporter
 
 _WAIT = (15, 60)  # seconds to connect, and between two parts of an answer
 _TRIES = 5  # one after the other that bring nothing
+_TRIES_UNREACHABLE = 2  # where no server answers, and none ever did
 _ALL_TRIES = 100
 _PAUSE = 1.0  # seconds before the first repetition; twice as many before each further one
 _REDIRECTS = 8
@@ -54,6 +56,10 @@ class _Begun(Document):
 
 class _BrokenError(Exception):
     """A try that failed and may succeed later."""
+
+
+class _UnreachableError(_BrokenError):
+    """No server is there: the connection was refused, or nobody has that name."""
 
 
 @contextlib.contextmanager
@@ -120,10 +126,11 @@ class _Download:
                     # only what was never here before is progress
                     failures = 1 if self._size() > most else failures + 1
                     most = max(most, self._size())
-                    if failures > _TRIES:
+                    hopeless = isinstance(error, _UnreachableError) and not most
+                    tries = _TRIES_UNREACHABLE if hopeless else _TRIES
+                    if failures > tries:
                         raise self._given_up(error) from error
-                    self._report.message(f"{shown(self._address)}: {error}; trying again")
-                    time.sleep(_PAUSE * 2 ** (failures - 1))
+                    self._wait(error, failures, tries)
                 except OSError as error:
                     raise StorageError(
                         f"{self._part} cannot be written: {error}. Free some space, then run the "
@@ -135,7 +142,20 @@ class _Download:
                     return
         raise self._given_up("the connection breaks again and again")
 
+    def _wait(self, why: object, failures: int, tries: int) -> None:
+        pause = _PAUSE * 2 ** (failures - 1)
+        self._report.message(
+            f"{shown(self._address)}: {why}; trying again in {pause:.0f} s ({failures} of {tries})"
+        )
+        time.sleep(pause)
+
     def _given_up(self, why: object) -> NnunetError:
+        if isinstance(why, _UnreachableError) and not self._size():
+            return NnunetError(
+                f"{shown(self._address)} cannot be downloaded: {why}. Nothing came. Check the "
+                "address and the network of this machine, or download the file elsewhere and name "
+                "it: nnunet models install, or import, FILE."
+            )
         return NnunetError(
             f"{shown(self._address)} cannot be downloaded: {why}. {self._size() / _MB:.1f} MB are "
             f"kept in {self._part}. Run the command again later: it goes on from there."
@@ -160,7 +180,10 @@ class _Download:
             with self._opened(session, headers) as response:
                 self._receive(response, begun)
         except (RequestException, HTTPError) as error:
-            raise _BrokenError(f"the connection broke: {_cause(error)}") from error
+            cause = _cause(error)
+            if isinstance(cause, ConnectionRefusedError | socket.gaierror):
+                raise _UnreachableError(f"no server answers there: {_words(cause)}") from error
+            raise _BrokenError(f"the connection broke: {_words(cause)}") from error
 
     def _begun(self) -> _Begun | None:
         """Return what is known of the part that is here; None where it cannot be gone on with."""
@@ -265,8 +288,12 @@ def _range_of(response: requests.Response) -> tuple[int | None, int | None]:
     )
 
 
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason of a broken connection, in few words."""
+def _cause(error: BaseException) -> BaseException:
+    """Return the innermost reason of a broken connection."""
     while error.__context__ is not None:
         error = error.__context__
+    return error
+
+
+def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:200]

@@ -137,3 +137,12 @@ def test_what_cannot_be_calibrated_says_what_to_run(model):
     assert not (model / "calibration.json").exists()
     write_probabilities(path, np.ones((3, 2, 2, 2), np.float32))
     assert "shape" in one_error(nnunet("models", "calibrate", model))
+
+
+def test_an_imported_model_is_not_told_to_validate(tmp_path):
+    folder = make_tiny_model(tmp_path / "3d_fullres", folds=1)
+    document = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**document, "origin": "nnU-Net v2"}))
+    message = one_error(nnunet("models", "calibrate", folder), code=2)
+    assert "was imported or installed" in message
+    assert "validate " not in message

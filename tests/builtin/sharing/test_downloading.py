@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import zipfile
 
 import pytest
@@ -272,3 +273,21 @@ def test_a_full_disk_is_said(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloading._Begun, "write", full)
     with pytest.raises(StorageError, match="Free some space"):
         take(server, tmp_path)
+
+
+def test_an_address_where_no_server_is_fails_soon_and_says_each_try(tmp_path, monkeypatch):
+    slept, messages, told = [], [], Told()
+    monkeypatch.setattr(told, "message", messages.append)
+    monkeypatch.setattr(downloading, "_PAUSE", 1)
+    monkeypatch.setattr(downloading.time, "sleep", slept.append)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/a.zip"
+        with (
+            pytest.raises(NnunetError, match=r"no server answers there.* Nothing came"),
+            downloaded(address, tmp_path, told),
+        ):
+            pass
+    assert slept == [1, 2]
+    tries = [line for line in messages if "trying again in" in line]
+    assert [line[-8:] for line in tries] == ["(1 of 2)", "(2 of 2)"]

@@ -340,3 +340,28 @@ def test_models_of_others_are_sent_to_import(models, tmp_path, name):
     source = models / f"{name}.zip"
     message = one_error(nnunet("models", "install", source, "--workspace", tmp_path), 2)
     assert f"nnunet models import {source}" in message
+
+
+def test_models_show_says_what_an_installed_model_came_with(archive, tmp_path):
+    results = tmp_path / "ws" / "results"
+    install(archive, results, Registry.discover())
+    name = f"{DATASET}/{VARIANT}/3d_fullres"
+    command = ("models", "show", name, "--workspace", tmp_path / "ws")
+    (card,) = Manifest.read(results / name / "manifest.json").models
+    row = json.loads(nnunet(*command, "--json").stdout)
+    assert (row["licence"], row["citation"]) == ("CC BY 4.0", "Roe 2026")
+    assert row["scores"] == card.scores.model_dump()
+    assert (row["spacing"], row["patch_size"]) == (list(card.spacing), list(card.patch_size))
+    shown = nnunet(*command).stdout
+    dice = card.scores.mean["1"]["Dice"]
+    for words in ("CC BY 4.0", "Roe 2026", f"{dice:.4f}", " mm (z, y, x)", " voxels (z, y, x)"):
+        assert words in shown
+    (results / name / "manifest.json").write_text("{")
+    assert "broken: manifest.json" in nnunet(*command).stdout
+
+
+def test_import_of_our_own_model_names_what_takes_it(model, archive, tmp_path):
+    command = ("models", "import", archive, "--workspace", tmp_path / "ws")
+    assert f"Run: nnunet models install {archive}" in one_error(nnunet(*command), 2)
+    command = ("models", "import", model.folder, "--workspace", tmp_path / "ws")
+    assert "needs no import: nnunet predict" in one_error(nnunet(*command), 2)

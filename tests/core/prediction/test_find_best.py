@@ -12,6 +12,7 @@ from commands import nnunet
 from finished_run import one_error
 from instant_models import Space, make_space
 
+import nnunet_core
 from nnunet_builtin.formats.simpleitk import SimpleItkFormat
 from nnunet_cli.commands.predict import _selection
 from nnunet_core.errors import StorageError
@@ -167,8 +168,14 @@ def test_one_case_goes_into_one_file(ran, tmp_path):
     done = nnunet("predict", *arguments)
     assert done.returncode == 0, done.stderr
     assert label(output).any()
-    assert [path.name for path in tmp_path.iterdir()] == ["one.nii.gz"]
-    assert "exists already" in one_error(nnunet("predict", *arguments), 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".one.nii.gz.json", "one.nii.gz"]
+    again = nnunet("predict", *arguments)
+    assert again.returncode == 0
+    assert "is there already" in again.stderr
+    assert "exists already" in one_error(nnunet("predict", *arguments, "--step-size", "1"), 2)
+    with nnunet_core.load_model(printed["inference"], "cpu", trust=True) as model:
+        found = model.predict(image)
+    np.testing.assert_array_equal(SimpleItkFormat().from_object(found, "").array[0], label(output))
 
 
 @pytest.mark.slow
@@ -322,7 +329,22 @@ def test_an_incomplete_configuration_is_left_out_or_an_error(space):
     assert "2d: fold 0 is not trained and validated (done: 1)" in message
     assert space.find_best("--strict", "--folds", "1").returncode == 0
     shutil.rmtree(space.model("3d_fullres") / "fold_1")
-    assert "Not every configuration" in one_error(space.find_best("--folds", "0,1"), 2)
+    message = one_error(space.find_best("--folds", "0,1"), 2)
+    assert "No configuration is complete (folds 0, 1)" in message
+    assert "--strict" not in message
+
+
+def test_imported_models_are_not_asked_to_be_trained(space):
+    for name in ("2d", "3d_fullres"):
+        file = space.model(name) / "model.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "origin": "nnU-Net v2"}))
+        for run in space.model(name).glob("fold_*/run.json"):
+            run.write_text(json.dumps({**json.loads(run.read_text()), "status": "imported"}))
+    message = one_error(space.find_best(), 2)
+    assert "was imported or installed" in message
+    assert "/2d IMAGES OUTPUT" in message
+    assert "--strict" not in message
+    assert "rain or validate" not in message
 
 
 def test_models_of_other_folds_are_not_compared(space):

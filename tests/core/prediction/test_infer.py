@@ -20,6 +20,7 @@ from nnunet_core.prediction.infer import predict_inference, predict_inference_fi
 from nnunet_core.prediction.predict import PredictionOptions, predict_folder
 from nnunet_core.prediction.uncertainty import entropy
 from nnunet_core.registry.discovery import Registry
+from nnunet_core.runtime.reporting import Silence
 from nnunet_core.store.calibration import CalibrationRecord, tempered
 from nnunet_core.store.inference import InferenceDocument, member_record
 from nnunet_core.store.models import Model, weights_digests
@@ -173,13 +174,19 @@ def test_one_file_keeps_what_lies_beside_it(inference, images, tmp_path):
     source, output = images / "a_0000.nii.gz", tmp_path / "one.nrrd"
     asked = options(entropy=True, save_probabilities=True)
     where = (source, output, Registry.discover(), asked)
-    predict_inference_file(inference, *where, report=None, trusted=True)
+    predict_inference_file(inference, *where, report=Silence(), trusted=True)
     names = {str(path) for path in tree(tmp_path)}
-    assert names == {"one.nrrd", "one.b2nd", "entropy/one.nii.gz"}
+    assert names == {"one.nrrd", "one.b2nd", "entropy/one.nii.gz", ".one.nrrd.json"}
+    before = tree(tmp_path)
+    predict_inference_file(inference, *where, report=Silence(), trusted=True)
+    assert tree(tmp_path) == before
+    other = (images / "b_0000.nii.gz", output, Registry.discover(), asked)
+    with pytest.raises(UsageError, match="exists already"):
+        predict_inference_file(inference, *other, report=Silence(), trusted=True)
     with pytest.raises(UsageError, match="would replace its image"):
         predict_inference_file(
             inference,
-            *(source, source, Registry.discover(), options(overwrite=True), None, True),
+            *(source, source, Registry.discover(), options(overwrite=True), Silence(), True),
         )
 
 

@@ -15,7 +15,7 @@ from tiny_model import make_tiny_model
 
 import nnunet_core
 from nnunet_core.data.images import SLICE_SPACING_2D
-from nnunet_core.errors import ImageError, NnunetError, PluginError, UsageError
+from nnunet_core.errors import DatasetError, ImageError, NnunetError, PluginError, UsageError
 
 SPACING = (1.5, 1.0, 0.8)
 BUILDERS = Path(__file__).parents[2] / "builders"
@@ -183,8 +183,17 @@ def test_wrong_options_are_refused(folder, options, kind, words):
 def test_code_that_no_plugin_registers_needs_trust(bright, tmp_path):
     with pytest.raises(PluginError, match="bright:Bright"):
         load(bright)
-    with pytest.raises(UsageError, match="not a model folder"):
+
+
+def test_what_is_no_model_says_what_is(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"no inference.json.*results/DATASET/VARIANT/CONFIG"):
         load(tmp_path)
+    with pytest.raises(UsageError, match="there is no such folder"):
+        load("Dataset001_Tiny/default/3d_fullres")
+    with pytest.raises(UsageError, match=rf"Models in it: {folder};.*find-best"):
+        load(folder.parent)
+    with load(folder) as model, pytest.raises(DatasetError, match="The file or folder nope"):
+        model.predict("nope.nii.gz")
 
 
 def test_a_closed_model_says_so(folder, array):

@@ -170,13 +170,27 @@ def test_one_file_in_one_file_out_in_any_format(folder, images, tmp_path):
         found = FORMAT.read(tmp_path / name)
         assert not found.geometry.differences(GRID)
         assert np.array_equal(found.array[0], label(tmp_path / "out/case_1.nii.gz"))
-    with pytest.raises(UsageError, match="exists already"):
-        predict(folder, source, tmp_path / "one.mha", one=True)
     predict(folder, source, tmp_path / "one.mha", one=True, overwrite=True)
     with pytest.raises(UsageError, match="7 cases"):
         predict(folder, images, tmp_path / "all.nii.gz", one=True)
     with pytest.raises(UsageError, match="replace its image"):
         predict(folder, source, source, one=True, overwrite=True)
+
+
+def test_a_rerun_leaves_the_same_file_and_refuses_any_other(folder, images, tmp_path, monkeypatch):
+    first, second, *_ = sorted(images.iterdir())
+    out = tmp_path / "one.nii.gz"
+    predict(folder, first, out, one=True)
+    monkeypatch.setattr(stages_model.CasePredictor, "open", None)  # no network is loaded again
+    assert predict(folder, first, out, one=True) == out
+    others = [(first, {"postprocess": True}), (second, {}), (first, {"save_probabilities": True})]
+    for source, options in others:
+        with pytest.raises(UsageError, match="exists already"):
+            predict(folder, source, out, one=True, **options)
+    out.write_bytes(b"drawn by hand")
+    with pytest.raises(UsageError, match="exists already"):
+        predict(folder, first, out, one=True)
+    assert out.read_bytes() == b"drawn by hand"
 
 
 @pytest.mark.slow
