@@ -194,13 +194,13 @@ def another_model_json(content, _):
     with_digest(content)
 
 
-def selecting(*models):
+def selecting(*models, place="inference.json"):
     """Add an inference.json."""
 
     def change(content, _):
         members = [{"model": model, "folds": ["0"], "weights": {"0": ""}} for model in models]
         document = {"dataset": DATASET, "members": members, "postprocessing": None}
-        content[f"{DATASET}/inference.json"] = json.dumps(document).encode()
+        content[f"{DATASET}/{place}"] = json.dumps(document).encode()
 
     return change
 
@@ -223,6 +223,14 @@ CONTENT = {
     "leads back": (plans(previous="3d_fullres"), "never ends"),
     "stage of others": (plans(previous="3d_lowres"), "needs the stage before"),
     "selects what is not there": (selecting("../../other/3d_fullres"), "which is not in"),
+    "ensemble of others": (
+        selecting("../../../other/a", place="ensembles/A--B/inference.json"),
+        "which is not in",
+    ),
+    "too deep": (
+        selecting(f"../../{VARIANT}/3d_fullres", place="ensembles/A/B/inference.json"),
+        "no part of a model",
+    ),
     "selects nothing": (selecting(), "inference.json does not hold what"),
     "no JSON": (lambda content, _: content.update({MODEL: b"\x00"}), "not readable JSON"),
 }

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import decathlon
@@ -107,6 +108,22 @@ def test_a_model_that_v1_trained_predicts_as_in_v1(folder, installed, models):
     for path in found:
         label, reference = (read(p) for p in (path, v1 / "predictions_3d_fullres" / path.name))
         assert np.mean(label == reference) >= 0.999
+
+
+@pytest.mark.shared
+def test_the_inference_example_with_an_ensemble(folder, installed, models):
+    archive = folder / "ensemble.zip"
+    shutil.copy(models / "v1" / "Task004_Hippocampus_v1.zip", archive)
+    with zipfile.ZipFile(archive, "a") as opened:
+        name = f"ensembles/Task004_Hippocampus/{ENSEMBLE}/postprocessing.json"
+        opened.writestr(name, json.dumps({"for_which_classes": [1, 2]}))
+    image = min((models / "inputs").glob("*.nii.gz"))
+    (folder / "images").mkdir()
+    shutil.copy(image, folder / "images")
+    run_script("inference_prostate.sh", folder, installed, archive, folder / "images")
+    assert len(sorted((folder / "out" / "ensemble").glob("*.nii.gz"))) == 1
+    said = json.loads((folder / "out" / "ensemble" / "predictions.json").read_text())
+    assert said["postprocess"]
 
 
 def read(path):

@@ -1,9 +1,12 @@
 """Each command of v1 with v1's flags: which commands of `nnunet` it runs."""
 
 import json
+import os
 import pickle
 import shlex
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,7 +16,15 @@ import tomllib
 from v1_models import v1_plans
 
 from nnunet_builtin.models.copied.reading import read_source
-from nnunet_v1_commands import methods, predicting, preparing, running, sharing, training
+from nnunet_v1_commands import (
+    methods,
+    predicting,
+    preparing,
+    running,
+    selecting,
+    sharing,
+    training,
+)
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parents[1]
@@ -234,6 +245,7 @@ REFUSED = [
     (predicting.predict, "-i a -o b -t 4 -chk model_latest", "final weights"),
     (predicting.predict, "-i a -o b -t 4 -tr nnUNetTrainerV2_BN", "nnUNetTrainerV2_BN"),
     (sharing.change_trainer, "-i . -tr X", "no folds"),
+    (sharing.export, "-t 4 -o model.tar", ".zip"),
 ]
 
 
@@ -265,7 +277,39 @@ def test_a_variable_that_is_missing_is_named(name, places, monkeypatch, capsys):
     monkeypatch.delenv(name)
     with pytest.raises(SystemExit):
         training.train(["2d", "nnUNetTrainerV2", "4", "0"])
-    assert name in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"export {name}=" in error
+    assert ("Unlike v1" in error) == (name == running.RAW)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (training.train, "2d nnUNetTrainerV2 4 0"),
+        (selecting.find_best, "-t 4"),
+        (selecting.determine_postprocessing, "-t 4 -m 2d"),
+    ],
+)
+def test_raw_data_that_are_missing_are_asked_for_with_the_reason(
+    command, flags, places, ran, capsys
+):
+    (places.parent / "raw" / "nnUNet_raw_data" / TASK).rmdir()
+    with pytest.raises(SystemExit) as end:
+        command(flags.split())
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert f"{running.RAW} says. Unlike v1" in error
+    assert f"nnUNet_raw_data/{TASK}" in error
+
+
+def test_who_has_read_enough_ends_a_command_quietly():
+    line = "import nnunet_v1_commands.sharing as s; s.print_available([])"
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-c", line]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_settings_and_processes_come_from_the_environment(places, ran, monkeypatch):
@@ -305,24 +349,6 @@ def test_a_model_of_other_settings_is_found_while_it_is_the_only_one(places, ran
     with pytest.raises(SystemExit):
         predicting.predict(flags)
     assert "12345678" in capsys.readouterr().err
-
-
-def test_several_models_become_one_zip_that_is_installed(places, tmp_path, monkeypatch):
-    lines = []
-
-    def run(*words):
-        lines.append(list(map(str, words)))
-        if words[1] == "export":
-            with zipfile.ZipFile(words[3], "w") as archive:
-                archive.writestr("manifest.json", "{}")
-
-    monkeypatch.setattr(sharing, "nnunet", run)
-    file = tmp_path / "model.zip"
-    sharing.export(["-t", "4", "-o", str(file), "-m", "2d", "3d_fullres"])
-    assert zipfile.ZipFile(file).namelist() == ["2d.zip", "3d_fullres.zip"]
-    sharing.install([str(file)])
-    installed = [Path(words[2]).name for words in lines if words[1] == "install"]
-    assert installed == ["2d.zip", "3d_fullres.zip"]
 
 
 @pytest.mark.parametrize(

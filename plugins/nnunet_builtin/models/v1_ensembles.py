@@ -40,28 +40,41 @@ class V1Ensemble:
         models = [Model.open(folders[name]) for name in self.configurations]
         name = "ensemble_" + "--".join(self.configurations)
         target = below(models[0].folder.parents[1], "ensembles", name) / FILE
-        folds = [tuple(model.trained()) for model in models]
-        weights = {
-            f"{model.folder.parent.name}/{model.folder.name} fold {fold}": digest
-            for model, names in zip(models, folds, strict=True)
-            for fold, digest in weights_digests(map(model.fold_folder, names)).items()
-        }
-        component = component_record(registry.resolve("postprocessor", _CLEANING))
-        InferenceDocument(
-            dataset=models[0].document.dataset,
-            members=tuple(
-                member_record(model, names, target.parent)
-                for model, names in zip(models, folds, strict=True)
-            ),
-            postprocessing=PostprocessingRecord(
-                component=component,
-                folds=tuple(sorted({fold for names in folds for fold in names})),
-                weights=weights,
-                inputs="",
-                state=dict(self.state),
-            ),
-        ).write(target)
+        members = [(model, tuple(model.trained())) for model in models]
+        ensemble_document(members, self.state, target.parent, registry).write(target)
         return target
+
+
+def ensemble_document(
+    members: Sequence[tuple[Model, tuple[str, ...]]],
+    state: Mapping[str, Any],
+    folder: Path,
+    registry: Registry,
+) -> InferenceDocument:
+    """Return the inference.json of an ensemble.
+
+    Args:
+        members: Its models, with the names of their folds.
+        state: What v1 decided, as the state of `largest_component`.
+        folder: Where the file will lie.
+        registry: Of the postprocessors.
+    """
+    weights = {
+        f"{model.folder.parent.name}/{model.folder.name} fold {fold}": digest
+        for model, names in members
+        for fold, digest in weights_digests(map(model.fold_folder, names)).items()
+    }
+    return InferenceDocument(
+        dataset=members[0][0].document.dataset,
+        members=tuple(member_record(model, names, folder) for model, names in members),
+        postprocessing=PostprocessingRecord(
+            component=component_record(registry.resolve("postprocessor", _CLEANING)),
+            folds=tuple(sorted({fold for _, names in members for fold in names})),
+            weights=weights,
+            inputs="",
+            state=dict(state),
+        ),
+    )
 
 
 def find_ensembles(folder: Path) -> list[V1Ensemble]:

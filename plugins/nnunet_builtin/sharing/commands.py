@@ -15,7 +15,7 @@ from nnunet_builtin.sharing import manifest as m
 from nnunet_builtin.sharing import pins
 from nnunet_builtin.sharing.catalogue import Published, catalogue
 from nnunet_builtin.sharing.downloading import downloaded
-from nnunet_builtin.sharing.export import export, export_selected
+from nnunet_builtin.sharing.export import Exported, export, export_selected
 from nnunet_builtin.sharing.install import install
 from nnunet_cli import options as o
 from nnunet_cli.commands.models import ModelArgument, find_model
@@ -71,10 +71,7 @@ def export_model(
             "the zip says nothing of its licence, so nobody knows what they may do with the model: "
             "add --licence"
         )
-    _show(done.manifest)
-    out().print(f"digest    {done.digest}", soft_wrap=True)
-    out().print(f"{file}  {file.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
-    out().print(f"install it with: nnunet models install {file}", soft_wrap=True)
+    print_exported(done)
 
 
 def install_model(
@@ -109,11 +106,8 @@ def install_model(
         done = install(Path(source), results, registry, overwrite, wanted, report)
     _show(done.manifest)
     out().print(f"installed in {done.folders[-1]}", soft_wrap=True)
-    card = done.manifest.models[-1]
-    name = card.name
-    if f"{card.dataset}/{inference.FILE}" in done.manifest.files:
-        name = str(results / card.dataset / inference.FILE)
-    out().print(f"predict with: nnunet predict {name} IMAGES OUTPUT", soft_wrap=True)
+    for name in done.selections or [done.manifest.models[-1].name]:
+        out().print(f"predict with: nnunet predict {name} IMAGES OUTPUT", soft_wrap=True)
 
 
 def download_model(
@@ -289,6 +283,15 @@ def _digest(given: str | None) -> str | None:
             "models export' and 'sha256sum' print them."
         )
     return f"sha256:{digits}"
+
+
+def print_exported(done: Exported) -> None:
+    """Print what was exported, for whoever gives it away."""
+    _show(done.manifest)
+    size = done.file.stat().st_size / 1e6
+    out().print(f"digest    {done.digest}", soft_wrap=True)
+    out().print(f"{done.file}  {size:.1f} MB", soft_wrap=True)
+    out().print(f"install it with: nnunet models install {done.file}", soft_wrap=True)
 
 
 def _show(manifest: m.Manifest) -> None:

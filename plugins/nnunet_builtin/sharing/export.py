@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import shutil
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from safetensors import safe_open
 
 from nnunet_builtin.sharing import manifest as m
 from nnunet_builtin.sharing.scrubbing import changed, refuse_cases, without_paths
-from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.errors import StorageError, UsageError, listed
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.registry.records import FILE as RUN_FILE
 from nnunet_core.registry.records import FoldRecord
@@ -73,7 +74,7 @@ def export(
         UsageError: A fold is not trained.
         StorageError: A file of the model is damaged, or names a case; the zip cannot be written.
     """
-    return _export([(model, folds)], {}, file, (licence, citation), report or Silence())
+    return export_models([(model, folds)], {}, file, licence, citation, report)
 
 
 def export_selected(
@@ -96,20 +97,60 @@ def export_selected(
         UsageError, StorageError: As of `export`; or a model is not what it was when it was
             selected.
     """
-    report, document = report or Silence(), InferenceDocument.read(path)
-    members = [(open_member(record, path, False), record.folds) for record in document.members]
-    places = {f"{model.document.dataset}/{inference.FILE}" for model, _ in members}
-    if len(places) > 1:
-        raise UsageError(f"{path} has models of several datasets; such a zip has one.")
+    selected = {inference.FILE: (path, InferenceDocument.read(path))}
+    return export_models([], selected, file, licence, citation, report)
+
+
+def export_models(
+    models: Sequence[tuple[Model, tuple[str, ...]]],
+    selections: Mapping[str, tuple[Path, InferenceDocument]],
+    file: Path,
+    licence: str = "",
+    citation: str = "",
+    report: Reporter | None = None,
+) -> Exported:
+    """Write models of a dataset, and what says which of them predict together, to one zip.
+
+    Args:
+        models: With the names of their folds; none mean every numbered one that is trained.
+        selections: {`inference.json` or `ensembles/NAME/inference.json`, its place in the folder
+            of the dataset: (where it lies, or would, so that its models are found; its content)}.
+            Its models are written too.
+        file: The zip; what is there is replaced.
+        licence: Text; an empty one is that which the last of the models was installed with.
+        citation: The same.
+        report: Told what was left out.
+
+    Raises:
+        UsageError, StorageError: As of `export_selected`; or the models are of several datasets.
+    """
+    report, members, further = report or Silence(), [*models], dict[str, bytes]()
+    for place, (path, document) in selections.items():
+        found = [(open_member(record, path, False), record.folds) for record in document.members]
+        members += found
+        moved = _moved(document, [model for model, _ in found], place)
+        cases = {case for model, _ in found for case in _case_names(model)}
+        scrubbed = _scrubbed(InferenceDocument, moved, path, cases, report)
+        further[f"{found[0][0].document.dataset}/{place}"] = _text(scrubbed)
+    datasets = sorted({model.document.dataset for model, _ in members})
+    if len(datasets) > 1:
+        raise UsageError(f"The models are of {listed(datasets)}; such a zip has one dataset.")
+    return _export(members, further, file, (licence, citation), report)
+
+
+def _moved(document: InferenceDocument, models: Sequence[Model], place: str) -> dict[str, Any]:
+    """Return an inference.json that lies at a place in the folder of the dataset."""
+    folder = posixpath.dirname(place) or "."
     records = tuple(
-        record.model_copy(update={"model": _name(model, last=True).partition("/")[2]})
-        for record, (model, _) in zip(document.members, members, strict=True)
+        record.model_copy(update={"model": posixpath.relpath(_in_dataset(model), folder)})
+        for record, model in zip(document.members, models, strict=True)
     )
-    moved = document.model_copy(update={"members": records}).model_dump(mode="json")
-    cases = {case for model, _ in members for case in _case_names(model)}
-    scrubbed = _scrubbed(InferenceDocument, moved, path, cases, report)
-    texts = {places.pop(): _text(scrubbed)}
-    return _export(members, texts, file, (licence, citation), report)
+    return document.model_copy(update={"members": records}).model_dump(mode="json")
+
+
+def _in_dataset(model: Model) -> str:
+    """Return VARIANT/CONFIGURATION."""
+    return _name(model, last=True).partition("/")[2]
 
 
 def _export(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from nnunet_core.store.inference import InferenceDocument
 from nnunet_core.store.models import FILE, WEIGHTS, Model, check_weights
 
 _FITTED = r"postprocessing/[^/]+\.json"
+_SELECTION = rf"(ensembles/[^/]+/)?{re.escape(inference.FILE)}"  # in the folder of a dataset
 # of models of others, by what lies in them
 _FOREIGN = {
     "plans.pkl": "nnU-Net v1",
@@ -36,10 +38,17 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class Installed:
-    """What was installed: the manifest, and the folder of each model of it."""
+    """What was installed.
+
+    Attributes:
+        manifest: Of the archive.
+        folders: Of each model of it.
+        selections: The files that say which of the models predict together.
+    """
 
     manifest: m.Manifest
     folders: tuple[Path, ...]
+    selections: tuple[Path, ...] = ()
 
 
 def install(
@@ -75,24 +84,23 @@ def install(
         manifest = m.Manifest.read(top / m.FILE)
         _check_files(top, manifest)
         models = [_checked(top, card, registry, report) for card in manifest.models]
-        chosen = _selected(top, manifest)
+        chosen = {below(results, *n.split("/")): d for n, d in _selections(top, manifest).items()}
         targets = [below(results, *card.name.split("/")) for card in manifest.models]
         kept = [_is_same(model, target) for model, target in zip(models, targets, strict=True)]
-        selection = results / manifest.models[-1].dataset / inference.FILE
         others = [target for target, same in zip(targets, kept, strict=True) if not same]
-        if chosen is not None and selection.is_file():
-            if InferenceDocument.read(selection) == chosen:
-                chosen = None
-            else:
-                others.append(selection)
-        _refuse_replacing(others, overwrite)
+        further = [
+            place
+            for place, document in chosen.items()
+            if not place.is_file() or InferenceDocument.read(place) != document
+        ]
+        _refuse_replacing([*others, *further], overwrite)
         for model, target, same in zip(models, targets, kept, strict=True):
             if not same:
                 manifest.write(model.folder / m.FILE)
                 _move(model.folder, target, overwrite)
-        if chosen is not None:
-            chosen.write(selection)
-    return Installed(manifest, tuple(targets))
+        for place in further:
+            chosen[place].write(place)
+    return Installed(manifest, tuple(targets), tuple(chosen))
 
 
 def _refuse_replacing(places: Sequence[Path], overwrite: bool) -> None:
@@ -104,19 +112,22 @@ def _refuse_replacing(places: Sequence[Path], overwrite: bool) -> None:
             )
 
 
-def _selected(top: Path, manifest: m.Manifest) -> InferenceDocument | None:
-    """Return the inference.json of an archive, if it has one, after a check that its models are
-    there.
+def _selections(top: Path, manifest: m.Manifest) -> dict[str, InferenceDocument]:
+    """Return {path in the archive: content} of each inference.json, after a check that its models
+    are there.
     """
-    path = below(top, manifest.models[-1].dataset) / inference.FILE
-    if not path.is_file():
-        return None
-    document = InferenceDocument.read(path)
-    names = {card.name for card in manifest.models}
-    for record in document.members:
-        if f"{document.dataset}/{record.model}" not in names:
-            raise StorageError(f"{path} names the model {record.model}, which is not in {top}.")
-    return document
+    dataset, found = manifest.models[-1].dataset, {}
+    for name in sorted(manifest.files):
+        if not re.fullmatch(f"{re.escape(dataset)}/{_SELECTION}", name):
+            continue
+        path = below(top, *name.split("/"))
+        document, folder = InferenceDocument.read(path), posixpath.dirname(name)
+        cards = [card.name for card in manifest.models if card.dataset == document.dataset]
+        there = {posixpath.relpath(card, folder) for card in cards}
+        if missing := [record.model for record in document.members if record.model not in there]:
+            raise StorageError(f"{path} names the model {missing[0]}, which is not in {top}.")
+        found[name] = document
+    return found
 
 
 def missing_plugins(model: Model, registry: Registry) -> list[str]:
@@ -222,12 +233,14 @@ def _check_files(top: Path, manifest: m.Manifest) -> None:
     needed = {name for card in manifest.models for name in _needed(card)}
     if missing := sorted((needed | set(manifest.files)) - set(found)):
         raise StorageError(f"{top} is not whole: {listed(missing)} missing. Get an intact copy.")
-    fitted = re.compile(f"({'|'.join(re.escape(c.name) for c in manifest.models)})/{_FITTED}")
-    needed.add(f"{manifest.models[-1].dataset}/{inference.FILE}")
-    if odd := sorted(name for name in found if name not in needed and not fitted.fullmatch(name)):
+    fitted = f"({'|'.join(re.escape(c.name) for c in manifest.models)})/{_FITTED}"
+    selection = f"{re.escape(manifest.models[-1].dataset)}/{_SELECTION}"
+    allowed = re.compile(f"{fitted}|{selection}")
+    if odd := sorted(name for name in found if name not in needed and not allowed.fullmatch(name)):
         raise StorageError(
             f"{top} holds files that are no part of a model: {listed(odd)}. Allowed are {FILE}, "
-            f"{RUN_FILE}, {WEIGHTS} and postprocessing/*.json. Nothing of it was installed."
+            f"{RUN_FILE}, {WEIGHTS}, postprocessing/*.json and {inference.FILE}. Nothing of it was "
+            "installed."
         )
     for name, path in found.items():
         entry = m.digest_of(path)

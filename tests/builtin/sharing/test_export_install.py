@@ -22,7 +22,7 @@ from trained_model import (
     with_digest,
 )
 
-from nnunet_builtin.sharing.export import export
+from nnunet_builtin.sharing.export import export, export_models
 from nnunet_builtin.sharing.install import install
 from nnunet_builtin.sharing.manifest import Manifest, digest_of
 from nnunet_builtin.sharing.scrubbing import without_paths
@@ -177,6 +177,28 @@ def test_what_was_selected_goes_as_one(tmp_path):
     assert nnunet(*command).returncode == 0
     document.model_copy(update={"members": records[:1]}).write(there)
     assert "inference.json already" in one_error(nnunet(*command))
+
+
+def test_models_go_with_several_ensembles_of_them(tmp_path):
+    results, other = tmp_path / "results", tmp_path / "other"
+    models = [(make_trained(results, name=name, folds=("0",)), ("0",)) for name in ("2d", "3d")]
+    top, selections = results / DATASET, {}
+    for name, chosen in (("A--B", models), ("B--A", models[::-1])):
+        place = f"ensembles/{name}/inference.json"
+        records = tuple(member_record(*one, (top / place).parent) for one in chosen)
+        document = InferenceDocument(dataset=DATASET, members=records, postprocessing=None)
+        selections[place] = (top / place, document)  # of a file that does not exist
+    export_models(models, selections, tmp_path / "a.zip")
+    done = install(tmp_path / "a.zip", other, Registry.discover())
+    assert done.selections == tuple(other / DATASET / place for place in selections)
+    for place, (_, document) in zip(done.selections, selections.values(), strict=True):
+        assert InferenceDocument.read(place) == document
+        for record in document.members:
+            assert open_member(record, place, False).folder.is_relative_to(other)
+    install(tmp_path / "a.zip", other, Registry.discover())  # the same again
+    done.selections[0].write_text(done.selections[1].read_text())
+    with pytest.raises(StorageError, match="--overwrite"):
+        install(tmp_path / "a.zip", other, Registry.discover())
 
 
 def test_a_model_is_never_replaced_silently(model, archive, tmp_path):

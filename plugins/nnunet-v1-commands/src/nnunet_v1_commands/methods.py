@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +13,16 @@ from nnunet_core.registry.discovery import Registry
 from nnunet_core.stages.method import choose
 from nnunet_core.store.models import FILE
 from nnunet_v1_commands.plugin import CASCADE, PLANS, RUN_OPTIONS, trainers, variant_name
-from nnunet_v1_commands.running import nnunet, note, settings, v1_results, workspace
+from nnunet_v1_commands.running import (
+    CONFIGURATIONS,
+    nnunet,
+    note,
+    settings,
+    v1_results,
+    workspace,
+)
 
+_FOLDER = re.compile(r"(?P<trainer>\w+?)__(?P<plans>[\w.]+)(?P<digest>-[0-9a-f]{8})?")
 TRAINER = "nnUNetTrainerV2"
 CASCADE_TRAINER = f"{TRAINER}{CASCADE}"
 #: {planner of v1: (identifier of its plans, options)}.
@@ -66,6 +76,11 @@ class V1Method:
     trainer: str
     plans: str = PLANS
 
+    @property
+    def title(self) -> str:
+        """Its name in v1's ensembles and tables."""
+        return f"{self.configuration}__{self.trainer}__{self.plans}"
+
     def options(self, task: str) -> list[str]:
         """Return the options that make the method for a task.
 
@@ -108,28 +123,35 @@ class V1Method:
         Raises:
             UsageError: There is none, or several that may be meant.
         """
+        found = self.here(task, registry)
+        if len(found) == 1:
+            return found[0]
+        top = workspace().results / task
+        if self._is_of_v1(task):
+            note(f"{self.folder(task)} is a model of nnU-Net v1; it is imported")
+            nnunet("models", "import", self.folder(task), "-c", self.configuration)
+            return top / variant_name(self.trainer, self.plans) / self.configuration
+        names = [folder.parent.name for folder in found]
+        raise UsageError(
+            f"No model of {self.configuration}, {self.trainer} and {self.plans} is in {top} or "
+            f"{self.folder(task)}."
+            + (f" There are several with other settings: {', '.join(names)}." if names else "")
+            + " 'nnUNet_train' trains one, 'nnunet models list' shows what is there."
+        )
+
+    def here(self, task: str, registry: Registry) -> list[Path]:
+        """Return the folder of its model in our results; where there is none, those of models with
+        other settings.
+        """
         top, exact = workspace().results / task, ""
         known = self.plans in _PLANS or kept_plans(task, self.plans).is_file()
         if trainers().get(self.trainer) is not None and known:
             exact = self.name(task, registry)
-        plain = variant_name(self.trainer, self.plans)
-        for name in filter(None, (exact, plain)):
+        for name in filter(None, (exact, variant_name(self.trainer, self.plans))):
             if (top / name / self.configuration / FILE).is_file():
-                return top / name / self.configuration
-        others = sorted(top.glob(f"{variant_name(self.trainer)}[-_]*/{self.configuration}/{FILE}"))
-        if len(others) == 1:
-            return others[0].parent
-        if self._is_of_v1(task):
-            note(f"{self.folder(task)} is a model of nnU-Net v1; it is imported")
-            nnunet("models", "import", self.folder(task), "-c", self.configuration)
-            return top / plain / self.configuration
-        found = [path.parent.parent.name for path in others]
-        raise UsageError(
-            f"No model of {self.configuration}, {self.trainer} and {self.plans} is in {top} or "
-            f"{self.folder(task)}."
-            + (f" There are several with other settings: {', '.join(found)}." if found else "")
-            + " 'nnUNet_train' trains one, 'nnunet models list' shows what is there."
-        )
+                return [top / name / self.configuration]
+        others = top.glob(f"{variant_name(self.trainer)}[-_]*/{self.configuration}/{FILE}")
+        return sorted(path.parent for path in others)
 
     def folder(self, task: str) -> Path:
         """Return the folder of its model in v1's layout."""
@@ -163,6 +185,28 @@ def method_of(
     if configuration == "3d_cascade_fullres":
         return V1Method(configuration, cascade_trainer or CASCADE_TRAINER, plans)
     return V1Method(configuration, trainer or TRAINER, plans)
+
+
+def method_of_folder(folder: Path, registry: Registry) -> V1Method | None:
+    """Return what v1 calls the model in the folder TASK/VARIANT/CONFIGURATION of our results; None
+    where it has no name, or its name means another model of the task.
+    """
+    match = _FOLDER.fullmatch(folder.parent.name)
+    if match is None or folder.name not in CONFIGURATIONS:
+        return None
+    task, trainer = folder.parents[1].name, match["trainer"]
+    if folder.name == "3d_cascade_fullres":
+        beside = (t for t in trainers() if CASCADE in t and t.replace(CASCADE, "", 1) == trainer)
+        trainer = next(beside, trainer + CASCADE)
+    for plans in _PLANS if trainer in trainers() else ():
+        method = V1Method(folder.name, trainer, plans)
+        with contextlib.suppress(UsageError):  # trainer and plans do not go together
+            if method.name(task, registry) == folder.parent.name:
+                return method
+    method = V1Method(folder.name, trainer, PLANS if match["digest"] else match["plans"])
+    with contextlib.suppress(UsageError):
+        return method if method.here(task, registry) == [folder] else None
+    return None
 
 
 def planner_options(plans: str, task: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -19,7 +20,16 @@ from nnunet_core.store.workspace import Workspace
 SETTINGS = "NNUNET_V1_SETTINGS"
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw_data_base", "nnUNet_preprocessed", "RESULTS_FOLDER"
+_PREPARING = (  # which v1 needs the raw data for, too
+    "nnUNet_convert_decathlon_task",
+    "nnUNet_plan_and_preprocess",
+    "nnUNet_plot_task_pngs",
+)
 PROCESSES, WORKERS = "nnUNet_def_n_proc", "nnUNet_n_proc_DA"
+_WHY_RAW = (
+    "Unlike v1, it is needed for a task that is preprocessed, too: training and selection compare "
+    "with the label maps there, and check that the data are those that were preprocessed."
+)
 _OTHERS = ("NNUNET_WORKSPACE", "nnUNet_raw", "nnUNet_results")  # would win over v1's
 
 
@@ -42,14 +52,28 @@ def run(
         os.environ.pop(name, None)
     try:
         if missing := [name for name in needs if not os.environ.get(name)]:
-            raise UsageError(
-                f"{parser.prog} needs the environment variable {missing[0]}, the folder of v1's "
-                f"layout. Set it, for example: export {missing[0]}=/data/nnUNet"
-            )
+            raise UsageError(_missing(parser.prog, missing[0]))
         work(options)
+        sys.stdout.flush()
     except NnunetError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # as under `| head`: who reads has enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _missing(command: str, name: str) -> str:
+    """Say what to set an environment variable to, and why."""
+    what = {
+        RAW: "the folder that holds nnUNet_raw_data/TaskXXX_NAME, the images and label maps",
+        PREPROCESSED: "the folder of plans and preprocessed cases",
+        RESULTS: "the folder of trained models",
+    }[name]
+    why = "" if name != RAW or command in _PREPARING else f" {_WHY_RAW}"
+    example = f"export {name}=/data/{name}"
+    return f"{command} needs the environment variable {name}, {what}.{why} Set it: {example}"
 
 
 def nnunet(*words: object) -> None:
@@ -119,6 +143,22 @@ def task_name(reference: str) -> str:
         f"There is no task '{reference}' in {space.raw}, {space.preprocessed} or {space.results}."
         f"{nearest(reference, tasks)} Tasks: {', '.join(tasks) or 'none'}."
     )
+
+
+def task_with_data(reference: str) -> str:
+    """Return the name of a task whose raw data are there.
+
+    Raises:
+        UsageError: There is none, or more than one; or its raw data are not there.
+    """
+    task, raw = task_name(reference), workspace().raw
+    if not (raw / task).is_dir():
+        raise UsageError(
+            f"The raw data of {task} are not in {raw}, which the environment variable {RAW} "
+            f"says. {_WHY_RAW} Set it to the folder that holds nnUNet_raw_data/{task}, or put the "
+            "data there."
+        )
+    return task
 
 
 def v1_results() -> Path:

@@ -15,10 +15,21 @@ import typer
 from nnunet_core.errors import UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
-from nnunet_v1_commands.layout import show_model, write_postprocessing
+from nnunet_v1_commands.layout import (
+    POSTPROCESSING,
+    ensemble_file,
+    show_model,
+    write_postprocessing,
+)
 from nnunet_v1_commands.methods import V1Method, method_of
 from nnunet_v1_commands.plugin import PLANS
-from nnunet_v1_commands.running import CONFIGURATIONS, run, task_name, v1_results, workspace
+from nnunet_v1_commands.running import (
+    CONFIGURATIONS,
+    run,
+    task_with_data,
+    v1_results,
+    workspace,
+)
 
 if TYPE_CHECKING:
     from nnunet_core.prediction.find_best import Selection
@@ -49,7 +60,7 @@ def _find_best(options: argparse.Namespace) -> None:
     flags = (options.trainer, options.cascade_trainer, options.plans)
     methods = {name: method_of(name, *flags) for name in options.models}
     for reference in options.task_ids:
-        task = task_name(reference)
+        task = task_with_data(reference)
         selection = _select(
             task,
             methods,
@@ -108,16 +119,13 @@ def _names(candidate: Candidate) -> list[str]:
 
 def _title(candidate: Candidate, methods: dict[str, V1Method]) -> str:
     """Return v1's name of a candidate: `3d_fullres__TRAINER__PLANS`, or `ensemble_A--B`."""
-    found = [methods[name] for name in _names(candidate)]
-    names = "--".join(f"{m.configuration}__{m.trainer}__{m.plans}" for m in found)
-    return names if len(found) == 1 else f"ensemble_{names}"
+    names = "--".join(methods[name].title for name in _names(candidate))
+    return names if len(candidate.members) == 1 else f"ensemble_{names}"
 
 
 def _postprocessing(candidate: Candidate, task: str, methods: dict[str, V1Method]) -> Path:
-    if len(candidate.members) == 1:
-        return methods[_names(candidate)[0]].folder(task) / "postprocessing.json"
-    folder = v1_results() / "ensembles" / task / _title(candidate, methods)
-    return folder / "postprocessing.json"
+    found = [methods[name] for name in _names(candidate)]
+    return ensemble_file(task, found) if len(found) > 1 else found[0].folder(task) / POSTPROCESSING
 
 
 def _table(selection: Selection, methods: dict[str, V1Method]) -> str:
@@ -172,7 +180,7 @@ def _determine_postprocessing(options: argparse.Namespace) -> None:
 
     if options.val != "validation_raw":
         raise UsageError(f"-val {options.val}: validations are in 'validation'. Leave it out.")
-    registry, space, task = Registry.discover(), workspace(), task_name(options.task)
+    registry, space, task = Registry.discover(), workspace(), task_with_data(options.task)
     method = method_of(options.models, options.trainer, options.trainer, options.plans)
     model = method.model(task, registry)
     dataset = open_dataset(task, space.raw, registry, space.preprocessed)
@@ -180,6 +188,6 @@ def _determine_postprocessing(options: argparse.Namespace) -> None:
     (trained,), _ = find_trained(space.results / task, dataset, choice)
     found = consolidate(trained, dataset, registry, make_reporter())
     if found.postprocessing is not None:
-        path = method.folder(task) / "postprocessing.json"
+        path = method.folder(task) / POSTPROCESSING
         write_postprocessing(path, found.postprocessing.state)
         typer.echo(f"{decision(found.postprocessing.state)}: {path}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 import zipfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,7 +13,11 @@ import typer
 from nnunet_core.errors import StorageError, UsageError
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime import files
-from nnunet_v1_commands.methods import method_of
+from nnunet_core.store import inference
+from nnunet_core.store.foreign_postprocessing import foreign_state
+from nnunet_core.store.models import Model
+from nnunet_v1_commands.layout import POSTPROCESSING, show_task
+from nnunet_v1_commands.methods import V1Method, method_of
 from nnunet_v1_commands.plugin import PLANS
 from nnunet_v1_commands.running import (
     CONFIGURATIONS,
@@ -23,17 +26,19 @@ from nnunet_v1_commands.running import (
     note,
     run,
     task_name,
+    v1_results,
     workspace,
 )
 
 if TYPE_CHECKING:
     from nnunet_builtin.sharing.catalogue import Published
+    from nnunet_core.store.inference import InferenceDocument
 
 _MANIFEST = "manifest.json"  # of an export of ours
 
 
 def export(arguments: Sequence[str] | None = None) -> None:
-    """Write the models of a task to one zip."""
+    """Write the models of a task, and what was decided for their ensembles, to one zip."""
     parser = argparse.ArgumentParser("nnUNet_export_model_to_zip", description=export.__doc__)
     parser.add_argument("-t", required=True, help="task name or id")
     parser.add_argument("-o", required=True, type=Path, help="zip to write")
@@ -47,34 +52,72 @@ def export(arguments: Sequence[str] | None = None) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    if options.o.suffix != ".zip":
+        raise UsageError(f"-o {options.o} must end with .zip, since it becomes such a file.")
     registry, task = Registry.discover(), task_name(options.t)
-    models = []
+    models: dict[V1Method, Path] = {}
     for name in options.m:
+        method = method_of(name, options.tr, options.trc, options.pl)
         try:
-            models.append(
-                method_of(name, options.tr, options.trc, options.pl).model(task, registry)
-            )
+            models[method] = method.model(task, registry)
         except UsageError as error:
             if not options.disable_strict:
                 raise
             note(f"{name} is left out: {error}")
     if not models:
         raise UsageError(f"There is no model of {task} to export.")
-    folds = ["--folds", ",".join(options.f)]
+    folds = tuple(dict.fromkeys(options.f))
     if len(models) == 1:
-        nnunet("models", "export", models[0], options.o, *folds, "--overwrite")
+        (model,) = models.values()
+        nnunet("models", "export", model, options.o, "--folds", ",".join(folds), "--overwrite")
         return
-    options.o.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.o.parent) as folder:
-        parts = [Path(folder) / f"{model.name}.zip" for model in models]
-        for model, part in zip(models, parts, strict=True):
-            nnunet("models", "export", model, part, *folds)
-        whole = Path(folder) / "whole"
-        with zipfile.ZipFile(whole, "w") as archive:
-            for part in parts:
-                archive.write(part, part.name)
-        whole.replace(options.o)
-    typer.echo(f"{options.o}: {', '.join(part.name for part in parts)}")
+    members = {method.title: (Model.open(path), folds) for method, path in models.items()}
+    _export_several(task, members, options.o, registry)
+
+
+def _export_several(
+    task: str,
+    members: Mapping[str, tuple[Model, tuple[str, ...]]],
+    file: Path,
+    registry: Registry,
+) -> None:
+    """Write one zip that 'nnunet models install' takes.
+
+    Args:
+        task: Its name.
+        members: {v1's title: (model, names of its folds)}.
+        file: What to write.
+        registry: Of the postprocessors.
+    """
+    from nnunet_builtin.sharing.commands import print_exported
+    from nnunet_builtin.sharing.export import export_models
+    from nnunet_cli.reporter import make_reporter
+
+    ensembles = _ensembles(task, members, registry)
+    done = export_models(list(members.values()), ensembles, file, report=make_reporter())
+    print_exported(done)
+    for place in ensembles:
+        typer.echo(f"with what was decided for {Path(place).parent.name}")
+
+
+def _ensembles(
+    task: str, members: Mapping[str, tuple[Model, tuple[str, ...]]], registry: Registry
+) -> dict[str, tuple[Path, InferenceDocument]]:
+    """Return the ensembles of the models that v1's layout has a decision for, as
+    `sharing.export.export_models` takes them.
+    """
+    from nnunet_builtin.models.v1_ensembles import ensemble_document
+
+    found = {}
+    decided = (v1_results() / "ensembles" / task).glob(f"ensemble_*--*/{POSTPROCESSING}")
+    for path in sorted(decided):
+        titles = path.parent.name.removeprefix("ensemble_").split("--")
+        if set(titles) <= set(members):
+            place = f"ensembles/{path.parent.name}/{inference.FILE}"
+            there, chosen = workspace().results / task / place, [members[t] for t in titles]
+            document = ensemble_document(chosen, foreign_state(path), there.parent, registry)
+            found[place] = there, document
+    return found
 
 
 def install(arguments: Sequence[str] | None = None) -> None:
@@ -87,7 +130,7 @@ def install(arguments: Sequence[str] | None = None) -> None:
 
 
 def install_zip(path: Path) -> None:
-    """Install or import a zip, by what is in it.
+    """Install or import a zip, by what is in it, and show its tasks where v1 has them.
 
     Raises:
         StorageError: It is no zip.
@@ -97,21 +140,17 @@ def install_zip(path: Path) -> None:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise StorageError(f"{path} cannot be read as a zip: {error}.") from error
-    if {f"{name}.zip" for name in CONFIGURATIONS} >= set(names) and names:
-        _install_parts(path)
-    elif any(Path(name).name == _MANIFEST and name.count("/") < 2 for name in names):
-        nnunet("models", "install", path, "--overwrite")
-    else:
-        nnunet("models", "import", path, "--overwrite")
+    ours = any(Path(name).name == _MANIFEST and name.count("/") < 2 for name in names)
+    nnunet("models", "install" if ours else "import", path, "--overwrite")
+    _show(part for name in names for part in PurePosixPath(name).parts)
 
 
-def _install_parts(path: Path) -> None:
-    """Install each model of what `nnUNet_export_model_to_zip` wrote of several."""
-    from nnunet_builtin.untrusted.archives import unpacked
-
-    with unpacked(path, workspace().results / "install") as folder:
-        for part in sorted(folder.rglob("*.zip")):
-            nnunet("models", "install", part, "--overwrite")
+def _show(names: Iterable[str]) -> None:
+    """Show the tasks among some names where v1 has them."""
+    wanted, registry = set(names), Registry.discover()
+    for folder in sorted(workspace().results.iterdir()):
+        if folder.name in wanted:
+            show_task(folder.name, registry)
 
 
 def download(arguments: Sequence[str] | None = None) -> None:
@@ -125,8 +164,11 @@ def download(arguments: Sequence[str] | None = None) -> None:
 
 
 def _download(options: argparse.Namespace) -> None:
+    from nnunet_builtin.sharing.catalogue import catalogue
+
     accepted = ["--accept-licence"] if options.accept_licence else []
     nnunet("models", "download", options.task_name, *accepted)
+    _show([catalogue().find(options.task_name).name])
 
 
 def download_by_url(arguments: Sequence[str] | None = None) -> None:

@@ -26,6 +26,7 @@ from nnunet_v1_commands.running import (
     processes,
     run,
     task_name,
+    task_with_data,
     workspace,
 )
 
@@ -86,7 +87,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace, extra: Sequence[str] = ()) -> None:
     method = V1Method(options.network, options.network_trainer, options.p)
-    task = task_name(options.task)
+    task = task_with_data(options.task)
     _check(options)
     words = [*method.options(task), *_settings(options), *_precision(options, method)]
     fold, flag = _fold(options.fold), "--fold" if options.find_lr else "--folds"
