@@ -57,7 +57,10 @@ def png(width=64, height=32):
 def page(text=HOSTILE):
     """Return a page with everything."""
     curve = (list(range(5000)), np.cos(np.arange(5000) / 300).tolist())
-    scores = {f"many {text}": np.linspace(0.2, 0.9, 40).tolist(), "few": [0.1, 0.2, float("nan")]}
+    scores = {
+        f"many {text}": np.linspace(0.2, 0.9, 40).tolist(),
+        "few": [0.1, float("nan"), float("inf")],
+    }
     table = Table([f"name {text}", Column("Dice", 2, text), "n"], [*ROWS, [text, 0.1, 2]], text)
     return Page(
         f"Title {text}",

@@ -25,6 +25,7 @@ from nnunet_builtin.statistics import words
 from nnunet_builtin.statistics.comparison import Comparison, compare, corrected
 from nnunet_builtin.statistics.intervals import mean_interval
 from nnunet_builtin.statistics.ranking import (
+    ENOUGH_DATASETS,
     Overall,
     Ranking,
     practically_better,
@@ -70,7 +71,7 @@ class Judged:
         comparisons: {variant: beside the baseline, Holm-corrected}; empty where the baseline is not
             complete.
         ranking: None of one variant.
-        separates: See `ranking.suitability`.
+        separates: See `ranking.suitability`: a ratio, or None and why there is none.
     """
 
     dataset: str
@@ -83,7 +84,7 @@ class Judged:
     failures: Mapping[str, Failures]
     comparisons: Mapping[str, Comparison]
     ranking: Ranking | None
-    separates: float | None
+    separates: tuple[float | None, str]
 
     @property
     def cases(self) -> int:
@@ -118,7 +119,7 @@ class OverDatasets:
         configuration: Of all of them; empty where each dataset has one, whatever it is called.
         overall: The ranking.
         practical: {variant: probabilities of worse, practically equal, better than the baseline on
-            another dataset}.
+            another dataset}; of those with a finite mean on every dataset.
         seeds: How many the variant with the fewest has, on any of them.
         unit: How differences are told.
         left_out: Variants and datasets that are not compared: not complete together.
@@ -202,7 +203,7 @@ def _judged(key: _Key, kept: Mapping[_Key, Complete], baseline: str) -> Judged:
         failures=_failures(key, kept),
         comparisons=corrected(comparisons),
         ranking=rank_dataset(scores) if len(scores) > 1 and says else None,
-        separates=suitability(scores) if says else None,
+        separates=suitability(scores) if says else (None, "no case has a score"),
     )
 
 
@@ -257,7 +258,7 @@ def _over_datasets(judged: Sequence[Judged], baseline: str, rope: float) -> Iter
             yield OverDatasets(
                 configuration=name,
                 overall=rank_overall(means),
-                practical=_practical(means, baseline, rope),
+                practical=_practical(means, baseline, rope, _infinite(group)),
                 seeds=min(e.scores[n].seeds for e in group for n in means if n in e.scores),
                 unit=group[0].unit,
                 left_out=_left_out(group, means),
@@ -286,16 +287,21 @@ def _left_out(
 
 
 def _practical(
-    means: Mapping[str, Mapping[str, float]], baseline: str, rope: float
+    means: Mapping[str, Mapping[str, float]], baseline: str, rope: float, infinite: set[str]
 ) -> dict[str, tuple[float, float, float]]:
     base = means.get(baseline)
-    if base is None:
+    if base is None or baseline in infinite:
         return {}
     return {
         name: practically_better([found[d] for d in base], list(base.values()), rope)
         for name, found in means.items()
-        if name != baseline
+        if name not in {baseline, *infinite}
     }
+
+
+def _infinite(judged: Sequence[Judged]) -> set[str]:
+    """Return the variants whose mean is infinite somewhere: no difference from it has a size."""
+    return {name for each in judged for name in each.scores if np.isinf(each.mean(name))}
 
 
 def summary(judgement: Judgement) -> list[str]:
@@ -309,7 +315,7 @@ def summary(judgement: Judgement) -> list[str]:
             said = words.about_method(comparison, each.metric, each.unit)
             lines.append(f"{place}: {name} against {judgement.baseline}: {said}.")
         if len(each.scores) > 1:
-            lines.append(f"{place}: {words.about_suitability(each.separates)}.")
+            lines.append(f"{place}: {words.about_suitability(*each.separates)}.")
         if warning := words.about_cases(each.cases):
             lines.append(f"{place}: {warning}.")
     for over in judgement.over_datasets:
@@ -318,8 +324,9 @@ def summary(judgement: Judgement) -> list[str]:
         lines.append(f"Over datasets{where}: {words.about_datasets(over.overall)}{few}.")
         if over.left_out:
             lines.append(f"Over datasets{where}: not complete, left out: {listed(over.left_out)}.")
+        if len(over.overall.datasets) < ENOUGH_DATASETS:
+            continue  # of few datasets probabilities say more than these know
         for name, probabilities in over.practical.items():
-            n = len(over.overall.datasets)
-            said = words.about_practice(probabilities, judgement.rope, n, over.unit) + few
+            said = words.about_practice(probabilities, judgement.rope, over.unit) + few
             lines.append(f"Another dataset{where}, {name} against {judgement.baseline}: {said}.")
     return lines

@@ -93,7 +93,7 @@ def markdown(table: Table) -> str:
     lines = [_line([column.name for column in table.columns]), _line(marks)]
     lines += [_line(row) for row in table.shown()]
     title = f"## {in_markdown(table.title)}"
-    parts = [title, *listed(table.head), "\n".join(lines), *listed(table.notes)]
+    parts = [title, *bullets(table.head), "\n".join(lines), *bullets(table.notes)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,7 +106,7 @@ def in_markdown(text: str) -> str:
     return printable(text.translate(_MARKDOWN))
 
 
-def listed(sentences: Iterable[str]) -> list[str]:
+def bullets(sentences: Iterable[str]) -> list[str]:
     """Return a list of sentences for Markdown; nothing where there are none."""
     lines = [f"- {in_markdown(sentence)}" for sentence in sentences]
     return ["\n".join(lines)] if lines else []

@@ -10,8 +10,17 @@ import numpy as np
 
 from nnunet_builtin.judging.costs import Cost
 from nnunet_builtin.judging.judgement import Judged, Judgement, OverDatasets, summary
-from nnunet_builtin.judging.rendering import Cell, Column, Table, csv_files, latex, listed, markdown
+from nnunet_builtin.judging.rendering import (
+    Cell,
+    Column,
+    Table,
+    bullets,
+    csv_files,
+    latex,
+    markdown,
+)
 from nnunet_builtin.statistics import words
+from nnunet_core.errors import listed
 from nnunet_core.runtime import files
 
 _LABEL, _VARIANT = Column("label", is_text=True), Column("variant", is_text=True)
@@ -21,7 +30,7 @@ _GB = 1e9
 def tables(judgement: Judgement) -> list[Table]:
     """Return all tables of a judgement, in the order in which they are read."""
     found = [_suitability(judgement)] if judgement.main else []
-    found += [_over(over) for over in judgement.over_datasets]
+    found += [_over(over, judgement) for over in judgement.over_datasets]
     found += [table for over in judgement.over_datasets for table in _details(over)]
     by_place = groupby(judgement.judged, key=lambda e: (e.dataset, e.configuration, e.metric))
     for _, group in by_place:
@@ -48,7 +57,7 @@ def write(judgement: Judgement, folder: Path) -> None:
 def document(judgement: Judgement, found: list[Table]) -> str:
     """Return the summary and all tables as Markdown."""
     lines = summary(judgement) or ["Nothing is complete yet."]
-    said = "\n".join(listed(lines))
+    said = "\n".join(bullets(lines))
     return "\n".join([f"# Summary\n\n{said}\n", *map(markdown, found)])
 
 
@@ -99,10 +108,10 @@ def _compared(judged: list[Judged], judgement: Judgement) -> Iterator[Table]:
     ]
     if not rows:
         return
-    first, unit = judged[0], judged[0].unit
+    first = judged[0]
     columns = (
         *(_LABEL, _VARIANT, Column("seeds"), Column("seeds of the baseline"), Column("cases")),
-        Column(f"difference ({unit.name})", "+.2f"),
+        *(Column("difference", "+.2f"), Column("unit", is_text=True)),
         *(Column("95 % low", "+.2f"), Column("95 % high", "+.2f"), Column("p", ".3f")),
         *(Column("spread between seeds", ".2f"), Column("method", is_text=True)),
         *(Column("p over cases", ".3f"), Column("effect", "+.2f"), Column("P(false)", ".3f")),
@@ -110,7 +119,8 @@ def _compared(judged: list[Judged], judgement: Judgement) -> Iterator[Table]:
     notes = (
         f"Difference from {judgement.baseline}; its interval, p and verdict are of the method: "
         "seeds and cases are random. p is Holm's over the variants of a label, the interval is of "
-        "one comparison alone. They need 3 seeds each.",
+        "one comparison alone. They need 3 seeds each, which gave different networks. Difference, "
+        "interval and spread are in the unit beside them.",
         f"{words.about_networks(first.seeds, first.folds)}.",
         "Effect: matched-pairs rank-biserial correlation, -1 (worse in every case) to 1.",
     )
@@ -123,7 +133,8 @@ def _comparison(each: Judged, name: str) -> tuple[Cell, ...]:
     ends = (None, None) if found.interval is None else unit.interval(found.interval)
     spread = None if found.seed_spread is None else abs(unit.of(found.seed_spread))
     return (
-        *(*found.seeds, found.cases, unit.of(found.difference), *ends, found.p_method, spread),
+        *(*found.seeds, found.cases, unit.of(found.difference), unit.name, *ends),
+        *(found.p_method, spread),
         *(words.verdict_of(found), found.p_networks, found.effect, found.false_claim),
     )
 
@@ -145,7 +156,7 @@ def _ranks(judged: list[Judged]) -> Iterator[Table]:
     )
     notes = (
         f"Kendall's tau between both orders, rank of the mean and mean of ranks in the single "
-        f"cases: {ranking.tau:.2f}.",
+        f"cases: {words.about_orders(ranking.tau)}.",
         "Rank k: in how many of 1000 bootstrap samples of seeds and cases a variant has it; equals "
         "share.",
     )
@@ -167,32 +178,41 @@ def _suitability(judgement: Judgement) -> Table:
     )
     rows: list[tuple[Cell, ...]] = []
     for each in judgement.main:
-        ratio = each.separates
-        verdict = "not known" if ratio is None else "yes" if ratio >= 1 else "no"
+        ratio, why = each.separates
+        verdict = f"not known: {why}" if ratio is None else "yes" if ratio >= 1 else "no"
         place = (each.dataset, each.configuration)
         rows.append((*place, len(each.scores), each.seeds, each.cases, ratio, verdict))
     notes = ("Below 1 a dataset cannot separate these variants, whatever a test says.",)
     return Table("suitability", {}, "What the datasets can tell", columns, tuple(rows), (), notes)
 
 
-def _over(over: OverDatasets) -> Table:
+def _over(over: OverDatasets, judgement: Judgement) -> Table:
     """Return the ranking over datasets."""
-    overall = over.overall
+    overall, rope = over.overall, judgement.rope
     columns = (
         *(_VARIANT, Column("mean of ranks", ".2f"), Column("rank of the mean", "g")),
         *(Column(f"{what} (%)", ".1f") for what in ("worse", "practically equal", "better")),
+        Column(f"rope ({over.unit.name})", "g"),
     )
     rows: list[tuple[Cell, ...]] = []
     for name, rank in overall.mean_ranks.items():
         known = over.practical.get(name)
-        practice: list[float | None] = [None] * 3 if known is None else [100 * p for p in known]
+        practice: list[float | None] = [None] * 4
+        if known is not None:
+            worse, equal, better = (100 * p for p in known)
+            practice = [worse, equal if rope else None, better, abs(over.unit.of(rope))]
         rows.append((name, rank, overall.rank_of_means[name], *practice))
     notes = [
-        f"Kendall's tau between both orders: {overall.tau:.2f}.",
+        f"Kendall's tau between both orders: {words.about_orders(overall.tau)}.",
         f"{words.about_datasets(overall)}.",
-        "Worse, practically equal, better: probabilities for another dataset beside the baseline, "
-        "Bayesian signed-rank test.",
+        f"{words.about_rope(rope, len(overall.datasets), over.unit)}.",
     ]
+    absent = [n for n in overall.mean_ranks if n not in (judgement.baseline, *over.practical)]
+    if absent and judgement.baseline in overall.mean_ranks:
+        notes.append(
+            f"No probabilities of {listed(absent)}: distances of theirs or of the baseline are "
+            "infinite in some cases (missed structures), so that differences have no size."
+        )
     notes += [f"Not told apart: {', '.join(clique)}." for clique in overall.cliques]
     title = f"Over {len(overall.datasets)} datasets {over.configuration}".strip()
     keys = {"configuration": over.configuration}

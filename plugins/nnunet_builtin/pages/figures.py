@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from nnunet_core.errors import listed
+
 #: Told apart also by people with colour-blindness, on white and on black (Paul Tol's).
 PALETTE = (
     "#4477aa",
@@ -48,8 +50,8 @@ def distributions(
     """Return a violin with a box inside for each name, a box alone where there are few values.
 
     Args:
-        values: {name: values}; NaN is left out. Many are replaced by as many quantiles as a page
-            shows, from the smallest to the largest.
+        values: {name: values}; NaN is left out, infinite ones are counted at the top. Many are
+            replaced by as many quantiles as a page shows, from the smallest to the largest.
         title: Of the axis.
         texts: {name: what each value is of}, shown where it is pointed at.
         colours: {name: colour}.
@@ -64,8 +66,9 @@ def distributions(
             labels = []
         fill = (colours or {}).get(name, colour(number))
         data.append(_distribution(name, shown, labels, fill))
+    data += _infinite(values, texts, colours)
     layout = {"yaxis": {"title": {"text": title}}, "showlegend": False}
-    layout["xaxis"] = {"type": "category"}
+    layout["xaxis"] = {"type": "category", "categoryarray": list(values)}
     return {"data": data, "layout": layout}
 
 
@@ -73,6 +76,38 @@ def _chosen(texts: Mapping[str, Sequence[str]] | None, name: str, defined: np.nd
     if not texts:
         return []
     return [text for text, keep in zip(texts[name], defined, strict=True) if keep]
+
+
+def _infinite(
+    values: Mapping[str, Sequence[float]],
+    texts: Mapping[str, Sequence[str]] | None,
+    colours: Mapping[str, str] | None,
+) -> list[dict[str, Any]]:
+    """Return a marker above all finite values for each name that has infinite ones: how many."""
+    everything = np.concatenate([np.zeros(1), *(np.asarray(v, float) for v in values.values())])
+    top = 1.08 * float(everything[np.isfinite(everything)].max()) or 1.0
+    data = []
+    for number, (name, own) in enumerate(values.items()):
+        infinite = np.isposinf(np.asarray(own, float))
+        if not infinite.any():
+            continue
+        fill = (colours or {}).get(name, colour(number))
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "name": name,
+                "x": [name],
+                "y": [round(top, 5)],
+                "text": [f"{np.count_nonzero(infinite)} infinite"],
+                "textposition": "top center",
+                "hovertext": [listed(_chosen(texts, name, infinite))],
+                "hoverinfo": "text" if texts else "skip",
+                "marker": {"color": fill, "size": 11, "symbol": "triangle-up"},
+                "cliponaxis": False,
+            }
+        )
+    return data
 
 
 def _distribution(name: str, shown: np.ndarray, labels: list[str], fill: str) -> dict[str, Any]:

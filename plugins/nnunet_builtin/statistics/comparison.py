@@ -30,7 +30,7 @@ class Comparison:
         difference: Mean of the variant minus that of the baseline; NaN where a score is infinite
             (the distance of a missed structure): only ranks compare these.
         interval: Of the difference between the methods, over seeds and cases; None of fewer than
-            `ENOUGH_SEEDS` seeds each, and of infinite scores.
+            `ENOUGH_SEEDS` seeds each, of repeated ones, and of infinite scores.
         p_method: Of no difference between the methods, by the same model; None as `interval`.
         seed_spread: Standard deviation between the means of seeds, pooled; None of one seed each.
         p_networks: Wilcoxon signed-rank over cases: speaks about these trained networks. None
@@ -38,6 +38,8 @@ class Comparison:
         effect: Matched-pairs rank-biserial correlation of these, -1 to 1; 0 where all are equal.
         false_claim: Probability that a claim "the one with the larger mean is better" is false,
             were the cases all there is to it (Christodoulou et al. 2025); None of one case.
+        repeats: Seeds of the variant, and of the baseline, that gave the scores of another one in
+            every case, as the same network would: they are no further sample of the method.
     """
 
     cases: int
@@ -49,6 +51,7 @@ class Comparison:
     p_networks: float | None
     effect: float
     false_claim: float | None
+    repeats: tuple[int, int] = (0, 0)
 
     @property
     def says_method(self) -> bool:
@@ -78,7 +81,8 @@ def compare(candidate: Scores, baseline: Scores) -> Comparison:
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         return _of_ranks(first, second)
     differences = first.mean(axis=0) - second.mean(axis=0)
-    interval, p_method = _between_methods(first, second)
+    repeats = (candidate.repeats, baseline.repeats)
+    interval, p_method = (None, None) if any(repeats) else _between_methods(first, second)
     p_networks, effect = _between_networks(differences)
     return Comparison(
         cases=first.shape[1],
@@ -90,6 +94,7 @@ def compare(candidate: Scores, baseline: Scores) -> Comparison:
         p_networks=p_networks,
         effect=effect,
         false_claim=false_claim(first.mean(axis=0), second.mean(axis=0)),
+        repeats=repeats,
     )
 
 
@@ -155,7 +160,8 @@ def _between_methods(
     variance = max(parts.sum() - noise, parts[:2].sum(), parts[2])
     if variance <= 0:
         return (difference, difference), float(difference == 0)
-    freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum()
+    # of this variance, not of `parts.sum()`: noise that counts twice is no certainty
+    freedom = variance**2 / (parts**2 / freedoms).sum()
     error = np.sqrt(variance)
     half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
     p = 2 * stats.t.sf(abs(difference) / error, freedom)

@@ -11,6 +11,7 @@ import numpy as np
 from nnunet_builtin.statistics.comparison import SIGNIFICANT, holm
 from nnunet_builtin.statistics.intervals import SEED
 from nnunet_builtin.statistics.scores import Scores
+from nnunet_core.errors import listed
 
 #: Of n datasets the smallest two-sided p-value of Wilcoxon's test is 2 / 2**n: 0.06 of five.
 ENOUGH_DATASETS = 6
@@ -236,30 +237,39 @@ def practically_better(
     Args:
         candidate: Mean score of each dataset.
         baseline: Those of the baseline, in the same order.
-        rope: Differences below this are practically none.
+        rope: Differences below this are practically none; with 0 nothing is practically equal, and
+            the probability of it is 0.
     """
     import baycomp
 
-    worse, equal, better = baycomp.SignedRankTest.probs(
+    if rope == 0 and not np.subtract(candidate, baseline).any():
+        return 0.5, 0.0, 0.5  # the test takes the first one where both sides weigh the same
+    found = baycomp.SignedRankTest.probs(
         np.asarray(baseline, float),
         np.asarray(candidate, float),
         rope=rope,
         nsamples=_BAYES_SAMPLES,
         random_state=SEED,
     )
-    return float(worse), float(equal), float(better)
+    # without a region there is none between worse and better
+    return float(found[0]), float(found[1]) if rope else 0.0, float(found[-1])
 
 
-def suitability(scores: Mapping[str, Scores]) -> float | None:
+def suitability(scores: Mapping[str, Scores]) -> tuple[float | None, str]:
     """Return the spread between variants over the spread between their seeds: below 1 a dataset
-    cannot separate them; None where no two variants have two seeds, or seeds do not differ at all.
+    cannot separate them; or None, and why there is none.
 
     Both are standard deviations of means over cases.
     """
+    if any(np.isinf(each.values).any() for each in scores.values()):
+        return None, "distances are infinite in some cases (missed structures)"
+    if repeating := [name for name, each in scores.items() if each.repeats]:
+        return None, f"seeds gave one and the same network: {listed(repeating)}"
     means = (array.mean(axis=1) for array in filled(scores).values())
     groups = [group for group in means if len(group) > 1]
     if len(groups) < 2:
-        return None
+        return None, "it takes two seeds of each"
     within = np.sqrt(np.mean([group.var(ddof=1) for group in groups]))
-    between = np.std([group.mean() for group in groups], ddof=1)
-    return float(between / within) if within > 0 else None
+    if within <= 0:
+        return None, "the means of the seeds do not differ"
+    return float(np.std([group.mean() for group in groups], ddof=1) / within), ""

@@ -32,6 +32,15 @@ class Scores:
         return len(self.values)
 
     @cached_property
+    def repeats(self) -> int:
+        """How many seeds gave the scores of another one in every case. Cases do not count where the
+        structure is found as well as can be, or not at all: there networks easily agree.
+        """
+        telling = np.isfinite(self.values) & (self.values != 0) & (self.values != self.best)
+        rows = np.nan_to_num(self.values[telling.any(axis=1)], nan=self.best)
+        return len(rows) - len(np.unique(rows, axis=0))
+
+    @cached_property
     def mean(self) -> float:
         """The mean over cases where the metric is defined, then over seeds; NaN of none."""
         return float(_means(self.per_seed, axis=0))

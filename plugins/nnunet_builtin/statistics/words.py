@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from nnunet_builtin.statistics.comparison import ENOUGH_SEEDS, SIGNIFICANT, Comparison
 from nnunet_builtin.statistics.intervals import FEW_CASES
 from nnunet_builtin.statistics.ranking import ENOUGH_DATASETS, Overall
@@ -19,10 +21,12 @@ class Unit:
     Attributes:
         name: Behind the number.
         scale: What a difference of scores, of which larger is better, is multiplied by.
+        one: Behind the number 1.
     """
 
     name: str
     scale: float
+    one: str
 
     def signed(self, value: float) -> str:
         """Return a difference as people read it."""
@@ -32,6 +36,11 @@ class Unit:
         """Return a difference in this unit."""
         return self.scale * value
 
+    def size(self, value: float) -> str:
+        """Return the size of a difference with the unit behind it."""
+        number = f"{abs(self.of(value)):g}"
+        return f"{number} {self.one if number == '1' else self.name}"
+
     def interval(self, interval: tuple[float, float]) -> tuple[float, float]:
         """Return both ends in this unit, the lower one first."""
         low, high = sorted(map(self.of, interval))
@@ -39,9 +48,9 @@ class Unit:
 
 
 #: Hundredths of Dice, as papers write it.
-POINTS = Unit("points", 100.0)
+POINTS = Unit("points", 100.0, "point")
 #: Of distances, whose scores are negative: less is better.
-MILLIMETRES = Unit("mm", -1.0)
+MILLIMETRES = Unit("mm", -1.0, "mm")
 
 
 def about_method(comparison: Comparison, metric: str = "Dice", unit: Unit = POINTS) -> str:
@@ -52,6 +61,8 @@ def about_method(comparison: Comparison, metric: str = "Dice", unit: Unit = POIN
     seeds = min(comparison.seeds)
     if seeds == 1:
         return f"{difference}; {ONE_RUN}"
+    if any(comparison.repeats):
+        return f"{difference}; {_of_repeats(comparison)}: says nothing about the method"
     spread = f"spread between seeds {abs(unit.of(comparison.seed_spread or 0.0)):.2f}"
     if comparison.interval is None:
         return (
@@ -63,6 +74,17 @@ def about_method(comparison: Comparison, metric: str = "Dice", unit: Unit = POIN
     if comparison.is_shown:
         verdict = f"shown to be {verdict} on this dataset ({p_value(comparison.p_method)})"
     return f"{difference}, {spread}, 95 % interval {low:+.2f} to {high:+.2f}: {verdict}"
+
+
+def _of_repeats(comparison: Comparison) -> str:
+    """Return whose seeds are no further sample of the method."""
+    told = []
+    whose = ("the variant", "the baseline")
+    for who, seeds, repeats in zip(whose, comparison.seeds, comparison.repeats, strict=True):
+        if repeats:
+            which = "the" if repeats == seeds - 1 else f"{repeats + 1} of the"
+            told.append(f"{which} {seeds} seeds of {who}")
+    return f"{' and '.join(told)} gave one and the same network (the same score in every case)"
 
 
 def verdict_of(comparison: Comparison) -> str:
@@ -115,26 +137,42 @@ def about_seeds(seeds: int) -> str:
 
 
 def about_practice(
-    probabilities: tuple[float, float, float], rope: float, datasets: int, unit: Unit = POINTS
+    probabilities: tuple[float, float, float], rope: float, unit: Unit = POINTS
 ) -> str:
     """Return how a variant will probably do on a further dataset, told from these."""
     worse, equal, better = (f"{probability:.1%}" for probability in probabilities)
-    told = (
-        f"probably worse {worse}, practically equal (within {abs(unit.of(rope)):g} {unit.name}) "
-        f"{equal}, better {better}"
+    if not rope:
+        return f"probably worse {worse}, better {better}"
+    return (
+        f"probably worse {worse}, practically equal (within {unit.size(rope)}) {equal}, better "
+        f"{better}"
     )
+
+
+def about_rope(rope: float, datasets: int, unit: Unit = POINTS) -> str:
+    """Return what the probabilities of `about_practice` rest on."""
+    told = "Worse, practically equal, better: probabilities for another dataset beside the "
+    told += "baseline, Bayesian signed-rank test. "
+    if rope:
+        told += f"Differences within {unit.size(rope)} (rope) are practically none"
+    else:
+        told += "No difference is practically none (rope = 0)"
     if datasets < ENOUGH_DATASETS:
-        told += f"; from {counted(datasets, 'dataset')}, which is too few to rely on"
+        told += f". From {counted(datasets, 'dataset')}, which is too few to rely on"
     return told
 
 
-def about_suitability(ratio: float | None) -> str:
-    """Return whether a dataset can separate the variants."""
+def about_orders(tau: float) -> str:
+    """Return how two orders of the same variants agree."""
+    if np.isnan(tau):
+        return "has no value: in one of them all variants share a rank"
+    return f"{tau:.2f}"
+
+
+def about_suitability(ratio: float | None, why: str = "") -> str:
+    """Return whether a dataset can separate the variants, or why nobody knows."""
     if ratio is None:
-        return (
-            "whether this dataset can separate the variants is not known: it takes two seeds of "
-            "each"
-        )
+        return f"whether this dataset can separate the variants is not known: {why}"
     verdict = "can separate" if ratio >= 1 else "cannot separate"
     return (
         f"this dataset {verdict} the variants: their spread is {ratio:.2f} times that between seeds"

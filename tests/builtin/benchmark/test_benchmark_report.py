@@ -1,6 +1,7 @@
 """The report of a benchmark: every number can be traced, nothing is claimed that is not shown."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import chromium
@@ -10,11 +11,12 @@ import sample_pages
 from synthetic_benchmark import Shape, synthetic
 
 from nnunet_builtin.benchmark.report.cases import case_section, choose
+from nnunet_builtin.benchmark.report.datasets import dataset_sections
 from nnunet_builtin.benchmark.report.page import report_page
 from nnunet_builtin.benchmark.report.provenance import provenance_section
 from nnunet_builtin.benchmark.report.ranks import blobs, clique_plots
 from nnunet_builtin.benchmark.report.trainings import training_section
-from nnunet_builtin.judging.judgement import summary
+from nnunet_builtin.judging.judgement import judge, summary
 from nnunet_builtin.pages import bundling
 from nnunet_builtin.pages.cases import MOST_BYTES
 from nnunet_builtin.pages.elements import Gallery, Plot, Section, Table, Viewer
@@ -178,6 +180,22 @@ def test_the_largest_page_stays_below_its_limit(made):
     volumes = [type(noise)(f"case {n}", image, maps, {1: "x"}, (1.0, 1.0, 1.0)) for n in range(8)]
     page = report_page(content, Section("Worst cases", [Viewer(volumes)]), [])
     assert 8_000_000 < len(page.html().encode()) < MOST_BYTES
+
+
+def test_missed_structures_are_seen_in_distributions(made):
+    content, _ = made
+    section = next(dataset_sections(content))
+    (plot, _) = (each for each in section.elements if isinstance(each, Plot))
+    assert "infinite" not in plot.caption
+    rows = [replace(row, metric="HD95", value=50 * (1 - row.value)) for row in content.rows]
+    missed = [
+        replace(row, value=np.inf) if (row.variant, row.case) == ("topk", "case_0") else row
+        for row in rows
+    ]
+    section = next(dataset_sections(replace(content, judgement=judge(missed, "default", 0.01))))
+    (plot, _) = (each for each in section.elements if isinstance(each, Plot))
+    assert "Triangles at the top: how many cases have an infinite distance" in plot.caption
+    assert ["1 infinite"] in [trace.get("text") for trace in plot.figure["data"]]
 
 
 def test_tables_hold_what_they_say(made, stand_ins):

@@ -162,6 +162,22 @@ def test_a_violin_is_not_drawn_of_few_values():
     assert [trace["type"] for trace in found["data"]] == ["box", "violin"]
 
 
+def test_infinite_distances_are_counted_above_the_others():
+    values = {"misses": [np.inf, 2.0, np.nan, np.inf], "good": [4.0, 3.0, 2.0, 1.0]}
+    texts = {name: [f"case_{n}" for n in range(4)] for name in values}
+    found = figures.distributions(
+        {**values, "none": [np.inf] * 4}, "HD95", texts | {"none": "abcd"}
+    )
+    marks = [trace for trace in found["data"] if trace["type"] == "scatter"]
+    assert [(trace["x"], trace["text"]) for trace in marks] == [
+        (["misses"], ["2 infinite"]),
+        (["none"], ["4 infinite"]),
+    ]
+    assert marks[0]["y"][0] > 4.0
+    assert marks[0]["hovertext"] == ["case_0, case_3"]
+    assert found["layout"]["xaxis"]["categoryarray"] == ["misses", "good", "none"]
+
+
 def _voxels(nifti):
     header = gzip.decompress(base64.b64decode(nifti))
     shape = np.frombuffer(header, "<i2", 3, 42)[::-1]

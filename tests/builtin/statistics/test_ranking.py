@@ -126,6 +126,20 @@ def test_practical_equality():
     assert worse + equal + better == pytest.approx(1)
 
 
+def test_without_a_rope_there_are_two_probabilities():
+    datasets = np.linspace(0.7, 0.9, 8)
+    assert practically_better(datasets, datasets, rope=0) == (0.5, 0.0, 0.5)
+    worse, equal, better = practically_better(datasets + 0.001, datasets, rope=0)
+    assert better > 0.95
+    assert (worse + better, equal) == (pytest.approx(1), 0)
+    assert practically_better(datasets - 0.001, datasets, rope=0)[0] > 0.95
+    said = words.about_practice((0.25, 0.0, 0.75), 0)
+    assert said == "probably worse 25.0%, better 75.0%"
+    assert "within 1 point)" in words.about_practice((0.2, 0.2, 0.6), 0.01)
+    assert "within 0.5 points)" in words.about_practice((0.2, 0.2, 0.6), 0.005)
+    assert "within 1 mm)" in words.about_practice((0.2, 0.2, 0.6), 1, words.MILLIMETRES)
+
+
 def test_a_dataset_that_cannot_separate():
     rng = np.random.default_rng(2)
     cases = rng.normal(0.8, 0.02, 50)
@@ -134,15 +148,24 @@ def test_a_dataset_that_cannot_separate():
         return scores(cases + shift + rng.normal(0, spread, (4, 1)))
 
     apart = {"a": trained(0, 0.001), "b": trained(0.05, 0.001)}
-    assert suitability(apart) > 5
-    assert "can separate" in words.about_suitability(suitability(apart))
+    assert suitability(apart)[0] > 5
+    assert "can separate" in words.about_suitability(*suitability(apart))
     alike = {name: trained(0, 0.02) for name in NAMES}
-    ratio = suitability(alike)
+    ratio, _ = suitability(alike)
     assert ratio < 1
     assert "cannot separate" in words.about_suitability(ratio)
-    single = {name: scores(cases) for name in NAMES}
-    assert suitability(single) is None
-    same = {"a": scores(np.tile(cases, (3, 1))), "b": scores(np.tile(cases + 0.05, (3, 1)))}
-    assert suitability(same) is None  # three times one result is no spread
-    assert suitability({"a": scores(np.tile(cases, (3, 1))), "b": scores(cases)}) is None
-    assert "not known" in words.about_suitability(None)
+
+
+def test_a_dataset_of_which_nobody_knows():
+    cases = np.random.default_rng(2).normal(0.8, 0.02, 50)
+    same = scores(np.tile(cases, (3, 1)))
+    two = "it takes two seeds of each"
+    assert suitability({name: scores(cases) for name in NAMES}) == (None, two)
+    varied = scores(cases + np.array([[0.0], [0.01]]))
+    assert suitability({"a": varied, "b": scores(cases)}) == (None, two)
+    assert suitability({"a": same, "b": varied})[1].endswith("one and the same network: a")
+    none = {name: scores(np.zeros((3, 50))) for name in NAMES}
+    assert suitability(none) == (None, "the means of the seeds do not differ")
+    missing = scores(np.where(np.arange(50) == 3, -np.inf, -5 * varied.values))
+    assert "infinite" in suitability({"a": missing, "b": missing})[1]
+    assert "not known: why" in words.about_suitability(None, "why")

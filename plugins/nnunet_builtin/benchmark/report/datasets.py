@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.benchmark.report.ranks import rank_plot
 from nnunet_builtin.judging import rendering
@@ -89,4 +91,10 @@ def _distribution(content: Content, each: Judged) -> dict[str, object]:
 
 def _caption(each: Judged) -> str:
     what = "the mean over labels" if each.label == MEAN else each.label
-    return f"{each.metric} of {what}, a point for each of {each.cases} cases, mean over seeds"
+    caption = f"{each.metric} of {what}, a point for each of {each.cases} cases, mean over seeds"
+    if any(np.isinf(each.scores[name].per_case).any() for name in each.order):
+        caption += (
+            ". Triangles at the top: how many cases have an infinite distance (missed structures), "
+            "which violins, boxes and lines of means leave out"
+        )
+    return caption
