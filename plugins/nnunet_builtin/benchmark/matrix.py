@@ -132,7 +132,7 @@ class Bench(_Table):
         arguments: {stage: further words of its commands}, such as `["--precision", "float32"]`.
         retries: How often a failed job is tried again.
         metrics: What is judged, as `nnunet evaluate` calls it; the summary speaks of the first.
-        rope: Differences in Dice below this are practically none.
+        rope: Differences below this, in the unit of the first metric, are practically none.
         resources: {stage: what its jobs need}.
         executor: Where they run.
     """
