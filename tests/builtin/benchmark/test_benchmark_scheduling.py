@@ -148,6 +148,7 @@ def test_drivers_that_die_lose_nothing_and_start_nothing_twice(needs, deaths):
         ([2], 1, True),  # wrong input: another try would end the same way
         ([137, KILLED], 3, False),  # out of memory, killed
         ([KILLED, KILLED, KILLED], 3, True),
+        ([1, KILLED, KILLED, KILLED], 4, True),  # the record of the first says nothing of these
         ([143] * 9, 10, False),  # stopping somebody's job is no failure of it
     ],
 )
@@ -158,6 +159,23 @@ def test_which_failures_are_tried_again(tmp_path, ways, starts, fails):
     assert len(executor.started) == starts
     assert bool(board.failed) == fails
     assert any("failed for good" in text for text in said.warnings) == fails
+
+
+def test_why_a_job_without_a_record_failed_is_known_to_other_processes(tmp_path):
+    class Slurm(InMemory):
+        def look(self, handles):
+            ended = super().look(handles)
+            return dict.fromkeys(ended, Status("ended", "OUT_OF_MEMORY, job 17 on node5"))
+
+    ways = {"data/train/0": [KILLED] * 2}
+    jobs = jobs_of([(), (0,)])
+    scheduling.run(board_of(jobs, tmp_path, Slurm(ways)), Listener())
+    board = board_of(jobs, tmp_path, InMemory())
+    board.look()
+    assert board.states() == {"data/train/0": "failed", "data/train/1": "blocked"}
+    assert "without a result: OUT_OF_MEMORY, job 17 on node5" in board.failed["data/train/0"]
+    scheduling.run(board, Listener())  # whoever starts it again gives it another chance
+    assert set(board.done) == {"data/train/0", "data/train/1"}
 
 
 def test_a_longer_matrix_runs_only_what_is_new(tmp_path):
@@ -242,6 +260,8 @@ def test_a_job_that_cannot_be_started_does_not_stop_the_others(tmp_path):
     scheduling.run(board, Listener())
     assert set(board.failed) == {"data/train/0"}
     assert set(board.done) == {"data/train/1"}
+    board.look()  # as another process does
+    assert board.failed == {"data/train/0": "it could not be started: no"}
 
 
 def test_jobs_that_need_each_other_or_share_a_name_are_refused():
