@@ -112,7 +112,8 @@ def test_crashed_trainings_count_as_the_worst(tmp_path):
     rows = rows_of({"base": 0, "other": 0.01})
     gone = [r for r in rows if (r.variant, r.seed, r.fold) != ("other", 2, "1")]
     lost = Place("Task1", "3d_fullres", "other", 2, "1")
-    judgement = judge([*gone, *crashed(gone, [lost])], "base", 0.01)
+    cases = {r.case for r in rows if r.fold == "1"}
+    judgement = judge([*gone, *crashed(lost, cases, ["anterior"], ["Dice"])], "base", 0.01)
     (table,) = of_kind(judgement, "scores")
     assert cell(table, "other", "crashed") == 6
     assert cell(table, "other", "seeds") == 3
@@ -129,6 +130,37 @@ def test_a_seed_that_is_not_complete_is_left_out_and_named():
     (table,) = of_kind(judgement, "scores")
     assert cell(table, "other", "seeds") == 2
     assert lines[1] in markdown(table)
+
+
+def test_a_fold_that_is_there_for_nobody_or_failed_for_everybody_is_named():
+    rows = rows_of({"base": 0, "other": 0.01})
+    half = [r for r in rows if r.fold == "0"]
+    wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice",), ("0", "1"))
+    head = deviations(wanted, [], half)
+    lines = head["Task1", "3d_fullres"]
+    assert "Left out, since no training has validated it: fold 1." in lines
+    judgement = judge(half, "base", 0.01, head)
+    assert lines[1] in tables.document(judgement, tables.tables(judgement))
+    cases = {r.case for r in rows if r.fold == "1"}
+    places = [Place("Task1", "3d_fullres", v, s, "1") for v in ("base", "other") for s in (1, 2, 3)]
+    lost = [row for place in places for row in crashed(place, cases, ["anterior"], ["Dice"])]
+    lines = deviations(wanted, [], [*half, *lost])["Task1", "3d_fullres"]
+    assert sum("failed, or a job that it needs" in line for line in lines) == 6
+    assert not any("Left out" in line for line in lines)
+
+
+def test_a_metric_that_was_not_measured_everywhere_is_named():
+    rows = rows_of({"base": 0, "other": 0.01})
+    surfaces = [replace(r, metric="HD95", value=2.0) for r in rows]
+    wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice", "HD95"), ("0", "1"))
+    some = [r for r in surfaces if (r.variant, r.seed, r.fold) != ("other", 2, "1")]
+    lines = deviations(wanted, [], [*rows, *some])["Task1", "3d_fullres"]
+    assert "other, HD95: 1 seed of 3 not complete and left out: 2." in lines
+    some = [r for r in surfaces if r.fold == "0"]
+    lines = deviations(wanted, [], [*rows, *some])["Task1", "3d_fullres"]
+    assert any("HD95 is not measured in 6 cases (case_1, case_3" in line for line in lines)
+    lines = deviations(wanted, [], [*rows, *surfaces])["Task1", "3d_fullres"]
+    assert len(lines) == 2  # how it was measured
 
 
 def test_a_case_that_several_folds_validate_counts_once_with_the_mean_of_these():
@@ -365,10 +397,9 @@ def test_rows_are_read_from_summaries_and_measured_surfaces(tmp_path):
         ("b", "HD95", None, ""),
         (MEAN, "HD95", np.inf, ""),
     ]
-    lost = dataclasses.replace(place, variant="other")
-    crashed_rows = [r for r in collect([(place, path)], labels, [lost]) if r.status == "crashed"]
-    assert [(row.variant, row.label, row.value) for row in crashed_rows] == [
-        ("other", "a", 0.0),
-        ("other", "b", 0.0),
-        ("other", MEAN, 0.0),
+    failed = {replace(place, variant="other"): ["case_1"], replace(place, fold="1"): ["case_2"]}
+    crashed_rows = [r for r in collect([], labels, failed, ["Dice"]) if r.status == "crashed"]
+    assert [(r.variant, r.fold, r.case, r.label, r.value) for r in crashed_rows] == [
+        *(("other", "0", "case_1", label, 0.0) for label in ("a", "b", MEAN)),
+        *(("base", "1", "case_2", label, 0.0) for label in ("a", "b", MEAN)),
     ]
