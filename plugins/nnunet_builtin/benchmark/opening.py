@@ -156,6 +156,11 @@ def opened(path: Path, registry: Registry, space: Workspace, report: Reporter) -
     return Opened(bench, found, datasets, graph, board, root)
 
 
+def words(bench: Path, workspace: Path | None) -> str:
+    """Return what follows a command that is to find the same benchmark."""
+    return f"{bench}" if workspace is None else f"{bench} --workspace {workspace}"
+
+
 def _check_configurations(bench: Bench, member: Member, subject: Subject, space: Workspace) -> None:
     """Refuse what no plans of a variant will have, as far as its planner can tell before it plans,
     or its plans that are there already. What only plans can tell, the job says that follows them.

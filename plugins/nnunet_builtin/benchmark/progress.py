@@ -17,7 +17,7 @@ from rich.text import Text
 from nnunet_builtin.benchmark import records
 from nnunet_builtin.benchmark.graph import Job
 from nnunet_builtin.benchmark.scheduling import Board, State, described
-from nnunet_core.errors import counted, printable
+from nnunet_core.errors import counted, listed, printable
 
 _HOUR = 3600.0
 
@@ -152,7 +152,7 @@ def stale(board: Board) -> dict[str, str]:
         if began.identity != job.identity:
             parts = {*began.parts, *job.parts}
             changed = sorted(p for p in parts if began.parts.get(p) != job.parts.get(p))
-            found[job.name] = ", ".join(_plain(part) for part in changed)
+            found[job.name] = ", ".join(dict.fromkeys(_plain(part) for part in changed))
         elif (ended := records.ended(board.folder(job), job.identity)) and ended.is_done:
             gone = job.output is not None and not job.output.is_file()
             found[job.name] = f"{job.output} is gone" if gone else "a job that it needs"
@@ -162,6 +162,22 @@ def stale(board: Board) -> dict[str, str]:
 def _plain(part: str) -> str:
     """Return what changed for people: of another job, its stage."""
     return part.split("/")[1] if part.startswith("after ") else part
+
+
+def stale_lines(board: Board) -> list[str]:
+    """Return what is stale for people: a line for each thing that changed and stage."""
+    alike: dict[tuple[str, str], list[Job]] = {}
+    for name, changed in stale(board).items():
+        job = board.graph.jobs[name]
+        alike.setdefault((job.stage, changed), []).append(job)
+    return [f"stale: {_named(jobs)}: changed: {changed}" for (_, changed), jobs in alike.items()]
+
+
+def _named(jobs: Sequence[Job]) -> str:
+    if len(jobs) == 1:
+        return jobs[0].name
+    groups = list(dict.fromkeys(map(_group, jobs)))
+    return f"{counted(len(jobs), 'job')}, {listed(groups)}"
 
 
 def duration(seconds: float) -> str:
@@ -228,6 +244,7 @@ def view(board: Board, title: str, driver: str, command: str) -> RenderableType:
         lines.append(f"run by {driver}")
     elif len(board.done) < len(board.graph.jobs):
         lines.append(f"Nobody runs it now. It goes on with: {command}")
+    lines += stale_lines(board)
     lines += [f"running: {name}, {text}" for name, text in _running(board)]
     lines += [f"failed: {described(board, board.graph.jobs[name])}" for name in board.failed]
     return Group(states_table(board, title), Text(printable("\n".join(lines))))

@@ -260,6 +260,11 @@ def lacking(rows: Iterable[Row], wanted: set[tuple[str, str]]) -> set[str]:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write all rows as a table."""
+    files.write_text(path, csv_text(rows))
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return all rows as a table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(Row)]
@@ -267,7 +272,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         cells = ["" if (v := getattr(row, name)) is None else v for name in names]
         writer.writerow(map(as_text, cells))
-    files.write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_csv(path: Path) -> list[Row]:

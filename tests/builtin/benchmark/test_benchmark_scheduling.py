@@ -1,6 +1,7 @@
 """What a benchmark starts, and when: random graphs, jobs and drivers that die at any moment."""
 
 import dataclasses
+import io
 import json
 import os
 import tempfile
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from listening import Listener
+from rich.console import Console
 
 from nnunet_builtin.benchmark import records, scheduling
 from nnunet_builtin.benchmark.graph import Job, Place, ordered
 from nnunet_builtin.benchmark.leases import leased
-from nnunet_builtin.benchmark.progress import estimate, stale
+from nnunet_builtin.benchmark.progress import estimate, stale, stale_lines, view
 from nnunet_builtin.benchmark.scheduling import Board
 from nnunet_core.contracts.executor import Status
 from nnunet_core.errors import StoppedError, StorageError, UsageError
@@ -209,6 +211,22 @@ def test_another_identity_makes_a_job_stale_and_says_what_changed(tmp_path):
     board.look()
     assert not board.done
     assert stale(board) == {"data/train/0": "loss"}
+
+
+def test_what_is_stale_for_one_reason_is_one_line(tmp_path):
+    def jobs(loss):
+        parts = {"loss": loss, "after data/plan/a": loss, "after data/plan/b": loss}
+        names = [f"data/train/a/2d/seed_{seed}/fold_0" for seed in (1, 2, 3)]
+        return [Job(name, "train", parts=parts) for name in names]
+
+    scheduling.run(board_of(jobs("a"), tmp_path, InMemory()), Listener())
+    board = board_of(jobs("b"), tmp_path, InMemory())
+    board.look()
+    line = "stale: 3 jobs, data/train/a/2d: changed: plan, loss"
+    assert stale_lines(board) == [line]
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(view(board, "a benchmark", "", "nnunet benchmark run"))
+    assert line in console.export_text()
 
 
 def test_a_job_whose_lease_is_held_runs_whatever_its_handle_says(tmp_path):

@@ -356,6 +356,19 @@ def test_written_tables_hold_the_same_numbers(tmp_path):
             assert f"{each.mean(name):.4f}" in (tmp_path / "tables" / "tables.tex").read_text()
 
 
+def test_tables_of_kinds_that_are_gone_go_and_other_files_stay(tmp_path):
+    rows = rows_of({"base": 0, "better": 0.02}, datasets=("Task1", "Task2"))
+    tables.write(judge(rows, "base", 0.01), tmp_path)
+    written = {path.name for path in (tmp_path / "tables").glob("*.csv")}
+    assert all(tables._CSV_FILE.fullmatch(name) for name in written)
+    assert {"datasets.csv", "comparisons.csv"} <= written
+    (tmp_path / "tables" / "mine.csv").write_text("mine")
+    tables.write(judge(rows_of({"base": 0}), "base", 0.01), tmp_path)
+    left = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert {"mine.csv", "scores.csv", "tables.tex"} <= left
+    assert not left & {"datasets.csv", "comparisons.csv"}
+
+
 def test_nothing_complete_is_said():
     assert "Nothing is complete yet" in tables.document(judge([], "base", 0.01), [])
 
