@@ -42,7 +42,7 @@ def run(
         typer.Option(
             "--dry-run",
             help="Show the graph of jobs, what is done, what is stale and why, and what the rest "
-            "will take; start nothing.",
+            "will take; ask the executor whether it could run them; start nothing.",
         ),
     ] = False,
     workspace: o.WorkspaceOption = None,
@@ -60,8 +60,11 @@ def run(
     found.board.look()
     if as_json:
         typer.echo(json.dumps(progress.document(found.board), indent=1))
+        scheduling.check(found.board)
     elif dry_run:
         _print_graph(found)
+        progress.warn_of_idle_cards(found.board, report)
+        scheduling.check(found.board)
     else:
         _run(found, words(bench, workspace), report)
 
@@ -71,6 +74,7 @@ def _run(found: Opened, rest: str, report: Reporter) -> None:
     out().print(progress.states_table(board, _title(found)))
     for line in progress.stale_lines(board):
         report.message(line)
+    progress.warn_of_idle_cards(board, report)
     if len(board.done) < len(board.graph.jobs):
         report.message(
             f"In another terminal, 'nnunet benchmark status {rest} --watch' shows what runs, and "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_builtin.benchmark import matrix, records, scheduling
@@ -98,8 +98,15 @@ class Opened:
 
     def runs(self) -> list[Run]:
         """Return the trainings that are done."""
-        jobs = [job for job in self.compared() if job.name in self.board.done]
-        return find((job.place, job.makes) for job in jobs if job.place and job.makes)
+        ended = {j.place: self.board.done[j.name] for j in self._trained() if j.place}
+        found = find((job.place, job.makes) for job in self._trained() if job.place and job.makes)
+        return [
+            replace(run, host=ended[run.place].host, processor=ended[run.place].processor)
+            for run in found
+        ]
+
+    def _trained(self) -> list[Job]:
+        return [job for job in self.compared() if job.name in self.board.done]
 
     def _spent(self) -> Iterator[Spent]:
         """Yield what each job took that is done."""

@@ -278,6 +278,16 @@ def needed(job: Job) -> Resources:
     return Resources(table.gpus, table.cpus, int(table.memory_gb * 1e9), int(table.hours * 3600))
 
 
+def check(board: Board) -> None:
+    """Ask the executor whether it can run the jobs that are not done.
+
+    Raises:
+        NnunetError: It cannot, or is not there.
+    """
+    left = [job for job in board.graph.jobs.values() if job.name not in board.done]
+    board.executor.check(sorted({needed(job) for job in left}, key=dataclasses.astuple))
+
+
 def run(board: Board, report: Reporter) -> None:
     """Run what is not done until everything is done or cannot be.
 
@@ -289,8 +299,7 @@ def run(board: Board, report: Reporter) -> None:
     """
     board.look()
     board.forgive()  # whenever somebody starts the benchmark again
-    left = [job for job in board.graph.jobs.values() if job.name not in board.done]
-    board.executor.check(sorted({needed(job) for job in left}, key=dataclasses.astuple))
+    check(board)
     (board.root / STOP).unlink(missing_ok=True)
     try:
         while _step(board, report):

@@ -242,4 +242,11 @@ def _machine(runs: Sequence[Run]) -> str:
     )
 
 
-_LOOKS = (_epochs, _splits, _data, _versions, _code, _machine)
+def _processors(runs: Sequence[Run]) -> str:
+    known = [run for run in runs if run.processor]
+    return _different(
+        "Processors", _each(known, lambda run: run.processor), " Costs cannot be compared."
+    )
+
+
+_LOOKS = (_epochs, _splits, _data, _versions, _code, _machine, _processors)

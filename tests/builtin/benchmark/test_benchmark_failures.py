@@ -3,8 +3,10 @@
 import pytest
 from tiny_dataset import make_tiny
 
+from nnunet_builtin.benchmark import opening, records
 from nnunet_builtin.benchmark.opening import opened
 from nnunet_builtin.judging.rows import CRASHED, MEAN, TEST
+from nnunet_builtin.judging.runs import Run
 from nnunet_core.registry.discovery import Registry
 from nnunet_core.runtime.reporting import Silence
 from nnunet_core.store.workspace import Workspace
@@ -64,6 +66,15 @@ def test_trainings_and_test_sets_behind_a_failed_plan_count_as_the_worst(found):
     judgement, _ = found.judged()
     head = judgement.deviations["data", TEST]
     assert any("topk, seed 1, its prediction of the test set failed" in line for line in head)
+
+
+def test_trainings_know_the_machine_that_their_jobs_ran_on(found, monkeypatch):
+    job = next(job for job in found.graph.jobs.values() if job.stage == "train")
+    ended = records.Ended(identity=job.identity, code=0, host="node1", processor="EPYC")
+    found.board.done[job.name] = ended
+    monkeypatch.setattr(opening, "find", lambda places: [Run(*each, None) for each in places])
+    (run,) = found.runs()
+    assert (run.place, run.host, run.processor) == (job.place, "node1", "EPYC")
 
 
 def test_a_failed_prediction_of_a_test_set_fails_that_alone(found):

@@ -1,6 +1,7 @@
 """The report of a benchmark: every number can be traced, nothing is claimed that is not shown."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import chromium
@@ -128,6 +129,15 @@ def test_settings_that_differ_are_side_by_side(made):
     assert components.rows == [
         ["trainer", "builtin/v2", "nnunet-core 0.1.0", "default, topk, wide"]
     ]
+
+
+def test_machines_are_named_with_processor_and_hosts(made):
+    content, _ = made
+    hosts = ("node1", "node2", "")
+    runs = [replace(r, host=h, processor="EPYC") for r, h in zip(content.runs, hosts, strict=False)]
+    machines = provenance_section(replace(content, runs=runs)).elements[-1]
+    assert [head.title for head in machines.heads][3:] == ["processor", "hosts", "trainings"]
+    assert [row[3:] for row in machines.rows] == [["EPYC", "node1, node2", 3]]
 
 
 def _shown(section, kind):

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from listening import Listener
 from rich.console import Console
 
-from nnunet_builtin.benchmark import records, scheduling
+from nnunet_builtin.benchmark import matrix, records, scheduling
 from nnunet_builtin.benchmark.graph import Job, Place, ordered
 from nnunet_builtin.benchmark.leases import leased
-from nnunet_builtin.benchmark.progress import estimate, stale, stale_lines, view
+from nnunet_builtin.benchmark.progress import estimate, stale, stale_lines, view, warn_of_idle_cards
 from nnunet_builtin.benchmark.scheduling import Board
 from nnunet_core.contracts.executor import Status
 from nnunet_core.errors import StoppedError, StorageError, UsageError
@@ -304,6 +304,42 @@ def test_an_estimate_comes_from_jobs_like_these_and_says_what_is_unknown(tmp_pat
     assert (found.left, found.seconds, found.longest) == (3, 20.0, 10.0)
     assert found.unknown == {"select": 1}
     assert "1 select" in found.words()
+
+
+def test_what_is_stale_tells_about_how_long_its_like_will_take(tmp_path):
+    def board(loss, seeds):
+        names = [f"data/train/a/2d/seed_{seed}/fold_0" for seed in seeds]
+        return board_of(
+            [Job(n, "train", parts={"loss": loss}) for n in names], tmp_path, InMemory()
+        )
+
+    scheduling.run(board("a", [1, 2]), Listener())
+    changed = board("b", [1, 2, 3])
+    changed.look()
+    found = estimate(changed)
+    assert (found.left, found.seconds, found.unknown, found.guessed) == (3, 30.0, {}, 3)
+    assert "3 jobs guessed from stale results" in found.words()
+    scheduling.run(board("b", [1]), Listener())
+    changed.look()
+    assert estimate(changed).guessed == 0  # there is something current to go by
+
+
+def test_cards_that_no_training_uses_are_spoken_of(tmp_path):
+    class Seeing(InMemory):
+        def cards(self):
+            return ["0", "1"]
+
+    def warned(executor, words=(), **resources):
+        said, needs = Listener(), matrix.Resources(**resources)
+        job = Job("data/train/a", "train", words=words, resources=needs)
+        warn_of_idle_cards(board_of([job], tmp_path, executor), said)
+        return " ".join(said.warnings)
+
+    assert "2 GPUs are here" in warned(Seeing())
+    assert "[resources.train]\ngpus = 1" in warned(Seeing())
+    assert not warned(Seeing(), gpus=1)
+    assert not warned(Seeing(), words=("train", "--device", "cpu"))
+    assert not warned(InMemory())
 
 
 def test_a_damaged_record_is_no_result(tmp_path):

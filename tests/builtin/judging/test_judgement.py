@@ -306,6 +306,22 @@ def test_what_is_not_alike_is_said(tmp_path, changes, said):
     assert said in " ".join(deviations(wanted, runs, rows)["Task1", "3d_fullres"])
 
 
+def test_other_processors_are_said(tmp_path):
+    places = {name: Place("Task1", "3d_fullres", name, 1, "0") for name in ("base", "other")}
+
+    def said(*processors):
+        runs = [
+            Run(place, tmp_path, record(), "node", processor)
+            for place, processor in zip(places.values(), processors, strict=True)
+        ]
+        wanted = Wanted(tuple(places), (1, 2, 3), ("Dice",))
+        return " ".join(deviations(wanted, runs, rows_of({"base": 0}))["Task1", "3d_fullres"])
+
+    assert "Processors not the same: base: EPYC; other: Xeon. Costs" in said("EPYC", "Xeon")
+    assert "Processors" not in said("EPYC", "EPYC")
+    assert "Processors" not in said("EPYC", "")  # written down by an older version
+
+
 def test_the_tolerance_of_surfaces_is_said():
     wanted = Wanted(("base",), (1, 2, 3), ("Dice", "Surface Dice"))
     rows, tolerances = rows_of({"base": 0}), {"Task1": {"anterior": 2.0}}
