@@ -305,7 +305,7 @@ class ShowsScripts(Protocol):
 
 @runtime_checkable
 class SeesCards(Protocol):
-    """An executor that knows the cards of the machine: a benchmark says so where no job uses one."""
+    """An executor that knows the cards of its machine: a benchmark says where none is used."""
 
     def cards(self) -> Sequence[str]:
         """Return the names or numbers of the cards that jobs may use."""

@@ -212,8 +212,10 @@ class Board:
                 if name not in self.running:
                     self._look_at(self.graph.jobs[name])
             record = records.ended(self.folder(job), job.identity)
-            left = record is not None and record.run != self._runs.get(job.name)
-            if job.name not in {*self.done, *self.failed} and (not left or record.is_done):
+            # one of an earlier try says nothing of this one, one of success made nothing
+            before = self._runs.get(job.name)
+            empty = record is None or record.is_done or record.run == before
+            if empty and job.name not in self.done and job.name not in self.failed:
                 self._lose(job, status)
         return ended
 

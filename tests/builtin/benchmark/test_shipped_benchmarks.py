@@ -1,4 +1,4 @@
-"""The benchmarks that are shipped as examples can be read, and the demo planned as its head says."""
+"""The benchmarks that are shipped as examples can be read, and the demo can be planned."""
 
 import json
 from pathlib import Path
