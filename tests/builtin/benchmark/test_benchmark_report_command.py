@@ -95,8 +95,11 @@ def test_stale_scores_are_named_and_nothing_good_is_overwritten(
     root, line = report(), "stale: Dataset001_Tiny/train/wide: changed: loss"
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     monkeypatch.setattr(commands, "stale_lines", lambda board: [line])
+    (root / "comparison.md").unlink()
     report()
     assert line in (root / "report.html").read_text()
+    assert not (root / "comparison.md").exists()  # what was there would have stayed
+    del before[root / "comparison.md"]
     (root / "report.html").write_bytes(before[root / "report.html"])
     content, _ = made
     nothing = judge([], content.bench.baseline, content.bench.rope), []

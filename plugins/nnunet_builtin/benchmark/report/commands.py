@@ -72,9 +72,9 @@ def report(
     _refuse_stale(content, words(bench, workspace), found.root)
     chosen = choose(content, case or [], worst)
     path = output or found.root / _FILE
-    _write_tables(content, found.root, reporter)
     for line in content.stale:
         reporter.warning(line)
+    _write_tables(content, found.root, reporter)
     attached = _tables(content, found.root)
 
     def page(some: Sequence[Chosen]) -> Page:
@@ -121,7 +121,12 @@ def _refuse_stale(content: Content, bench: str, root: Path) -> None:
 
 
 def _write_tables(content: Content, root: Path, reporter: Reporter) -> None:
-    """Write the tables beside the page, unless somebody runs the benchmark, who will."""
+    """Write the tables beside the page, unless somebody runs the benchmark, who will, or scores in
+    those that are there are stale: they stay until there are new ones.
+    """
+    if content.stale:
+        reporter.message(f"{root / 'comparison.md'} and the tables beside it stay as they were.")
+        return
     if driver := locks.holder(root / locks.NAME):
         reporter.message(
             f"{driver} runs this benchmark and writes {root / 'comparison.md'} and the tables when "
