@@ -303,6 +303,15 @@ class ShowsScripts(Protocol):
         ...
 
 
+@runtime_checkable
+class SeesCards(Protocol):
+    """An executor that knows the cards of its machine: a benchmark says where none is used."""
+
+    def cards(self) -> Sequence[str]:
+        """Return the names or numbers of the cards that jobs may use."""
+        ...
+
+
 #: {kind: its contract, and the abilities that a component of it may have}.
 CONTRACTS: dict[str, tuple[type, ...]] = {
     "planner": (Planner, ExplainsPlans, NamesConfigurations),
@@ -315,7 +324,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "postprocessor": (Postprocessor,),
     "dataset_reader": (DatasetReader, DescribesLabels),
     "dataset": (DatasetMaker,),
-    "executor": (Executor, ShowsScripts),
+    "executor": (Executor, ShowsScripts, SeesCards),
     "image_format": (ImageFormat, FindsSeries, WritesSegmentations, TakesObjects),
 }
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from nnunet_builtin.benchmark import foreign, progress, scheduling
 from nnunet_builtin.benchmark.foreign_files import OTHERS, Source, find_dataset
-from nnunet_builtin.benchmark.opening import Opened, opened
+from nnunet_builtin.benchmark.opening import Opened, opened, words
 from nnunet_builtin.judging import tables
 from nnunet_builtin.judging.judgement import Judgement, summary
 from nnunet_builtin.judging.rows import Row, write_csv
@@ -42,7 +42,7 @@ def run(
         typer.Option(
             "--dry-run",
             help="Show the graph of jobs, what is done, what is stale and why, and what the rest "
-            "will take; start nothing.",
+            "will take; ask the executor whether it could run them; start nothing.",
         ),
     ] = False,
     workspace: o.WorkspaceOption = None,
@@ -60,21 +60,25 @@ def run(
     found.board.look()
     if as_json:
         typer.echo(json.dumps(progress.document(found.board), indent=1))
+        scheduling.check(found.board)
     elif dry_run:
         _print_graph(found)
+        progress.warn_of_idle_cards(found.board, report)
+        scheduling.check(found.board)
     else:
-        _run(found, _words(bench, workspace), report)
+        _run(found, words(bench, workspace), report)
 
 
-def _run(found: Opened, words: str, report: Reporter) -> None:
+def _run(found: Opened, rest: str, report: Reporter) -> None:
     board = found.board
     out().print(progress.states_table(board, _title(found)))
-    for name, changed in progress.stale(board).items():
-        report.message(f"stale: {name}: changed: {changed}")
+    for line in progress.stale_lines(board):
+        report.message(line)
+    progress.warn_of_idle_cards(board, report)
     if len(board.done) < len(board.graph.jobs):
         report.message(
-            f"In another terminal, 'nnunet benchmark status {words} --watch' shows what runs, and "
-            f"'nnunet benchmark stop {words}' stops it."
+            f"In another terminal, 'nnunet benchmark status {rest} --watch' shows what runs, and "
+            f"'nnunet benchmark stop {rest}' stops it."
         )
     with locks.held(found.root / locks.NAME, "this benchmark", report, wait=False):
         scheduling.run(board, report)
@@ -83,7 +87,7 @@ def _run(found: Opened, words: str, report: Reporter) -> None:
         tables.write(judgement, found.root)
     _print_judgement(judgement)
     out().print(
-        f"tables: {found.root / 'comparison.md'}; a page: nnunet benchmark report {words}",
+        f"tables: {found.root / 'comparison.md'}; a page: nnunet benchmark report {rest}",
         soft_wrap=True,
     )
     if board.failed:
@@ -115,8 +119,8 @@ def _print_judgement(judgement: Judgement) -> None:
 def _print_graph(found: Opened) -> None:
     board = found.board
     out().print(progress.graph_table(board, _title(found)))
-    for name, changed in progress.stale(board).items():
-        out().print(f"stale: {name}: changed: {changed}", soft_wrap=True, markup=False)
+    for line in progress.stale_lines(board):
+        out().print(line, soft_wrap=True, markup=False)
     out().print(progress.estimate(board).words(), soft_wrap=True)
     there = next(folder for folder in found.root.parents if folder.is_dir())
     free = shutil.disk_usage(there).free / 1e9
@@ -145,27 +149,22 @@ def status(
     if as_json:
         typer.echo(json.dumps(progress.document(found.board), indent=1))
         return
-    words = _words(bench, workspace)
+    rest = words(bench, workspace)
     if not watch:
-        out().print(_view(found, words), soft_wrap=True)
+        out().print(_view(found, rest), soft_wrap=True)
         return
-    with Live(_view(found, words), console=out(), auto_refresh=False) as live:
+    with Live(_view(found, rest), console=out(), auto_refresh=False) as live:
         goes_on = True
         while goes_on:  # once more after the end, to show that
             goes_on = bool(found.board.running or locks.holder(found.root / locks.NAME))
             time.sleep(_WATCH_SECONDS if goes_on else 0)
             found.board.look()
-            live.update(_view(found, words), refresh=True)
+            live.update(_view(found, rest), refresh=True)
 
 
-def _view(found: Opened, words: str) -> progress.RenderableType:
+def _view(found: Opened, rest: str) -> progress.RenderableType:
     driver = locks.holder(found.root / locks.NAME)
-    return progress.view(found.board, _title(found), driver, f"nnunet benchmark run {words}")
-
-
-def _words(bench: Path, workspace: Path | None) -> str:
-    """Return what follows a command that is to find the same benchmark."""
-    return f"{bench}" if workspace is None else f"{bench} --workspace {workspace}"
+    return progress.view(found.board, _title(found), driver, f"nnunet benchmark run {rest}")
 
 
 def _title(found: Opened) -> str:
@@ -196,7 +195,7 @@ def stop(context: typer.Context, bench: BenchArgument, workspace: o.WorkspaceOpt
     board.stop()
     out().print(
         f"stopped {counted(number, 'job')}; it goes on with: nnunet benchmark run "
-        f"{_words(bench, workspace)}",
+        f"{words(bench, workspace)}",
         soft_wrap=True,
     )
 
@@ -249,7 +248,7 @@ def add(
     runs = {(row.variant, row.dataset, row.seed) for row in rows}
     out().print(
         f"added {counted(len(rows), 'score')} of {counted(len(runs), 'run')}; 'nnunet benchmark "
-        f"run {_words(bench, workspace)}' puts them into the tables",
+        f"run {words(bench, workspace)}' puts them into the tables",
         soft_wrap=True,
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_builtin.benchmark import matrix, records, scheduling
@@ -51,33 +51,45 @@ class Opened:
     root: Path
 
     def rows(self) -> list[Row]:
-        """Read the scores of finished trainings and test sets; cases of trainings that failed for
-        good count as the worst there is.
+        """Read the scores of finished trainings and test sets; cases of those that failed for good,
+        or cannot begin since a job failed that they need, count as the worst there is.
         """
         labels = {
             each.dataset.name: (each.dataset.labels, each.dataset.label_ending)
             for each in self.subjects.values()
         }
-        compared = [(job.place, job) for job in self.compared() if job.place is not None]
-        done = [(p, job.output) for p, job in compared if job.name in self.board.done if job.output]
-        failed = [place for place, job in compared if job.name in self.board.failed]
-        return collect([*done, *self._tested()], labels, failed, self.bench.metrics)
+        scored = dict(self._scored())
+        done = [(p, j.output) for p, j in scored.items() if j.name in self.board.done if j.output]
+        gone = {*self.board.failed, *self.graph.blocked_by(set(self.board.failed))}
+        failed = {p: self._cases(p) for p, job in scored.items() if job.name in gone}
+        return collect(done, labels, failed, self.bench.metrics)
 
-    def _tested(self) -> Iterator[tuple[Place, Path]]:
-        """Yield the summaries of test sets that are done."""
+    def _scored(self) -> Iterator[tuple[Place, Job]]:
+        """Yield the trainings and evaluations of test sets that scores come from."""
+        for job in self.compared():
+            if job.place is not None:
+                yield job.place, job
         for job in self.graph.jobs.values():
-            if job.stage == "evaluate" and job.name in self.board.done and job.output:
+            if job.stage == "evaluate":
                 dataset, _, variant, seed = job.name.split("/")
-                yield Place(dataset, TEST, variant, int(seed.removeprefix("seed_")), ""), job.output
+                yield Place(dataset, TEST, variant, int(seed.removeprefix("seed_")), ""), job
+
+    def _cases(self, place: Place) -> Collection[str]:
+        """Return the names of the cases that something scores."""
+        subject = next(s for s in self.subjects.values() if s.dataset.name == place.dataset)
+        if place.configuration == TEST:
+            return subject.tested_cases()
+        return subject.split(place.fold).val
 
     def judged(self) -> tuple[Judgement, list[Row]]:
         """Judge what is done; return also all scores."""
         rows, runs = [*self.rows(), *self._foreign()], self.runs()
         tolerances = {each.dataset.name: each.dataset.tolerances for each in self.subjects.values()}
-        wanted = Wanted(tuple(self.bench.variants), self.bench.seeds, self.bench.metrics)
+        bench = self.bench
+        wanted = Wanted(tuple(bench.variants), bench.seeds, bench.metrics, bench.folds)
         head = deviations(wanted, runs, rows, tolerances)
         cost = costs(runs, self._spent())
-        return judge(rows, self.bench.baseline, self.bench.rope, head, cost), rows
+        return judge(rows, bench.baseline, bench.rope, head, cost), rows
 
     def _foreign(self) -> list[Row]:
         """Return what was added of datasets and cases that the benchmark still has."""
@@ -86,8 +98,15 @@ class Opened:
 
     def runs(self) -> list[Run]:
         """Return the trainings that are done."""
-        jobs = [job for job in self.compared() if job.name in self.board.done]
-        return find((job.place, job.makes) for job in jobs if job.place and job.makes)
+        ended = {j.place: self.board.done[j.name] for j in self._trained() if j.place}
+        found = find((job.place, job.makes) for job in self._trained() if job.place and job.makes)
+        return [
+            replace(run, host=ended[run.place].host, processor=ended[run.place].processor)
+            for run in found
+        ]
+
+    def _trained(self) -> list[Job]:
+        return [job for job in self.compared() if job.name in self.board.done]
 
     def _spent(self) -> Iterator[Spent]:
         """Yield what each job took that is done."""
@@ -142,6 +161,11 @@ def opened(path: Path, registry: Registry, space: Workspace, report: Reporter) -
     environment = scheduling.environment_of(space.raw, space.preprocessed, blocked)
     board = scheduling.Board(graph, root, executor, resolved.reference, bench.retries, environment)
     return Opened(bench, found, datasets, graph, board, root)
+
+
+def words(bench: Path, workspace: Path | None) -> str:
+    """Return what follows a command that is to find the same benchmark."""
+    return f"{bench}" if workspace is None else f"{bench} --workspace {workspace}"
 
 
 def _check_configurations(bench: Bench, member: Member, subject: Subject, space: Workspace) -> None:

@@ -17,7 +17,9 @@ from rich.text import Text
 from nnunet_builtin.benchmark import records
 from nnunet_builtin.benchmark.graph import Job
 from nnunet_builtin.benchmark.scheduling import Board, State, described
-from nnunet_core.errors import counted, printable
+from nnunet_core.contracts.abilities import SeesCards, ability
+from nnunet_core.errors import counted, listed, printable
+from nnunet_core.runtime.reporting import Reporter
 
 _HOUR = 3600.0
 
@@ -34,6 +36,7 @@ class Estimate:
         gpu_seconds: Seconds times cards.
         bytes: Of the trained folds; prepared cases are not in it.
         running: Jobs that run now.
+        guessed: Jobs of which only stale results tell how long they take; they are in the sums.
     """
 
     left: int
@@ -43,6 +46,7 @@ class Estimate:
     gpu_seconds: float
     bytes: int
     running: int
+    guessed: int = 0
 
     def words(self) -> str:
         """Return it as a sentence."""
@@ -59,6 +63,8 @@ class Estimate:
                 parts.append(f"{self.gpu_seconds / _HOUR:.1f} GPU hours")
             if self.bytes:
                 parts.append(f"{_size_for_people(self.bytes)} for trained folds")
+        if self.guessed:
+            parts.append(f"{counted(self.guessed, 'job')} guessed from stale results")
         if self.unknown:
             names = ", ".join(f"{number} {stage}" for stage, number in self.unknown.items())
             parts.append(f"unknown until the first of its kind is done: {names}")
@@ -71,25 +77,45 @@ def _size_for_people(size: int) -> str:
 
 def estimate(board: Board) -> Estimate:
     """Estimate from the jobs that are done what the others will take."""
-    known, sizes = _known(board)
+    known, sizes = _known(board, board.done)
+    old_known, old_sizes = _known(board, _old(board))
+    sizes = {**old_sizes, **sizes}
+    guessed = 0
     unknown: Counter[str] = Counter()
     seconds = gpu_seconds = size = 0.0
     chains: dict[str, float] = {}
     left = [job for job in board.graph.jobs.values() if job.name not in board.done]
     for job in left:
-        usual = next((known[key] for key in _keys(job) if key in known), None)
+        usual = _of(job, known)
+        if usual is None:
+            usual = _of(job, old_known)
+            guessed += usual is not None
         if usual is None:
             unknown[job.stage] += 1
         expected = max(0.0, (usual or 0.0) - _elapsed(board, job))
         seconds += expected
         gpu_seconds += expected * job.resources.gpus
-        size += next((sizes[key] for key in _keys(job) if key in sizes), 0.0)
+        size += _of(job, sizes) or 0.0
         chains[job.name] = expected + max(
             (chains.get(need, 0.0) for need in job.needs), default=0.0
         )
     longest = max(chains.values(), default=0.0)
     running = len(board.running)
-    return Estimate(len(left), unknown, seconds, longest, gpu_seconds, int(size), running)
+    return Estimate(len(left), unknown, seconds, longest, gpu_seconds, int(size), running, guessed)
+
+
+def _of(job: Job, values: Mapping[tuple[str, ...], float]) -> float | None:
+    """Return the value of what is most like a job."""
+    return next((values[key] for key in _keys(job) if key in values), None)
+
+
+def _old(board: Board) -> dict[str, records.Ended]:
+    """Return {name: record} of what was done before something changed."""
+    left = [job for job in board.graph.jobs.values() if job.name not in board.done]
+    read = {
+        job.name: records.read(records.Ended, board.folder(job) / records.ENDED) for job in left
+    }
+    return {name: ended for name, ended in read.items() if ended is not None and ended.is_done}
 
 
 def _keys(job: Job) -> list[tuple[str, ...]]:
@@ -109,15 +135,19 @@ def _configuration(job: Job) -> str:
     return job.name.split("/")[-1] if job.stage == "preprocess" else ""
 
 
-def _known(board: Board) -> tuple[dict[tuple[str, ...], float], dict[tuple[str, ...], float]]:
+def _known(
+    board: Board, done: Mapping[str, records.Ended]
+) -> tuple[dict[tuple[str, ...], float], dict[tuple[str, ...], float]]:
     """Return {what a job is like: mean seconds} and {...: mean bytes of what it made}."""
     seconds: dict[tuple[str, ...], list[float]] = {}
     sizes: dict[tuple[str, ...], list[float]] = {}
-    for name, ended in board.done.items():
+    for name, ended in done.items():
         job = board.graph.jobs[name]
         for key in _keys(job):
             seconds.setdefault(key, []).append(ended.seconds)
-        if job.makes is not None and len(sizes.get(_keys(job)[0], [])) < 3:  # a few tell enough
+        if (
+            job.makes is not None and job.makes.is_dir() and len(sizes.get(_keys(job)[0], [])) < 3
+        ):  # a few tell enough
             size = _size(job.makes)
             for key in _keys(job):
                 sizes.setdefault(key, []).append(size)
@@ -152,7 +182,7 @@ def stale(board: Board) -> dict[str, str]:
         if began.identity != job.identity:
             parts = {*began.parts, *job.parts}
             changed = sorted(p for p in parts if began.parts.get(p) != job.parts.get(p))
-            found[job.name] = ", ".join(_plain(part) for part in changed)
+            found[job.name] = ", ".join(dict.fromkeys(_plain(part) for part in changed))
         elif (ended := records.ended(board.folder(job), job.identity)) and ended.is_done:
             gone = job.output is not None and not job.output.is_file()
             found[job.name] = f"{job.output} is gone" if gone else "a job that it needs"
@@ -162,6 +192,39 @@ def stale(board: Board) -> dict[str, str]:
 def _plain(part: str) -> str:
     """Return what changed for people: of another job, its stage."""
     return part.split("/")[1] if part.startswith("after ") else part
+
+
+def stale_lines(board: Board) -> list[str]:
+    """Return what is stale for people: a line for each thing that changed and stage."""
+    alike: dict[tuple[str, str], list[Job]] = {}
+    for name, changed in stale(board).items():
+        job = board.graph.jobs[name]
+        alike.setdefault((job.stage, changed), []).append(job)
+    return [f"stale: {_named(jobs)}: changed: {changed}" for (_, changed), jobs in alike.items()]
+
+
+def _named(jobs: Sequence[Job]) -> str:
+    if len(jobs) == 1:
+        return jobs[0].name
+    groups = list(dict.fromkeys(map(_group, jobs)))
+    return f"{counted(len(jobs), 'job')}, {listed(groups)}"
+
+
+def warn_of_idle_cards(board: Board, report: Reporter) -> None:
+    """Say where trainings use no card of a machine that has some."""
+    left = [job for job in board.graph.jobs.values() if job.name not in board.done]
+    on_cpu = [
+        job
+        for job in left
+        if job.stage == "train" and not job.resources.gpus and "--device" not in job.words
+    ]
+    sees = ability(board.executor, SeesCards) if on_cpu else None
+    if sees and (cards := sees.cards()):
+        report.warning(
+            f"There {counted(len(cards), 'GPU is', 'GPUs are')} here, but trainings ask for none "
+            "and run on the CPU. To give each one, write into the file of the benchmark:\n"
+            "[resources.train]\ngpus = 1"
+        )
 
 
 def duration(seconds: float) -> str:
@@ -228,6 +291,7 @@ def view(board: Board, title: str, driver: str, command: str) -> RenderableType:
         lines.append(f"run by {driver}")
     elif len(board.done) < len(board.graph.jobs):
         lines.append(f"Nobody runs it now. It goes on with: {command}")
+    lines += stale_lines(board)
     lines += [f"running: {name}, {text}" for name, text in _running(board)]
     lines += [f"failed: {described(board, board.graph.jobs[name])}" for name in board.failed]
     return Group(states_table(board, title), Text(printable("\n".join(lines))))

@@ -14,6 +14,8 @@ from nnunet_core.runtime import files
 JOB, BEGAN, ENDED, HANDLES, LEASE = "job.json", "began.json", "ended.json", "handles.json", ".lease"
 #: Exit codes of wrong input: another try would end the same way.
 _WRONG_INPUT = 2
+#: 128 + SIGKILL: of a job that left no exit code.
+KILLED = 137
 #: 128 + SIGINT, SIGTERM: somebody stopped it, a batch system for example.
 STOPPED = (130, 143)
 _Record = TypeVar("_Record", bound=files.Document)
@@ -72,7 +74,9 @@ class Ended(files.Document):
         uncounted: Tries that were killed and left no record of their cost.
         peak_memory: Largest resident set of one of its processes, bytes.
         host: Where it ran.
+        processor: Model of its CPU.
         finished: When, ISO 8601.
+        reason: Of a job whose driver gave it up, since its tries left no result: why.
     """
 
     schema_version: Literal[1] = 1
@@ -88,7 +92,9 @@ class Ended(files.Document):
     uncounted: Annotated[int, Field(ge=0)] = 0
     peak_memory: int = 0
     host: str = ""
+    processor: str = ""
     finished: str = ""
+    reason: str = ""
 
     @property
     def is_done(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -47,7 +48,7 @@ class Board:
         retries: How often a failed job is tried again.
         environment: Variables of every job.
         done: {name of job: its record}, of those that are done.
-        failed: Names of jobs, and why where no record says it.
+        failed: {name of job: why}, of those that failed for good.
         running: {name of job: handles of its deliveries}.
     """
 
@@ -61,6 +62,7 @@ class Board:
     failed: dict[str, str] = field(default_factory=dict)
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _lost: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    _runs: dict[str, str] = field(default_factory=dict)
     _written: set[str] = field(default_factory=set)
 
     def folder(self, job: Job) -> Path:
@@ -111,6 +113,8 @@ class Board:
         if ended.is_done:
             if ended.inputs == self._inputs(job) and (job.output is None or job.output.is_file()):
                 self.done[job.name] = ended
+        elif ended.reason:
+            self.failed[job.name] = ended.reason
         elif ended.is_hopeless or ended.attempts > self.retries:
             self.failed[job.name] = f"exit code {ended.code}"
         elif ended.stops > _MOST_STOPS:
@@ -181,6 +185,8 @@ class Board:
         before = records.read(records.Ended, folder / records.ENDED)
         if before is not None and (before.is_done or before.identity != job.identity):
             (folder / records.ENDED).unlink()  # stale, or what it made is gone
+            before = None
+        self._runs[job.name] = "" if before is None else before.run
         threads = {"OMP_NUM_THREADS": str(job.resources.cpus)}
         environment = {**self.environment, "nnUNet_results": str(job.results), **threads}
         document = records.JobFile(
@@ -206,19 +212,35 @@ class Board:
                 if name not in self.running:
                     self._look_at(self.graph.jobs[name])
             record = records.ended(self.folder(job), job.identity)
-            empty = job.name not in self.done and (record is None or record.is_done)
-            if empty:
-                self._lose(job, status.is_lost)
+            # one of an earlier try says nothing of this one, one of success made nothing
+            before = self._runs.get(job.name)
+            empty = record is None or record.is_done or record.run == before
+            if empty and job.name not in self.done and job.name not in self.failed:
+                self._lose(job, status)
         return ended
 
-    def _lose(self, job: Job, is_lost: bool) -> None:
+    def _lose(self, job: Job, status: Status) -> None:
         """Count a delivery that left no result: its worker was killed, or never began."""
-        self._lost[job.name, is_lost] += 1
-        number = self._lost[job.name, is_lost]
-        if is_lost and number > _MOST_STOPS:
-            self.failed[job.name] = f"its machine took it back {number} times"
-        elif not is_lost and number > self.retries:
-            self.failed[job.name] = "its process ended without a result: killed, or never begun"
+        self._lost[job.name, status.is_lost] += 1
+        number = self._lost[job.name, status.is_lost]
+        because = f": {status.reason}" if status.reason else ""
+        if status.is_lost and number > _MOST_STOPS:
+            self.give_up(job, f"its machine took it back {number} times{because}")
+        elif not status.is_lost and number > self.retries:
+            told = because or ": killed, or never begun"
+            self.give_up(job, f"its process ended without a result{told}")
+
+    def give_up(self, job: Job, reason: str) -> None:
+        """Write down that a job failed for good that did not say so itself: `status` and `report`
+        are other processes.
+        """
+        self.failed[job.name] = reason
+        folder = self.folder(job)
+        nothing = records.Ended(identity=job.identity, code=records.KILLED, attempts=0)
+        before = records.ended(folder, job.identity) or nothing
+        record = before.model_copy(update={"code": records.KILLED, "reason": reason})
+        with contextlib.suppress(StorageError):  # a full disk, which may be why it failed
+            record.write(folder / records.ENDED)
 
     def stop(self) -> None:
         """Ask all jobs that run to save their work and stop; return when they have."""
@@ -258,6 +280,16 @@ def needed(job: Job) -> Resources:
     return Resources(table.gpus, table.cpus, int(table.memory_gb * 1e9), int(table.hours * 3600))
 
 
+def check(board: Board) -> None:
+    """Ask the executor whether it can run the jobs that are not done.
+
+    Raises:
+        NnunetError: It cannot, or is not there.
+    """
+    left = [job for job in board.graph.jobs.values() if job.name not in board.done]
+    board.executor.check(sorted({needed(job) for job in left}, key=dataclasses.astuple))
+
+
 def run(board: Board, report: Reporter) -> None:
     """Run what is not done until everything is done or cannot be.
 
@@ -269,8 +301,7 @@ def run(board: Board, report: Reporter) -> None:
     """
     board.look()
     board.forgive()  # whenever somebody starts the benchmark again
-    left = [job for job in board.graph.jobs.values() if job.name not in board.done]
-    board.executor.check(sorted({needed(job) for job in left}, key=dataclasses.astuple))
+    check(board)
     (board.root / STOP).unlink(missing_ok=True)
     try:
         while _step(board, report):
@@ -294,7 +325,7 @@ def _step(board: Board, report: Reporter) -> bool:
         try:
             board.start(ready)
         except NnunetError as error:
-            board.failed[ready[0].name] = str(error)
+            board.give_up(ready[0], f"it could not be started: {error}")
             report.warning(f"{ready[0].name} could not be started: {error}")
     return bool(board.running or _ready(board))
 
@@ -305,7 +336,8 @@ def _ready(board: Board) -> list[Job]:
 
 
 def _tell(board: Board, job: Job, status: Status, report: Reporter) -> None:
-    because = f" ({status.reason})" if status.reason else ""
+    said = status.reason in board.failed.get(job.name, "")
+    because = f" ({status.reason})" if status.reason and not said else ""
     ended = records.ended(board.folder(job), job.identity)
     if job.name in board.done:
         report.message(f"done: {job.name} ({len(board.done)} of {len(board.graph.jobs)})")

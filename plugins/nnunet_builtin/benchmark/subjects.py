@@ -53,10 +53,13 @@ class Subject:
 
     def scored_cases(self) -> set[str]:
         """Return the names of all cases that scores may be of: of trainings and of the test set."""
-        found = set(self.dataset.names)
-        if self.test is not None and self.test[1] is not None:
-            found.update(list_files(self.test[1], self.dataset.label_ending))
-        return found
+        return {*self.dataset.names, *self.tested_cases()}
+
+    def tested_cases(self) -> set[str]:
+        """Return the names of the cases of the test set that have a reference."""
+        if self.test is None or self.test[1] is None:
+            return set()
+        return set(list_files(self.test[1], self.dataset.label_ending))
 
     def scored_configurations(self) -> tuple[str, ...]:
         """Return the configurations that scores may be of, and what stands for a test set's."""

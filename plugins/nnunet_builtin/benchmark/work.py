@@ -5,6 +5,7 @@ python -m nnunet_builtin.benchmark.work FOLDER
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import os
@@ -98,6 +99,7 @@ def _run(folder: Path, job: JobFile, began: Began, before: Ended, lease: int) ->
         uncounted=max(0, began.tries - attempts - stops),
         peak_memory=max(before.peak_memory, peak),
         host=platform.node(),
+        processor=_processor(),
         finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
 
@@ -122,6 +124,16 @@ def _done(words: list[str], log: int, environment: dict[str, str], lease: int) -
         signal.signal(number, pass_on)
     code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def _processor(source: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the model of the CPU; of a system that does not say it, its architecture."""
+    with contextlib.suppress(OSError), source.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()
 
 
 def _die_with_parent() -> None:

@@ -77,6 +77,7 @@ class SlurmQueue(ABC):
             try:
                 ask(["sbatch", "--test-only", *options, "--wrap", "true"])
             except SlurmError as error:
+                _reach()
                 raise UsageError(
                     f"Slurm takes no job with {' '.join(options)}: {error} Change 'resources' or "
                     "the settings of the executor, or ask who runs the cluster."
@@ -161,6 +162,17 @@ class SlurmQueue(ABC):
     def minutes(self, resources: Resources) -> int:
         """Return the time limit of a job for Slurm, which counts minutes."""
         return max(1, math.ceil(resources.seconds / 60))
+
+
+def _reach() -> None:
+    """Raise UsageError where Slurm's controller does not answer."""
+    try:
+        ask(["sinfo", "--noheader"])
+    except SlurmError as error:
+        raise UsageError(
+            f"Slurm's controller cannot be reached: {error} Try again when 'sinfo' answers here, "
+            "or ask who runs the cluster."
+        ) from error
 
 
 def folder_of(tasks: Sequence[Task]) -> Path:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psutil
 
 from nnunet_core.contracts.executor import Resources, Status, Task
-from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.errors import StorageError, UsageError, counted
 from nnunet_core.runtime.memory import available
 from nnunet_core.runtime.workers import usable_cores
 
@@ -42,18 +42,18 @@ class LocalExecutor:
     def check(self, needed: Sequence[Resources]) -> None:
         """Raise UsageError where a job needs more than this machine has."""
         if any(each.gpus for each in needed):
-            _check_cards(self._cards())
-        cards, cores = len(self._cards()), self._cores()
+            _check_cards(self.cards())
+        cards, cores = len(self.cards()), self._cores()
         for each in needed:
             if each.gpus > cards:
                 raise UsageError(
-                    f"A job needs {each.gpus} GPUs; this machine has {cards} for jobs. Lower "
-                    "'gpus' in the resources of the benchmark, or use another executor."
+                    f"A job needs {counted(each.gpus, 'GPU')}; this machine has {cards} for jobs. "
+                    "Lower 'gpus' in the resources of the benchmark, or use another executor."
                 )
             if each.cpus > cores:
                 raise UsageError(
-                    f"A job needs {each.cpus} cores; this machine has {cores} for jobs. Lower "
-                    "'cpus' in the resources of the benchmark, or use another executor."
+                    f"A job needs {counted(each.cpus, 'core')}; this machine has {cores} for jobs. "
+                    "Lower 'cpus' in the resources of the benchmark, or use another executor."
                 )
 
     def start(self, tasks: Sequence[Task], running: Mapping[str, Resources]) -> dict[str, str]:
@@ -112,12 +112,13 @@ class LocalExecutor:
     def _cores(self) -> int:
         return usable_cores() if self.cpus is None else self.cpus
 
-    def _cards(self) -> tuple[str, ...]:
+    def cards(self) -> tuple[str, ...]:
+        """Return the cards that jobs may use."""
         return _visible_cards() if self.gpus is None else tuple(self.gpus)
 
     def _free_cards(self, running: Iterable[str]) -> list[str]:
         taken = {card for handle in running for card in _parts(handle)[2]}
-        return [card for card in self._cards() if card not in taken]
+        return [card for card in self.cards() if card not in taken]
 
     def _memory_left(self, running: Mapping[str, Resources]) -> float:
         if self.memory_gb is not None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from nnunet_builtin.judging.rows import CRASHED, MEAN, Row, compared, lacking
+from nnunet_builtin.judging.rows import CRASHED, MEAN, TEST, Row, compared, lacking
 from nnunet_builtin.judging.runs import Run
-from nnunet_core.errors import counted, listed
+from nnunet_core.errors import counted, listed, natural_order
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,13 @@ class Wanted:
     """What was asked for.
 
     Attributes:
-        variants, seeds, metrics: Of a benchmark.
+        variants, seeds, metrics, folds: Of a benchmark.
     """
 
     variants: Sequence[str]
     seeds: Sequence[int]
     metrics: Sequence[str]
+    folds: Sequence[str] = ()
 
 
 def deviations(
@@ -67,25 +68,63 @@ def _measured(wanted: Wanted, tolerances: Mapping[str, float]) -> Iterable[str]:
 
 
 def _incomplete(wanted: Wanted, rows: Sequence[Row]) -> Iterable[str]:
-    """Yield what is not there yet, or failed: seeds that are left out, or count as the worst."""
+    """Yield what is not there yet, or failed: folds and seeds that are left out, or count as the
+    worst.
+    """
+    mine = [row for row in rows if not row.is_foreign]
+    there = {row.fold for row in mine}
+    tested = any(row.configuration == TEST for row in mine)  # it has no folds
+    if gone := [fold for fold in wanted.folds if fold not in there and not tested]:
+        yield f"Left out, since no training has validated it: fold {', '.join(gone)}."
+    yield from _not_complete(wanted, mine)
+    crashed = {(r.variant, r.seed, r.fold): None for r in mine if r.status == CRASHED}
+    for variant, seed, fold in crashed:
+        what = f"fold {fold}: the training" if fold else "its prediction of the test set"
+        yield (
+            f"{variant}, seed {seed}, {what} failed, or a job that it needs; its cases count as "
+            "the worst there is."
+        )
+
+
+def _not_complete(wanted: Wanted, rows: Sequence[Row]) -> Iterable[str]:
+    """Yield which seeds are left out; of a metric of its own where it lacks more than others."""
+    everything = compared(rows)
+    by_metric: dict[str, list[Row]] = {metric: [] for metric in wanted.metrics}
+    for row in rows:
+        by_metric.setdefault(row.metric, []).append(row)
+    for metric, measured in by_metric.items():
+        names = {case for _, case in everything - compared(measured)}
+        if rows and names:
+            yield f"{metric} is not measured in {_cases_of(names)}, which it leaves out."
+    left = {
+        metric: _left_out(wanted, measured) for metric, measured in by_metric.items() if measured
+    }
+    for variant in wanted.variants:
+        told = {metric: seeds[variant] for metric, seeds in left.items() if seeds[variant]}
+        alike = len(told) == len(left) and len(set(told.values())) == 1
+        for metric, out in list(told.items())[: 1 if alike else None]:
+            what = variant if alike else f"{variant}, {metric}"
+            yield (
+                f"{what}: {counted(len(out), 'seed')} of {len(wanted.seeds)} not complete and "
+                f"left out: {', '.join(map(str, out))}."
+            )
+
+
+def _cases_of(names: Iterable[str]) -> str:
+    some = sorted(names, key=natural_order)
+    return f"{counted(len(some), 'case')} ({listed(some)})"
+
+
+def _left_out(wanted: Wanted, rows: Sequence[Row]) -> dict[str, tuple[int, ...]]:
+    """Return {variant: seeds that are not complete} of the rows of one metric."""
     everything = compared(rows)
     mine: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        if not row.is_foreign:
-            mine.setdefault((row.variant, row.seed), []).append(row)
-    for variant in wanted.variants:
-        out = [s for s in wanted.seeds if lacking(mine.get((variant, s), []), everything)]
-        if out:
-            yield (
-                f"{variant}: {counted(len(out), 'seed')} of {len(wanted.seeds)} not complete and "
-                f"left out: {', '.join(map(str, out))}."
-            )
-    crashed = {(r.variant, r.seed, r.fold): None for r in rows if r.status == CRASHED}
-    for variant, seed, fold in crashed:
-        yield (
-            f"{variant}, seed {seed}, fold {fold}: the training failed; its cases count as the "
-            "worst there is."
-        )
+        mine.setdefault((row.variant, row.seed), []).append(row)
+    return {
+        variant: tuple(s for s in wanted.seeds if lacking(mine.get((variant, s), []), everything))
+        for variant in wanted.variants
+    }
 
 
 def _other_cases(rows: Sequence[Row]) -> Iterable[str]:
@@ -203,4 +242,11 @@ def _machine(runs: Sequence[Run]) -> str:
     )
 
 
-_LOOKS = (_epochs, _splits, _data, _versions, _code, _machine)
+def _processors(runs: Sequence[Run]) -> str:
+    known = [run for run in runs if run.processor]
+    return _different(
+        "Processors", _each(known, lambda run: run.processor), " Costs cannot be compared."
+    )
+
+
+_LOOKS = (_epochs, _splits, _data, _versions, _code, _machine, _processors)

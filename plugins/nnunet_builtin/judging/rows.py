@@ -77,15 +77,16 @@ class Row:
 def collect(
     trained: Iterable[tuple[Place, Path]],
     labels: Mapping[str, tuple[Labels, str]],
-    failed: Iterable[Place] = (),
+    failed: Mapping[Place, Iterable[str]] | None = None,
     metrics: Sequence[str] = ("Dice",),
 ) -> list[Row]:
-    """Read the validations of finished trainings, and the evaluations of test sets.
+    """Read the validations of finished trainings, and the evaluations of test sets; add the worst
+    rows there can be of the cases that those which failed should have scored.
 
     Args:
         trained: Each with its summary.json.
         labels: {dataset: (its labels, ending of label files)}.
-        failed: Trainings that failed for good.
+        failed: {what failed for good: names of the cases that it should have scored}.
         metrics: Which ones; what was not measured has no rows.
     """
     rows = [
@@ -93,7 +94,9 @@ def collect(
         for place, path in trained
         for row in _rows(path, place, metrics, *labels[place.dataset])
     ]
-    return [*rows, *crashed(rows, failed)]
+    for place, cases in (failed or {}).items():
+        rows += crashed(place, cases, list(labels[place.dataset][0].named), metrics)
+    return rows
 
 
 def _rows(
@@ -168,23 +171,16 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def crashed(rows: Sequence[Row], failed: Iterable[Place]) -> list[Row]:
-    """Return the worst rows there can be for the cases that failed trainings should have validated:
-    those of the same fold of any other training.
-    """
-    found = []
-    for place in failed:
-        like = {
-            (row.case, row.label, row.metric)
-            for row in rows
-            if (row.dataset, row.configuration, row.fold)
-            == (place.dataset, place.configuration, place.fold)
-        }
-        found += [
-            _row(place, case, label, metric, METRICS[metric][1], CRASHED, CRASHED)
-            for case, label, metric in sorted(like)
-        ]
-    return found
+def crashed(
+    place: Place, cases: Iterable[str], labels: Sequence[str], metrics: Sequence[str]
+) -> list[Row]:
+    """Return the worst rows there can be of the cases that what failed should have scored."""
+    return [
+        _row(place, case, label, metric, METRICS[metric][1], CRASHED, CRASHED)
+        for case in sorted(cases)
+        for metric in metrics
+        for label in (*labels, MEAN)
+    ]
 
 
 #: {variant: {seed: {case: rows}}}: one of each fold that the case was validated in.
@@ -264,6 +260,11 @@ def lacking(rows: Iterable[Row], wanted: set[tuple[str, str]]) -> set[str]:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write all rows as a table."""
+    files.write_text(path, csv_text(rows))
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return all rows as a table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(Row)]
@@ -271,7 +272,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         cells = ["" if (v := getattr(row, name)) is None else v for name in names]
         writer.writerow(map(as_text, cells))
-    files.write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_csv(path: Path) -> list[Row]:

@@ -47,11 +47,15 @@ class Run:
         place: Which one.
         folder: Of the fold.
         record: Its run.json.
+        host, processor: The machine that trained it, and the model of its CPU; empty where nobody
+            wrote that down.
     """
 
     place: Place
     folder: Path
     record: FoldRecord
+    host: str = ""
+    processor: str = ""
 
     @cached_property
     def epochs(self) -> tuple[Mapping[str, object], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +26,10 @@ from nnunet_core.runtime import files
 
 _LABEL, _VARIANT = Column("label", is_text=True), Column("variant", is_text=True)
 _GB = 1e9
+#: Names of the files of all kinds of tables.
+_CSV_FILE = re.compile(
+    r"(suitability|datasets|pairs|without|scores|comparisons|ranks_of_\d+|costs)\.csv"
+)
 
 
 def tables(judgement: Judgement) -> list[Table]:
@@ -45,13 +50,24 @@ def means(judgement: Judgement) -> list[Table]:
 
 
 def write(judgement: Judgement, folder: Path) -> None:
-    """Write comparison.md, and the tables as CSV and LaTeX into `tables/`."""
+    """Write comparison.md, and the tables as CSV and LaTeX into `tables/`; those of kinds that
+    there are no longer go.
+    """
+    written = contents(judgement)
+    for name, text in written.items():
+        files.write_text(folder / name, text)
+    for path in list((folder / "tables").iterdir()):
+        if f"tables/{path.name}" not in written and _CSV_FILE.fullmatch(path.name):
+            path.unlink()
+
+
+def contents(judgement: Judgement) -> dict[str, str]:
+    """Return {name of a file: its text} of what `write` writes."""
     found = tables(judgement)
-    files.write_text(folder / "comparison.md", document(judgement, found))
-    for kind, text in csv_files(found).items():
-        files.write_text(folder / "tables" / f"{kind}.csv", text)
+    csv = {f"tables/{kind}.csv": text for kind, text in csv_files(found).items()}
     head = "% needs \\usepackage{booktabs}\n\n"
-    files.write_text(folder / "tables" / "tables.tex", head + "\n".join(map(latex, found)))
+    tex = head + "\n".join(map(latex, found))
+    return {"comparison.md": document(judgement, found), **csv, "tables/tables.tex": tex}
 
 
 def document(judgement: Judgement, found: list[Table]) -> str:

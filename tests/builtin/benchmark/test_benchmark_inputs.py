@@ -153,6 +153,14 @@ def test_a_dry_run_shows_every_job_and_starts_none(folder):
     assert not list((folder / "ws").rglob("job.json"))
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_dry_run_shows_its_jobs_and_says_that_they_cannot_run(folder, options):
+    text = GOOD.format("executor = {settings = {gpus = []}}\nresources.train = {gpus = 1}")
+    done = run(folder, text, "--dry-run", *options)
+    assert "data/train/default/3d_fullres" in done.stdout
+    refused(done, 2, "A job needs 1 GPU; this machine has 0", folder)
+
+
 def test_variants_of_other_plans_have_plans_of_their_own_and_cascades_need_every_fold(folder):
     lines = "variants.big = {settings.planner.base_features = 8}\n"
     lines += 'configurations = ["3d_cascade_fullres"]'

@@ -132,6 +132,15 @@ def test_settings_that_differ_are_side_by_side(made):
     ]
 
 
+def test_machines_are_named_with_processor_and_hosts(made):
+    content, _ = made
+    hosts = ("node1", "node2", "")
+    runs = [replace(r, host=h, processor="EPYC") for r, h in zip(content.runs, hosts, strict=False)]
+    machines = provenance_section(replace(content, runs=runs)).elements[-1]
+    assert [head.title for head in machines.heads][3:] == ["processor", "hosts", "trainings"]
+    assert [row[3:] for row in machines.rows] == [["EPYC", "node1, node2", 3]]
+
+
 def _shown(section, kind):
     return next((each for each in section.elements if isinstance(each, kind)), None)
 

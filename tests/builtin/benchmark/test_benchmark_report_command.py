@@ -1,13 +1,17 @@
 """`nnunet benchmark report`: where it writes, what it refuses, how it stays small."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from synthetic_benchmark import Shape, synthetic
 
 from nnunet_builtin.benchmark.report import commands
+from nnunet_builtin.judging.judgement import judge
 from nnunet_builtin.pages import bundling, cases
 from nnunet_core.errors import StorageError, UsageError
+from nnunet_core.runtime import locks
+from nnunet_core.runtime.reporting import Silence
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +24,7 @@ class _Board:
     """The state of two jobs, of which one failed."""
 
     failed = {"Dataset001_Tiny/train/wide": "exit code 1"}  # noqa: RUF012
+    graph = SimpleNamespace(jobs={})
 
     def look(self):
         """Know it already."""
@@ -73,6 +78,39 @@ def test_page_and_tables_are_written_into_the_folder_of_the_benchmark(report, ca
     for name in ("scores.csv", "tables_scores.csv", "tables_tables.tex", "comparison.md"):
         assert f'download="{name}"' in text
     assert (root / "tables" / "tables.tex").is_file()
+
+
+def test_while_somebody_runs_the_benchmark_the_tables_are_left_to_him(report, tmp_path, capsys):
+    root = tmp_path / "benchmarks" / "synthetic"
+    with locks.held(root / locks.NAME, "this benchmark", Silence()):
+        report()
+    assert not (root / "comparison.md").exists()
+    assert 'download="comparison.md"' in (root / "report.html").read_text()
+    assert "runs this benchmark and writes" in " ".join(capsys.readouterr().err.split())
+
+
+def test_stale_scores_are_named_and_nothing_good_is_overwritten(
+    report, made, monkeypatch, tmp_path
+):
+    root, line = report(), "stale: Dataset001_Tiny/train/wide: changed: loss"
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    monkeypatch.setattr(commands, "stale_lines", lambda board: [line])
+    (root / "comparison.md").unlink()
+    report()
+    assert line in (root / "report.html").read_text()
+    assert not (root / "comparison.md").exists()  # what was there would have stayed
+    del before[root / "comparison.md"]
+    (root / "report.html").write_bytes(before[root / "report.html"])
+    content, _ = made
+    nothing = judge([], content.bench.baseline, content.bench.rope), []
+    monkeypatch.setattr(
+        commands,
+        "gathered",
+        lambda found: replace(content, judgement=nothing[0], rows=[], stale=[line]),
+    )
+    with pytest.raises(UsageError, match=rf"{line}\nTo make .* benchmark run .*bench.toml"):
+        report()
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
 def test_it_writes_where_it_is_told(report, tmp_path):

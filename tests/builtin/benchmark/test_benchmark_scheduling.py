@@ -1,6 +1,7 @@
 """What a benchmark starts, and when: random graphs, jobs and drivers that die at any moment."""
 
 import dataclasses
+import io
 import json
 import os
 import tempfile
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from listening import Listener
+from rich.console import Console
 
-from nnunet_builtin.benchmark import records, scheduling
+from nnunet_builtin.benchmark import matrix, records, scheduling
 from nnunet_builtin.benchmark.graph import Job, Place, ordered
 from nnunet_builtin.benchmark.leases import leased
-from nnunet_builtin.benchmark.progress import estimate, stale
+from nnunet_builtin.benchmark.progress import estimate, stale, stale_lines, view, warn_of_idle_cards
 from nnunet_builtin.benchmark.scheduling import Board
 from nnunet_core.contracts.executor import Status
 from nnunet_core.errors import StoppedError, StorageError, UsageError
@@ -148,6 +150,7 @@ def test_drivers_that_die_lose_nothing_and_start_nothing_twice(needs, deaths):
         ([2], 1, True),  # wrong input: another try would end the same way
         ([137, KILLED], 3, False),  # out of memory, killed
         ([KILLED, KILLED, KILLED], 3, True),
+        ([1, KILLED, KILLED, KILLED], 4, True),  # the record of the first says nothing of these
         ([143] * 9, 10, False),  # stopping somebody's job is no failure of it
     ],
 )
@@ -158,6 +161,23 @@ def test_which_failures_are_tried_again(tmp_path, ways, starts, fails):
     assert len(executor.started) == starts
     assert bool(board.failed) == fails
     assert any("failed for good" in text for text in said.warnings) == fails
+
+
+def test_why_a_job_without_a_record_failed_is_known_to_other_processes(tmp_path):
+    class Slurm(InMemory):
+        def look(self, handles):
+            ended = super().look(handles)
+            return dict.fromkeys(ended, Status("ended", "OUT_OF_MEMORY, job 17 on node5"))
+
+    ways = {"data/train/0": [KILLED] * 2}
+    jobs = jobs_of([(), (0,)])
+    scheduling.run(board_of(jobs, tmp_path, Slurm(ways)), Listener())
+    board = board_of(jobs, tmp_path, InMemory())
+    board.look()
+    assert board.states() == {"data/train/0": "failed", "data/train/1": "blocked"}
+    assert "without a result: OUT_OF_MEMORY, job 17 on node5" in board.failed["data/train/0"]
+    scheduling.run(board, Listener())  # whoever starts it again gives it another chance
+    assert set(board.done) == {"data/train/0", "data/train/1"}
 
 
 def test_a_longer_matrix_runs_only_what_is_new(tmp_path):
@@ -191,6 +211,22 @@ def test_another_identity_makes_a_job_stale_and_says_what_changed(tmp_path):
     board.look()
     assert not board.done
     assert stale(board) == {"data/train/0": "loss"}
+
+
+def test_what_is_stale_for_one_reason_is_one_line(tmp_path):
+    def jobs(loss):
+        parts = {"loss": loss, "after data/plan/a": loss, "after data/plan/b": loss}
+        names = [f"data/train/a/2d/seed_{seed}/fold_0" for seed in (1, 2, 3)]
+        return [Job(name, "train", parts=parts) for name in names]
+
+    scheduling.run(board_of(jobs("a"), tmp_path, InMemory()), Listener())
+    board = board_of(jobs("b"), tmp_path, InMemory())
+    board.look()
+    line = "stale: 3 jobs, data/train/a/2d: changed: plan, loss"
+    assert stale_lines(board) == [line]
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(view(board, "a benchmark", "", "nnunet benchmark run"))
+    assert line in console.export_text()
 
 
 def test_a_job_whose_lease_is_held_runs_whatever_its_handle_says(tmp_path):
@@ -242,6 +278,8 @@ def test_a_job_that_cannot_be_started_does_not_stop_the_others(tmp_path):
     scheduling.run(board, Listener())
     assert set(board.failed) == {"data/train/0"}
     assert set(board.done) == {"data/train/1"}
+    board.look()  # as another process does
+    assert board.failed == {"data/train/0": "it could not be started: no"}
 
 
 def test_jobs_that_need_each_other_or_share_a_name_are_refused():
@@ -266,6 +304,42 @@ def test_an_estimate_comes_from_jobs_like_these_and_says_what_is_unknown(tmp_pat
     assert (found.left, found.seconds, found.longest) == (3, 20.0, 10.0)
     assert found.unknown == {"select": 1}
     assert "1 select" in found.words()
+
+
+def test_what_is_stale_tells_about_how_long_its_like_will_take(tmp_path):
+    def board(loss, seeds):
+        names = [f"data/train/a/2d/seed_{seed}/fold_0" for seed in seeds]
+        return board_of(
+            [Job(n, "train", parts={"loss": loss}) for n in names], tmp_path, InMemory()
+        )
+
+    scheduling.run(board("a", [1, 2]), Listener())
+    changed = board("b", [1, 2, 3])
+    changed.look()
+    found = estimate(changed)
+    assert (found.left, found.seconds, found.unknown, found.guessed) == (3, 30.0, {}, 3)
+    assert "3 jobs guessed from stale results" in found.words()
+    scheduling.run(board("b", [1]), Listener())
+    changed.look()
+    assert estimate(changed).guessed == 0  # there is something current to go by
+
+
+def test_cards_that_no_training_uses_are_spoken_of(tmp_path):
+    class Seeing(InMemory):
+        def cards(self):
+            return ["0", "1"]
+
+    def warned(executor, words=(), **resources):
+        said, needs = Listener(), matrix.Resources(**resources)
+        job = Job("data/train/a", "train", words=words, resources=needs)
+        warn_of_idle_cards(board_of([job], tmp_path, executor), said)
+        return " ".join(said.warnings)
+
+    assert "2 GPUs are here" in warned(Seeing())
+    assert "[resources.train]\ngpus = 1" in warned(Seeing())
+    assert not warned(Seeing(), gpus=1)
+    assert not warned(Seeing(), words=("train", "--device", "cpu"))
+    assert not warned(InMemory())
 
 
 def test_a_damaged_record_is_no_result(tmp_path):

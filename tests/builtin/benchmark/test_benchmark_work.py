@@ -31,10 +31,18 @@ def test_a_job_is_done_once_however_often_it_is_delivered(tmp_path):
     first = records.ended(folder, "a")
     assert first.is_done
     assert first.cpu_seconds > 0
+    assert first.host
+    assert first.processor
     assert work.work(folder) == 0
     assert records.ended(folder, "a") == first
     assert work.work(written(folder, inputs="of another run")) == 0
     assert records.ended(folder, "a").run != first.run
+
+
+def test_a_processor_is_called_by_its_model(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: AMD  EPYC 7763\nmodel\t: 1\n")
+    assert work._processor(tmp_path / "cpuinfo") == "AMD EPYC 7763"
+    assert work._processor(tmp_path / "none")
 
 
 def test_while_somebody_does_it_a_second_delivery_ends_without_work(tmp_path, capsys):

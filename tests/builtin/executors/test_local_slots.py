@@ -115,7 +115,7 @@ def test_a_number_that_another_process_has_now_is_not_the_job():
 def test_cards_are_those_that_cuda_would_see(monkeypatch, variable, cards):
     monkeypatch.setitem(os.environ, "CUDA_VISIBLE_DEVICES", variable)
     local._visible_cards.cache_clear()
-    assert LocalExecutor()._cards() == cards
+    assert LocalExecutor().cards() == cards
     local._visible_cards.cache_clear()
 
 
@@ -124,6 +124,8 @@ def test_what_no_place_is_large_enough_for_is_refused():
     executor.check([Resources(gpus=1, cpus=2)])
     with pytest.raises(UsageError, match="2 GPUs; this machine has 1"):
         executor.check([Resources(gpus=2)])
+    with pytest.raises(UsageError, match="1 GPU; this machine has 0"):
+        LocalExecutor(gpus=()).check([Resources(gpus=1)])
     with pytest.raises(UsageError, match="3 cores; this machine has 2"):
         executor.check([Resources(cpus=3)])
 

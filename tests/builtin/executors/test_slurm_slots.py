@@ -107,7 +107,7 @@ def test_a_controller_that_does_not_answer_ends_no_job(slurm_cluster, tmp_path, 
     (status,) = executor.look(handles).values()
     assert status.state == "running"
     assert "Slurm does not answer" in status.reason
-    with pytest.raises(UsageError, match="Unable to contact"):
+    with pytest.raises(UsageError, match=r"cannot be reached: .*Unable to contact"):
         executor.check([SMALL])
 
 
@@ -134,6 +134,27 @@ def test_scripts_are_shown_before_anything_is_submitted(tmp_path):
 def test_a_machine_without_slurm_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"no sbatch here.*login node"):
+        SbatchExecutor().check([SMALL])
+
+
+@pytest.mark.parametrize(
+    ("sinfo", "said"),
+    [
+        (
+            "echo Unable to contact slurm controller >&2; exit 1",
+            "controller cannot be reached: sinfo",
+        ),
+        ("exit 0", "Slurm takes no job with --job-name=nnunet .*Change 'resources'"),
+    ],
+)
+def test_a_controller_that_is_gone_is_not_called_a_wrong_resource(
+    monkeypatch, tmp_path, sinfo, said
+):
+    for name, lines in (("sbatch", "echo allocation failure >&2; exit 1"), ("sinfo", sinfo)):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(UsageError, match=said):
         SbatchExecutor().check([SMALL])
 
 

@@ -118,7 +118,8 @@ def test_crashed_trainings_count_as_the_worst(tmp_path):
     rows = rows_of({"base": 0, "other": 0.01})
     gone = [r for r in rows if (r.variant, r.seed, r.fold) != ("other", 2, "1")]
     lost = Place("Task1", "3d_fullres", "other", 2, "1")
-    judgement = judge([*gone, *crashed(gone, [lost])], "base", 0.01)
+    cases = {r.case for r in rows if r.fold == "1"}
+    judgement = judge([*gone, *crashed(lost, cases, ["anterior"], ["Dice"])], "base", 0.01)
     (table,) = of_kind(judgement, "scores")
     assert cell(table, "other", "crashed") == 6
     assert cell(table, "other", "seeds") == 3
@@ -135,6 +136,37 @@ def test_a_seed_that_is_not_complete_is_left_out_and_named():
     (table,) = of_kind(judgement, "scores")
     assert cell(table, "other", "seeds") == 2
     assert lines[1] in markdown(table)
+
+
+def test_a_fold_that_is_there_for_nobody_or_failed_for_everybody_is_named():
+    rows = rows_of({"base": 0, "other": 0.01})
+    half = [r for r in rows if r.fold == "0"]
+    wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice",), ("0", "1"))
+    head = deviations(wanted, [], half)
+    lines = head["Task1", "3d_fullres"]
+    assert "Left out, since no training has validated it: fold 1." in lines
+    judgement = judge(half, "base", 0.01, head)
+    assert lines[1] in tables.document(judgement, tables.tables(judgement))
+    cases = {r.case for r in rows if r.fold == "1"}
+    places = [Place("Task1", "3d_fullres", v, s, "1") for v in ("base", "other") for s in (1, 2, 3)]
+    lost = [row for place in places for row in crashed(place, cases, ["anterior"], ["Dice"])]
+    lines = deviations(wanted, [], [*half, *lost])["Task1", "3d_fullres"]
+    assert sum("failed, or a job that it needs" in line for line in lines) == 6
+    assert not any("Left out" in line for line in lines)
+
+
+def test_a_metric_that_was_not_measured_everywhere_is_named():
+    rows = rows_of({"base": 0, "other": 0.01})
+    surfaces = [replace(r, metric="HD95", value=2.0) for r in rows]
+    wanted = Wanted(("base", "other"), (1, 2, 3), ("Dice", "HD95"), ("0", "1"))
+    some = [r for r in surfaces if (r.variant, r.seed, r.fold) != ("other", 2, "1")]
+    lines = deviations(wanted, [], [*rows, *some])["Task1", "3d_fullres"]
+    assert "other, HD95: 1 seed of 3 not complete and left out: 2." in lines
+    some = [r for r in surfaces if r.fold == "0"]
+    lines = deviations(wanted, [], [*rows, *some])["Task1", "3d_fullres"]
+    assert any("HD95 is not measured in 6 cases (case_1, case_3" in line for line in lines)
+    lines = deviations(wanted, [], [*rows, *surfaces])["Task1", "3d_fullres"]
+    assert len(lines) == 2  # how it was measured
 
 
 def test_a_case_that_several_folds_validate_counts_once_with_the_mean_of_these():
@@ -368,6 +400,22 @@ def test_what_is_not_alike_is_said(tmp_path, changes, said):
     assert said in " ".join(deviations(wanted, runs, rows)["Task1", "3d_fullres"])
 
 
+def test_other_processors_are_said(tmp_path):
+    places = {name: Place("Task1", "3d_fullres", name, 1, "0") for name in ("base", "other")}
+
+    def said(*processors):
+        runs = [
+            Run(place, tmp_path, record(), "node", processor)
+            for place, processor in zip(places.values(), processors, strict=True)
+        ]
+        wanted = Wanted(tuple(places), (1, 2, 3), ("Dice",))
+        return " ".join(deviations(wanted, runs, rows_of({"base": 0}))["Task1", "3d_fullres"])
+
+    assert "Processors not the same: base: EPYC; other: Xeon. Costs" in said("EPYC", "Xeon")
+    assert "Processors" not in said("EPYC", "EPYC")
+    assert "Processors" not in said("EPYC", "")  # written down by an older version
+
+
 def test_the_tolerance_of_surfaces_is_said():
     wanted = Wanted(("base",), (1, 2, 3), ("Dice", "Surface Dice"))
     rows, tolerances = rows_of({"base": 0}), {"Task1": {"anterior": 2.0}}
@@ -418,6 +466,19 @@ def test_written_tables_hold_the_same_numbers(tmp_path):
             assert f"{each.mean(name):.4f}" in (tmp_path / "tables" / "tables.tex").read_text()
 
 
+def test_tables_of_kinds_that_are_gone_go_and_other_files_stay(tmp_path):
+    rows = rows_of({"base": 0, "better": 0.02}, datasets=("Task1", "Task2"))
+    tables.write(judge(rows, "base", 0.01), tmp_path)
+    written = {path.name for path in (tmp_path / "tables").glob("*.csv")}
+    assert all(tables._CSV_FILE.fullmatch(name) for name in written)
+    assert {"datasets.csv", "comparisons.csv"} <= written
+    (tmp_path / "tables" / "mine.csv").write_text("mine")
+    tables.write(judge(rows_of({"base": 0}), "base", 0.01), tmp_path)
+    left = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert {"mine.csv", "scores.csv", "tables.tex"} <= left
+    assert not left & {"datasets.csv", "comparisons.csv"}
+
+
 def test_nothing_complete_is_said():
     assert "Nothing is complete yet" in tables.document(judge([], "base", 0.01), [])
 
@@ -459,10 +520,9 @@ def test_rows_are_read_from_summaries_and_measured_surfaces(tmp_path):
         ("b", "HD95", None, ""),
         (MEAN, "HD95", np.inf, ""),
     ]
-    lost = dataclasses.replace(place, variant="other")
-    crashed_rows = [r for r in collect([(place, path)], labels, [lost]) if r.status == "crashed"]
-    assert [(row.variant, row.label, row.value) for row in crashed_rows] == [
-        ("other", "a", 0.0),
-        ("other", "b", 0.0),
-        ("other", MEAN, 0.0),
+    failed = {replace(place, variant="other"): ["case_1"], replace(place, fold="1"): ["case_2"]}
+    crashed_rows = [r for r in collect([], labels, failed, ["Dice"]) if r.status == "crashed"]
+    assert [(r.variant, r.fold, r.case, r.label, r.value) for r in crashed_rows] == [
+        *(("other", "0", "case_1", label, 0.0) for label in ("a", "b", MEAN)),
+        *(("base", "1", "case_2", label, 0.0) for label in ("a", "b", MEAN)),
     ]

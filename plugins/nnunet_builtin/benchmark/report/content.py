@@ -30,6 +30,7 @@ class Content:
         datasets: {name: dataset}.
         states: {state of jobs: how many}.
         failed: {failed job: last lines of its log}.
+        stale: Lines that say which results are stale, and why.
     """
 
     bench: Bench
@@ -40,6 +41,7 @@ class Content:
     datasets: Mapping[str, Dataset]
     states: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    stale: Sequence[str] = ()
 
     @cached_property
     def tables(self) -> list[Table]:

@@ -88,6 +88,9 @@ def _unfinished(content: Content) -> Iterator[Element]:
             f"This benchmark is not finished ({others}): numbers are those of what is complete.",
             "warning",
         )
+    if content.stale:
+        yield Text("These results are stale, and in no number of this page:", "warning")
+        yield Sentences(content.stale)
     if content.failed:
         logs = [Details(name, [Source(tail)]) for name, tail in content.failed.items()]
         yield Details(f"{counted(len(content.failed), 'failed job')}, last lines of the logs", logs)

@@ -82,9 +82,14 @@ def _libraries(runs: Sequence[Run]) -> Table:
 
 
 def _machines(runs: Sequence[Run]) -> Table:
-    found: dict[tuple[str, str, str], int] = {}
+    found: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
-        key = (run.record.device, run.record.precision, run.record.threads)
-        found[key] = found.get(key, 0) + 1
-    rows: list[list[Value]] = [[*key, count] for key, count in found.items()]
-    return Table(["device", "precision", "threads", "trainings"], rows, "Machines")
+        record = run.record
+        key = (record.device, record.precision, record.threads, run.processor or NOTHING)
+        found.setdefault(key, []).append(run.host)
+    rows: list[list[Value]] = [
+        [*key, ", ".join(sorted(set(filter(None, hosts)))) or NOTHING, len(hosts)]
+        for key, hosts in found.items()
+    ]
+    heads = ["device", "precision", "threads", "processor", "hosts", "trainings"]
+    return Table(heads, rows, "Machines")
