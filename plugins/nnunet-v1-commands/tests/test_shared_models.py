@@ -13,7 +13,15 @@ from nnunet_core.registry.discovery import Registry
 from nnunet_v1_commands import methods, running, sharing
 
 TASK, NAME = "Task004_Hippocampus", "nnUNetTrainerV2__nnUNetPlansv2.1"
+PLUGIN = "nnunet-v1-commands"
 ENSEMBLE = f"ensemble_2d__{NAME}--3d_fullres__{NAME}"
+
+
+@pytest.fixture(autouse=True)
+def _active(tmp_plugin):
+    """Register the package, where it is on the path only."""
+    if PLUGIN not in {info.name for info in Registry.discover().plugins()}:
+        tmp_plugin("nnunet_v1_commands.plugin", name=PLUGIN)
 
 
 @pytest.fixture

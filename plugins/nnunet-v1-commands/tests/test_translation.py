@@ -307,7 +307,9 @@ def test_who_has_read_enough_ends_a_command_quietly():
     reading, writing = os.pipe()
     os.close(reading)
     words = [sys.executable, "-c", line]
-    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(sharing.__file__).parents[1])}
+    streams = {"stdout": writing, "stderr": subprocess.PIPE, "env": environment}
+    done = subprocess.run(words, text=True, check=False, **streams)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
 
