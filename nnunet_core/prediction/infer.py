@@ -78,12 +78,11 @@ def predict_inference(
     """
     options, report = options or PredictionOptions(), report or Silence()
     selected = Selected.read(path, options, trusted)
-    if len(selected.models) > 1:
+    if selected.is_ensemble:
         plan = _Ensemble.of(selected, registry, options, trusted)
         return plan.predict(source, output, registry, report)
-    (single,) = selected.models
-    options = replace(options, folds=single.folds, postprocess=selected.decided is not None)
-    return predict_folder(single.model, source, output, registry, options, report)
+    model, options = selected.alone(options)
+    return predict_folder(model, source, output, registry, options, report)
 
 
 def predict_inference_file(
@@ -101,10 +100,10 @@ def predict_inference_file(
         UsageError: See `predict_file`.
     """
     selected = Selected.read(path, options, trusted)
+    if not selected.is_ensemble:
+        model, options = selected.alone(options)
+        return predict_file(model, source, output, registry, options, report)
     first = selected.models[0]
-    if len(selected.models) == 1:
-        options = replace(options, folds=first.folds, postprocess=selected.decided is not None)
-        return predict_file(first.model, source, output, registry, options, report)
     plan = _Ensemble.of(selected, registry, options, trusted)
     options = replace(options, ending=ending_of(output.name, known_endings(registry)))
     places = [source] if isinstance(source, Path) else list(source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,12 +86,10 @@ def _load_selected(
 ) -> LoadedModel:
     """Load what an inference.json selects."""
     chosen = Selected.read(path, options, trust)
-    first = chosen.models[0]
-    if len(chosen.models) == 1:
-        own = replace(options, folds=first.folds, postprocess=chosen.decided is not None)
-        return _load_single(first.model, own, registry, report)
+    if not chosen.is_ensemble:
+        return _load_single(*chosen.alone(options), registry, report)
     ensemble = EnsemblePredictor.open(chosen, registry, options, trust, report)
-    return LoadedModel(ensemble, first.model, registry)
+    return LoadedModel(ensemble, chosen.models[0].model, registry)
 
 
 def _load_single(

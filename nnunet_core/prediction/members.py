@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from nnunet_core.runtime.reporting import Reporter
 from nnunet_core.stages.case import Keep, to_segmentation
 from nnunet_core.stages.select import Trained
 from nnunet_core.store.inference import open_member, read_inference
-from nnunet_core.store.models import weights_digests
+from nnunet_core.store.models import Model, weights_digests
 from nnunet_core.store.postprocessing import Decision, PostprocessingRecord, postprocessing_state
 
+_Options = TypeVar("_Options", bound=ModelOptions)
 _SLICES = 16  # of the mean in memory beside the sum
 
 
@@ -58,9 +59,20 @@ class Selected:
         models = [Trained(open_member(r, path, trusted), r.folds) for r in document.members]
         found = cls(tuple(models), document.postprocessing if options.postprocess else None)
         found._check_labels()
-        if len(models) == 1:
+        if not found.is_ensemble:
             found._check_postprocessing(path)
         return found
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether there is more than one model."""
+        return len(self.models) > 1
+
+    def alone(self, options: _Options) -> tuple[Model, _Options]:
+        """Return the only model, and the options that predict with it as the file says."""
+        (single,) = self.models
+        options = replace(options, folds=single.folds, postprocess=self.decided is not None)
+        return single.model, options
 
     def cleaning(
         self, registry: Registry, trusted: bool
