@@ -45,13 +45,15 @@ class Sweep:
         Args:
             batches: That were asked for: a slope is that of a line through a tenth of them.
         """
+        from scipy.stats import linregress
+
         width = max(5, round(_WINDOW * batches)) | 1
         found = []
         for start in range(len(self.rates) - width + 1):
             part = slice(start, start + width)
-            slope, error = _line(np.log10(self.rates[part]), np.array(self.losses[part]))
-            if slope < -_CLEAR * error:
-                found.append((slope, self.rates[start + width // 2]))
+            line = linregress(np.log10(self.rates[part]), self.losses[part])
+            if line.slope < -_CLEAR * line.stderr:
+                found.append((float(line.slope), self.rates[start + width // 2]))
         slope, rate = min(found, default=(0.0, 0.0))
         return (rate, slope) if found else None
 
@@ -98,12 +100,3 @@ def _averages(losses: Iterable[float], memory: float, seen: list[float]) -> Iter
         seen.append(loss)
         average = memory * average + (1 - memory) * loss
         yield average / (1 - memory**count)
-
-
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Return the slope of the line through points, and its standard error."""
-    x, y = x - x.mean(), y - y.mean()
-    spread = float(x @ x)
-    slope = float(x @ y) / spread
-    rest = y - slope * x
-    return slope, math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
