@@ -19,7 +19,7 @@ from nnunet_builtin.benchmark.foreign_files import OTHERS, Source, find_dataset
 from nnunet_builtin.benchmark.opening import Opened, opened, words
 from nnunet_builtin.judging import tables
 from nnunet_builtin.judging.judgement import Judgement, summary
-from nnunet_builtin.judging.rows import Row, write_csv
+from nnunet_builtin.judging.rows import Row
 from nnunet_cli import options as o
 from nnunet_cli.reporter import make_reporter, out
 from nnunet_core.contracts.abilities import ShowsScripts, ability
@@ -83,8 +83,7 @@ def _run(found: Opened, rest: str, report: Reporter) -> None:
     with locks.held(found.root / locks.NAME, "this benchmark", report, wait=False):
         scheduling.run(board, report)
         judgement, rows = found.judged()
-        write_csv(found.root / "scores.csv", rows)
-        tables.write(judgement, found.root)
+        tables.write(judgement, rows, found.root)
     _print_judgement(judgement)
     out().print(
         f"tables: {found.root / 'comparison.md'}; a page: nnunet benchmark report {rest}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from nnunet_builtin.judging.rendering import (
     latex,
     markdown,
 )
+from nnunet_builtin.judging.rows import Row, csv_text
 from nnunet_builtin.statistics import words
 from nnunet_core.errors import listed
 from nnunet_core.runtime import files
@@ -49,11 +50,11 @@ def means(judgement: Judgement) -> list[Table]:
     return [_scores([each], judgement) for each in judgement.main]
 
 
-def write(judgement: Judgement, folder: Path) -> None:
-    """Write comparison.md, and the tables as CSV and LaTeX into `tables/`; those of kinds that
-    there are no longer go.
+def write(judgement: Judgement, rows: Sequence[Row], folder: Path) -> None:
+    """Write all scores as scores.csv, comparison.md, and the tables as CSV and LaTeX into
+    `tables/`; those of kinds that there are no longer go.
     """
-    written = contents(judgement)
+    written = contents(judgement, rows)
     for name, text in written.items():
         files.write_text(folder / name, text)
     for path in list((folder / "tables").iterdir()):
@@ -61,13 +62,18 @@ def write(judgement: Judgement, folder: Path) -> None:
             path.unlink()
 
 
-def contents(judgement: Judgement) -> dict[str, str]:
+def contents(judgement: Judgement, rows: Sequence[Row]) -> dict[str, str]:
     """Return {name of a file: its text} of what `write` writes."""
     found = tables(judgement)
     csv = {f"tables/{kind}.csv": text for kind, text in csv_files(found).items()}
     head = "% needs \\usepackage{booktabs}\n\n"
     tex = head + "\n".join(map(latex, found))
-    return {"comparison.md": document(judgement, found), **csv, "tables/tables.tex": tex}
+    return {
+        "scores.csv": csv_text(rows),
+        "comparison.md": document(judgement, found),
+        **csv,
+        "tables/tables.tex": tex,
+    }
 
 
 def document(judgement: Judgement, found: list[Table]) -> str:

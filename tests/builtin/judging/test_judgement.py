@@ -455,8 +455,9 @@ def test_tables_are_escaped_and_whole(tmp_path):
 
 
 def test_written_tables_hold_the_same_numbers(tmp_path):
-    judgement = judge(rows_of({"base": 0, "better": 0.02}), "base", 0.01)
-    tables.write(judgement, tmp_path)
+    rows = rows_of({"base": 0, "better": 0.02})
+    judgement = judge(rows, "base", 0.01)
+    tables.write(judgement, rows, tmp_path)
     assert "# Summary" in (tmp_path / "comparison.md").read_text()
     found = list(csv.DictReader((tmp_path / "tables" / "scores.csv").open()))
     for each in judgement.judged:
@@ -468,12 +469,13 @@ def test_written_tables_hold_the_same_numbers(tmp_path):
 
 def test_tables_of_kinds_that_are_gone_go_and_other_files_stay(tmp_path):
     rows = rows_of({"base": 0, "better": 0.02}, datasets=("Task1", "Task2"))
-    tables.write(judge(rows, "base", 0.01), tmp_path)
+    tables.write(judge(rows, "base", 0.01), rows, tmp_path)
     written = {path.name for path in (tmp_path / "tables").glob("*.csv")}
     assert all(tables._CSV_FILE.fullmatch(name) for name in written)
     assert {"datasets.csv", "comparisons.csv"} <= written
     (tmp_path / "tables" / "mine.csv").write_text("mine")
-    tables.write(judge(rows_of({"base": 0}), "base", 0.01), tmp_path)
+    rows = rows_of({"base": 0})
+    tables.write(judge(rows, "base", 0.01), rows, tmp_path)
     left = {path.name for path in (tmp_path / "tables").iterdir()}
     assert {"mine.csv", "scores.csv", "tables.tex"} <= left
     assert not left & {"datasets.csv", "comparisons.csv"}

@@ -16,7 +16,7 @@ from nnunet_builtin.benchmark.report.cases import WORST, Chosen, case_section, c
 from nnunet_builtin.benchmark.report.content import Content
 from nnunet_builtin.benchmark.report.page import report_page
 from nnunet_builtin.judging import tables
-from nnunet_builtin.judging.rows import VALIDATED, csv_text, write_csv
+from nnunet_builtin.judging.rows import VALIDATED
 from nnunet_builtin.pages.cases import small_enough
 from nnunet_builtin.pages.elements import Attachment
 from nnunet_builtin.pages.writing import Page
@@ -134,13 +134,12 @@ def _write_tables(content: Content, root: Path, reporter: Reporter) -> None:
         )
         return
     with locks.held(root / locks.NAME, "this benchmark", reporter, wait=False):
-        write_csv(root / "scores.csv", content.rows)
-        tables.write(content.judgement, root)
+        tables.write(content.judgement, content.rows, root)
 
 
 def _tables(content: Content, root: Path) -> list[Attachment]:
     """Return the tables as files to take along, and others that somebody put beside them."""
-    texts = {"scores.csv": csv_text(content.rows), **tables.contents(content.judgement)}
+    texts = tables.contents(content.judgement, content.rows)
     for path in root.glob("*"):
         # a link in the folder of a stranger could lead to any file of who sends the report
         regular = path.is_file() and not path.is_symlink()
